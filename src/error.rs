@@ -1,0 +1,79 @@
+//! The one error type. Messages name the file or flag, what was found, what was expected, and the remedy.
+
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong, grouped by where the remedy lies.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder that does not hold what it should.
+    #[error("{}: found {found}; expected {expected}. {remedy}", path.display())]
+    File { path: PathBuf, found: String, expected: String, remedy: String },
+    /// The operating system refused to read or write.
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// A command-line flag or a setting with an unusable value.
+    #[error("{flag}: found {found}; expected {expected}. {remedy}")]
+    Flag { flag: String, found: String, expected: String, remedy: String },
+    /// Shapes that do not fit each other.
+    #[error("{op}: {message}")]
+    Shape { op: String, message: String },
+    /// A shader that cannot be specialised, parsed or validated.
+    #[error("shader {file}: {message}")]
+    Shader { file: String, message: String },
+    /// The adapter, the device or a submission failed.
+    #[error("GPU: {0}")]
+    Gpu(String),
+    /// A broken invariant of this crate.
+    #[error("internal error: {0} (please report this)")]
+    Internal(String),
+}
+
+impl Error {
+    /// A file that holds something else than expected.
+    pub fn file(
+        path: impl AsRef<Path>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::File {
+            path: path.as_ref().to_path_buf(),
+            found: found.into(),
+            expected: expected.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// An I/O failure with its path.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// A flag or setting with an unusable value.
+    pub fn flag(
+        flag: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::Flag {
+            flag: flag.into(),
+            found: found.into(),
+            expected: expected.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Shapes that do not fit.
+    pub fn shape(op: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Shape { op: op.into(), message: message.into() }
+    }
+
+    /// A shader that does not compile.
+    pub fn shader(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Shader { file: file.into(), message: message.into() }
+    }
+}
