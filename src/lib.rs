@@ -1,6 +1,13 @@
 //! `u2seg` trains and runs 3D U²-Net, one universal network for many organs, on any GPU through WebGPU.
 
 pub mod error;
+pub mod exec;
+pub mod gpu;
+pub mod graph;
+pub mod nn;
+pub mod ops;
+pub mod plan;
+pub mod shader;
 pub mod shape;
 
 pub use error::{Error, Result};

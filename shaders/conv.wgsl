@@ -1,0 +1,162 @@
+// Convolution with 1 or 3 taps and stride 1 or 2 per axis and any leading padding, as an implicit matrix product.
+//
+//   y[n,o,d,h,w] = b[o] + sum_{i,kd,kh,kw} w[o,i,kd,kh,kw] * load(x)[n,i,d*SD+kd-pd, h*SH+kh-ph, w*SW+kw-pw]
+//
+// The load is zero outside the source, which is also how trailing padding comes about.
+// Bindings (vec4 = 4 channel lanes; mat4x4 column j = weights of input lane j):
+//   src [N, SB, ID/UD, IH/UH, IW/UW], aux, coef: as in depthwise.wgsl (ID, IH, IW: the size that the taps see)
+//   weight [OB, cols, KD*KH*KW] mat4x4, bias [OB], out [N, OB, OD, OH, OW]
+// A thread makes VOX outputs along W for OUT output blocks; a row of ROW = (VOX-1)*SW+KW inputs serves all its taps.
+// CIN is the number of lanes in use where the source has fewer than 4 channels.
+// Source: implicit GEMM; padding and strides as in the published 3D U2-Net (down-samplers pad (0, 1)).
+
+struct Params {
+  n: u32, ins: u32, outs: u32, tiles: u32,
+  od: u32, oh: u32, ow: u32, quads: u32,
+  id: u32, ih: u32, iw: u32, cols: u32,
+  pd: u32, ph: u32, pw: u32, weight_in: u32,
+  src_blocks: u32, coef_first: u32, out_blocks: u32, weight_out: u32,
+  src_base: u32, aux_base: u32, out_base: u32, pad: u32,
+}
+
+override NORM: bool = false;
+override ACT: bool = false;
+override GRAD: bool = false;
+override BIAS: bool = true;
+override ACC: bool = false;
+override KD: u32 = 3u;
+override KH: u32 = 3u;
+override SD: u32 = 1u;
+override SH: u32 = 1u;
+override UD: u32 = 1u;
+override UH: u32 = 1u;
+override UW: u32 = 1u;
+override WG: u32 = 64u;
+
+const VOX: u32 = 2u;
+const OUT: u32 = 4u;
+const KW: u32 = 3u;
+const SW: u32 = 1u;
+const ROW: u32 = 4u;
+const CIN: u32 = 4u;
+const SLOPE: f32 = 0.01;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> aux: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weight: array<mat4x4<f32>>;
+@group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+
+struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
+
+fn load_coef(block: u32) -> Coef {
+  var c: Coef;
+  if (NORM) {
+    if (GRAD) {
+      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
+    } else {
+      c.mean = coef[block * 4u];
+      c.scale = coef[block * 4u + 1u];
+      c.shift = coef[block * 4u + 2u];
+    }
+  }
+  return c;
+}
+
+fn load(i: u32, c: Coef) -> vec4<f32> {
+  var v = src[params.src_base + i];
+  if (GRAD) {
+    let r = aux[params.aux_base + i];
+    if (NORM) {
+      let centred = r - c.mean;
+      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+      return c.scale * (v - c.m1 - centred * c.k);
+    }
+    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
+    return v;
+  }
+  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
+  if (ACT) { v = max(v, v * SLOPE); }
+  return v;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  var t = (wg.x + wg.y * ng.x) * WG + lane;
+  let quad = t % params.quads; t = t / params.quads;
+  let h = t % params.oh; t = t / params.oh;
+  let d = t % params.od; t = t / params.od;
+  let tile = t % params.tiles; t = t / params.tiles;
+  let n = t;
+  if (n < params.n) {
+    let w0 = quad * VOX;
+    let sh = params.ih / UH;
+    let sw = params.iw / UW;
+    let source_size = (params.id / UD) * sh * sw;
+    var y: array<array<vec4<f32>, OUT>, VOX>;
+    // unroll
+    for (var j = 0u; j < VOX; j++) {
+      // unroll
+      for (var o = 0u; o < OUT; o++) {
+        y[j][o] = vec4<f32>(0.0);
+        if (BIAS) { y[j][o] = bias[params.weight_out + min(tile * OUT + o, params.outs - 1u)]; }
+      }
+    }
+    for (var i = 0u; i < params.ins; i++) {
+      let source_block = n * params.src_blocks + i;
+      let c = load_coef(params.coef_first + source_block);
+      for (var kd = 0u; kd < KD; kd++) {
+        let z = d * SD + kd;
+        for (var kh = 0u; kh < KH; kh++) {
+          let row = h * SH + kh;
+          if (z >= params.pd && z < params.id + params.pd && row >= params.ph && row < params.ih + params.ph) {
+            let start = source_block * source_size + (((z - params.pd) / UD) * sh + (row - params.ph) / UH) * sw;
+            var x: array<vec4<f32>, ROW>;
+            // unroll
+            for (var q = 0u; q < ROW; q++) {
+              let at = w0 * SW + q;
+              let inside = at >= params.pw && at < params.iw + params.pw;
+              let column = clamp(at, params.pw, params.iw + params.pw - 1u) - params.pw;
+              x[q] = select(vec4<f32>(0.0), load(start + column / UW, c), inside);
+            }
+            // unroll
+            for (var o = 0u; o < OUT; o++) {
+              let block = params.weight_out + min(tile * OUT + o, params.outs - 1u);
+              let taps = ((block * params.cols + params.weight_in + i) * KD + kd) * KH + kh;
+              // unroll
+              for (var kw = 0u; kw < KW; kw++) {
+                let m = weight[taps * KW + kw];
+                // unroll
+                for (var j = 0u; j < VOX; j++) {
+                  let v = x[j * SW + kw];
+                  if (CIN == 1u) {
+                    y[j][o] = y[j][o] + m[0] * v.x;
+                  } else if (CIN == 2u) {
+                    y[j][o] = y[j][o] + m[0] * v.x + m[1] * v.y;
+                  } else {
+                    y[j][o] = y[j][o] + m * v;
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    let size = params.od * params.oh * params.ow;
+    let start = params.out_base + (n * params.out_blocks + tile * OUT) * size + (d * params.oh + h) * params.ow + w0;
+    // unroll
+    for (var o = 0u; o < OUT; o++) {
+      // unroll
+      for (var j = 0u; j < VOX; j++) {
+        if (tile * OUT + o < params.outs && w0 + j < params.ow) {
+          let at = start + o * size + j;
+          if (ACC) { y[j][o] = y[j][o] + out[at]; }
+          out[at] = y[j][o];
+        }
+      }
+    }
+  }
+}

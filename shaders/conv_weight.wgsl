@@ -1,0 +1,156 @@
+// Weight gradient of the convolution of conv.wgsl, as partial sums.
+//
+//   partial[p,o,i,kd,kh,kw] = sum over part p of  load(dy)[n,o,d,h,w] * load(x)[n,i,d*SD+kd-pd,h*SH+kh-ph,w*SW+kw-pw]
+//
+// Bindings (vec4 = 4 channel lanes; mat4x4 column j = gradient for input lane j):
+//   src [N, SB, ID/UD, IH/UH, IW/UW], coef [N, SB, 4] (NORM, ACT); dy, raw [N, GB, OD, OH, OW], gcoef (GNORM, GACT)
+//   partial [parts, OB, IB, KD*KH*KW] mat4x4
+// A thread owns one (output block, input block, kd, kh) with all KW taps and walks over the rows (d, h) of its part of a sample,
+// VOX outputs at a time. It writes its own partial: no atomics, no barrier, reproducible to the bit.
+// Source: the chain rule of conv.wgsl.
+
+struct Params {
+  pad: u32, ins: u32, outs: u32, parts: u32,
+  od: u32, oh: u32, ow: u32, quads: u32,
+  id: u32, ih: u32, iw: u32, rows: u32,
+  pd: u32, ph: u32, pw: u32, per_sample: u32,
+  src_blocks: u32, coef_first: u32, grad_blocks: u32, gcoef_first: u32,
+  src_base: u32, dy_base: u32, raw_base: u32, part_first: u32,
+  all_outs: u32, all_ins: u32, out_first: u32, in_first: u32,
+}
+
+override NORM: bool = false;
+override ACT: bool = false;
+override GNORM: bool = false;
+override GACT: bool = false;
+override KD: u32 = 3u;
+override KH: u32 = 3u;
+override SD: u32 = 1u;
+override SH: u32 = 1u;
+override UD: u32 = 1u;
+override UH: u32 = 1u;
+override UW: u32 = 1u;
+override WG: u32 = 64u;
+
+const VOX: u32 = 4u;
+const KW: u32 = 3u;
+const SW: u32 = 1u;
+const ROW: u32 = 6u;
+const CIN: u32 = 4u;
+const SLOPE: f32 = 0.01;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> coef: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> raw: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> gcoef: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> partial: array<mat4x4<f32>>;
+
+struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
+
+fn load(i: u32, c: Coef) -> vec4<f32> {
+  var v = src[params.src_base + i];
+  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
+  if (ACT) { v = max(v, v * SLOPE); }
+  return v;
+}
+
+fn load_grad(i: u32, c: Coef) -> vec4<f32> {
+  var v = dy[params.dy_base + i];
+  if (GNORM || GACT) {
+    let r = raw[params.raw_base + i];
+    if (GNORM) {
+      let centred = r - c.mean;
+      if (GACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+      return c.scale * (v - c.m1 - centred * c.k);
+    }
+    v = select(v * SLOPE, v, r > vec4<f32>(0.0));
+  }
+  return v;
+}
+
+fn load_grad_coef(block: u32) -> Coef {
+  var c: Coef;
+  if (GNORM) {
+    let at = (params.gcoef_first + block) * 5u;
+    c = Coef(gcoef[at], gcoef[at + 1u], gcoef[at + 2u], gcoef[at + 3u], gcoef[at + 4u]);
+  }
+  return c;
+}
+
+fn load_coef(block: u32) -> Coef {
+  var c: Coef;
+  if (NORM) {
+    let at = (params.coef_first + block) * 4u;
+    c.mean = coef[at];
+    c.scale = coef[at + 1u];
+    c.shift = coef[at + 2u];
+  }
+  return c;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  var t = (wg.x + wg.y * ng.x) * WG + lane;
+  let kh = t % KH; t = t / KH;
+  let kd = t % KD; t = t / KD;
+  let i = t % params.ins; t = t / params.ins;
+  let o = t % params.outs; t = t / params.outs;
+  let part = t;
+  if (part < params.parts) {
+    var s: array<mat4x4<f32>, KW>;
+    // unroll
+    for (var kw = 0u; kw < KW; kw++) { s[kw] = mat4x4<f32>(); }
+    let sh = params.ih / UH;
+    let sw = params.iw / UW;
+    let source_size = (params.id / UD) * sh * sw;
+    let grad_size = params.od * params.oh * params.ow;
+    let n = part / params.per_sample;
+    let rows = params.od * params.oh;
+    for (var step = 0u; step < params.rows; step++) {
+      let at = (part % params.per_sample) * params.rows + step;
+      let h = at % params.oh;
+      let d = at / params.oh;
+      let z = d * SD + kd;
+      let row = h * SH + kh;
+      if (at < rows && z >= params.pd && z < params.id + params.pd && row >= params.ph && row < params.ih + params.ph) {
+        let source_block = n * params.src_blocks + i;
+        let grad_block = n * params.grad_blocks + o;
+        let c = load_coef(source_block);
+        let g = load_grad_coef(grad_block);
+        let source_start = source_block * source_size + (((z - params.pd) / UD) * sh + (row - params.ph) / UH) * sw;
+        let grad_start = grad_block * grad_size + (d * params.oh + h) * params.ow;
+        for (var quad = 0u; quad < params.quads; quad++) {
+          let w0 = quad * VOX;
+          var x: array<vec4<f32>, ROW>;
+          // unroll
+          for (var q = 0u; q < ROW; q++) {
+            let from = w0 * SW + q;
+            let inside = from >= params.pw && from < params.iw + params.pw;
+            let column = clamp(from, params.pw, params.iw + params.pw - 1u) - params.pw;
+            x[q] = select(vec4<f32>(0.0), load(source_start + column / UW, c), inside);
+          }
+          // unroll
+          for (var j = 0u; j < VOX; j++) {
+            let v = select(vec4<f32>(0.0), load_grad(grad_start + min(w0 + j, params.ow - 1u), g), w0 + j < params.ow);
+            // unroll
+            for (var kw = 0u; kw < KW; kw++) {
+              let u = x[j * SW + kw];
+              s[kw][0] = fma(v, vec4<f32>(u.x), s[kw][0]);
+              if (CIN > 1u) { s[kw][1] = fma(v, vec4<f32>(u.y), s[kw][1]); }
+              if (CIN > 2u) {
+                s[kw][2] = fma(v, vec4<f32>(u.z), s[kw][2]);
+                s[kw][3] = fma(v, vec4<f32>(u.w), s[kw][3]);
+              }
+            }
+          }
+        }
+      }
+    }
+    // unroll
+    for (var kw = 0u; kw < KW; kw++) {
+      partial[(((((params.part_first + part) * params.all_outs + params.out_first + o) * params.all_ins + params.in_first + i) * KD + kd) * KH + kh) * KW + kw] = s[kw];
+    }
+  }
+}

@@ -1,0 +1,149 @@
+// Depthwise 3x3x3 convolution, stride 1, zero padding 1, and its input gradient.
+//
+//   y[n,c,d,h,w] = b[c] + sum_{i,j,k} w[c,i,j,k] * load(x)[n,c,d+i-1,h+j-1,w+k-1]
+//
+// With FLIP the taps are mirrored, which is the gradient with respect to the input; the load is then that of an
+// output gradient. `load` applies instance norm and LeakyReLU (NORM, ACT) or their derivative (GRAD) on the fly, and
+// reads an upsampled tensor through divided indices (UD, UH, UW).
+//
+// Bindings (vec4 = 4 channel lanes; CB channel blocks):
+//   src    [N, SB, D/UD, H/UH, W/UW]   raw tensor, or with GRAD the gradient of the normalised, activated tensor
+//   aux    [N, SB, D, H, W]            with GRAD the raw tensor (else unused)
+//   coef   [N, SB, 4] mean, scale, shift, 1/std; with GRAD [N, SB, 5] mean, scale, shift, m1, k
+//   weight [CB, 27], bias [CB], out [N, OB, D, H, W]
+// A thread makes 4 outputs along W and marches over `chunk` planes of D: every input plane is read once.
+// Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
+
+struct Params {
+  n: u32, blocks: u32, d: u32, h: u32,
+  w: u32, chunk: u32, chunks: u32, quads: u32,
+  src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
+  src_base: u32, aux_base: u32, out_base: u32, pad: u32,
+}
+
+override NORM: bool = false;
+override ACT: bool = false;
+override GRAD: bool = false;
+override FLIP: bool = false;
+override BIAS: bool = true;
+override ACC: bool = false;
+override UD: u32 = 1u;
+override UH: u32 = 1u;
+override UW: u32 = 1u;
+override WG: u32 = 64u;
+
+const SLOPE: f32 = 0.01;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> aux: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+
+struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
+
+fn load_coef(block: u32) -> Coef {
+  var c: Coef;
+  if (NORM) {
+    if (GRAD) {
+      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
+    } else {
+      c.mean = coef[block * 4u];
+      c.scale = coef[block * 4u + 1u];
+      c.shift = coef[block * 4u + 2u];
+    }
+  }
+  return c;
+}
+
+fn load(i: u32, c: Coef) -> vec4<f32> {
+  var v = src[params.src_base + i];
+  if (GRAD) {
+    let r = aux[params.aux_base + i];
+    if (NORM) {
+      let centred = r - c.mean;
+      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+      return c.scale * (v - c.m1 - centred * c.k);
+    }
+    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
+    return v;
+  }
+  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
+  if (ACT) { v = max(v, v * SLOPE); }
+  return v;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  var t = (wg.x + wg.y * ng.x) * WG + lane;
+  let quad = t % params.quads; t = t / params.quads;
+  let h = t % params.h; t = t / params.h;
+  let chunk = t % params.chunks; t = t / params.chunks;
+  let block = t % params.blocks; t = t / params.blocks;
+  let n = t;
+  if (n < params.n) {
+    let source_block = n * params.src_blocks + block;
+    let c = load_coef(params.coef_first + source_block);
+    var k: array<vec4<f32>, 27>;
+    // unroll
+    for (var i = 0u; i < 27u; i++) { k[i] = weight[(params.weight_first + block) * 27u + select(i, 26u - i, FLIP)]; }
+    var b = vec4<f32>(0.0);
+    if (BIAS) { b = bias[params.weight_first + block]; }
+    let w0 = quad * 4u;
+    let d0 = chunk * params.chunk;
+    let d1 = min(d0 + params.chunk, params.d);
+    let sh = params.h / UH;
+    let sw = params.w / UW;
+    let source_plane = sh * sw;
+    let source_start = source_block * (params.d / UD) * source_plane;
+    let out_start = params.out_base + ((n * params.out_blocks + block) * params.d) * params.h * params.w + h * params.w + w0;
+    var a0: array<vec4<f32>, 4>;
+    var a1: array<vec4<f32>, 4>;
+    var a2: array<vec4<f32>, 4>;
+    // unroll
+    for (var o = 0u; o < 4u; o++) { a0[o] = b; a1[o] = b; a2[o] = b; }
+    // `plane` is the input plane plus one, so that it never goes negative
+    for (var plane = d0; plane < d1 + 2u; plane++) {
+      if (plane >= 1u && plane <= params.d) {
+        let plane_start = source_start + ((plane - 1u) / UD) * source_plane;
+        // unroll
+        for (var j = 0u; j < 3u; j++) {
+          let row = h + j;
+          if (row >= 1u && row <= params.h) {
+            let row_start = plane_start + ((row - 1u) / UH) * sw;
+            var x: array<vec4<f32>, 6>;
+            // unroll
+            for (var q = 0u; q < 6u; q++) {
+              let at = w0 + q;
+              let column = clamp(at, 1u, params.w) - 1u;
+              x[q] = select(vec4<f32>(0.0), load(row_start + column / UW, c), at >= 1u && at <= params.w);
+            }
+            // unroll
+            for (var i = 0u; i < 3u; i++) {
+              // unroll
+              for (var o = 0u; o < 4u; o++) {
+                a0[o] = fma(k[j * 3u + i], x[o + i], a0[o]);
+                a1[o] = fma(k[9u + j * 3u + i], x[o + i], a1[o]);
+                a2[o] = fma(k[18u + j * 3u + i], x[o + i], a2[o]);
+              }
+            }
+          }
+        }
+      }
+      if (plane >= d0 + 2u) {
+        let at = out_start + (plane - 2u) * params.h * params.w;
+        // unroll
+        for (var o = 0u; o < 4u; o++) {
+          if (w0 + o < params.w) {
+            if (ACC) { a2[o] = a2[o] + out[at + o]; }
+            out[at + o] = a2[o];
+          }
+        }
+      }
+      // unroll
+      for (var o = 0u; o < 4u; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = b; }
+    }
+  }
+}

@@ -1,0 +1,139 @@
+// Weight gradient of the depthwise 3x3x3 convolution, as partial sums.
+//
+//   partial[p, c, i,j,k] = sum over part p of  load(dy)[n,c,d,h,w] * load(x)[n,c,d+i-1,h+j-1,w+k-1]
+//
+// Bindings (vec4 = 4 channel lanes):
+//   src [N, SB, D/UD, H/UH, W/UW] raw input, coef [N, SB, 4] (NORM, ACT as in depthwise.wgsl)
+//   dy, raw [N, GB, D, H, W], gcoef [N, GB, 5]: output gradient (GNORM, GACT; raw unused where both are off)
+//   partial [parts, blocks, 27]
+// A thread takes `columns` columns (h, 4 of w) of one channel block of a sample and marches over all of D with the last three
+// gradient rows in registers; it writes its own partial, so that sums are bit-reproducible without atomics.
+// Source: the chain rule of depthwise.wgsl.
+
+struct Params {
+  pad: u32, blocks: u32, d: u32, h: u32,
+  w: u32, quads: u32, columns: u32, parts: u32,
+  src_blocks: u32, coef_first: u32, grad_blocks: u32, gcoef_first: u32,
+  src_base: u32, dy_base: u32, raw_base: u32, part_first: u32,
+  all_blocks: u32, block_first: u32, per_sample: u32, pad0: u32,
+}
+
+override NORM: bool = false;
+override ACT: bool = false;
+override GNORM: bool = false;
+override GACT: bool = false;
+override UD: u32 = 1u;
+override UH: u32 = 1u;
+override UW: u32 = 1u;
+override WG: u32 = 64u;
+
+const SLOPE: f32 = 0.01;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> coef: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> raw: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> gcoef: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
+
+struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
+
+fn load(i: u32, c: Coef) -> vec4<f32> {
+  var v = src[params.src_base + i];
+  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
+  if (ACT) { v = max(v, v * SLOPE); }
+  return v;
+}
+
+fn load_grad(i: u32, c: Coef) -> vec4<f32> {
+  var v = dy[params.dy_base + i];
+  if (GNORM || GACT) {
+    let r = raw[params.raw_base + i];
+    if (GNORM) {
+      let centred = r - c.mean;
+      if (GACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+      return c.scale * (v - c.m1 - centred * c.k);
+    }
+    v = select(v * SLOPE, v, r > vec4<f32>(0.0));
+  }
+  return v;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let t = (wg.x + wg.y * ng.x) * WG + lane;
+  let part = t % params.parts;
+  let block = t / params.parts;
+  if (block < params.blocks) {
+    var s: array<vec4<f32>, 27>;
+    // unroll
+    for (var i = 0u; i < 27u; i++) { s[i] = vec4<f32>(0.0); }
+    let sw = params.w / UW;
+    let source_plane = (params.h / UH) * sw;
+    let plane_size = params.h * params.w;
+    for (var column = 0u; column < params.columns; column++) {
+      // neighbouring threads take neighbouring columns
+      let at = column * params.per_sample + part % params.per_sample;
+      if (at < params.quads * params.h) {
+        let w0 = (at % params.quads) * 4u;
+        let h = at / params.quads;
+        let n = part / params.per_sample;
+        let source_block = n * params.src_blocks + block;
+        let grad_block = n * params.grad_blocks + block;
+        let sc = (params.coef_first + source_block) * 4u;
+        let gc = (params.gcoef_first + grad_block) * 5u;
+        var c: Coef;
+        var g: Coef;
+        if (NORM) { c.mean = coef[sc]; c.scale = coef[sc + 1u]; c.shift = coef[sc + 2u]; }
+        if (GNORM) {
+          g = Coef(gcoef[gc], gcoef[gc + 1u], gcoef[gc + 2u], gcoef[gc + 3u], gcoef[gc + 4u]);
+        }
+        let source_start = source_block * (params.d / UD) * source_plane;
+        let grad_start = grad_block * params.d * plane_size + h * params.w + w0;
+        var g0: array<vec4<f32>, 4>;
+        var g1: array<vec4<f32>, 4>;
+        var g2: array<vec4<f32>, 4>;
+        // unroll
+        for (var o = 0u; o < 4u; o++) { g0[o] = vec4<f32>(0.0); g1[o] = vec4<f32>(0.0); g2[o] = vec4<f32>(0.0); }
+        // unroll
+        for (var o = 0u; o < 4u; o++) { if (w0 + o < params.w) { g0[o] = load_grad(grad_start + o, g); } }
+        // input plane p meets output planes p+1 (tap 0), p (tap 1), p-1 (tap 2): g0, g1, g2
+        for (var plane = 0u; plane < params.d; plane++) {
+          // unroll
+          for (var o = 0u; o < 4u; o++) { g2[o] = g1[o]; g1[o] = g0[o]; g0[o] = vec4<f32>(0.0); }
+          if (plane + 1u < params.d) {
+            // unroll
+            for (var o = 0u; o < 4u; o++) { if (w0 + o < params.w) { g0[o] = load_grad(grad_start + (plane + 1u) * plane_size + o, g); } }
+          }
+          let plane_start = source_start + (plane / UD) * source_plane;
+          // unroll
+          for (var j = 0u; j < 3u; j++) {
+            let row = h + j;
+            if (row >= 1u && row <= params.h) {
+              let row_start = plane_start + ((row - 1u) / UH) * sw;
+              var x: array<vec4<f32>, 6>;
+              // unroll
+              for (var q = 0u; q < 6u; q++) {
+                let wq = w0 + q;
+                let clamped = clamp(wq, 1u, params.w) - 1u;
+                x[q] = select(vec4<f32>(0.0), load(row_start + clamped / UW, c), wq >= 1u && wq <= params.w);
+              }
+              // unroll
+              for (var i = 0u; i < 3u; i++) {
+                // unroll
+                for (var o = 0u; o < 4u; o++) {
+                  s[j * 3u + i] = fma(g0[o], x[o + i], s[j * 3u + i]);
+                  s[9u + j * 3u + i] = fma(g1[o], x[o + i], s[9u + j * 3u + i]);
+                  s[18u + j * 3u + i] = fma(g2[o], x[o + i], s[18u + j * 3u + i]);
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+    // unroll
+    for (var i = 0u; i < 27u; i++) { partial[((params.part_first + part) * params.all_blocks + params.block_first + block) * 27u + i] = s[i]; }
+  }
+}

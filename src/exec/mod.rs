@@ -1,0 +1,20 @@
+//! Programs: plans bound to pipelines, bind groups and buffers, and the parameter store that programs share.
+
+mod program;
+mod store;
+
+pub use program::{Pool, Program};
+pub use store::Store;
+
+use crate::gpu::Gpu;
+use crate::graph::Caps;
+
+/// What lowering must know of an open device.
+pub fn caps(gpu: &Gpu) -> Caps {
+    let limits = gpu.limits();
+    Caps {
+        max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+        max_groups: limits.max_compute_workgroups_per_dimension,
+    }
+}

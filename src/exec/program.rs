@@ -1,0 +1,343 @@
+//! A plan bound to pipelines, bind groups and buffers. Running re-encodes what was prepared and allocates nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Kernel};
+use crate::graph::{Bind, Dispatch, Graph, Region, Storage, Value};
+use crate::plan::{Plan, Step};
+use crate::shader::{BindingKind, KernelKey};
+
+/// Activation memory that programs share, since one runs at a time: the k-th largest slot of each uses the k-th buffer.
+pub struct Pool {
+    buffers: Vec<wgpu::Buffer>,
+    bytes: u64,
+}
+
+impl Pool {
+    /// Buffers large enough for every one of the plans.
+    pub fn new<'a>(gpu: &Gpu, plans: impl IntoIterator<Item = &'a Plan>) -> Result<Self> {
+        let mut sizes: Vec<u64> = Vec::new();
+        for plan in plans {
+            for (index, bytes) in plan.slots.iter().enumerate() {
+                match sizes.get_mut(index) {
+                    Some(size) => *size = (*size).max(*bytes),
+                    None => sizes.push(*bytes),
+                }
+            }
+        }
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let buffers = sizes
+            .iter()
+            .enumerate()
+            .map(|(index, bytes)| gpu.buffer(&format!("slot {index}"), *bytes, usage))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { buffers, bytes: sizes.iter().sum() })
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+enum Command {
+    Run {
+        label: String,
+        kernel: Arc<Kernel>,
+        group: wgpu::BindGroup,
+        groups: [u32; 2],
+        flops: u64,
+    },
+    Copy {
+        from: wgpu::Buffer,
+        to: wgpu::Buffer,
+        bytes: u64,
+    },
+}
+
+/// Everything that one run needs, prepared.
+pub struct Program {
+    commands: Vec<Command>,
+    values: HashMap<Value, (wgpu::Buffer, usize)>,
+    uniforms: wgpu::Buffer,
+    /// Offset and members of the uniform of each dispatch, to change them between runs.
+    uniform_places: Vec<Option<UniformPlace>>,
+    budget: u64,
+}
+
+#[derive(Clone)]
+struct UniformPlace {
+    offset: u64,
+    members: Vec<(String, u32)>,
+}
+
+/// Arithmetic operations after which a submission is closed, so that no watchdog resets the GPU.
+fn submission_budget(gpu: &Gpu) -> u64 {
+    if gpu.report().device_type.eq_ignore_ascii_case("cpu") { 4_000_000_000 } else { 200_000_000_000 }
+}
+
+impl Program {
+    /// Compiles all kernels (in parallel) and binds them. `tail` are dispatches on the parameter block that follow the plan.
+    pub fn new(
+        gpu: &Gpu,
+        graph: &Graph,
+        plan: &Plan,
+        tail: &[Dispatch],
+        (store, pool): (&Store, &Pool),
+    ) -> Result<Self> {
+        let steps: Vec<Step> =
+            plan.steps.iter().cloned().chain(tail.iter().cloned().map(Step::Run)).collect();
+        let kernels = compile(gpu, &steps)?;
+        let binder = Binder { gpu, graph, plan, store, pool };
+        let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment);
+        let mut places = Vec::new();
+        let mut bytes = Vec::new();
+        for step in &steps {
+            let Step::Run(dispatch) = step else {
+                places.push(None);
+                continue;
+            };
+            let kernel = kernel_of(&kernels, &dispatch.kernel)?;
+            let offset = (bytes.len() as u64).next_multiple_of(alignment);
+            bytes.resize(offset as usize, 0);
+            bytes.extend(uniform_bytes(kernel, &dispatch.params)?);
+            let members = kernel.reflection.params.clone();
+            places.push(Some(UniformPlace { offset, members }));
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniforms = gpu.buffer("parameters of dispatches", bytes.len().max(16) as u64, usage)?;
+        gpu.upload(&uniforms, 0, &bytes);
+        let mut commands = Vec::new();
+        for (step, place) in steps.iter().zip(&places) {
+            commands.push(match (step, place) {
+                (Step::Run(dispatch), Some(place)) => {
+                    let kernel = kernel_of(&kernels, &dispatch.kernel)?;
+                    binder.run(dispatch, kernel, &uniforms, place.offset)?
+                }
+                (Step::Copy { from, to, words }, _) => Command::Copy {
+                    from: binder.slot(*from)?.clone(),
+                    to: binder.slot(*to)?.clone(),
+                    bytes: (*words * 4) as u64,
+                },
+                _ => return Err(Error::Internal("a dispatch without parameters".into())),
+            });
+        }
+        let mut values = HashMap::new();
+        for value in plan.value_to_slot.keys() {
+            values.insert(*value, (binder.slot(*value)?.clone(), graph.info(*value).words));
+        }
+        let budget = submission_budget(gpu);
+        Ok(Self { commands, values, uniforms, uniform_places: places, budget })
+    }
+
+    /// Number of dispatches and copies of a run.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Whether a run does nothing.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Changes members of a dispatch's uniform before the next run.
+    pub fn set_params(&self, gpu: &Gpu, command: usize, params: &[(&'static str, u32)]) -> Result<()> {
+        let place = self.uniform_places.get(command).and_then(Option::as_ref);
+        let place = place.ok_or_else(|| Error::Internal("parameters of a copy".into()))?;
+        for (name, word) in params {
+            let member = place.members.iter().find(|(member, _)| member == name);
+            let (_, offset) =
+                member.ok_or_else(|| Error::Internal(format!("no parameter {name}")))?;
+            gpu.upload(&self.uniforms, place.offset + u64::from(*offset), &word.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Writes a value's memory, from its first word.
+    pub fn write<T: bytemuck::NoUninit>(&self, gpu: &Gpu, value: Value, data: &[T]) -> Result<()> {
+        let (buffer, words) = self.value(value)?;
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        if bytes.len() > words * 4 {
+            return Err(Error::Internal(format!("{} bytes for {words} words", bytes.len())));
+        }
+        gpu.upload(buffer, 0, bytes);
+        Ok(())
+    }
+
+    /// Reads a value's memory; meaningful for kept values after a run.
+    pub fn read<T: bytemuck::Pod>(&self, gpu: &Gpu, value: Value) -> Result<Vec<T>> {
+        let (buffer, words) = self.value(value)?;
+        let bytes = gpu.download(buffer, 0, (words * 4) as u64)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// The buffer of a value and its words.
+    pub fn value(&self, value: Value) -> Result<(&wgpu::Buffer, usize)> {
+        self.values
+            .get(&value)
+            .map(|(buffer, words)| (buffer, *words))
+            .ok_or_else(|| Error::Internal("a value without memory".into()))
+    }
+
+    /// Encodes and submits one run, in submissions of bounded work.
+    pub fn run(&self, gpu: &Gpu) -> Result<()> {
+        let mut next = 0;
+        while next < self.commands.len() {
+            let mut encoder = gpu
+                .device()
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
+            next = self.encode(&mut encoder, next);
+            gpu.submit("run", encoder)?;
+        }
+        Ok(())
+    }
+
+    /// Encodes commands from `next` until the budget is spent; returns the first that is left.
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, mut next: usize) -> usize {
+        let mut spent = 0;
+        while next < self.commands.len() && spent < self.budget {
+            if let Command::Copy { from, to, bytes } = &self.commands[next] {
+                encoder.copy_buffer_to_buffer(from, 0, to, 0, *bytes);
+                next += 1;
+                continue;
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("run"),
+                timestamp_writes: None,
+            });
+            while let Some(Command::Run { label, kernel, group, groups, flops }) =
+                self.commands.get(next)
+            {
+                pass.insert_debug_marker(label);
+                pass.set_pipeline(&kernel.pipeline);
+                pass.set_bind_group(0, group, &[]);
+                pass.dispatch_workgroups(groups[0], groups[1], 1);
+                spent += flops;
+                next += 1;
+                if spent >= self.budget {
+                    break;
+                }
+            }
+        }
+        next
+    }
+}
+
+fn compile(gpu: &Gpu, steps: &[Step]) -> Result<HashMap<KernelKey, Arc<Kernel>>> {
+    let keys: HashSet<&KernelKey> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Run(dispatch) => Some(&dispatch.kernel),
+            Step::Copy { .. } => None,
+        })
+        .collect();
+    keys.into_par_iter().map(|key| Ok((key.clone(), gpu.kernel(key)?))).collect()
+}
+
+fn kernel_of<'a>(
+    kernels: &'a HashMap<KernelKey, Arc<Kernel>>,
+    key: &KernelKey,
+) -> Result<&'a Arc<Kernel>> {
+    kernels.get(key).ok_or_else(|| Error::Internal(format!("{key:?} was not compiled")))
+}
+
+fn uniform_bytes(kernel: &Kernel, params: &[(&'static str, u32)]) -> Result<Vec<u8>> {
+    let members = &kernel.reflection.params;
+    let mut bytes = vec![0; (kernel.reflection.params_bytes as usize).max(16)];
+    for (name, word) in params {
+        let member = members.iter().find(|(member, _)| member == name);
+        let (_, offset) = member.ok_or_else(|| {
+            Error::shader(kernel.label.clone(), format!("params has no member {name}"))
+        })?;
+        let at = *offset as usize;
+        bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+struct Binder<'a> {
+    gpu: &'a Gpu,
+    graph: &'a Graph,
+    plan: &'a Plan,
+    store: &'a Store,
+    pool: &'a Pool,
+}
+
+impl Binder<'_> {
+    fn slot(&self, value: Value) -> Result<&wgpu::Buffer> {
+        self.plan
+            .value_to_slot
+            .get(&value)
+            .and_then(|slot| self.pool.buffers.get(*slot))
+            .ok_or_else(|| {
+                Error::Internal(format!("{} has no memory", self.graph.info(value).name))
+            })
+    }
+
+    fn region(&self, region: Region, start: usize, words: usize) -> Result<(&wgpu::Buffer, u64, u64)> {
+        Ok((self.store.buffer(region)?, (start * 4) as u64, (words * 4) as u64))
+    }
+
+    fn memory(&self, bind: Bind) -> Result<(&wgpu::Buffer, u64, u64)> {
+        let (value, start, words) = match bind {
+            Bind::Region { region, start, words } => return self.region(region, start, words),
+            Bind::Value { value, start, words } => (value, start, words),
+        };
+        let region = match self.graph.info(value).storage {
+            Storage::Param(index) => Some((Region::Weights, index)),
+            Storage::Grad(index) => Some((Region::Grads, index)),
+            _ => None,
+        };
+        match region {
+            Some((region, index)) => {
+                let first = self.store.get(&self.graph.params()[index].name)?.start;
+                self.region(region, first + start, words)
+            }
+            None => Ok((self.slot(value)?, (start * 4) as u64, (words * 4) as u64)),
+        }
+    }
+
+    fn run(
+        &self,
+        dispatch: &Dispatch,
+        kernel: &Arc<Kernel>,
+        uniforms: &wgpu::Buffer,
+        offset: u64,
+    ) -> Result<Command> {
+        let mut entries = Vec::new();
+        for binding in &kernel.reflection.bindings {
+            let (buffer, start, bytes) = if binding.kind == BindingKind::Uniform {
+                (uniforms, offset, u64::from(kernel.reflection.params_bytes).max(16))
+            } else {
+                let bind = dispatch.bindings.iter().find(|(name, _)| *name == binding.name);
+                let (_, bind) = bind.ok_or_else(|| {
+                    Error::shader(kernel.label.clone(), format!("nothing is bound to {}", binding.name))
+                })?;
+                self.memory(*bind)?
+            };
+            entries.push(wgpu::BindGroupEntry {
+                binding: binding.index,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset: start,
+                    size: wgpu::BufferSize::new(bytes),
+                }),
+            });
+        }
+        let group = self.gpu.bind_group(&dispatch.label, kernel, &entries)?;
+        Ok(Command::Run {
+            label: dispatch.label.clone(),
+            kernel: kernel.clone(),
+            group,
+            groups: dispatch.groups,
+            flops: dispatch.flops,
+        })
+    }
+}

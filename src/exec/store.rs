@@ -1,0 +1,126 @@
+//! Weights, gradients and optimizer moments of all domains, by tensor name, each kind in one buffer.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{ParamSpec, Region};
+
+/// Words to which every tensor's place is rounded, so that it can be bound on its own.
+const ALIGN_WORDS: usize = 64;
+
+/// A parameter and its place.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub spec: ParamSpec,
+    /// First word in each region.
+    pub start: usize,
+    /// Words with padding up to the next tensor.
+    pub span: usize,
+}
+
+/// The parameter block.
+pub struct Store {
+    params: Vec<Stored>,
+    index: HashMap<String, usize>,
+    words: usize,
+    buffers: HashMap<Region, wgpu::Buffer>,
+}
+
+impl Store {
+    /// Room for the union of the given parameters, in order; with `training` also gradients and moments, all zero.
+    pub fn new<'a>(
+        gpu: &Gpu,
+        specs: impl IntoIterator<Item = &'a ParamSpec>,
+        training: bool,
+    ) -> Result<Self> {
+        let mut params: Vec<Stored> = Vec::new();
+        let mut index = HashMap::new();
+        let mut words = 0;
+        for spec in specs {
+            if let Some(&known) = index.get(&spec.name) {
+                let known: &Stored = &params[known];
+                if known.spec.packing != spec.packing {
+                    return Err(Error::shape(
+                        "parameters",
+                        format!("{} has two shapes: {:?} and {:?}", spec.name, known.spec.dims, spec.dims),
+                    ));
+                }
+                continue;
+            }
+            let span = spec.packing.words().next_multiple_of(ALIGN_WORDS);
+            index.insert(spec.name.clone(), params.len());
+            params.push(Stored { spec: spec.clone(), start: words, span });
+            words += span;
+        }
+        let regions: &[(Region, &str)] = if training {
+            &[
+                (Region::Weights, "weights"),
+                (Region::Grads, "gradients"),
+                (Region::Moment1, "first moments"),
+                (Region::Moment2, "second moments"),
+            ]
+        } else {
+            &[(Region::Weights, "weights")]
+        };
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let mut buffers = HashMap::new();
+        for (region, label) in regions {
+            buffers.insert(*region, gpu.buffer(label, (words.max(ALIGN_WORDS) * 4) as u64, usage)?);
+        }
+        Ok(Self { params, index, words, buffers })
+    }
+
+    /// All parameters in order.
+    pub fn params(&self) -> &[Stored] {
+        &self.params
+    }
+
+    /// A parameter by name.
+    pub fn get(&self, name: &str) -> Result<&Stored> {
+        self.index
+            .get(name)
+            .map(|index| &self.params[*index])
+            .ok_or_else(|| Error::Internal(format!("no parameter {name}")))
+    }
+
+    /// Position of a parameter in [`Store::params`].
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// Buffer of a region; an error for gradients and moments of a store that does not train.
+    pub fn buffer(&self, region: Region) -> Result<&wgpu::Buffer> {
+        self.buffers
+            .get(&region)
+            .ok_or_else(|| Error::Internal(format!("{region:?} of a store that does not train")))
+    }
+
+    /// Bytes of all regions.
+    pub fn bytes(&self) -> u64 {
+        (self.words * 4 * self.buffers.len()) as u64
+    }
+
+    /// Writes a tensor in file order.
+    pub fn write(&self, gpu: &Gpu, region: Region, name: &str, values: &[f32]) -> Result<()> {
+        let stored = self.get(name)?;
+        let packed = stored.spec.packing.pack(values)?;
+        gpu.upload(self.buffer(region)?, (stored.start * 4) as u64, bytemuck::cast_slice(&packed));
+        Ok(())
+    }
+
+    /// Reads a whole region: every tensor in file order, in the order of [`Store::params`].
+    pub fn read_all(&self, gpu: &Gpu, region: Region) -> Result<Vec<Vec<f32>>> {
+        let bytes = gpu.download(self.buffer(region)?, 0, (self.words * 4) as u64)?;
+        let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        self.params
+            .iter()
+            .map(|stored| {
+                let range = stored.start..stored.start + stored.spec.packing.words();
+                stored.spec.packing.unpack(&words[range])
+            })
+            .collect()
+    }
+}

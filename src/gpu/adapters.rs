@@ -1,0 +1,106 @@
+//! Listing and choosing adapters.
+
+use crate::error::{Error, Result};
+
+/// What an adapter is and offers.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct AdapterReport {
+    /// Position in [`adapters`].
+    pub index: usize,
+    pub name: String,
+    /// vulkan, metal or dx12.
+    pub backend: String,
+    /// discrete, integrated, virtual, cpu or other.
+    pub device_type: String,
+    pub driver: String,
+    pub driver_info: String,
+    /// Bytes that one storage binding can cover.
+    pub max_binding_bytes: u64,
+    /// Bytes of the largest buffer.
+    pub max_buffer_bytes: u64,
+    pub f16: bool,
+    pub subgroups: bool,
+    pub timestamps: bool,
+}
+
+fn all() -> Vec<(wgpu::Adapter, AdapterReport)> {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        flags: wgpu::InstanceFlags::empty(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    adapters.sort_by_key(|adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    adapters
+        .into_iter()
+        .enumerate()
+        .map(|(index, adapter)| {
+            let report = report(index, &adapter);
+            (adapter, report)
+        })
+        .collect()
+}
+
+fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    AdapterReport {
+        index,
+        name: info.name,
+        backend: info.backend.to_string(),
+        device_type: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "cpu",
+            wgpu::DeviceType::Other => "other",
+        }
+        .into(),
+        driver: info.driver,
+        driver_info: info.driver_info,
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: features.contains(wgpu::Features::SUBGROUP),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+    }
+}
+
+/// Every adapter: discrete before integrated before virtual before software.
+pub fn adapters() -> Vec<AdapterReport> {
+    all().into_iter().map(|(_, report)| report).collect()
+}
+
+pub(super) fn choose(selector: &str) -> Result<(wgpu::Adapter, AdapterReport)> {
+    let mut found = all();
+    if found.is_empty() {
+        return Err(Error::Gpu(
+            "no Vulkan, Metal or DX12 adapter; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)".into(),
+        ));
+    }
+    let names: Vec<String> =
+        found.iter().map(|(_, r)| format!("{}: {}", r.index, r.name)).collect();
+    let position = if selector.eq_ignore_ascii_case("auto") {
+        Some(0)
+    } else if let Ok(index) = selector.parse::<usize>() {
+        (index < found.len()).then_some(index)
+    } else {
+        let part = selector.to_lowercase();
+        found.iter().position(|(_, r)| r.name.to_lowercase().contains(&part))
+    };
+    match position {
+        Some(position) => Ok(found.swap_remove(position)),
+        None => Err(Error::flag(
+            "--device",
+            selector,
+            "auto, an index or part of a name",
+            format!("Adapters here: {}", names.join(", ")),
+        )),
+    }
+}

@@ -1,0 +1,203 @@
+//! Adapter and device, capabilities, buffers, pipelines, submission. Every failure is a `Result` that names the object.
+
+mod adapters;
+mod kernels;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use adapters::{AdapterReport, adapters};
+pub use kernels::Kernel;
+
+use crate::error::{Error, Result};
+use crate::shader::KernelKey;
+
+/// An open device. Cloning shares it.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    report: AdapterReport,
+    limits: wgpu::Limits,
+    kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// First error that no scope caught, or the reason why the device was lost.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.inner.report.name)
+    }
+}
+
+/// Locks even after a panic elsewhere: what is inside is a cache or a message.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens an adapter: `auto` (discrete before integrated before software), an index of [`adapters`], or part of a name.
+    pub fn open(selector: &str) -> Result<Self> {
+        let (adapter, report) = adapters::choose(selector)?;
+        let offered = adapter.features();
+        let wanted = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::PIPELINE_CACHE;
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("u2seg"),
+            required_features: offered & wanted,
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Gpu(format!("{} refuses a device: {e}", report.name)))?;
+        let failure = Arc::new(Mutex::new(None));
+        let first = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            log::error!("{error}");
+            lock(&first).get_or_insert(error.to_string());
+        }));
+        let first = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&first).get_or_insert(format!("the device was lost: {message}"));
+            }
+        });
+        log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
+        let kernels = Mutex::new(HashMap::new());
+        Ok(Self { inner: Arc::new(Inner { device, queue, report, limits, kernels, failure }) })
+    }
+
+    /// What the adapter offers.
+    pub fn report(&self) -> &AdapterReport {
+        &self.inner.report
+    }
+
+    /// The device's limits: the adapter's own.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.inner.limits
+    }
+
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// The compiled kernel, from the cache where it is there. May be called from several threads.
+    pub fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+        if let Some(kernel) = lock(&self.inner.kernels).get(key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(Kernel::compile(self, key)?);
+        lock(&self.inner.kernels).insert(key.clone(), kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Runs `make` under error scopes; an error names `label`.
+    pub(crate) fn scoped<T>(&self, label: &str, make: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device().push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        let errors = [
+            pollster::block_on(validation.pop()),
+            pollster::block_on(internal.pop()),
+            pollster::block_on(memory.pop()),
+        ];
+        match errors.into_iter().flatten().next() {
+            Some(error) => Err(Error::Gpu(format!("{label}: {error}"))),
+            None => Ok(made),
+        }
+    }
+
+    /// A buffer of at least `bytes` bytes.
+    pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = bytes.max(16).next_multiple_of(4);
+        if size > self.limits().max_buffer_size {
+            return Err(Error::Gpu(format!(
+                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller patch, batch or base width",
+                size >> 20,
+                self.limits().max_buffer_size >> 20
+            )));
+        }
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
+            Error::Gpu(message) => Error::Gpu(format!(
+                "{message} ({} MiB asked for); use a smaller patch, batch or base width",
+                size >> 20
+            )),
+            other => other,
+        })
+    }
+
+    /// Writes bytes (a multiple of four) before whatever is submitted next.
+    pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, data: &[u8]) {
+        self.queue().write_buffer(buffer, offset, data);
+    }
+
+    /// Reads bytes (offset and size multiples of four) once all submitted work is done.
+    pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer("read back", bytes, usage)?;
+        let mut encoder = self
+            .device()
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read back") });
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
+        self.submit("read back", encoder)?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // the receiver waits below; it is gone only if that failed already
+            sender.send(result).ok();
+        });
+        self.wait()?;
+        let failed = |message: String| Error::Gpu(format!("read back: {message}"));
+        receiver.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        Ok(view.to_vec())
+    }
+
+    /// Submits commands; errors name `label`.
+    pub fn submit(&self, label: &str, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+        let index = self.scoped(label, || self.queue().submit([encoder.finish()]))?;
+        self.check()?;
+        Ok(index)
+    }
+
+    /// Blocks until the queue is idle.
+    pub fn wait(&self) -> Result<()> {
+        self.device()
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|e| Error::Gpu(e.to_string()))?;
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        match lock(&self.inner.failure).as_ref() {
+            Some(message) => Err(Error::Gpu(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A bind group for a kernel; errors name `label`.
+    pub fn bind_group(
+        &self,
+        label: &str,
+        kernel: &Kernel,
+        entries: &[wgpu::BindGroupEntry<'_>],
+    ) -> Result<wgpu::BindGroup> {
+        let descriptor =
+            wgpu::BindGroupDescriptor { label: Some(label), layout: &kernel.layout, entries };
+        self.scoped(label, || self.device().create_bind_group(&descriptor))
+    }
+}

@@ -1,0 +1,108 @@
+//! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
+
+use super::Value;
+use crate::error::{Error, Result};
+use crate::shader::KernelKey;
+
+/// What lowering must know of an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caps {
+    /// Bytes that one storage binding can cover.
+    pub max_binding: u64,
+    /// Alignment of a storage binding's offset in bytes.
+    pub alignment: u64,
+    /// Groups in one dimension of a dispatch.
+    pub max_groups: u32,
+}
+
+impl Default for Caps {
+    /// The limits that every WebGPU adapter has.
+    fn default() -> Self {
+        Self { max_binding: 128 << 20, alignment: 256, max_groups: 65_535 }
+    }
+}
+
+/// A block of parameters or their companions, as the optimizer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Region {
+    Weights,
+    Grads,
+    Moment1,
+    Moment2,
+}
+
+/// Memory behind a binding, in 32-bit words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Part of a value.
+    Value { value: Value, start: usize, words: usize },
+    /// Part of the parameter block.
+    Region { region: Region, start: usize, words: usize },
+}
+
+/// One kernel run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispatch {
+    /// Label for errors and timings.
+    pub label: String,
+    pub kernel: KernelKey,
+    pub bindings: Vec<(&'static str, Bind)>,
+    /// Members of the kernel's `params` uniform; unnamed ones are zero, floats go as bits.
+    pub params: Vec<(&'static str, u32)>,
+    pub groups: [u32; 2],
+    /// Arithmetic operations, to bound submissions and to rate kernels.
+    pub flops: u64,
+    /// Bytes that must move.
+    pub bytes: u64,
+}
+
+impl Dispatch {
+    /// A dispatch of `kernel` without bindings.
+    pub fn new(label: impl Into<String>, kernel: KernelKey, groups: [u32; 2]) -> Self {
+        Self {
+            label: label.into(),
+            kernel,
+            bindings: Vec::new(),
+            params: Vec::new(),
+            groups,
+            flops: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Binds memory to the shader variable `name`.
+    pub fn bind(mut self, name: &'static str, bind: Bind) -> Self {
+        self.bindings.push((name, bind));
+        self
+    }
+
+    /// Sets an integer parameter.
+    pub fn param(mut self, name: &'static str, value: usize) -> Self {
+        self.params.push((name, value as u32));
+        self
+    }
+
+    /// Sets a float parameter.
+    pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
+        self.params.push((name, value.to_bits()));
+        self
+    }
+
+    /// Notes the work: arithmetic operations and bytes.
+    pub fn work(mut self, flops: u64, bytes: u64) -> Self {
+        self.flops = flops;
+        self.bytes = bytes;
+        self
+    }
+}
+
+/// Folds a count of workgroups into two dimensions.
+pub fn fold(groups: usize, caps: &Caps) -> Result<[u32; 2]> {
+    let most = caps.max_groups as usize;
+    let x = groups.clamp(1, most);
+    let y = groups.div_ceil(x).max(1);
+    if y > most {
+        return Err(Error::shape("dispatch", format!("{groups} workgroups exceed the adapter")));
+    }
+    Ok([x as u32, y as u32])
+}

@@ -1,0 +1,314 @@
+//! Convolution with 1 or 3 taps, stride 1 or 2 per axis and any padding; shape inference and the forward kernels.
+
+use super::conv_grad::{input_grads, weight_grad};
+use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
+use super::norm::bias_grad;
+use super::{WORKGROUP, output_grad, pointwise};
+use crate::error::{Error, Result};
+use crate::graph::{
+    Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold,
+};
+use crate::shader::KernelKey;
+
+/// Geometry of a convolution; every array is D, H, W.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvSpec {
+    /// Taps: 1 or 3.
+    pub kernel: [usize; 3],
+    /// Stride: 1 or 2.
+    pub stride: [usize; 3],
+    /// Zeros before the first voxel.
+    pub pad_lo: [usize; 3],
+    /// Zeros after the last voxel.
+    pub pad_hi: [usize; 3],
+}
+
+impl ConvSpec {
+    /// 3x3x3, stride 1, padding 1.
+    pub fn same() -> Self {
+        Self { kernel: [3; 3], stride: [1; 3], pad_lo: [1; 3], pad_hi: [1; 3] }
+    }
+
+    /// 1x1x1.
+    pub fn pointwise() -> Self {
+        Self { kernel: [1; 3], stride: [1; 3], pad_lo: [0; 3], pad_hi: [0; 3] }
+    }
+
+    /// The reference's down-sampler: 3x3x3 with zeros (0, 1) where the stride is 2 and (1, 1) where it is 1.
+    pub fn down(stride: [usize; 3]) -> Self {
+        let pad_lo = stride.map(|s| if s == 2 { 0 } else { 1 });
+        Self { kernel: [3; 3], stride, pad_lo, pad_hi: [1; 3] }
+    }
+
+    /// Number of taps.
+    pub fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
+    pub(super) fn is_pointwise(&self) -> bool {
+        *self == Self::pointwise()
+    }
+
+    /// Output size of an input of this size.
+    pub fn output(&self, input: [usize; 3]) -> Result<[usize; 3]> {
+        let mut output = [0; 3];
+        for axis in 0..3 {
+            let (kernel, stride) = (self.kernel[axis], self.stride[axis]);
+            if ![1, 3].contains(&kernel) || ![1, 2].contains(&stride) {
+                return Err(Error::shape("conv", format!("{self:?} is not supported")));
+            }
+            let padded = input[axis] + self.pad_lo[axis] + self.pad_hi[axis];
+            if padded < kernel || self.pad_lo[axis] >= kernel {
+                return Err(Error::shape("conv", format!("{self:?} on an input of {input:?}")));
+            }
+            output[axis] = (padded - kernel) / stride + 1;
+        }
+        Ok(output)
+    }
+}
+
+/// `conv(x) + bias`; `x` may be lazy or a concatenation. Weight (Cout, Cin, kD, kH, kW), bias (Cout).
+pub fn conv(graph: &mut Graph, x: Value, weight: Value, bias: Value, spec: ConvSpec) -> Result<Value> {
+    let layout = graph.layout(x)?.clone();
+    let weight_spec = graph.param_spec(weight)?;
+    let Packing::Matrix { out, ins, taps } = weight_spec.packing.clone() else {
+        return Err(Error::shape("conv", format!("{} is no conv weight", weight_spec.name)));
+    };
+    if ins != layout.segments || taps != spec.taps() {
+        return Err(Error::shape(
+            "conv",
+            format!("{} with inputs {ins:?} and {taps} taps meets {layout}", weight_spec.name),
+        ));
+    }
+    let name = weight_spec.name.trim_end_matches(".weight").to_string();
+    let y = Layout::new(layout.n, out, spec.output(layout.spatial)?);
+    let y = graph.tensor(name, y);
+    graph.node(Conv { spec }, vec![x, weight, bias], vec![y]);
+    Ok(y)
+}
+
+#[derive(Debug)]
+struct Conv {
+    spec: ConvSpec,
+}
+
+impl Op for Conv {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn backward(&self, graph: &mut Graph, node: &Node, grads: &mut Gradients) -> Result<()> {
+        let dy = output_grad(node, grads)?;
+        let (x, weight, bias) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+        if graph.info(weight).needs_grad {
+            weight_grad(graph, x, weight, dy, self.spec)?;
+        }
+        if graph.info(bias).needs_grad {
+            bias_grad(graph, bias, dy)?;
+        }
+        input_grads(graph, grads, x, weight, (dy, self.spec))
+    }
+
+    fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
+        let (x, weight, bias, y) = (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
+        let mut dispatches = Vec::new();
+        let mut weight_in = 0;
+        for (index, load) in graph.loads(x).into_iter().enumerate() {
+            let layout = graph.layout(graph.parts(x)[index])?.clone();
+            let blocks = layout.blocks();
+            let call = Forward {
+                spec: self.spec,
+                source: Source { load, layout },
+                weight,
+                bias,
+                y,
+                weight_in,
+                cols: graph.layout(x)?.blocks(),
+                onto: index > 0,
+            };
+            dispatches.extend(call.lower(graph, caps)?);
+            weight_in += blocks;
+        }
+        Ok(dispatches)
+    }
+}
+
+/// One concatenated part going through the convolution.
+struct Forward {
+    spec: ConvSpec,
+    source: Source,
+    weight: Value,
+    bias: Value,
+    y: Value,
+    weight_in: usize,
+    cols: usize,
+    onto: bool,
+}
+
+/// Samples, output blocks and input blocks of one dispatch.
+pub(super) struct Piece {
+    pub n0: usize,
+    pub samples: usize,
+    pub outs: (usize, usize),
+    pub ins: (usize, usize),
+}
+
+/// Covers a product of output and input blocks so that every tensor slice fits a binding.
+pub(super) fn pieces(
+    samples: usize,
+    [outs, ins]: [usize; 2],
+    [out_voxels, in_voxels]: [usize; 2],
+    caps: &Caps,
+) -> Vec<Piece> {
+    if fits(samples * outs * out_voxels, caps) && fits(samples * ins * in_voxels, caps) {
+        return vec![Piece { n0: 0, samples, outs: (0, outs), ins: (0, ins) }];
+    }
+    let mut pieces = Vec::new();
+    for n0 in 0..samples {
+        for out in block_parts(outs, out_voxels, caps) {
+            for input in block_parts(ins, in_voxels, caps) {
+                pieces.push(Piece { n0, samples: 1, outs: out, ins: input });
+            }
+        }
+    }
+    pieces
+}
+
+/// Output blocks that one thread keeps in registers.
+pub(super) fn out_tile(outs: usize) -> usize {
+    outs.min(4)
+}
+
+/// Lanes in use where a source has fewer than four channels.
+pub(super) fn lanes(layout: &Layout) -> u32 {
+    match layout.segments.as_slice() {
+        [c @ 1..=2] => *c as u32,
+        _ => 4,
+    }
+}
+
+impl Forward {
+    fn lower(&self, graph: &Graph, caps: &Caps) -> Result<Vec<Dispatch>> {
+        let y = graph.layout(self.y)?;
+        let ins = self.source.layout.blocks();
+        let voxels = [y.voxels(), self.source.stored_voxels()];
+        pieces(y.n, [y.blocks(), ins], voxels, caps)
+            .iter()
+            .map(|piece| {
+                if self.spec.is_pointwise() {
+                    self.pointwise(graph, piece, caps)
+                } else {
+                    self.taps(graph, piece, caps)
+                }
+            })
+            .collect()
+    }
+
+    /// Bindings and parameters that both kernels share.
+    fn common(
+        &self,
+        graph: &Graph,
+        dispatch: Dispatch,
+        piece: &Piece,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let y = graph.layout(self.y)?;
+        let voxels = y.voxels();
+        let start = (piece.n0 * y.blocks() + piece.outs.0) * voxels;
+        let len = ((piece.samples - 1) * y.blocks() + piece.outs.1) * voxels;
+        let (out, out_base) = window(graph, self.y, start, len, caps)?;
+        let part = Part {
+            n0: piece.n0,
+            samples: piece.samples,
+            b0: piece.ins.0,
+            blocks: piece.ins.1,
+        };
+        let dispatch = dispatch
+            .bind("weight", whole(graph, self.weight))
+            .bind("bias", whole(graph, self.bias))
+            .bind("out", out)
+            .param("n", piece.samples)
+            .param("ins", piece.ins.1)
+            .param("outs", piece.outs.1)
+            .param("cols", self.cols)
+            .param("weight_in", self.weight_in + piece.ins.0)
+            .param("weight_out", piece.outs.0)
+            .param("src_blocks", self.source.layout.blocks())
+            .param("out_blocks", y.blocks())
+            .param("out_base", out_base);
+        let dispatch = self.source.bind(dispatch, &SOURCE, graph, part, caps)?;
+        let lanes = if piece.ins.1 == 1 { lanes(&self.source.layout) as usize } else { 4 };
+        let flops = piece.samples * voxels * piece.outs.1 * piece.ins.1 * 8 * lanes * self.spec.taps();
+        let bytes = self.source.bytes(piece.samples, piece.ins.1)
+            + (piece.samples * piece.outs.1 * voxels * 16) as u64;
+        Ok(dispatch.work(flops as u64, bytes))
+    }
+
+    fn key(&self, file: &'static str, piece: &Piece) -> KernelKey {
+        let onto = self.onto || piece.ins.0 > 0;
+        self.source
+            .switches(KernelKey::new(file))
+            .set("BIAS", !onto as u32)
+            .set("ACC", onto as u32)
+            .tile("OUT", out_tile(piece.outs.1) as u32)
+    }
+
+    fn pointwise(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
+        let y = graph.layout(self.y)?;
+        let tile = pointwise::VOX;
+        let groups = y.voxels().div_ceil(WORKGROUP * tile);
+        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
+        let key = self.key("pointwise.wgsl", piece).tile("VOX", tile as u32);
+        let dispatch = Dispatch::new(
+            format!("pointwise {}", graph.info(self.y).name),
+            key,
+            fold(groups * tiles * piece.samples, caps)?,
+        )
+        .param("voxels", y.voxels())
+        .param("groups", groups)
+        .param("tiles", tiles)
+        .param("src_voxels", self.source.stored_voxels())
+        .param("h", y.spatial[1])
+        .param("w", y.spatial[2]);
+        self.common(graph, dispatch, piece, caps)
+    }
+
+    fn taps(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
+        let y = graph.layout(self.y)?;
+        let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
+        let vox = 4;
+        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
+        let quads = y.spatial[2].div_ceil(vox);
+        let threads = quads * y.spatial[0] * y.spatial[1] * tiles * piece.samples;
+        let key = taps_key(self.key("conv.wgsl", piece), &self.spec, vox)
+            .tile("CIN", lanes(&self.source.layout));
+        let [id, ih, iw] = self.source.layout.spatial;
+        let dispatch = Dispatch::new(
+            format!("conv {}", graph.info(self.y).name),
+            key.tile("KW", kernel[2] as u32).tile("SW", stride[2] as u32),
+            fold(threads.div_ceil(WORKGROUP), caps)?,
+        )
+        .param("tiles", tiles)
+        .param("quads", quads)
+        .param("od", y.spatial[0])
+        .param("oh", y.spatial[1])
+        .param("ow", y.spatial[2])
+        .param("id", id)
+        .param("ih", ih)
+        .param("iw", iw)
+        .param("pd", pad_lo[0])
+        .param("ph", pad_lo[1])
+        .param("pw", pad_lo[2]);
+        self.common(graph, dispatch, piece, caps)
+    }
+}
+
+/// Tap counts and strides of D and H as switches, and the row of inputs that `vox` outputs along W need.
+pub(super) fn taps_key(key: KernelKey, spec: &ConvSpec, vox: usize) -> KernelKey {
+    key.set("KD", spec.kernel[0] as u32)
+        .set("KH", spec.kernel[1] as u32)
+        .set("SD", spec.stride[0] as u32)
+        .set("SH", spec.stride[1] as u32)
+        .tile("VOX", vox as u32)
+        .tile("ROW", ((vox - 1) * spec.stride[2] + spec.kernel[2]) as u32)
+}

@@ -1,0 +1,342 @@
+//! Input and weight gradients of convolutions.
+
+use super::conv::{ConvSpec, Piece, lanes, out_tile, pieces, taps_key};
+use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
+use super::reduce::{reduce, scratch_words};
+use super::{WORKGROUP, addend, materialise, pointwise};
+use crate::error::{Error, Result};
+use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Value, fold};
+use crate::shader::KernelKey;
+
+/// Appends the gradient of each concatenated part that wants one.
+pub(super) fn input_grads(
+    graph: &mut Graph,
+    grads: &mut Gradients,
+    x: Value,
+    weight: Value,
+    (dy, spec): (Value, ConvSpec),
+) -> Result<()> {
+    let cols = graph.layout(x)?.blocks();
+    let dy = single(graph, dy)?;
+    let mut weight_in = 0;
+    for part in graph.parts(x) {
+        let layout = graph.layout(part)?.clone();
+        let blocks = layout.blocks();
+        if graph.info(part).needs_grad {
+            let onto = addend(graph, grads, part)?;
+            let dx = graph.tensor(format!("d.{}", graph.info(part).name), layout);
+            let inputs = [dy, weight].into_iter().chain(onto).collect();
+            graph.node_onto(ConvInputGrad { spec, weight_in, cols }, inputs, vec![dx], onto);
+            grads.set(part, dx);
+        }
+        weight_in += blocks;
+    }
+    Ok(())
+}
+
+fn single(graph: &mut Graph, dy: Value) -> Result<Value> {
+    if graph.loads(dy).len() == 1 { Ok(dy) } else { materialise(graph, dy) }
+}
+
+#[derive(Debug)]
+struct ConvInputGrad {
+    spec: ConvSpec,
+    weight_in: usize,
+    cols: usize,
+}
+
+impl Op for ConvInputGrad {
+    fn name(&self) -> &'static str {
+        "conv input gradient"
+    }
+
+    fn backward(&self, _: &mut Graph, _: &Node, _: &mut Gradients) -> Result<()> {
+        Err(Error::Internal("second derivatives are not offered".into()))
+    }
+
+    fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
+        let source = Source::of(graph, node.inputs[0])?;
+        let dx = graph.layout(node.outputs[0])?;
+        let blocks = [dx.blocks(), source.layout.blocks()];
+        pieces(dx.n, blocks, [dx.voxels(), source.stored_voxels()], caps)
+            .iter()
+            .map(|piece| self.piece(graph, node, &source, piece, caps))
+            .collect()
+    }
+}
+
+impl ConvInputGrad {
+    fn piece(
+        &self,
+        graph: &Graph,
+        node: &Node,
+        source: &Source,
+        piece: &Piece,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let out = node.outputs[0];
+        let dx = graph.layout(out)?;
+        let voxels = dx.voxels();
+        let start = (piece.n0 * dx.blocks() + piece.outs.0) * voxels;
+        let len = ((piece.samples - 1) * dx.blocks() + piece.outs.1) * voxels;
+        let (bind, out_base) = window(graph, out, start, len, caps)?;
+        let onto = node.addend.is_some() || piece.ins.0 > 0;
+        let file = if self.spec.is_pointwise() { "pointwise.wgsl" } else { "conv_input.wgsl" };
+        let key = source
+            .switches(KernelKey::new(file))
+            .set("ACC", onto as u32)
+            .tile("OUT", out_tile(piece.outs.1) as u32);
+        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
+        let name = graph.info(out).name.clone();
+        let dispatch = if self.spec.is_pointwise() {
+            let vox = pointwise::VOX;
+            let groups = voxels.div_ceil(WORKGROUP * vox);
+            let key = key.set("TRANSPOSE", 1).set("BIAS", 0).tile("VOX", vox as u32);
+            Dispatch::new(
+                format!("pointwise {name}"),
+                key,
+                fold(groups * tiles * piece.samples, caps)?,
+            )
+            .bind("bias", whole(graph, node.inputs[1]))
+            .param("voxels", voxels)
+            .param("groups", groups)
+            .param("src_voxels", source.stored_voxels())
+            .param("h", dx.spatial[1])
+            .param("w", dx.spatial[2])
+        } else {
+            self.taps(graph, source, dx, (piece, tiles, key, name), caps)?
+        };
+        let part =
+            Part { n0: piece.n0, samples: piece.samples, b0: piece.ins.0, blocks: piece.ins.1 };
+        let dispatch = dispatch
+            .bind("weight", whole(graph, node.inputs[1]))
+            .bind("out", bind)
+            .param("n", piece.samples)
+            .param("ins", piece.ins.1)
+            .param("outs", piece.outs.1)
+            .param("tiles", tiles)
+            .param("cols", self.cols)
+            .param("weight_in", self.weight_in + piece.outs.0)
+            .param("weight_out", piece.ins.0)
+            .param("src_blocks", source.layout.blocks())
+            .param("out_blocks", dx.blocks())
+            .param("out_base", out_base);
+        let smaller = voxels.min(source.layout.voxels() * self.spec.stride.iter().product::<usize>());
+        let steps = smaller * self.spec.taps() / self.spec.stride.iter().product::<usize>();
+        let flops = piece.samples * steps * piece.outs.1 * piece.ins.1 * 32;
+        let bytes = source.bytes(piece.samples, piece.ins.1)
+            + (piece.samples * piece.outs.1 * voxels * 16) as u64;
+        Ok(source.bind(dispatch, &SOURCE, graph, part, caps)?.work(flops as u64, bytes))
+    }
+
+    fn taps(
+        &self,
+        _graph: &Graph,
+        source: &Source,
+        dx: &Layout,
+        (piece, tiles, key, name): (&Piece, usize, KernelKey, String),
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
+        let vox = 4;
+        let (kw, sw, pw) = (kernel[2], stride[2], pad_lo[2]);
+        // gradients before w0/SW that the first voxel's last tap reaches
+        let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
+        let row = (vox - 1 + pw + first * sw) / sw + 1;
+        let key = taps_key(key, &self.spec, vox)
+            .tile("ROW", row as u32)
+            .tile("FIRST", first as u32)
+            .tile("KW", kw as u32)
+            .tile("SW", sw as u32)
+            .tile("PW", pw as u32);
+        let quads = dx.spatial[2].div_ceil(vox);
+        let threads = quads * dx.spatial[0] * dx.spatial[1] * tiles * piece.samples;
+        let [od, oh, ow] = source.layout.spatial;
+        Ok(Dispatch::new(
+            format!("conv input gradient {name}"),
+            key,
+            fold(threads.div_ceil(WORKGROUP), caps)?,
+        )
+        .param("quads", quads)
+        .param("od", od)
+        .param("oh", oh)
+        .param("ow", ow)
+        .param("id", dx.spatial[0])
+        .param("ih", dx.spatial[1])
+        .param("iw", dx.spatial[2])
+        .param("pd", pad_lo[0])
+        .param("ph", pad_lo[1]))
+    }
+}
+
+/// Threads that keep an adapter busy; more parts only cost memory.
+const THREADS: usize = 16_384;
+/// Most words of partial weight gradients.
+const PARTIAL_WORDS: usize = 8 << 20;
+
+/// Appends the weight gradient: partial sums, then their reduction.
+pub(super) fn weight_grad(
+    graph: &mut Graph,
+    x: Value,
+    weight: Value,
+    dy: Value,
+    spec: ConvSpec,
+) -> Result<()> {
+    let dy = single(graph, dy)?;
+    let out = graph.param_grad(weight)?;
+    let (ins, outs) = (graph.layout(x)?.blocks(), graph.layout(dy)?.blocks());
+    let layout = graph.layout(dy)?.clone();
+    let lines = layout.spatial[0] * layout.spatial[1];
+    let words = graph.info(weight).words;
+    let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
+    let per_sample = if spec.is_pointwise() {
+        let tile = pointwise::WEIGHT_TILE;
+        let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * layout.n;
+        (THREADS / tasks).clamp(1, layout.voxels().div_ceil(16).max(1)).min(most)
+    } else {
+        let tasks = ins * outs * spec.kernel[0] * spec.kernel[1] * layout.n;
+        (THREADS / tasks).clamp(1, lines).min(most)
+    };
+    // every part has the same number of lines; the last may run over
+    let rows = lines.div_ceil(per_sample);
+    let per_sample = if spec.is_pointwise() { per_sample } else { lines.div_ceil(rows) };
+    let name = graph.info(weight).name.clone();
+    let parts = per_sample * layout.n;
+    let partial = graph.words(format!("{name}.partial"), parts * words);
+    let scratch = graph.words(format!("{name}.scratch"), scratch_words(parts, words));
+    graph.node(
+        ConvWeightGrad { spec, per_sample, rows },
+        vec![x, dy],
+        vec![out, partial, scratch],
+    );
+    Ok(())
+}
+
+#[derive(Debug)]
+struct ConvWeightGrad {
+    spec: ConvSpec,
+    per_sample: usize,
+    rows: usize,
+}
+
+impl Op for ConvWeightGrad {
+    fn name(&self) -> &'static str {
+        "conv weight gradient"
+    }
+
+    fn backward(&self, _: &mut Graph, _: &Node, _: &mut Gradients) -> Result<()> {
+        Err(Error::Internal("second derivatives are not offered".into()))
+    }
+
+    fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
+        let (x, out) = (node.inputs[0], node.outputs[0]);
+        let grad = Source::of(graph, node.inputs[1])?;
+        let samples = grad.layout.n;
+        let mut dispatches = Vec::new();
+        let mut in_first = 0;
+        for (index, load) in graph.loads(x).into_iter().enumerate() {
+            let layout = graph.layout(graph.parts(x)[index])?.clone();
+            let source = Source { load, layout };
+            let ins = source.layout.blocks();
+            let voxels = [grad.layout.voxels(), source.stored_voxels()];
+            for piece in pieces(samples, [grad.layout.blocks(), ins], voxels, caps) {
+                dispatches.push(self.piece(graph, node, (&source, &grad), (&piece, in_first), caps)?);
+            }
+            in_first += ins;
+        }
+        let rows = self.per_sample * samples;
+        let words = graph.info(out).words;
+        let values = [node.outputs[1], node.outputs[2], out];
+        dispatches.extend(reduce(graph, values, rows, words, caps)?);
+        Ok(dispatches)
+    }
+}
+
+impl ConvWeightGrad {
+    fn piece(
+        &self,
+        graph: &Graph,
+        node: &Node,
+        (source, grad): (&Source, &Source),
+        (piece, in_first): (&Piece, usize),
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let (outs, ins) = (piece.outs.1, piece.ins.1);
+        let parts = self.per_sample * piece.samples;
+        let file =
+            if self.spec.is_pointwise() { "pointwise_weight.wgsl" } else { "conv_weight.wgsl" };
+        let key = source
+            .upsampling(KernelKey::new(file))
+            .set("NORM", source.coef().is_some() as u32)
+            .set("ACT", source.act() as u32)
+            .set("GNORM", grad.coef().is_some() as u32)
+            .set("GACT", grad.act() as u32);
+        let name = graph.info(node.outputs[0]).name.clone();
+        let dispatch = if self.spec.is_pointwise() {
+            let tile = pointwise::WEIGHT_TILE;
+            let (in_tiles, out_tiles) = (ins.div_ceil(tile), outs.div_ceil(tile));
+            let threads = parts * in_tiles * out_tiles;
+            Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+                .param("voxels", grad.layout.voxels())
+                .param("in_tiles", in_tiles)
+                .param("out_tiles", out_tiles)
+                .param("src_voxels", source.stored_voxels())
+                .param("h", grad.layout.spatial[1])
+                .param("w", grad.layout.spatial[2])
+        } else {
+            self.taps(source, grad, (piece, key, name), caps)?
+        };
+        let dispatch = dispatch
+            .bind("partial", whole(graph, node.outputs[1]))
+            .param("ins", ins)
+            .param("outs", outs)
+            .param("parts", parts)
+            .param("per_sample", self.per_sample)
+            .param("part_first", piece.n0 * self.per_sample)
+            .param("all_outs", grad.layout.blocks())
+            .param("all_ins", graph.layout(node.inputs[0])?.blocks())
+            .param("out_first", piece.outs.0)
+            .param("in_first", in_first + piece.ins.0)
+            .param("src_blocks", source.layout.blocks())
+            .param("grad_blocks", grad.layout.blocks());
+        let of = |(b0, blocks)| Part { n0: piece.n0, samples: piece.samples, b0, blocks };
+        let dispatch = source.bind(dispatch, &WEIGHT_SOURCE, graph, of(piece.ins), caps)?;
+        let dispatch = grad.bind(dispatch, &WEIGHT_GRAD, graph, of(piece.outs), caps)?;
+        let voxels = grad.layout.voxels() * piece.samples;
+        let lanes = lanes(&source.layout) as usize;
+        let flops = voxels * outs * ins * 8 * lanes * self.spec.taps();
+        let bytes = source.bytes(piece.samples, ins) + grad.bytes(piece.samples, outs);
+        Ok(dispatch.work(flops as u64, bytes))
+    }
+
+    fn taps(
+        &self,
+        source: &Source,
+        grad: &Source,
+        (piece, key, name): (&Piece, KernelKey, String),
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
+        let vox = 4;
+        let key = taps_key(key, &self.spec, vox)
+            .tile("KW", kernel[2] as u32)
+            .tile("SW", stride[2] as u32)
+            .tile("CIN", lanes(&source.layout));
+        let tasks = kernel[0] * kernel[1] * piece.ins.1 * piece.outs.1;
+        let threads = tasks * self.per_sample * piece.samples;
+        let [od, oh, ow] = grad.layout.spatial;
+        let [id, ih, iw] = source.layout.spatial;
+        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+            .param("od", od)
+            .param("oh", oh)
+            .param("ow", ow)
+            .param("quads", ow.div_ceil(vox))
+            .param("id", id)
+            .param("ih", ih)
+            .param("iw", iw)
+            .param("rows", self.rows)
+            .param("pd", pad_lo[0])
+            .param("ph", pad_lo[1])
+            .param("pw", pad_lo[2]))
+    }
+}

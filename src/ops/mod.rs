@@ -1,0 +1,60 @@
+//! The operations: shape inference, gradient, lowering to dispatches; one file an operation.
+//!
+//! Every convolution-like operation reads its input through a load (see [`crate::graph::Load`]), so instance norm, LeakyReLU,
+//! upsampling and concatenation cost no pass of their own.
+
+mod conv;
+mod conv_grad;
+mod depthwise;
+mod elementwise;
+pub(crate) mod load;
+mod norm;
+mod optim;
+mod pointwise;
+mod reduce;
+
+pub use conv::{ConvSpec, conv};
+pub use depthwise::depthwise;
+pub use elementwise::{add, concat, leaky_relu, materialise, upsample};
+pub use norm::{EPS, instance_norm};
+pub use optim::{Optimizer, optimizer_dispatch};
+
+use crate::error::{Error, Result};
+use crate::graph::{Gradients, Graph, Node, Value};
+
+/// Slope of LeakyReLU below zero, as in the shaders.
+pub const SLOPE: f32 = 0.01;
+
+/// Invocations of a workgroup, as in the shaders.
+pub(crate) const WORKGROUP: usize = 64;
+
+/// The gradient of a node's first output, if anything wants it.
+pub(crate) fn output_grad(node: &Node, grads: &Gradients) -> Result<Value> {
+    node.outputs
+        .first()
+        .and_then(|output| grads.get(*output))
+        .ok_or_else(|| Error::Internal(format!("{} has no output gradient", node.op.name())))
+}
+
+/// Adds a gradient, stored or lazy, to what a value has.
+pub(crate) fn accumulate(
+    graph: &mut Graph,
+    grads: &mut Gradients,
+    value: Value,
+    grad: Value,
+) -> Result<()> {
+    if !graph.info(value).needs_grad {
+        return Ok(());
+    }
+    let total = match grads.get(value) {
+        Some(existing) => add(graph, existing, grad)?,
+        None => grad,
+    };
+    grads.set(value, total);
+    Ok(())
+}
+
+/// What a gradient kernel may add its result to: the stored gradient that a value already has.
+pub(crate) fn addend(graph: &mut Graph, grads: &Gradients, value: Value) -> Result<Option<Value>> {
+    grads.get(value).map(|existing| materialise(graph, existing)).transpose()
+}

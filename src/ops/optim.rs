@@ -1,0 +1,78 @@
+//! Optimizers: one dispatch a contiguous range of the parameter block.
+
+use super::WORKGROUP;
+use crate::error::Result;
+use crate::graph::{Bind, Caps, Dispatch, Region, fold};
+use crate::shader::KernelKey;
+
+/// The update rule and its constants.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Optimizer {
+    /// Adam with L2 weight decay added to the gradient.
+    Adam { betas: [f32; 2], eps: f32, weight_decay: f32 },
+    /// Stochastic gradient descent with Nesterov momentum.
+    Sgd { momentum: f32, weight_decay: f32 },
+}
+
+impl Optimizer {
+    /// Adam as the published training sets it.
+    pub fn adam() -> Self {
+        Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 5e-4 }
+    }
+
+    /// Parameters that change with the learning rate and the update's number `t`, from 1.
+    pub fn step_params(&self, lr: f64, t: u64) -> Vec<(&'static str, u32)> {
+        match self {
+            Self::Adam { betas, .. } => {
+                let correction = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
+                let rate = (lr / correction(betas[0])) as f32;
+                let inverse = (1.0 / correction(betas[1]).sqrt()) as f32;
+                vec![("rate", rate.to_bits()), ("inv_sqrt_c2", inverse.to_bits())]
+            }
+            Self::Sgd { .. } => vec![("rate", (lr as f32).to_bits())],
+        }
+    }
+}
+
+/// Updates words `start .. start+words` of the parameter block, a multiple of four; one dispatch a binding's worth.
+pub fn optimizer_dispatch(
+    optimizer: &Optimizer,
+    start: usize,
+    words: usize,
+    caps: &Caps,
+) -> Result<Vec<Dispatch>> {
+    let most = (caps.max_binding / caps.alignment * caps.alignment / 4) as usize;
+    let mut dispatches = Vec::new();
+    let mut done = 0;
+    while done < words {
+        let now = (words - done).min(most);
+        let count = now / 4;
+        let region = |region| Bind::Region { region, start: start + done, words: now };
+        let file = match optimizer {
+            Optimizer::Adam { .. } => "adam.wgsl",
+            Optimizer::Sgd { .. } => "sgd.wgsl",
+        };
+        let dispatch =
+            Dispatch::new("optimizer", KernelKey::new(file), fold(count.div_ceil(WORKGROUP), caps)?)
+                .bind("grad", region(Region::Grads))
+                .bind("weight", region(Region::Weights))
+                .bind("m", region(Region::Moment1))
+                .param("count", count)
+                .param_f32("scale", 1.0)
+                .work((now * 12) as u64, (now * 28) as u64);
+        dispatches.push(match optimizer {
+            Optimizer::Adam { betas, eps, weight_decay } => dispatch
+                .bind("v", region(Region::Moment2))
+                .param_f32("decay", *weight_decay)
+                .param_f32("beta1", betas[0])
+                .param_f32("beta2", betas[1])
+                .param_f32("eps", *eps),
+            Optimizer::Sgd { momentum, weight_decay } => {
+                dispatch.param_f32("decay", *weight_decay).param_f32("momentum", *momentum)
+            }
+        });
+        done += now;
+    }
+    Ok(dispatches)
+}
