@@ -103,7 +103,8 @@ u2seg_install_user() {
     u2seg_say "no Vulkan driver found and no root: unpacking $u2seg_packages into $u2seg_cache"
     mkdir -p "$u2seg_cache/apt/lists/partial" "$u2seg_cache/apt/cache/archives/partial" "$u2seg_cache/debs" ||
         return 1
-    u2seg_apt apt-get -qq update >&2 || return 1
+    # Hooks of the system may complain here; what matters is whether the download works.
+    u2seg_apt apt-get -qq update >/dev/null 2>&1 || :
     u2seg_list=$(u2seg_wanted | sort -u)
     # shellcheck disable=SC2086
     (cd "$u2seg_cache/debs" && u2seg_apt apt-get -qq download $u2seg_list >&2) || return 1
@@ -113,7 +114,7 @@ u2seg_install_user() {
     u2seg_driver=$(find "$u2seg_cache/root" -name 'libvulkan_lvp.so' | head -n 1)
     u2seg_manifest=$(find "$u2seg_cache/root/usr/share/vulkan/icd.d" -name 'lvp_icd*.json' | head -n 1)
     [ -n "$u2seg_driver" ] && [ -n "$u2seg_manifest" ] || return 1
-    sed "s|\"library_path\"[^,]*|\"library_path\": \"$u2seg_driver\"|" "$u2seg_manifest" \
+    sed "s|\"library_path\"[^,}]*|\"library_path\": \"$u2seg_driver\"|" "$u2seg_manifest" \
         >"$u2seg_cache/lvp_icd.json.part" || return 1
     rm -rf "$u2seg_cache/debs" "$u2seg_cache/apt"
     mv "$u2seg_cache/lvp_icd.json.part" "$u2seg_cache/lvp_icd.json"
