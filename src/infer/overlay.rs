@@ -24,22 +24,26 @@ pub struct OverlayInput<'a> {
     pub truth: Option<&'a [u8]>,
     /// The prediction, drawn in reds and oranges.
     pub prediction: &'a [u8],
-    /// Intensities shown as black and white; `None` for the 1st and 99th percentile.
+    /// Intensities shown as black and white; `None` for the 1st and 99th percentile, or for [`SOFT_TISSUE`] where
+    /// these percentiles are those of a CT in Hounsfield units.
     pub window: Option<(f32, f32)>,
     /// Text at the lower right, the case's name for one; may be empty.
     pub caption: &'a str,
 }
 
+/// The window of abdominal CT, in Hounsfield units.
+pub const SOFT_TISSUE: (f32, f32) = (-160.0, 240.0);
+
 const PANEL_HEIGHT: f64 = 440.0;
 const PANEL_MAX_WIDTH: f64 = 660.0;
 const PANEL_MIN_WIDTH: u32 = 260;
-const GAP: u32 = 14;
+const GAP: u32 = 20;
 const HEADER: u32 = 34;
 const FOOTER: u32 = 44;
 /// Outlines are found on a grid this much finer than the picture's.
 const FINER: usize = 2;
-const TRUTH_WIDTH: f64 = 3.4;
-const PREDICTION_WIDTH: f64 = 1.7;
+const TRUTH_WIDTH: f64 = 4.6;
+const PREDICTION_WIDTH: f64 = 2.0;
 
 const PAPER: [u8; 3] = [18, 20, 24];
 const FRAME: [u8; 3] = [0, 0, 0];
@@ -184,6 +188,8 @@ fn window_of(view: &OverlayInput) -> (f32, f32) {
     values.sort_by(f32::total_cmp);
     let at = |share: f64| values.get((share * (values.len().max(1) - 1) as f64).round() as usize);
     match (at(0.01), at(0.99)) {
+        // Air at the low end and bone at the high end: a CT.
+        (Some(-1100.0..=-700.0), Some(50.0..=3100.0)) => SOFT_TISSUE,
         (Some(low), Some(high)) if high > low => (*low, *high),
         (Some(low), _) => (*low, values.last().map_or(low + 1.0, |top| top.max(low + 1.0))),
         _ => (0.0, 1.0),
@@ -482,6 +488,24 @@ mod tests {
         assert!(draw(&view).is_err());
         view.prediction = &labels[1..];
         assert!(draw(&view).is_err());
+    }
+
+    #[test]
+    fn windows_are_percentiles_but_for_ct() {
+        let mr: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+        let ct: Vec<f32> = (0..1000).map(|i| i as f32 * 1.5 - 1000.0).collect();
+        for (image, expected) in [(&mr, (10.0, 989.0)), (&ct, SOFT_TISSUE)] {
+            let view = OverlayInput {
+                image,
+                shape: [10, 10, 10],
+                spacing: [1.0; 3],
+                truth: None,
+                prediction: &[0; 1000],
+                window: None,
+                caption: "",
+            };
+            assert_eq!(window_of(&view), expected);
+        }
     }
 
     #[test]
