@@ -258,9 +258,9 @@ pub fn ct_phantom(seed: u64, shape: [usize; 3], spacing: [f64; 3]) -> (Vec<f32>,
         .unzip();
     let finest = spacing.iter().copied().fold(f64::INFINITY, f64::min);
     let mut noise: Vec<f32> = (0..image.len()).map(|_| normal(&mut rng) * 26.0).collect();
-    for axis in 0..3 {
+    for (axis, size) in spacing.iter().enumerate() {
         // The point spread is about as wide as the finest axis, so that thick slices blur less.
-        let share = (finest / spacing[axis]).clamp(0.0, 1.0) as f32;
+        let share = (finest / size).clamp(0.0, 1.0) as f32;
         blur(&mut image, shape, axis, 0.25 * share);
         blur(&mut noise, shape, axis, 0.2 * share);
     }
