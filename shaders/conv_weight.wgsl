@@ -126,9 +126,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           var x: array<vec4<f32>, ROW>;
           // unroll
           for (var q = 0u; q < ROW; q++) {
-            let from = w0 * SW + q;
-            let inside = from >= params.pw && from < params.iw + params.pw;
-            let column = clamp(from, params.pw, params.iw + params.pw - 1u) - params.pw;
+            let origin = w0 * SW + q;
+            let inside = origin >= params.pw && origin < params.iw + params.pw;
+            let column = clamp(origin, params.pw, params.iw + params.pw - 1u) - params.pw;
             x[q] = select(vec4<f32>(0.0), load(source_start + column / UW, c), inside);
           }
           // unroll

@@ -88,7 +88,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let c = load_coef(params.coef_first + source_block);
     var k: array<vec4<f32>, 27>;
     // unroll
-    for (var i = 0u; i < 27u; i++) { k[i] = weight[(params.weight_first + block) * 27u + select(i, 26u - i, FLIP)]; }
+    for (var i = 0u; i < 27u; i++) {
+      if (FLIP) { k[i] = weight[(params.weight_first + block) * 27u + (26u - i)]; } else { k[i] = weight[(params.weight_first + block) * 27u + i]; }
+    }
     var b = vec4<f32>(0.0);
     if (BIAS) { b = bias[params.weight_first + block]; }
     let w0 = quad * 4u;

@@ -111,10 +111,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     // unroll
     for (var o = 0u; o < OUT; o++) { g[o] = load_grad_coef(n * params.grad_blocks + min(o0 + o, params.outs - 1u)); }
     for (var v = part % params.per_sample; v < params.voxels; v += params.per_sample) {
-      let from = source_voxel(v);
+      let origin = source_voxel(v);
       var x: array<vec4<f32>, IN>;
       // unroll
-      for (var i = 0u; i < IN; i++) { x[i] = load((n * params.src_blocks + min(i0 + i, params.ins - 1u)) * params.src_voxels + from, c[i]); }
+      for (var i = 0u; i < IN; i++) { x[i] = load((n * params.src_blocks + min(i0 + i, params.ins - 1u)) * params.src_voxels + origin, c[i]); }
       // unroll
       for (var o = 0u; o < OUT; o++) {
         let u = load_grad((n * params.grad_blocks + min(o0 + o, params.outs - 1u)) * params.voxels + v, g[o]);

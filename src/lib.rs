@@ -4,6 +4,7 @@ pub mod error;
 pub mod exec;
 pub mod gpu;
 pub mod graph;
+pub mod infer;
 pub mod nn;
 pub mod ops;
 pub mod plan;
