@@ -8,6 +8,7 @@ pub mod infer;
 pub mod nn;
 pub mod ops;
 pub mod plan;
+pub mod reference;
 pub mod shader;
 pub mod shape;
 

@@ -1,0 +1,122 @@
+// Adds up the rows of loss_partial in a fixed order and weighs the losses:
+//   CE = Σ nll / total, focal = Σ (1 - p_t)² nll / total
+//   dice = 1 - mean_k (2 Σ p t + s) / (Σ p + Σ t + s), over all K classes or over 1..K; 0 where that leaves none
+//   lovasz = mean_k lovasz[k]
+//   result = [w_ce CE + w_focal focal + w_dice dice + w_lovasz lovasz, CE, focal, dice, lovasz]
+//
+// Bindings (K <= 256 classes)
+//   partials  f32 [rows, 2 + 3K]   of loss_partial
+//   lovasz    f32 [K]              losses of the classes, of lovasz_finish; not read where w_lovasz is 0
+//   sums      f32 [2 + 5K]         the columns' sums, then a[k] at 2+3K+k and b[k] at 2+4K+k with d dice / d p[k] = a[k] - b[k] t[k]
+//   result    f32 [5]              total and components
+// `total` is the voxel count of the whole batch. One workgroup in all; one thread: every WG-th row, column by column.
+// Dispatch: one group. WG is a power of two.
+// Source: the definitions.
+
+struct Params {
+    rows: u32,
+    classes: u32,
+    include_background: u32,
+    total: u32,
+    w_ce: f32,
+    w_focal: f32,
+    w_dice: f32,
+    w_lovasz: f32,
+    smoothing: f32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> partials: array<f32>;
+@group(0) @binding(2) var<storage, read> lovasz: array<f32>;
+@group(0) @binding(3) var<storage, read_write> sums: array<f32>;
+@group(0) @binding(4) var<storage, read_write> result: array<f32>;
+
+override WG: u32 = 128u;
+const MAX_COLUMNS: u32 = 770u;
+
+var<workgroup> scratch: array<f32, WG>;
+var<workgroup> totals: array<f32, MAX_COLUMNS>;
+
+fn first_class() -> u32 {
+    return select(1u, 0u, params.include_background != 0u);
+}
+
+// (2 Σ p t + s, Σ p + Σ t + s) of class k.
+fn overlap(k: u32) -> vec2<f32> {
+    let both = totals[2u + k];
+    let either = totals[2u + params.classes + k] + totals[2u + 2u * params.classes + k];
+    return vec2<f32>(2.0 * both + params.smoothing, either + params.smoothing);
+}
+
+fn write_result() {
+    let total = f32(params.total);
+    let ce = totals[0] / total;
+    let focal = totals[1] / total;
+    var dice = 0.0;
+    if params.classes > first_class() {
+        var sum = 0.0;
+        for (var k = first_class(); k < params.classes; k += 1u) {
+            let ratio = overlap(k);
+            sum += ratio.x / ratio.y;
+        }
+        dice = 1.0 - sum / f32(params.classes - first_class());
+    }
+    var jaccard = 0.0;
+    if params.w_lovasz != 0.0 {
+        for (var k = 0u; k < params.classes; k += 1u) {
+            jaccard += lovasz[k];
+        }
+        jaccard /= f32(params.classes);
+    }
+    result[0] = params.w_ce * ce + params.w_focal * focal + params.w_dice * dice
+        + params.w_lovasz * jaccard;
+    result[1] = ce;
+    result[2] = focal;
+    result[3] = dice;
+    result[4] = jaccard;
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let columns = 2u + 3u * params.classes;
+    for (var column = 0u; column < columns; column += 1u) {
+        var sum = 0.0;
+        for (var row = local; row < params.rows; row += WG) {
+            sum += partials[row * columns + column];
+        }
+        scratch[local] = sum;
+        workgroupBarrier();
+        for (var half = WG / 2u; half > 0u; half /= 2u) {
+            if local < half {
+                scratch[local] += scratch[local + half];
+            }
+            workgroupBarrier();
+        }
+        if local == 0u {
+            totals[column] = scratch[0];
+        }
+        workgroupBarrier();
+    }
+
+    if group.x == 0u && group.y == 0u {
+        for (var column = local; column < columns; column += WG) {
+            sums[column] = totals[column];
+        }
+        for (var k = local; k < params.classes; k += WG) {
+            let ratio = overlap(k);
+            let share = select(0.0, 1.0 / f32(params.classes - min(first_class(), params.classes - 1u)),
+                k >= first_class());
+            sums[columns + k] = share * ratio.x / ratio.y / ratio.y;
+            sums[columns + params.classes + k] = share * 2.0 / ratio.y;
+        }
+        if local == 0u {
+            write_result();
+        }
+    }
+}

@@ -1,0 +1,130 @@
+// Partial sums of cross-entropy, focal loss and soft Dice over chunks of voxels.
+//   p = softmax(x), nll = log Σ exp(x - max) - (x_t - max)
+//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2+k Σ p t | 2+K+k Σ p | 2+2K+k Σ t
+// Voxels whose label is no class (label >= K) count for nothing.
+//
+// Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
+//   logits    vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
+//   labels    u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
+//   partials  f32 [rows, 2 + 3K]           one row a chunk, from row `row` on
+// One workgroup: one chunk of `chunk` voxels and one block of four classes; the groups of block 0 also sum columns 0 and 1.
+// One thread: every WG-th voxel of the chunk; then threads 0..13 add up the workgroup's 14 sums in a fixed order.
+// Dispatch: chunks * CB groups with chunks = ceil(samples * V / chunk), folded (group index = x + y * groups.x; chunk =
+// index / CB, block = index % CB). WG is at least 16. Samples in bindings of their own: one dispatch each, with `first`
+// and `row` moved on. Then loss_finish.
+// Source: the definitions; focal loss as in Lin et al. 2017 with gamma 2.
+
+struct Params {
+    samples: u32,
+    voxels: u32,
+    classes: u32,
+    first: u32,
+    row: u32,
+    chunks: u32,
+    chunk: u32,
+    pad0: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> labels: array<u32>;
+@group(0) @binding(3) var<storage, read_write> partials: array<f32>;
+
+override WG: u32 = 64u;
+const LOWEST: f32 = -3.4e38;
+const SUMS: u32 = 14u;
+
+var<workgroup> scratch: array<f32, SUMS * WG>;
+
+fn lanes_of(block: u32) -> vec4<u32> {
+    return vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
+}
+
+fn load(base: u32, block: u32) -> vec4<f32> {
+    let x = logits[base + block * params.voxels];
+    return select(vec4<f32>(LOWEST), x, lanes_of(block) < vec4<u32>(params.classes));
+}
+
+// Maximum of a voxel's scores, and Σ exp(x - max).
+fn statistics(base: u32, blocks: u32) -> vec2<f32> {
+    var top = vec4<f32>(LOWEST);
+    for (var b = 0u; b < blocks; b += 1u) {
+        top = max(top, load(base, b));
+    }
+    let peak = max(max(top.x, top.y), max(top.z, top.w));
+    var sum = vec4<f32>(0.0);
+    for (var b = 0u; b < blocks; b += 1u) {
+        sum += exp(load(base, b) - peak);
+    }
+    return vec2<f32>(peak, sum.x + sum.y + sum.z + sum.w);
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = group.x + group.y * groups.x;
+    let blocks = (params.classes + 3u) / 4u;
+    let chunk = index / blocks;
+    let block = index % blocks;
+    let lanes = lanes_of(block);
+    let count = params.samples * params.voxels;
+    var begin = count;
+    if chunk < params.chunks {
+        begin = chunk * params.chunk;
+    }
+    let end = min(begin + params.chunk, count);
+
+    var entropy = 0.0;
+    var focal = 0.0;
+    var both = vec4<f32>(0.0);
+    var predicted = vec4<f32>(0.0);
+    var labelled = vec4<f32>(0.0);
+    for (var i = begin + local; i < end; i += WG) {
+        let label = labels[params.first + i];
+        if label < params.classes {
+            let base = i / params.voxels * blocks * params.voxels + i % params.voxels;
+            let stats = statistics(base, blocks);
+            let p = exp(load(base, block) - stats.x) / stats.y;
+            let hit = select(vec4<f32>(0.0), vec4<f32>(1.0), lanes == vec4<u32>(label));
+            both += p * hit;
+            predicted += p;
+            labelled += hit;
+            if block == 0u {
+                let shifted = logits[base + label / 4u * params.voxels][label % 4u] - stats.x;
+                let nll = log(stats.y) - shifted;
+                let miss = 1.0 - exp(shifted) / stats.y;
+                entropy += nll;
+                focal += miss * miss * nll;
+            }
+        }
+    }
+    scratch[local] = entropy;
+    scratch[WG + local] = focal;
+    for (var lane = 0u; lane < 4u; lane += 1u) {
+        scratch[(2u + lane) * WG + local] = both[lane];
+        scratch[(6u + lane) * WG + local] = predicted[lane];
+        scratch[(10u + lane) * WG + local] = labelled[lane];
+    }
+    workgroupBarrier();
+
+    if local < SUMS && chunk < params.chunks {
+        var sum = 0.0;
+        for (var t = 0u; t < WG; t += 1u) {
+            sum += scratch[local * WG + t];
+        }
+        let row = (params.row + chunk) * (2u + 3u * params.classes);
+        if local < 2u {
+            if block == 0u {
+                partials[row + local] = sum;
+            }
+        } else {
+            let k = 4u * block + (local - 2u) % 4u;
+            if k < params.classes {
+                partials[row + 2u + (local - 2u) / 4u * params.classes + k] = sum;
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// Softmax over the classes of each voxel: p[k] = exp(x[k] - max) / Σ_j exp(x[j] - max).
+//
+// Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
+//   logits  vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
+//   probs   vec4<f32> [samples, CB, V]   probabilities; padding lanes become 0
+// One thread: one voxel, all its classes.
+// Dispatch: ceil(samples * V / WG) groups, folded into x and y (group index = x + y * groups.x).
+// Source: the definition, shifted by the maximum against overflow.
+
+struct Params {
+    samples: u32,
+    voxels: u32,
+    classes: u32,
+    pad0: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> probs: array<vec4<f32>>;
+
+override WG: u32 = 64u;
+const LOWEST: f32 = -3.4e38;
+
+fn load(base: u32, block: u32) -> vec4<f32> {
+    let lanes = vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
+    let x = logits[base + block * params.voxels];
+    return select(vec4<f32>(LOWEST), x, lanes < vec4<u32>(params.classes));
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let i = (group.x + group.y * groups.x) * WG + local;
+    if i < params.samples * params.voxels {
+        let blocks = (params.classes + 3u) / 4u;
+        let base = i / params.voxels * blocks * params.voxels + i % params.voxels;
+        var top = vec4<f32>(LOWEST);
+        for (var b = 0u; b < blocks; b += 1u) {
+            top = max(top, load(base, b));
+        }
+        let peak = max(max(top.x, top.y), max(top.z, top.w));
+        var sum = vec4<f32>(0.0);
+        for (var b = 0u; b < blocks; b += 1u) {
+            sum += exp(load(base, b) - peak);
+        }
+        let scale = 1.0 / (sum.x + sum.y + sum.z + sum.w);
+        for (var b = 0u; b < blocks; b += 1u) {
+            probs[base + b * params.voxels] = exp(load(base, b) - peak) * scale;
+        }
+    }
+}
