@@ -11,5 +11,6 @@ pub mod plan;
 pub mod reference;
 pub mod shader;
 pub mod shape;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -188,22 +188,34 @@ impl Program {
 
     /// Encodes and submits one run, in submissions of bounded work.
     pub fn run(&self, gpu: &Gpu) -> Result<()> {
-        let mut next = 0;
-        while next < self.commands.len() {
+        self.run_part(gpu, 0..self.commands.len())
+    }
+
+    /// Runs some of the commands, in order.
+    pub fn run_part(&self, gpu: &Gpu, part: std::ops::Range<usize>) -> Result<()> {
+        let commands = self.commands.get(part).ok_or_else(|| {
+            Error::Internal(format!("a run has {} commands", self.commands.len()))
+        })?;
+        let mut left = commands;
+        while !left.is_empty() {
             let mut encoder = gpu
                 .device()
                 .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
-            next = self.encode(&mut encoder, next);
+            left = self.encode(&mut encoder, left);
             gpu.submit("run", encoder)?;
         }
         Ok(())
     }
 
-    /// Encodes commands from `next` until the budget is spent; returns the first that is left.
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, mut next: usize) -> usize {
-        let mut spent = 0;
-        while next < self.commands.len() && spent < self.budget {
-            if let Command::Copy { from, to, bytes } = &self.commands[next] {
+    /// Encodes commands until the budget is spent; returns those that are left.
+    fn encode<'a>(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        commands: &'a [Command],
+    ) -> &'a [Command] {
+        let (mut spent, mut next) = (0, 0);
+        while next < commands.len() && spent < self.budget {
+            if let Command::Copy { from, to, bytes } = &commands[next] {
                 encoder.copy_buffer_to_buffer(from, 0, to, 0, *bytes);
                 next += 1;
                 continue;
@@ -213,7 +225,7 @@ impl Program {
                 timestamp_writes: None,
             });
             while let Some(Command::Run { label, kernel, group, groups, flops }) =
-                self.commands.get(next)
+                commands.get(next)
             {
                 pass.insert_debug_marker(label);
                 pass.set_pipeline(&kernel.pipeline);
@@ -226,7 +238,7 @@ impl Program {
                 }
             }
         }
-        next
+        &commands[next..]
     }
 }
 

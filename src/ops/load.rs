@@ -122,10 +122,6 @@ impl Source {
         self.layout.voxels() / self.up().iter().product::<usize>()
     }
 
-    /// Whether the stored tensor fits one binding.
-    pub fn fits(&self, caps: &Caps) -> bool {
-        fits(self.layout.n * self.layout.blocks() * self.stored_voxels(), caps)
-    }
 
     /// Bytes that reading `blocks` blocks of `samples` samples once moves.
     pub fn bytes(&self, samples: usize, blocks: usize) -> u64 {

@@ -8,14 +8,17 @@ mod conv_grad;
 mod depthwise;
 mod elementwise;
 pub(crate) mod load;
+mod loss;
 mod norm;
 mod optim;
 mod pointwise;
 mod reduce;
+mod sort;
 
 pub use conv::{ConvSpec, conv};
 pub use depthwise::depthwise;
 pub use elementwise::{add, concat, leaky_relu, materialise, upsample};
+pub use loss::{LossWeights, MAX_CLASSES, argmax, segmentation_loss, softmax};
 pub use norm::{EPS, instance_norm};
 pub use optim::{Optimizer, optimizer_dispatch};
 
