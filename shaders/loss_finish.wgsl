@@ -7,7 +7,8 @@
 // Bindings (K <= 256 classes)
 //   partials  f32 [rows, 2 + 3K]   of loss_partial
 //   lovasz    f32 [K]              losses of the classes, of lovasz_finish; not read where w_lovasz is 0
-//   sums      f32 [2 + 5K]         the columns' sums, then a[k] at 2+3K+k and b[k] at 2+4K+k with d dice / d p[k] = a[k] - b[k] t[k]
+//   sums      f32 [2 + 3K]         the columns' sums
+//   dice      vec4<f32> [2, CB]    a, then b, with d dice / d p[k] = a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes
 //   result    f32 [5]              total and components
 // `total` is the voxel count of the whole batch. One workgroup in all; one thread: every WG-th row, column by column.
 // Dispatch: one group. WG is a power of two.
@@ -32,7 +33,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> partials: array<f32>;
 @group(0) @binding(2) var<storage, read> lovasz: array<f32>;
 @group(0) @binding(3) var<storage, read_write> sums: array<f32>;
-@group(0) @binding(4) var<storage, read_write> result: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dice: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> result: array<f32>;
 
 override WG: u32 = 128u;
 const MAX_COLUMNS: u32 = 770u;
@@ -51,18 +53,29 @@ fn overlap(k: u32) -> vec2<f32> {
     return vec2<f32>(2.0 * both + params.smoothing, either + params.smoothing);
 }
 
+// (a, b) of class k; 0 for a class that does not take part.
+fn coefficients(k: u32) -> vec2<f32> {
+    var pair = vec2<f32>(0.0);
+    if k >= first_class() && k < params.classes {
+        let ratio = overlap(k);
+        let share = 1.0 / f32(params.classes - first_class());
+        pair = share / ratio.y * vec2<f32>(ratio.x / ratio.y, 2.0);
+    }
+    return pair;
+}
+
 fn write_result() {
     let total = f32(params.total);
     let ce = totals[0] / total;
     let focal = totals[1] / total;
-    var dice = 0.0;
+    var soft_dice = 0.0;
     if params.classes > first_class() {
         var sum = 0.0;
         for (var k = first_class(); k < params.classes; k += 1u) {
             let ratio = overlap(k);
             sum += ratio.x / ratio.y;
         }
-        dice = 1.0 - sum / f32(params.classes - first_class());
+        soft_dice = 1.0 - sum / f32(params.classes - first_class());
     }
     var jaccard = 0.0;
     if params.w_lovasz != 0.0 {
@@ -71,11 +84,11 @@ fn write_result() {
         }
         jaccard /= f32(params.classes);
     }
-    result[0] = params.w_ce * ce + params.w_focal * focal + params.w_dice * dice
+    result[0] = params.w_ce * ce + params.w_focal * focal + params.w_dice * soft_dice
         + params.w_lovasz * jaccard;
     result[1] = ce;
     result[2] = focal;
-    result[3] = dice;
+    result[3] = soft_dice;
     result[4] = jaccard;
 }
 
@@ -108,12 +121,15 @@ fn main(
         for (var column = local; column < columns; column += WG) {
             sums[column] = totals[column];
         }
-        for (var k = local; k < params.classes; k += WG) {
-            let ratio = overlap(k);
-            let share = select(0.0, 1.0 / f32(params.classes - min(first_class(), params.classes - 1u)),
-                k >= first_class());
-            sums[columns + k] = share * ratio.x / ratio.y / ratio.y;
-            sums[columns + params.classes + k] = share * 2.0 / ratio.y;
+        let blocks = (params.classes + 3u) / 4u;
+        for (var block = local; block < blocks; block += WG) {
+            let k = 4u * block;
+            let c0 = coefficients(k);
+            let c1 = coefficients(k + 1u);
+            let c2 = coefficients(k + 2u);
+            let c3 = coefficients(k + 3u);
+            dice[block] = vec4<f32>(c0.x, c1.x, c2.x, c3.x);
+            dice[blocks + block] = vec4<f32>(c0.y, c1.y, c2.y, c3.y);
         }
         if local == 0u {
             write_result();

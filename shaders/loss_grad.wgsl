@@ -7,7 +7,7 @@
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
 //   logits   vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
 //   labels   u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
-//   sums     f32 [2 + 5K]                 of loss_finish; a and b of Dice; not read where w_dice is 0
+//   dice     vec4<f32> [2, CB]            of loss_finish: a, then b; not read where w_dice is 0
 //   dldp     f32 [K, total]               of lovasz_grad; not read where w_lovasz is 0
 //   dlogits  vec4<f32> [samples, CB, V]   gradient; padding lanes become 0
 // `total` is the voxel count of the whole batch. One thread: one voxel, all its classes.
@@ -32,7 +32,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
-@group(0) @binding(3) var<storage, read> sums: array<f32>;
+@group(0) @binding(3) var<storage, read> dice: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> dldp: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dlogits: array<vec4<f32>>;
 
@@ -48,20 +48,6 @@ fn load(base: u32, block: u32) -> vec4<f32> {
     return select(vec4<f32>(LOWEST), x, lanes_of(block) < vec4<u32>(params.classes));
 }
 
-// Maximum of a voxel's scores, and Σ exp(x - max).
-fn statistics(base: u32, blocks: u32) -> vec2<f32> {
-    var top = vec4<f32>(LOWEST);
-    for (var b = 0u; b < blocks; b += 1u) {
-        top = max(top, load(base, b));
-    }
-    let peak = max(max(top.x, top.y), max(top.z, top.w));
-    var sum = vec4<f32>(0.0);
-    for (var b = 0u; b < blocks; b += 1u) {
-        sum += exp(load(base, b) - peak);
-    }
-    return vec2<f32>(peak, sum.x + sum.y + sum.z + sum.w);
-}
-
 fn one_hot(block: u32, label: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), vec4<f32>(1.0), lanes_of(block) == vec4<u32>(label));
 }
@@ -69,19 +55,15 @@ fn one_hot(block: u32, label: u32) -> vec4<f32> {
 // Gradient to the probabilities of one block; 0 in padding lanes.
 fn outer(block: u32, voxel: u32, label: u32) -> vec4<f32> {
     var g = vec4<f32>(0.0);
-    let lanes = min(4u, params.classes - 4u * block);
-    for (var lane = 0u; lane < lanes; lane += 1u) {
-        let k = 4u * block + lane;
-        var value = 0.0;
-        if params.w_dice != 0.0 && label < params.classes {
-            let columns = 2u + 3u * params.classes;
-            let hit = select(0.0, sums[columns + params.classes + k], k == label);
-            value = params.w_dice * (sums[columns + k] - hit);
+    if params.w_dice != 0.0 && label < params.classes {
+        let blocks = (params.classes + 3u) / 4u;
+        g = params.w_dice * (dice[block] - dice[blocks + block] * one_hot(block, label));
+    }
+    if params.w_lovasz != 0.0 {
+        let end = min(4u * block + 4u, params.classes);
+        for (var k = 4u * block; k < end; k += 1u) {
+            g += params.w_lovasz * dldp[k * params.total + voxel] * one_hot(block, k);
         }
-        if params.w_lovasz != 0.0 {
-            value += params.w_lovasz * dldp[k * params.total + voxel];
-        }
-        g[lane] = value;
     }
     return g;
 }
@@ -98,23 +80,52 @@ fn main(
         let base = i / params.voxels * blocks * params.voxels + i % params.voxels;
         let voxel = params.first + i;
         let label = labels[voxel];
-        let stats = statistics(base, blocks);
 
-        var mean = 0.0;
-        var hit = 0.0;
+        var peak = LOWEST;
+        var top_block = 0u;
         for (var b = 0u; b < blocks; b += 1u) {
-            let p = exp(load(base, b) - stats.x) / stats.y;
-            mean += dot(p, outer(b, voxel, label));
-            hit += dot(p, one_hot(b, label));
+            let x = load(base, b);
+            let highest = max(max(x.x, x.y), max(x.z, x.w));
+            if highest > peak {
+                peak = highest;
+                top_block = b;
+            }
         }
+
+        // The block of the likeliest class goes first: g is taken relative to that class, or the mean of g would cancel nearly
+        // all of it where one class is certain. After the loop p and g are those of the last block, with which the next begins.
+        var p = vec4<f32>(0.0);
+        var g = vec4<f32>(0.0);
+        var sums = vec3<f32>(0.0);
+        var reference = 0.0;
+        for (var n = 0u; n < blocks; n += 1u) {
+            let b = (top_block + n) % blocks;
+            p = exp(load(base, b) - peak);
+            g = outer(b, voxel, label);
+            if n == 0u {
+                let likeliest = select(vec4<f32>(0.0), vec4<f32>(1.0), p > vec4<f32>(0.9));
+                reference = dot(g, likeliest) / dot(likeliest, vec4<f32>(1.0));
+            }
+            g -= reference;
+            // Σ e, Σ e g, and Σ e without the label, which keeps the digits of 1 - p_t.
+            let others = vec4<f32>(1.0) - one_hot(b, label);
+            sums += vec3<f32>(dot(p, vec4<f32>(1.0)), dot(p, g), dot(p, others));
+        }
+        let mean = sums.y / sums.x;
+        let miss = sums.z / sums.x;
         var factor = 0.0;
         if label < params.classes {
-            factor = (params.w_ce + params.w_focal * (1.0 - hit) * (1.0 - hit)) / f32(params.total);
+            factor = (params.w_ce + params.w_focal * miss * miss) / f32(params.total);
         }
-        for (var b = 0u; b < blocks; b += 1u) {
-            let p = exp(load(base, b) - stats.x) / stats.y;
-            let g = p * (outer(b, voxel, label) - mean) + factor * (p - one_hot(b, label));
-            dlogits[base + b * params.voxels] = params.scale * g;
+        for (var n = blocks; n > 0u; n -= 1u) {
+            let b = (top_block + n - 1u) % blocks;
+            if n < blocks {
+                p = exp(load(base, b) - peak);
+                g = outer(b, voxel, label) - reference;
+            }
+            let q = p / sums.x;
+            let distance = select(q, vec4<f32>(-miss), lanes_of(b) == vec4<u32>(label));
+            dlogits[base + b * params.voxels] = params.scale * (q * (g - mean) + factor * distance);
         }
     }
 }

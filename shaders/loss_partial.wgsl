@@ -45,18 +45,13 @@ fn load(base: u32, block: u32) -> vec4<f32> {
     return select(vec4<f32>(LOWEST), x, lanes_of(block) < vec4<u32>(params.classes));
 }
 
-// Maximum of a voxel's scores, and Σ exp(x - max).
-fn statistics(base: u32, blocks: u32) -> vec2<f32> {
+// Maximum of a voxel's scores.
+fn peak_of(base: u32, blocks: u32) -> f32 {
     var top = vec4<f32>(LOWEST);
     for (var b = 0u; b < blocks; b += 1u) {
         top = max(top, load(base, b));
     }
-    let peak = max(max(top.x, top.y), max(top.z, top.w));
-    var sum = vec4<f32>(0.0);
-    for (var b = 0u; b < blocks; b += 1u) {
-        sum += exp(load(base, b) - peak);
-    }
-    return vec2<f32>(peak, sum.x + sum.y + sum.z + sum.w);
+    return max(max(top.x, top.y), max(top.z, top.w));
 }
 
 @compute @workgroup_size(WG)
@@ -86,16 +81,24 @@ fn main(
         let label = labels[params.first + i];
         if label < params.classes {
             let base = i / params.voxels * blocks * params.voxels + i % params.voxels;
-            let stats = statistics(base, blocks);
-            let p = exp(load(base, block) - stats.x) / stats.y;
+            let peak = peak_of(base, blocks);
+            var sums = vec4<f32>(0.0);
+            var e = vec4<f32>(0.0);
+            for (var n = 1u; n <= blocks; n += 1u) {
+                // The group's own block comes last and stays in e.
+                e = exp(load(base, (block + n) % blocks) - peak);
+                sums += e;
+            }
+            let sum = sums.x + sums.y + sums.z + sums.w;
+            let p = e / sum;
             let hit = select(vec4<f32>(0.0), vec4<f32>(1.0), lanes == vec4<u32>(label));
             both += p * hit;
             predicted += p;
             labelled += hit;
             if block == 0u {
-                let shifted = logits[base + label / 4u * params.voxels][label % 4u] - stats.x;
-                let nll = log(stats.y) - shifted;
-                let miss = 1.0 - exp(shifted) / stats.y;
+                let shifted = logits[base + label / 4u * params.voxels][label % 4u] - peak;
+                let nll = log(sum) - shifted;
+                let miss = 1.0 - exp(shifted) / sum;
                 entropy += nll;
                 focal += miss * miss * nll;
             }

@@ -1,7 +1,7 @@
 // Foreground voxels in each tile of the sorted pairs; TILE = WG * ITEMS (2048 at the defaults).
 //
 // Bindings
-//   payload  u32 [count]      sorted; bit 31 marks foreground
+//   payload  u32 [count]      sorted; bit `bit` marks the class's foreground: 31, or 30 for the next class
 //   counts   u32 [tiles + 1]  one a tile, and a 0 after the last, so that the exclusive scan ends with the total
 // One workgroup: one tile. One thread: every WG-th pair of the tile; thread 0 then adds up the workgroup.
 // Dispatch: tiles + 1 groups with `tiles` = ceil(count / TILE), folded into x and y (group index = x + y * groups.x).
@@ -11,7 +11,7 @@
 struct Params {
     count: u32,
     tiles: u32,
-    pad0: u32,
+    bit: u32,
     pad1: u32,
 }
 
@@ -38,7 +38,7 @@ fn main(
     let end = min(begin + WG * ITEMS, params.count);
     var sum = 0u;
     for (var i = begin + local; i < end; i += WG) {
-        sum += payload[i] >> 31u;
+        sum += (payload[i] >> params.bit) & 1u;
     }
     scratch[local] = sum;
     workgroupBarrier();

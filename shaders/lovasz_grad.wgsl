@@ -1,13 +1,15 @@
-// Lovász-softmax of one class from its sorted errors. At sorted position i with c_i foreground voxels up to and with i, of G in all:
+// Lovász-softmax of one class from its sorted errors. At sorted position i, with c_i foreground voxels up to and
+// with i, of G in all:
 //   I = G - c_i, U = G + (i + 1 - c_i)
-//   growth of the Jaccard loss: i = 0: 1 - I / U; foreground: 1 / U; background: I / (U (U - 1))
+//   growth of the Jaccard loss: foreground, or i = 0 (where 1 - I / U = 1 / U): 1 / U; background: I / (U (U - 1))
 //   dldp[class, voxel] = sign * growth / K, sign = -1 for foreground, 1 for background, 0 where the error is 0
 //   partial loss = Σ error * growth
-// Ignored voxels (key 0x3FFFFFFF, sorted last) get 0. I and U are integers, so that nothing cancels.
+// Left-out voxels (key 0x3FFFFFFF, sorted last) get 0. I and U are integers, so that nothing cancels.
 //
 // Bindings (count voxels, K classes)
 //   keys      u32 [count]        sorted keys of lovasz_keys
-//   payload   u32 [count]        sorted with them: voxel index | foreground << 31
+//   payload   u32 [count]        sorted with them: voxel index | foreground << 31 | foreground of the next class << 30;
+//                                bit `bit` is this class's: 31, or 30 for the next class
 //   before    u32 [tiles + 1]    exclusive scan of lovasz_count's counts, of the same WG and ITEMS; the last is G
 //   dldp      f32 [K, count]     written at class * count + voxel
 //   partials  f32 [K, tiles]     written at class * tiles + tile
@@ -20,6 +22,10 @@ struct Params {
     tiles: u32,
     classes: u32,
     class_id: u32,
+    bit: u32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -32,8 +38,8 @@ struct Params {
 override WG: u32 = 64u;
 override ITEMS: u32 = 32u;
 const ONE: u32 = 0x3f800000u;
-const IGNORED: u32 = 0x3fffffffu;
-const VOXEL: u32 = 0x7fffffffu;
+const LEFT_OUT: u32 = 0x3fffffffu;
+const VOXEL: u32 = 0x3fffffffu;
 
 var<workgroup> scratch: array<u32, WG>;
 var<workgroup> losses: array<f32, WG>;
@@ -41,10 +47,7 @@ var<workgroup> losses: array<f32, WG>;
 fn growth_at(i: u32, foreground: bool, seen: u32, all: u32) -> f32 {
     let both = f32(all - seen);
     let either = all + (i + 1u - seen);
-    if i == 0u {
-        return 1.0 - both / f32(either);
-    }
-    return select(both / f32(either - 1u), 1.0, foreground) / f32(either);
+    return select(both / f32(max(either, 2u) - 1u), 1.0, foreground || i == 0u) / f32(either);
 }
 
 @compute @workgroup_size(WG)
@@ -63,7 +66,7 @@ fn main(
     let end = min(begin + ITEMS, params.count);
     var own = 0u;
     for (var i = begin; i < end; i += 1u) {
-        own += payload[i] >> 31u;
+        own += (payload[i] >> params.bit) & 1u;
     }
     scratch[local] = own;
     workgroupBarrier();
@@ -77,14 +80,14 @@ fn main(
     for (var i = begin; i < end; i += 1u) {
         let item = payload[i];
         let key = keys[i];
-        let foreground = item > VOXEL;
-        seen += item >> 31u;
+        let hit = (item >> params.bit) & 1u;
+        seen += hit;
         var slope = 0.0;
-        if key < IGNORED {
-            let growth = growth_at(i, foreground, seen, all);
+        if key < LEFT_OUT {
+            let growth = growth_at(i, hit == 1u, seen, all);
             loss += bitcast<f32>(ONE - key) * growth;
             if key < ONE {
-                slope = select(growth, -growth, foreground) * share;
+                slope = select(growth, -growth, hit == 1u) * share;
             }
         }
         dldp[params.class_id * params.count + (item & VOXEL)] = slope;

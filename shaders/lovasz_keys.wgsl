@@ -1,20 +1,22 @@
 // Sort keys of the Lovász-softmax errors of one class c: e = |[label = c] - p_c|, p = softmax(x)
-//   key = bits(1.0) - bits(e), ascending where e descends (30 bits: 0 is e = 1, 0x3F800000 is e = 0); ignored voxels 0x3FFFFFFF
-//   payload = voxel index | [label = c] << 31, without the flag for ignored voxels
+//   key = bits(1.0) - bits(e), ascending where e descends (30 bits: 0 is e = 1, 0x3F800000 is e = 0); left-out voxels 0x3FFFFFFF
+//   payload = voxel index | [label = c] << 31 | [label = c + 1] << 30, without the flags for left-out voxels
+// Left out are the voxels of the ignored label and those whose label is no class (label >= K).
 //
-// Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks, total voxels of the batch < 2^31)
+// Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks, total voxels of the batch <= 2^30)
 //   logits   vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
 //   labels   u32 [total]                  class index; voxel i of the bound samples is labels[first + i]
 //   keys     u32 [total]                  written at first + i
 //   payload  u32 [total]                  written at first + i
-// `ignore` is the label left out, 0xFFFFFFFF for none. One thread: one voxel.
+// `ignore` is the ignored label, 0xFFFFFFFF for none. One thread: one voxel.
 // Dispatch: ceil(samples * V / WG) groups, folded into x and y (group index = x + y * groups.x).
 //
 // The whole loss, for each class c in turn, key buffers and scratch reused:
 //   1. lovasz_keys (once for each binding of samples) -> keys, payload
 //   2. stable radix sort by 32 bits (4 passes, radix_histogram.wgsl): the sorted pairs are back in keys, payload
-//   3. lovasz_count payload -> counts [tiles + 1]; exclusive scan of those in place (scan_reduce.wgsl); the last is the class's total
-//   4. lovasz_grad keys, payload, counts -> dldp [c, total], partials [c, tiles]
+//   3. lovasz_count payload -> counts [tiles + 1], bit 31; exclusive scan of those in place (scan_reduce.wgsl)
+//   4. lovasz_grad keys, payload, counts -> dldp [c, total], partials [c, tiles], bit 31
+// Of two classes both have the same errors: steps 1 and 2 serve once, for class 0, and class 1 takes steps 3 and 4 with bit 30.
 // then once lovasz_finish partials -> lovasz [K]; loss_finish and loss_grad take it from there.
 // Source: Berman et al. 2018, The Lovász-Softmax loss.
 
@@ -38,7 +40,7 @@ struct Params {
 override WG: u32 = 64u;
 const LOWEST: f32 = -3.4e38;
 const ONE: u32 = 0x3f800000u;
-const IGNORED: u32 = 0x3fffffffu;
+const LEFT_OUT: u32 = 0x3fffffffu;
 
 fn load(base: u32, block: u32) -> vec4<f32> {
     let lanes = vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -78,10 +80,12 @@ fn main(
         let voxel = params.first + i;
         let label = labels[voxel];
         let p = probability(base, blocks);
-        let foreground = label == params.class_id && label != params.ignore;
+        let kept = label < params.classes && label != params.ignore;
+        let foreground = kept && label == params.class_id;
+        let next = kept && label == params.class_id + 1u;
         // 1 - p_c is summed from the other classes, which keeps small errors exact.
         let error = clamp(select(p.x, p.y, foreground), 0.0, 1.0);
-        keys[voxel] = select(ONE - bitcast<u32>(error), IGNORED, label == params.ignore);
-        payload[voxel] = voxel | select(0u, 0x80000000u, foreground);
+        keys[voxel] = select(ONE - bitcast<u32>(error), LEFT_OUT, !kept);
+        payload[voxel] = voxel | select(0u, 0x80000000u, foreground) | select(0u, 0x40000000u, next);
     }
 }

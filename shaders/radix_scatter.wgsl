@@ -7,8 +7,8 @@
 //   offsets      u32 [256, tiles]   the exclusive scan of radix_histogram's counts, of the same `tile`
 //   keys_out     u32 [count]
 //   payload_out  u32 [count]
-// One workgroup: one tile. One thread: tile / THREADS consecutive pairs, which keeps the order. Each thread counts its digits in a
-// column of its own in workgroup memory, two 16-bit counters a word (digits d and d + 128), exactly 16 KiB at 32 threads; an
+// One workgroup: one tile. One thread: tile / THREADS consecutive pairs, which keeps the order. Each thread counts its digits in
+// a column of its own in workgroup memory, two 16-bit counters a word (digits d and d + 128), exactly 16 KiB at 32 threads; an
 // exclusive scan over the threads of each digit makes the counters ranks; then each thread places its pairs.
 // Dispatch: `tiles` = ceil(count / tile) groups, folded into x and y (group index = x + y * groups.x).
 // `tile` is a multiple of THREADS and at most 65,535. The recipe of a whole sort stands in radix_histogram.wgsl.

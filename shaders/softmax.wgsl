@@ -42,13 +42,19 @@ fn main(
             top = max(top, load(base, b));
         }
         let peak = max(max(top.x, top.y), max(top.z, top.w));
+        // After the loop e is that of the last block, which the last loop takes first.
+        var e = vec4<f32>(0.0);
         var sum = vec4<f32>(0.0);
         for (var b = 0u; b < blocks; b += 1u) {
-            sum += exp(load(base, b) - peak);
+            e = exp(load(base, b) - peak);
+            sum += e;
         }
-        let scale = 1.0 / (sum.x + sum.y + sum.z + sum.w);
-        for (var b = 0u; b < blocks; b += 1u) {
-            probs[base + b * params.voxels] = exp(load(base, b) - peak) * scale;
+        let total = sum.x + sum.y + sum.z + sum.w;
+        for (var b = blocks; b > 0u; b -= 1u) {
+            if b < blocks {
+                e = exp(load(base, b - 1u) - peak);
+            }
+            probs[base + (b - 1u) * params.voxels] = e / total;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Losses with their gradients to the logits. Labels are (N, D, H, W), one class index a voxel.
 //!
-//! A voxel whose label is no class (`label >= classes`) counts for nothing in cross-entropy, focal loss and soft Dice, but
-//! stays in the divisor of the means. Lovász-softmax leaves out exactly the voxels that hold the ignored label.
+//! A voxel whose label is no class (`label >= classes`) counts for nothing, but stays in the divisor of the means of
+//! cross-entropy and focal loss. Lovász-softmax also leaves out the voxels that hold the ignored label.
 
 use super::{Tensor, softmax_backward, softmax_forward};
 
@@ -73,7 +73,7 @@ pub fn lovasz_extension(foreground: &[bool]) -> Vec<f64> {
 }
 
 /// Lovász-softmax: the mean over all classes, absent ones too, of the Lovász extension of the Jaccard loss at the errors
-/// `|foreground - p|`, all voxels of the batch together. Voxels labelled `ignore` are left out; ties go by voxel index.
+/// `|foreground - p|`, all voxels of the batch together. Voxels labelled `ignore` or no class are left out; ties go by voxel index.
 pub fn lovasz_softmax(logits: &Tensor, labels: &[u8], ignore: Option<u8>) -> (f64, Tensor) {
     let p = softmax_forward(logits);
     let (classes, voxels) = (p.shape.c, p.shape.voxels());
@@ -82,7 +82,7 @@ pub fn lovasz_softmax(logits: &Tensor, labels: &[u8], ignore: Option<u8>) -> (f6
     for k in 0..classes {
         let mut entries = Vec::new();
         each_voxel(&p, |start, v| {
-            if Some(labels[v]) != ignore {
+            if Some(labels[v]) != ignore && usize::from(labels[v]) < classes {
                 let index = start + k * voxels;
                 let foreground = usize::from(labels[v]) == k;
                 let target = if foreground { 1.0 } else { 0.0 };
