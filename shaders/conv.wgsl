@@ -101,7 +101,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // unroll
       for (var o = 0u; o < OUT; o++) {
         y[j][o] = vec4<f32>(0.0);
-        if (BIAS) { y[j][o] = bias[params.weight_out + min(tile * OUT + o, params.outs - 1u)]; }
       }
     }
     for (var i = 0u; i < params.ins; i++) {
@@ -136,7 +135,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
                   } else if (CIN == 2u) {
                     y[j][o] = y[j][o] + m[0] * v.x + m[1] * v.y;
                   } else {
-                    y[j][o] = y[j][o] + m * v;
+                    y[j][o] = y[j][o] + fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), m[3] * v.w)));
                   }
                 }
               }
@@ -153,6 +152,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var j = 0u; j < VOX; j++) {
         if (tile * OUT + o < params.outs && w0 + j < params.ow) {
           let at = start + o * size + j;
+          if (BIAS) { y[j][o] = y[j][o] + bias[params.weight_out + tile * OUT + o]; }
           if (ACC) { y[j][o] = y[j][o] + out[at]; }
           out[at] = y[j][o];
         }

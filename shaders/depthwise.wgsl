@@ -105,7 +105,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     var a1: array<vec4<f32>, 4>;
     var a2: array<vec4<f32>, 4>;
     // unroll
-    for (var o = 0u; o < 4u; o++) { a0[o] = b; a1[o] = b; a2[o] = b; }
+    for (var o = 0u; o < 4u; o++) { a0[o] = vec4<f32>(0.0); a1[o] = vec4<f32>(0.0); a2[o] = vec4<f32>(0.0); }
     // `plane` is the input plane plus one, so that it never goes negative
     for (var plane = d0; plane < d1 + 2u; plane++) {
       if (plane >= 1u && plane <= params.d) {
@@ -139,13 +139,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         // unroll
         for (var o = 0u; o < 4u; o++) {
           if (w0 + o < params.w) {
+            if (BIAS) { a2[o] = a2[o] + b; }
             if (ACC) { a2[o] = a2[o] + out[at + o]; }
             out[at + o] = a2[o];
           }
         }
       }
       // unroll
-      for (var o = 0u; o < 4u; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = b; }
+      for (var o = 0u; o < 4u; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = vec4<f32>(0.0); }
     }
   }
 }

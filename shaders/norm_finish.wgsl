@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     workgroupBarrier();
   }
   if (lane == 0u && block < params.blocks) {
-    let rstd = inverseSqrt(squares[0] / f32(params.voxels) + params.eps);
+    let rstd = 1.0 / sqrt(squares[0] / f32(params.voxels) + params.eps);
     let c = block % params.channel_blocks;
     coef[block * 4u] = means[0];
     coef[block * 4u + 1u] = gamma[c] * rstd;

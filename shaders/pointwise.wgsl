@@ -98,7 +98,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // unroll
       for (var o = 0u; o < OUT; o++) {
         y[j][o] = vec4<f32>(0.0);
-        if (BIAS) { y[j][o] = bias[params.weight_out + min(tile * OUT + o, params.outs - 1u)]; }
       }
     }
     for (var i = 0u; i < params.ins; i++) {
@@ -118,7 +117,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         } else {
           let m = weight[(params.weight_out + block) * params.cols + params.weight_in + i];
           // unroll
-          for (var j = 0u; j < VOX; j++) { y[j][o] = y[j][o] + m * x[j]; }
+          for (var j = 0u; j < VOX; j++) { y[j][o] = y[j][o] + fma(m[0], vec4<f32>(x[j].x), fma(m[1], vec4<f32>(x[j].y), fma(m[2], vec4<f32>(x[j].z), m[3] * x[j].w))); }
         }
       }
     }
@@ -129,6 +128,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var o = 0u; o < OUT; o++) {
         if (v < params.voxels && tile * OUT + o < params.outs) {
           let target_index = params.out_base + (n * params.out_blocks + tile * OUT + o) * params.voxels + v;
+          if (BIAS) { y[j][o] = y[j][o] + bias[params.weight_out + tile * OUT + o]; }
           if (ACC) { y[j][o] = y[j][o] + out[target_index]; }
           out[target_index] = y[j][o];
         }

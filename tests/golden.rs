@@ -135,7 +135,9 @@ impl File<'_> {
             let tensor = self.tensors.tensor(&format!("state.{name}"));
             let tensor = tensor.unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
             assert_eq!(tensor.shape(), stored.spec.dims, "{name}");
-            session.write(Region::Weights, name, &floats(&self.tensors, &format!("state.{name}"))).unwrap();
+            session
+                .write(Region::Weights, name, &floats(&self.tensors, &format!("state.{name}")))
+                .unwrap();
             count += stored.spec.packing.elements();
         }
         assert_eq!(count, self.manifest.parameters, "{}: parameter count", self.name);
@@ -160,7 +162,8 @@ impl File<'_> {
         let losses = session.losses(domain).unwrap();
         let wanted = [initial.total, initial.cross_entropy, initial.focal, initial.lovasz];
         let found = [losses[0], losses[1], losses[2], losses[4]];
-        let loss = found.iter().zip(wanted).map(|(f, w)| (f64::from(*f) - w).abs()).fold(0.0, f64::max);
+        let loss =
+            found.iter().zip(wanted).map(|(f, w)| (f64::from(*f) - w).abs()).fold(0.0, f64::max);
         if loss > 1e-4 {
             failures.push(format!("start losses {found:?}, expected {wanted:?}"));
         }
@@ -239,7 +242,8 @@ impl File<'_> {
             let name = &stored.spec.name;
             let counts = largest.iter().any(|(domain, largest)| {
                 let key = format!("grad.{domain}.{name}");
-                self.tensors.tensor(&key).is_ok() && size(&floats(&self.tensors, &key)) > 1e-5 * largest
+                self.tensors.tensor(&key).is_ok()
+                    && size(&floats(&self.tensors, &key)) > 1e-5 * largest
             });
             if counts {
                 let after = floats(&self.tensors, &format!("after.{name}"));

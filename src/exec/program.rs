@@ -48,18 +48,8 @@ impl Pool {
 }
 
 enum Command {
-    Run {
-        label: String,
-        kernel: Arc<Kernel>,
-        group: wgpu::BindGroup,
-        groups: [u32; 2],
-        flops: u64,
-    },
-    Copy {
-        from: wgpu::Buffer,
-        to: wgpu::Buffer,
-        bytes: u64,
-    },
+    Run { label: String, kernel: Arc<Kernel>, group: wgpu::BindGroup, groups: [u32; 2], flops: u64 },
+    Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
 }
 
 /// Everything that one run needs, prepared.
@@ -80,7 +70,11 @@ struct UniformPlace {
 
 /// Arithmetic operations after which a submission is closed, so that no watchdog resets the GPU.
 fn submission_budget(gpu: &Gpu) -> u64 {
-    if gpu.report().device_type.eq_ignore_ascii_case("cpu") { 4_000_000_000 } else { 200_000_000_000 }
+    if gpu.report().device_type.eq_ignore_ascii_case("cpu") {
+        4_000_000_000
+    } else {
+        200_000_000_000
+    }
 }
 
 impl Program {
@@ -148,7 +142,12 @@ impl Program {
     }
 
     /// Changes members of a dispatch's uniform before the next run.
-    pub fn set_params(&self, gpu: &Gpu, command: usize, params: &[(&'static str, u32)]) -> Result<()> {
+    pub fn set_params(
+        &self,
+        gpu: &Gpu,
+        command: usize,
+        params: &[(&'static str, u32)],
+    ) -> Result<()> {
         let place = self.uniform_places.get(command).and_then(Option::as_ref);
         let place = place.ok_or_else(|| Error::Internal("parameters of a copy".into()))?;
         for (name, word) in params {
@@ -293,7 +292,12 @@ impl Binder<'_> {
             })
     }
 
-    fn region(&self, region: Region, start: usize, words: usize) -> Result<(&wgpu::Buffer, u64, u64)> {
+    fn region(
+        &self,
+        region: Region,
+        start: usize,
+        words: usize,
+    ) -> Result<(&wgpu::Buffer, u64, u64)> {
         Ok((self.store.buffer(region)?, (start * 4) as u64, (words * 4) as u64))
     }
 
@@ -330,7 +334,10 @@ impl Binder<'_> {
             } else {
                 let bind = dispatch.bindings.iter().find(|(name, _)| *name == binding.name);
                 let (_, bind) = bind.ok_or_else(|| {
-                    Error::shader(kernel.label.clone(), format!("nothing is bound to {}", binding.name))
+                    Error::shader(
+                        kernel.label.clone(),
+                        format!("nothing is bound to {}", binding.name),
+                    )
                 })?;
                 self.memory(*bind)?
             };

@@ -43,7 +43,10 @@ impl Store {
                 if known.spec.packing != spec.packing {
                     return Err(Error::shape(
                         "parameters",
-                        format!("{} has two shapes: {:?} and {:?}", spec.name, known.spec.dims, spec.dims),
+                        format!(
+                            "{} has two shapes: {:?} and {:?}",
+                            spec.name, known.spec.dims, spec.dims
+                        ),
                     ));
                 }
                 continue;

@@ -70,7 +70,9 @@ fn layout_entries(reflection: &Reflection) -> Vec<wgpu::BindGroupLayoutEntry> {
             ty: wgpu::BindingType::Buffer {
                 ty: match binding.kind {
                     BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
-                    BindingKind::ReadStorage => wgpu::BufferBindingType::Storage { read_only: true },
+                    BindingKind::ReadStorage => {
+                        wgpu::BufferBindingType::Storage { read_only: true }
+                    }
                     BindingKind::ReadWriteStorage => {
                         wgpu::BufferBindingType::Storage { read_only: false }
                     }

@@ -121,7 +121,12 @@ impl Gpu {
     }
 
     /// A buffer of at least `bytes` bytes.
-    pub fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    pub fn buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.limits().max_buffer_size {
             return Err(Error::Gpu(format!(
@@ -168,7 +173,11 @@ impl Gpu {
     }
 
     /// Submits commands; errors name `label`.
-    pub fn submit(&self, label: &str, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+    pub fn submit(
+        &self,
+        label: &str,
+        encoder: wgpu::CommandEncoder,
+    ) -> Result<wgpu::SubmissionIndex> {
         let index = self.scoped(label, || self.queue().submit([encoder.finish()]))?;
         self.check()?;
         Ok(index)

@@ -30,7 +30,9 @@ pub enum Scope {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// Kaiming normal with this fan in and the gain of ReLU.
-    Kaiming { fan_in: usize },
+    Kaiming {
+        fan_in: usize,
+    },
     Constant(f32),
 }
 

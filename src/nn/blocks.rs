@@ -63,12 +63,19 @@ impl Blocks<'_> {
     fn norm(&mut self, name: &str, x: Value) -> Result<Value> {
         let segments = self.graph.layout(x)?.segments.clone();
         let own = self.own();
-        let gamma = self.channel_param(format!("{name}.weight"), segments.clone(), 1.0, own.clone());
+        let gamma =
+            self.channel_param(format!("{name}.weight"), segments.clone(), 1.0, own.clone());
         let beta = self.channel_param(format!("{name}.bias"), segments, 0.0, own);
         ops::instance_norm(self.graph, x, gamma, beta)
     }
 
-    fn channel_param(&mut self, name: String, segments: Vec<usize>, start: f32, scope: Scope) -> Value {
+    fn channel_param(
+        &mut self,
+        name: String,
+        segments: Vec<usize>,
+        start: f32,
+        scope: Scope,
+    ) -> Value {
         let dims = vec![segments.iter().sum()];
         self.param(name, dims, Packing::Channels { segments }, Init::Constant(start), scope)
     }

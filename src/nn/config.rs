@@ -64,10 +64,8 @@ pub struct NetConfig {
 impl NetConfig {
     /// A domain by index, after checking what the network needs of it.
     pub fn domain(&self, index: usize) -> Result<&DomainNet> {
-        let domain = self
-            .domains
-            .get(index)
-            .ok_or_else(|| Error::Internal(format!("no domain {index}")))?;
+        let domain =
+            self.domains.get(index).ok_or_else(|| Error::Internal(format!("no domain {index}")))?;
         if self.base == 0 || domain.classes < 2 || domain.channels == 0 {
             return Err(Error::shape(
                 "network",

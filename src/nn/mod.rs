@@ -13,12 +13,7 @@ use crate::ops;
 /// lazy. `image` is N,C,D,H,W with the domain's channels.
 ///
 /// The tensor names carry `index`, as in the reference (`adapOps.{index}`, `in_tr_list.{index}`).
-pub fn network(
-    graph: &mut Graph,
-    config: &NetConfig,
-    index: usize,
-    image: Value,
-) -> Result<Value> {
+pub fn network(graph: &mut Graph, config: &NetConfig, index: usize, image: Value) -> Result<Value> {
     let domain = config.domain(index)?;
     let layout = graph.layout(image)?.clone();
     check_size(domain, &layout)?;
@@ -106,15 +101,21 @@ mod tests {
     use super::*;
 
     fn decathlon(mode: Mode, adapter: Adapter) -> NetConfig {
-        let domains = [("heart", 1, 2), ("liver", 1, 2), ("hippocampus", 1, 3), ("prostate", 2, 3), ("pancreas", 1, 2)]
-            .iter()
-            .map(|&(name, channels, classes)| DomainNet {
-                name: name.into(),
-                channels,
-                classes,
-                pools: [5, 5, 5],
-            })
-            .collect();
+        let domains = [
+            ("heart", 1, 2),
+            ("liver", 1, 2),
+            ("hippocampus", 1, 3),
+            ("prostate", 2, 3),
+            ("pancreas", 1, 2),
+        ]
+        .iter()
+        .map(|&(name, channels, classes)| DomainNet {
+            name: name.into(),
+            channels,
+            classes,
+            pools: [5, 5, 5],
+        })
+        .collect();
         NetConfig { mode, adapter, base: 16, domains }
     }
 

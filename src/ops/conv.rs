@@ -5,9 +5,7 @@ use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
 use super::norm::bias_grad;
 use super::{WORKGROUP, output_grad, pointwise};
 use crate::error::{Error, Result};
-use crate::graph::{
-    Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold,
-};
+use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
 use crate::shader::KernelKey;
 
 /// Geometry of a convolution; every array is D, H, W.
@@ -68,7 +66,13 @@ impl ConvSpec {
 }
 
 /// `conv(x) + bias`; `x` may be lazy or a concatenation. Weight (Cout, Cin, kD, kH, kW), bias (Cout).
-pub fn conv(graph: &mut Graph, x: Value, weight: Value, bias: Value, spec: ConvSpec) -> Result<Value> {
+pub fn conv(
+    graph: &mut Graph,
+    x: Value,
+    weight: Value,
+    bias: Value,
+    spec: ConvSpec,
+) -> Result<Value> {
     let layout = graph.layout(x)?.clone();
     let weight_spec = graph.param_spec(weight)?;
     let Packing::Matrix { out, ins, taps } = weight_spec.packing.clone() else {
@@ -110,7 +114,8 @@ impl Op for Conv {
     }
 
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
-        let (x, weight, bias, y) = (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
+        let (x, weight, bias, y) =
+            (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
         let mut dispatches = Vec::new();
         let mut weight_in = 0;
         for (index, load) in graph.loads(x).into_iter().enumerate() {
@@ -217,12 +222,8 @@ impl Forward {
         let start = (piece.n0 * y.blocks() + piece.outs.0) * voxels;
         let len = ((piece.samples - 1) * y.blocks() + piece.outs.1) * voxels;
         let (out, out_base) = window(graph, self.y, start, len, caps)?;
-        let part = Part {
-            n0: piece.n0,
-            samples: piece.samples,
-            b0: piece.ins.0,
-            blocks: piece.ins.1,
-        };
+        let part =
+            Part { n0: piece.n0, samples: piece.samples, b0: piece.ins.0, blocks: piece.ins.1 };
         let dispatch = dispatch
             .bind("weight", whole(graph, self.weight))
             .bind("bias", whole(graph, self.bias))
@@ -238,7 +239,8 @@ impl Forward {
             .param("out_base", out_base);
         let dispatch = self.source.bind(dispatch, &SOURCE, graph, part, caps)?;
         let lanes = if piece.ins.1 == 1 { lanes(&self.source.layout) as usize } else { 4 };
-        let flops = piece.samples * voxels * piece.outs.1 * piece.ins.1 * 8 * lanes * self.spec.taps();
+        let flops =
+            piece.samples * voxels * piece.outs.1 * piece.ins.1 * 8 * lanes * self.spec.taps();
         let bytes = self.source.bytes(piece.samples, piece.ins.1)
             + (piece.samples * piece.outs.1 * voxels * 16) as u64;
         Ok(dispatch.work(flops as u64, bytes))

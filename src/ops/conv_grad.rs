@@ -121,7 +121,8 @@ impl ConvInputGrad {
             .param("src_blocks", source.layout.blocks())
             .param("out_blocks", dx.blocks())
             .param("out_base", out_base);
-        let smaller = voxels.min(source.layout.voxels() * self.spec.stride.iter().product::<usize>());
+        let smaller =
+            voxels.min(source.layout.voxels() * self.spec.stride.iter().product::<usize>());
         let steps = smaller * self.spec.taps() / self.spec.stride.iter().product::<usize>();
         let flops = piece.samples * steps * piece.outs.1 * piece.ins.1 * 32;
         let bytes = source.bytes(piece.samples, piece.ins.1)
@@ -204,11 +205,7 @@ pub(super) fn weight_grad(
     let parts = per_sample * layout.n;
     let partial = graph.words(format!("{name}.partial"), parts * words);
     let scratch = graph.words(format!("{name}.scratch"), scratch_words(parts, words));
-    graph.node(
-        ConvWeightGrad { spec, per_sample, rows },
-        vec![x, dy],
-        vec![out, partial, scratch],
-    );
+    graph.node(ConvWeightGrad { spec, per_sample, rows }, vec![x, dy], vec![out, partial, scratch]);
     Ok(())
 }
 
@@ -240,7 +237,13 @@ impl Op for ConvWeightGrad {
             let ins = source.layout.blocks();
             let voxels = [grad.layout.voxels(), source.stored_voxels()];
             for piece in pieces(samples, [grad.layout.blocks(), ins], voxels, caps) {
-                dispatches.push(self.piece(graph, node, (&source, &grad), (&piece, in_first), caps)?);
+                dispatches.push(self.piece(
+                    graph,
+                    node,
+                    (&source, &grad),
+                    (&piece, in_first),
+                    caps,
+                )?);
             }
             in_first += ins;
         }

@@ -1,6 +1,8 @@
 //! Depthwise 3x3x3 convolution, stride 1, padding 1, with its gradients.
 
-use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, block_parts, fits, whole, window};
+use super::load::{
+    Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, block_parts, fits, whole, window,
+};
 use super::norm::bias_grad;
 use super::reduce::{reduce, scratch_words};
 use super::{WORKGROUP, addend, materialise, output_grad};
@@ -40,9 +42,12 @@ fn runs(n: usize, all: usize, blocks: usize, voxels: usize, caps: &Caps) -> Vec<
         return vec![Part { n0: 0, samples: n, b0: 0, blocks }];
     }
     let of = |n0: usize| {
-        block_parts(blocks, voxels, caps)
-            .into_iter()
-            .map(move |(b0, blocks)| Part { n0, samples: 1, b0, blocks })
+        block_parts(blocks, voxels, caps).into_iter().map(move |(b0, blocks)| Part {
+            n0,
+            samples: 1,
+            b0,
+            blocks,
+        })
     };
     (0..n).flat_map(of).collect()
 }
@@ -148,7 +153,8 @@ impl Op for Depthwise {
     }
 
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
-        let (x, weight, bias, y) = (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
+        let (x, weight, bias, y) =
+            (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
         let mut dispatches = Vec::new();
         let mut first = 0;
         for (index, load) in graph.loads(x).into_iter().enumerate() {
@@ -216,11 +222,7 @@ fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Result<
     let parts = per_sample * layout.n;
     let partial = graph.words(format!("{name}.partial"), parts * words);
     let scratch = graph.words(format!("{name}.scratch"), scratch_words(parts, words));
-    graph.node(
-        DepthwiseWeightGrad { per_sample, each },
-        vec![x, dy],
-        vec![out, partial, scratch],
-    );
+    graph.node(DepthwiseWeightGrad { per_sample, each }, vec![x, dy], vec![out, partial, scratch]);
     Ok(())
 }
 

@@ -19,8 +19,8 @@ pub fn upsample(graph: &mut Graph, x: Value, factors: [usize; 3]) -> Result<Valu
     if factors == [1; 3] {
         return Ok(x);
     }
-    let readable = graph.parts(x).len() == 1
-        && matches!(graph.load(x)?, Load::Forward { up: [1, 1, 1], .. });
+    let readable =
+        graph.parts(x).len() == 1 && matches!(graph.load(x)?, Load::Forward { up: [1, 1, 1], .. });
     let x = if readable { x } else { store(graph, x)? };
     let Load::Forward { source, norm, act, .. } = graph.load(x)? else {
         return Err(Error::Internal("a gradient is upsampled".into()));
@@ -30,8 +30,7 @@ pub fn upsample(graph: &mut Graph, x: Value, factors: [usize; 3]) -> Result<Valu
         *size *= factor;
     }
     let name = format!("{}.up", graph.info(x).name);
-    let out =
-        graph.lazy(name, layout, vec![Load::Forward { source, norm, act, up: factors }]);
+    let out = graph.lazy(name, layout, vec![Load::Forward { source, norm, act, up: factors }]);
     graph.node(Upsample { factors }, vec![x], vec![out]);
     Ok(out)
 }
@@ -283,7 +282,13 @@ impl Op for Add {
                 dispatch = match &b {
                     Some(b) => {
                         bytes += b.bytes(per, blocks);
-                        b.bind(dispatch.param("b_voxels", b.stored_voxels()), &B, graph, part, caps)?
+                        b.bind(
+                            dispatch.param("b_voxels", b.stored_voxels()),
+                            &B,
+                            graph,
+                            part,
+                            caps,
+                        )?
                     }
                     None => {
                         let unused = whole_or_main(graph, &a, part, caps)?;

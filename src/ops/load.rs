@@ -122,18 +122,16 @@ impl Source {
         self.layout.voxels() / self.up().iter().product::<usize>()
     }
 
-
     /// Bytes that reading `blocks` blocks of `samples` samples once moves.
     pub fn bytes(&self, samples: usize, blocks: usize) -> u64 {
-        let tensors = if self.aux().is_some() && (self.act() || self.coef().is_some()) { 2 } else { 1 };
+        let tensors =
+            if self.aux().is_some() && (self.act() || self.coef().is_some()) { 2 } else { 1 };
         (samples * blocks * self.stored_voxels() * VECTOR_BYTES * tensors) as u64
     }
 
     /// Sets NORM, ACT, GRAD and the upsampling switches.
     pub fn switches(&self, key: KernelKey) -> KernelKey {
-        let key = key
-            .set("NORM", self.coef().is_some() as u32)
-            .set("ACT", self.act() as u32);
+        let key = key.set("NORM", self.coef().is_some() as u32).set("ACT", self.act() as u32);
         if self.is_grad() { key.set("GRAD", 1) } else { self.upsampling(key) }
     }
 

@@ -58,11 +58,15 @@ pub fn segmentation_loss(
     let layout = graph.layout(logits)?.clone();
     let (classes, total) = (layout.channels(), layout.n * layout.voxels());
     if classes > MAX_CLASSES || layout.segments.len() != 1 || graph.info(labels).words < total {
-        return Err(Error::shape("loss", format!("{classes} classes and labels do not fit {layout}")));
+        return Err(Error::shape(
+            "loss",
+            format!("{classes} classes and labels do not fit {layout}"),
+        ));
     }
     let loss = Loss::new(&layout, weights);
     let result = graph.words("loss", 8);
-    let mut outputs = vec![result, graph.words("loss.sums", 2 + 5 * classes)];
+    let mut outputs = vec![result, graph.words("loss.dice", 8 * layout.blocks())];
+    outputs.push(graph.words("loss.sums", 2 + 3 * classes));
     outputs.push(graph.words("loss.partials", loss.rows() * (2 + 3 * classes)));
     if weights.lovasz != 0.0 {
         outputs.push(graph.words("lovasz.gradient", classes * total));
@@ -156,7 +160,10 @@ fn aligned(base: usize) -> Result<()> {
     if base == 0 {
         return Ok(());
     }
-    Err(Error::shape("loss", "logits of one sample do not start at an aligned offset; use a patch with a multiple of 16 voxels"))
+    Err(Error::shape(
+        "loss",
+        "logits of one sample do not start at an aligned offset; use a patch with a multiple of 16 voxels",
+    ))
 }
 
 /// Voxels of a chunk of partial sums.
@@ -195,17 +202,22 @@ impl Loss {
     fn lovasz(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
         let (logits, labels) = (node.inputs[0], node.inputs[1]);
         let layout = graph.layout(logits)?;
-        let [dldp, partials, lovasz, counts] = node.outputs[3..7] else {
+        let [dldp, partials, lovasz, counts] = node.outputs[4..8] else {
             return Err(Error::Internal("the Lovász loss lacks its outputs".into()));
         };
-        let scratch = &node.outputs[7..];
+        let scratch = &node.outputs[8..];
         let sort = Sort::new(self.total(), scratch)?;
-        let scan = Scan::new(self.tiles() + 1, counts, &scratch[Sort::scratch(self.total()).len()..]);
+        let scan =
+            Scan::new(self.tiles() + 1, counts, &scratch[Sort::scratch(self.total()).len()..]);
         let per_sample = layout.blocks() * self.voxels;
         let at = |value| whole(graph, value);
         let mut dispatches = Vec::new();
         for class in 0..self.classes {
-            for (n0, samples) in sample_runs(layout, caps) {
+            // two classes have the same errors: the second reuses the first's order, with the other foreground flag
+            let reuse = self.classes == 2 && class == 1;
+            let bit = if reuse { 30 } else { 31 };
+            let runs = if reuse { Vec::new() } else { sample_runs(layout, caps) };
+            for (n0, samples) in runs {
                 let (from, base) =
                     window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
                 aligned(base)?;
@@ -222,40 +234,59 @@ impl Loss {
                         .param("first", n0 * self.voxels)
                         .param("class_id", class)
                         .param("ignore", IGNORED_LABEL as usize)
-                        .work((samples * per_sample * 40) as u64, (samples * per_sample * 24) as u64),
+                        .work(
+                            (samples * per_sample * 40) as u64,
+                            (samples * per_sample * 24) as u64,
+                        ),
                 );
             }
-            dispatches.extend(sort.lower(graph, caps)?);
+            if !reuse {
+                dispatches.extend(sort.lower(graph, caps)?);
+            }
             let tiles = self.tiles();
             dispatches.push(
-                Dispatch::new("lovász count", KernelKey::new("lovasz_count.wgsl"), fold(tiles + 1, caps)?)
-                    .bind("payload", at(sort.payload))
-                    .bind("counts", at(counts))
-                    .param("count", self.total())
-                    .param("tiles", tiles)
-                    .work(self.total() as u64, (self.total() * 4) as u64),
+                Dispatch::new(
+                    "lovász count",
+                    KernelKey::new("lovasz_count.wgsl"),
+                    fold(tiles + 1, caps)?,
+                )
+                .bind("payload", at(sort.payload))
+                .bind("counts", at(counts))
+                .param("count", self.total())
+                .param("tiles", tiles)
+                .param("bit", bit)
+                .work(self.total() as u64, (self.total() * 4) as u64),
             );
             dispatches.extend(scan.lower(graph, caps)?);
             dispatches.push(
-                Dispatch::new("lovász gradient", KernelKey::new("lovasz_grad.wgsl"), fold(tiles, caps)?)
-                    .bind("keys", at(sort.keys))
-                    .bind("payload", at(sort.payload))
-                    .bind("before", at(counts))
-                    .bind("dldp", at(dldp))
-                    .bind("partials", at(partials))
-                    .param("count", self.total())
-                    .param("tiles", tiles)
-                    .param("classes", self.classes)
-                    .param("class_id", class)
-                    .work((self.total() * 8) as u64, (self.total() * 16) as u64),
+                Dispatch::new(
+                    "lovász gradient",
+                    KernelKey::new("lovasz_grad.wgsl"),
+                    fold(tiles, caps)?,
+                )
+                .bind("keys", at(sort.keys))
+                .bind("payload", at(sort.payload))
+                .bind("before", at(counts))
+                .bind("dldp", at(dldp))
+                .bind("partials", at(partials))
+                .param("count", self.total())
+                .param("tiles", tiles)
+                .param("classes", self.classes)
+                .param("class_id", class)
+                .param("bit", bit)
+                .work((self.total() * 8) as u64, (self.total() * 16) as u64),
             );
         }
         dispatches.push(
-            Dispatch::new("lovász sums", KernelKey::new("lovasz_finish.wgsl"), fold(self.classes, caps)?)
-                .bind("partials", at(partials))
-                .bind("lovasz", at(lovasz))
-                .param("classes", self.classes)
-                .param("tiles", self.tiles()),
+            Dispatch::new(
+                "lovász sums",
+                KernelKey::new("lovasz_finish.wgsl"),
+                fold(self.classes, caps)?,
+            )
+            .bind("partials", at(partials))
+            .bind("lovasz", at(lovasz))
+            .param("classes", self.classes)
+            .param("tiles", self.tiles()),
         );
         Ok(dispatches)
     }
@@ -283,7 +314,7 @@ impl Op for Loss {
         let dlogits = graph.tensor("d.logits", layout);
         let mut inputs = vec![logits, labels, node.outputs[1]];
         if self.weights.lovasz != 0.0 {
-            inputs.push(node.outputs[3]);
+            inputs.push(node.outputs[4]);
         }
         graph.node(LossGrad(self.clone()), inputs, vec![dlogits]);
         accumulate(graph, grads, logits, dlogits)
@@ -291,7 +322,9 @@ impl Op for Loss {
 
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
         let (logits, labels) = (node.inputs[0], node.inputs[1]);
-        let (result, sums, partials) = (node.outputs[0], node.outputs[1], node.outputs[2]);
+        let &[result, dice, sums, partials, ..] = node.outputs.as_slice() else {
+            return Err(Error::Internal("the loss lacks its outputs".into()));
+        };
         let layout = graph.layout(logits)?;
         let per_sample = layout.blocks() * self.voxels;
         let at = |value| whole(graph, value);
@@ -321,12 +354,13 @@ impl Op for Loss {
         let mut lovasz = at(labels);
         if self.weights.lovasz != 0.0 {
             dispatches.extend(self.lovasz(graph, node, caps)?);
-            lovasz = at(node.outputs[5]);
+            lovasz = at(node.outputs[6]);
         }
         let finish = Dispatch::new("loss", KernelKey::new("loss_finish.wgsl"), [1, 1])
             .bind("partials", at(partials))
             .bind("lovasz", lovasz)
             .bind("sums", at(sums))
+            .bind("dice", at(dice))
             .bind("result", at(result))
             .param("rows", row)
             .param("include_background", self.weights.dice_background as usize)
@@ -350,7 +384,7 @@ impl Op for LossGrad {
     }
 
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
-        let (logits, labels, sums) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+        let (logits, labels, dice) = (node.inputs[0], node.inputs[1], node.inputs[2]);
         let dldp = node.inputs.get(3).copied().unwrap_or(labels);
         let out = node.outputs[0];
         let layout = graph.layout(logits)?;
@@ -361,18 +395,17 @@ impl Op for LossGrad {
             aligned(base)?;
             let (to, _) = window(graph, out, n0 * per_sample, samples * per_sample, caps)?;
             let groups = fold((samples * self.0.voxels).div_ceil(WORKGROUP), caps)?;
-            let dispatch =
-                Dispatch::new("loss gradient", KernelKey::new("loss_grad.wgsl"), groups)
-                    .bind("logits", from)
-                    .bind("labels", whole(graph, labels))
-                    .bind("sums", whole(graph, sums))
-                    .bind("dldp", whole(graph, dldp))
-                    .bind("dlogits", to)
-                    .param("samples", samples)
-                    .param("voxels", self.0.voxels)
-                    .param("first", n0 * self.0.voxels)
-                    .param_f32("scale", 1.0)
-                    .work((samples * per_sample * 80) as u64, (samples * per_sample * 36) as u64);
+            let dispatch = Dispatch::new("loss gradient", KernelKey::new("loss_grad.wgsl"), groups)
+                .bind("logits", from)
+                .bind("labels", whole(graph, labels))
+                .bind("dice", whole(graph, dice))
+                .bind("dldp", whole(graph, dldp))
+                .bind("dlogits", to)
+                .param("samples", samples)
+                .param("voxels", self.0.voxels)
+                .param("first", n0 * self.0.voxels)
+                .param_f32("scale", 1.0)
+                .work((samples * per_sample * 80) as u64, (samples * per_sample * 36) as u64);
             dispatches.push(self.0.weighed(dispatch));
         }
         Ok(dispatches)

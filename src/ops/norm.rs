@@ -45,8 +45,7 @@ pub fn instance_norm(graph: &mut Graph, x: Value, gamma: Value, beta: Value) -> 
 /// Adds the activation to a normalised value's load, or loads a stored tensor through it.
 pub(super) fn norm_act(graph: &mut Graph, x: Value, act: bool) -> Result<Value> {
     let single = graph.parts(x).len() == 1;
-    let ready = single
-        && matches!(graph.load(x)?, Load::Forward { act: false, up: [1, 1, 1], .. });
+    let ready = single && matches!(graph.load(x)?, Load::Forward { act: false, up: [1, 1, 1], .. });
     let x = if ready { x } else { materialise(graph, x)? };
     let Load::Forward { source, norm, .. } = graph.load(x)? else {
         return Err(Error::Internal("a gradient is activated".into()));

@@ -53,14 +53,17 @@ pub fn optimizer_dispatch(
             Optimizer::Adam { .. } => "adam.wgsl",
             Optimizer::Sgd { .. } => "sgd.wgsl",
         };
-        let dispatch =
-            Dispatch::new("optimizer", KernelKey::new(file), fold(count.div_ceil(WORKGROUP), caps)?)
-                .bind("grad", region(Region::Grads))
-                .bind("weight", region(Region::Weights))
-                .bind("m", region(Region::Moment1))
-                .param("count", count)
-                .param_f32("scale", 1.0)
-                .work((now * 12) as u64, (now * 28) as u64);
+        let dispatch = Dispatch::new(
+            "optimizer",
+            KernelKey::new(file),
+            fold(count.div_ceil(WORKGROUP), caps)?,
+        )
+        .bind("grad", region(Region::Grads))
+        .bind("weight", region(Region::Weights))
+        .bind("m", region(Region::Moment1))
+        .param("count", count)
+        .param_f32("scale", 1.0)
+        .work((now * 12) as u64, (now * 28) as u64);
         dispatches.push(match optimizer {
             Optimizer::Adam { betas, eps, weight_decay } => dispatch
                 .bind("v", region(Region::Moment2))

@@ -48,7 +48,8 @@ impl Plan {
             if info.storage == Storage::Input {
                 let value = Value(index as u32);
                 let end = last.get(&value).copied().unwrap_or(0);
-                lifetimes.insert(value, Lifetime { first: 0, last: end, bytes: bytes(graph, value) });
+                lifetimes
+                    .insert(value, Lifetime { first: 0, last: end, bytes: bytes(graph, value) });
             }
         }
         let mut steps = Vec::new();
@@ -153,7 +154,9 @@ fn can_share(
 /// Largest value first, each into the tightest slot that is free for its whole lifetime.
 fn assign(lifetimes: &HashMap<Value, Lifetime>) -> (Vec<u64>, HashMap<Value, usize>) {
     let mut order: Vec<(Value, Lifetime)> = lifetimes.iter().map(|(v, l)| (*v, *l)).collect();
-    order.sort_by_key(|(value, lifetime)| (std::cmp::Reverse(lifetime.bytes), lifetime.first, value.0));
+    order.sort_by_key(|(value, lifetime)| {
+        (std::cmp::Reverse(lifetime.bytes), lifetime.first, value.0)
+    });
     let mut slots: Vec<u64> = Vec::new();
     let mut busy: Vec<Vec<Lifetime>> = Vec::new();
     let mut places = HashMap::new();

@@ -12,8 +12,7 @@ const MAX_INVOCATIONS: u32 = 256;
 /// non-uniform control flow, a return before a barrier.
 pub fn lint(module: &Module, reflection: &Reflection) -> Vec<String> {
     let mut complaints = Vec::new();
-    let storage =
-        reflection.bindings.iter().filter(|b| b.kind != BindingKind::Uniform).count();
+    let storage = reflection.bindings.iter().filter(|b| b.kind != BindingKind::Uniform).count();
     if storage > MAX_STORAGE_BUFFERS {
         complaints.push(format!("{storage} storage buffers, at most {MAX_STORAGE_BUFFERS}"));
     }
@@ -151,7 +150,10 @@ impl Flow<'_> {
         let mut stores = Vec::new();
         collect_stores(self.function, &self.function.body, variable, &mut stores);
         let initial = self.function.local_variables[variable].init;
-        stores.into_iter().chain(initial).all(|value| self.steps_uniformly(value, variable, depth + 1))
+        stores
+            .into_iter()
+            .chain(initial)
+            .all(|value| self.steps_uniformly(value, variable, depth + 1))
     }
 
     fn steps_uniformly(

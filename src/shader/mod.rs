@@ -104,8 +104,7 @@ fn message(error: impl std::error::Error) -> String {
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
-    let module =
-        naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
@@ -118,13 +117,9 @@ fn compile(key: &KernelKey) -> Result<Compiled> {
         constants.insert((*name).to_string(), f64::from(*value));
     }
     let stage = (naga::ShaderStage::Compute, "main");
-    let (module, info) = naga::back::pipeline_constants::process_overrides(
-        &module,
-        &info,
-        Some(stage),
-        &constants,
-    )
-    .map_err(|e| fail(message(e)))?;
+    let (module, info) =
+        naga::back::pipeline_constants::process_overrides(&module, &info, Some(stage), &constants)
+            .map_err(|e| fail(message(e)))?;
     Ok(Compiled { module: module.into_owned(), info: info.into_owned() })
 }
 
@@ -198,12 +193,10 @@ pub fn validate(key: &KernelKey) -> Result<()> {
     }
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .map_err(|e| fail("SPIR-V", message(e)))?;
-    let options =
-        naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
     naga::back::msl::write_string(&module, &info, &options, &Default::default())
         .map_err(|e| fail("MSL", message(e)))?;
-    let options =
-        naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let mut text = String::new();
     let pipeline_options = naga::back::hlsl::PipelineOptions::default();
     naga::back::hlsl::Writer::new(&mut text, &options, &pipeline_options)

@@ -29,13 +29,17 @@ fn set_consts(key: &KernelKey, text: &str) -> Result<String> {
     let mut values: HashMap<&str, u32> = key.consts.iter().copied().collect();
     let mut lines = Vec::new();
     for line in text.lines() {
-        lines.push(match parse_const(line).and_then(|(name, _)| Some((name, values.remove(name)?))) {
-            Some((name, value)) => format!("const {name}: u32 = {value}u;"),
-            None => line.to_string(),
-        });
+        lines.push(
+            match parse_const(line).and_then(|(name, _)| Some((name, values.remove(name)?))) {
+                Some((name, value)) => format!("const {name}: u32 = {value}u;"),
+                None => line.to_string(),
+            },
+        );
     }
     match values.keys().next() {
-        Some(name) => Err(Error::shader(key.file, format!("there is no line `const {name}: u32 = …u;`"))),
+        Some(name) => {
+            Err(Error::shader(key.file, format!("there is no line `const {name}: u32 = …u;`")))
+        }
         None => Ok(lines.join("\n")),
     }
 }

@@ -61,7 +61,13 @@ struct Built {
     logits: Value,
 }
 
-fn build(config: &NetConfig, index: usize, batch: DomainBatch, loss: LossWeights, gpu: &Gpu) -> Result<Built> {
+fn build(
+    config: &NetConfig,
+    index: usize,
+    batch: DomainBatch,
+    loss: LossWeights,
+    gpu: &Gpu,
+) -> Result<Built> {
     let domain = config.domain(index)?;
     let mut graph = Graph::new();
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
@@ -97,13 +103,17 @@ impl Session {
             .map(|(index, batch)| build(config, index, *batch, settings.loss, gpu))
             .collect::<Result<Vec<_>>>()?;
         let pool = Pool::new(gpu, built.iter().map(|b| &b.plan))?;
-        let touched = built
-            .iter()
-            .map(|b| touched(&b.graph, &store))
-            .collect::<Result<Vec<_>>>()?;
+        let touched =
+            built.iter().map(|b| touched(&b.graph, &store)).collect::<Result<Vec<_>>>()?;
         let mut domains = Vec::new();
         for (built, mine) in built.into_iter().zip(&touched) {
-            domains.push(DomainProgram::new(gpu, built, mine, (&touched, &settings), (&store, &pool))?);
+            domains.push(DomainProgram::new(
+                gpu,
+                built,
+                mine,
+                (&touched, &settings),
+                (&store, &pool),
+            )?);
         }
         let counts = vec![0; store.params().len()];
         Ok(Self { gpu: gpu.clone(), store, settings, domains, counts, slot_bytes: pool.bytes() })

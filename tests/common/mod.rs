@@ -12,7 +12,10 @@ pub fn gpu(test: &str) -> Option<Gpu> {
         return None;
     }
     let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
-    Some(Gpu::open(&device).unwrap_or_else(|e| panic!("{test}: {e}; set U2SEG_NO_GPU=1 to go without")))
+    Some(
+        Gpu::open(&device)
+            .unwrap_or_else(|e| panic!("{test}: {e}; set U2SEG_NO_GPU=1 to go without")),
+    )
 }
 
 /// The folder of real images (`U2SEG_DATA`, default `../shared/data`), if it is there.
