@@ -1,5 +1,7 @@
 //! `u2seg` trains and runs 3D U²-Net, one universal network for many organs, on any GPU through WebGPU.
 
+pub mod data;
+pub mod domain;
 pub mod error;
 pub mod exec;
 pub mod gpu;

@@ -1,0 +1,20 @@
+//! NIfTI and dataset folders, geometry, preprocessing, fingerprints, splits, patches. All volumes are canonical RAS with
+//! axes D, H, W = z, y, x.
+
+mod dataset;
+mod fingerprint;
+mod grid;
+mod io;
+mod nifti;
+mod patch;
+mod preprocess;
+mod resample;
+
+pub use dataset::{Case, Dataset, Fold, splits};
+pub use fingerprint::Fingerprint;
+pub use grid::Grid;
+pub use io::write_atomically;
+pub use nifti::{LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image, write_mask};
+pub use patch::{Augment, Patch, rng_for, sample};
+pub use preprocess::{Normalisation, Prepared, prepare};
+pub use resample::{resample_cubic, resample_linear, resample_nearest};

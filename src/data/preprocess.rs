@@ -1,0 +1,269 @@
+//! From a volume to what the network sees, and back: crop, resample, clip, normalise.
+
+use super::nifti::{LabelVolume, Volume};
+use super::resample::{resample_cubic, resample_linear, resample_nearest};
+use crate::error::{Error, Result};
+
+/// How intensities become comparable.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Normalisation {
+    /// Clip to the 0.5th to 99.5th percentile of the non-zero voxels, subtract their mean, divide by their deviation.
+    ZScore,
+    /// Clip to fixed bounds, subtract a fixed mean, divide by a fixed deviation (CT, from the dataset's labels).
+    Fixed { lower: f32, upper: f32, mean: f32, std: f32 },
+    /// The published way: clip below −1024, then to the 2nd to 98th percentile; mean and deviation of positive voxels.
+    Published,
+}
+
+/// A case on its domain's grid.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    pub channels: usize,
+    /// D, H, W on the domain's spacing.
+    pub shape: [usize; 3],
+    /// Millimetres, D, H, W.
+    pub spacing: [f64; 3],
+    /// C, D, H, W, normalised.
+    pub image: Vec<f32>,
+    /// D, H, W; absent for images without labels.
+    pub label: Option<Vec<u8>>,
+    /// Voxel indices of each foreground class, at most [`MAX_POINTS`] each.
+    pub foreground: Vec<Vec<u32>>,
+    /// Box of the canonical volume, D, H, W, as [first, end).
+    crop: [[usize; 2]; 3],
+    /// Shape of the canonical volume.
+    source: [usize; 3],
+}
+
+/// Voxel indices kept of each class.
+const MAX_POINTS: usize = 10_000;
+/// Voxels around the non-zero box.
+const MARGIN: usize = 5;
+
+/// The box of voxels that are not zero in some channel, with a margin; all of an empty volume.
+pub(super) fn nonzero_box(image: &Volume) -> [[usize; 2]; 3] {
+    let [d, h, w] = image.shape;
+    let mut found: Option<[[usize; 2]; 3]> = None;
+    for (index, value) in image.data.iter().enumerate() {
+        if *value != 0.0 {
+            let v = index % (d * h * w);
+            let at = [v / (h * w), v / w % h, v % w];
+            let bounds = found.get_or_insert(at.map(|p| [p, p + 1]));
+            for axis in 0..3 {
+                bounds[axis][0] = bounds[axis][0].min(at[axis]);
+                bounds[axis][1] = bounds[axis][1].max(at[axis] + 1);
+            }
+        }
+    }
+    let mut bounds = found.unwrap_or(image.shape.map(|n| [0, n]));
+    for axis in 0..3 {
+        bounds[axis][0] = bounds[axis][0].saturating_sub(MARGIN);
+        bounds[axis][1] = (bounds[axis][1] + MARGIN).min(image.shape[axis]);
+    }
+    bounds
+}
+
+fn crop<T: Copy>(data: &[T], shape: [usize; 3], bounds: [[usize; 2]; 3]) -> Vec<T> {
+    let mut out = Vec::new();
+    for z in bounds[0][0]..bounds[0][1] {
+        for y in bounds[1][0]..bounds[1][1] {
+            let row = (z * shape[1] + y) * shape[2];
+            out.extend_from_slice(&data[row + bounds[2][0]..row + bounds[2][1]]);
+        }
+    }
+    out
+}
+
+/// Value at a percentile of sorted values; 0 of none.
+pub(super) fn percentile(sorted: &[f32], percent: f64) -> f32 {
+    if sorted.is_empty() {
+        return 0.0;
+    }
+    let at = percent / 100.0 * (sorted.len() - 1) as f64;
+    let (low, t) = (at.floor() as usize, at.fract() as f32);
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] * (1.0 - t) + sorted[high] * t
+}
+
+fn moments<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
+    let count = values.clone().count().max(1) as f64;
+    let mean = values.clone().map(|v| f64::from(*v)).sum::<f64>() / count;
+    let variance = values.map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count;
+    (mean as f32, variance.sqrt() as f32)
+}
+
+impl Normalisation {
+    /// Normalises one channel in place; a constant one becomes zero.
+    pub fn apply(&self, values: &mut [f32]) {
+        let (lower, upper, mean, std) = match self {
+            Self::Fixed { lower, upper, mean, std } => (*lower, *upper, *mean, *std),
+            Self::ZScore => {
+                let mut sorted: Vec<f32> = values.iter().copied().filter(|v| *v != 0.0).collect();
+                sorted.sort_by(f32::total_cmp);
+                let (lower, upper) = (percentile(&sorted, 0.5), percentile(&sorted, 99.5));
+                sorted.iter_mut().for_each(|v| *v = v.clamp(lower, upper));
+                let (mean, std) = moments(sorted.iter());
+                (lower.min(0.0), upper.max(0.0), mean, std)
+            }
+            Self::Published => {
+                values.iter_mut().for_each(|v| *v = v.max(-1024.0));
+                let mut sorted = values.to_vec();
+                sorted.sort_by(f32::total_cmp);
+                let (lower, upper) = (percentile(&sorted, 2.0), percentile(&sorted, 98.0));
+                sorted.iter_mut().for_each(|v| *v = v.clamp(lower, upper));
+                let (mean, std) = moments(sorted.iter().filter(|v| **v > 0.0));
+                (lower, upper, mean, std)
+            }
+        };
+        let scale = if std > 1e-8 { 1.0 / std } else { 0.0 };
+        values.iter_mut().for_each(|v| *v = (v.clamp(lower, upper) - mean) * scale);
+    }
+}
+
+/// Crops to the non-zero box, resamples to `spacing` (cubic B-spline images, nearest labels), clips and normalises.
+pub fn prepare(
+    image: &Volume,
+    label: Option<&LabelVolume>,
+    spacing: [f64; 3],
+    normalisation: &Normalisation,
+) -> Result<Prepared> {
+    let bounds = nonzero_box(image);
+    let old = bounds.map(|[lo, hi]| hi - lo);
+    let new = [0, 1, 2].map(|axis| {
+        let ratio = image.spacing[axis] / spacing[axis];
+        if (ratio - 1.0).abs() < 1e-3 { old[axis] } else { ((old[axis] as f64 * ratio).round() as usize).max(1) }
+    });
+    let voxels: usize = image.shape.iter().product();
+    if new.iter().product::<usize>() > 1 << 30 {
+        return Err(Error::flag(
+            "spacing",
+            format!("{spacing:?} mm, which makes {new:?} voxels"),
+            "at most 2^30 voxels",
+            "Choose a coarser spacing.",
+        ));
+    }
+    let mut data = Vec::new();
+    for channel in image.data.chunks(voxels) {
+        let mut values = resample_cubic(&crop(channel, image.shape, bounds), old, new);
+        normalisation.apply(&mut values);
+        data.extend(values);
+    }
+    let label = label.map(|l| resample_nearest(&crop(&l.data, l.shape, bounds), old, new));
+    let foreground = label.as_deref().map(points).unwrap_or_default();
+    Ok(Prepared {
+        channels: image.channels,
+        shape: new,
+        spacing,
+        image: data,
+        label,
+        foreground,
+        crop: bounds,
+        source: image.shape,
+    })
+}
+
+/// Voxels of each class from 1, thinned evenly.
+fn points(label: &[u8]) -> Vec<Vec<u32>> {
+    let classes = label.iter().copied().max().unwrap_or(0);
+    (1..=classes)
+        .map(|class| {
+            let all: Vec<u32> = (0..label.len() as u32).filter(|i| label[*i as usize] == class).collect();
+            let step = all.len().div_ceil(MAX_POINTS).max(1);
+            all.into_iter().step_by(step).collect()
+        })
+        .collect()
+}
+
+impl Prepared {
+    /// Scores (K, D, H, W on this grid) resampled linearly to the volume's own grid, largest wins; background outside the
+    /// crop.
+    pub fn restore(&self, scores: &[f32], classes: usize) -> Vec<u8> {
+        let size = self.crop.map(|[lo, hi]| hi - lo);
+        let voxels: usize = self.shape.iter().product();
+        let mut best = vec![f32::NEG_INFINITY; size.iter().product()];
+        let mut labels = vec![0u8; best.len()];
+        for class in 0..classes {
+            let score = resample_linear(&scores[class * voxels..(class + 1) * voxels], self.shape, size);
+            for (index, value) in score.into_iter().enumerate() {
+                if value > best[index] {
+                    best[index] = value;
+                    labels[index] = class as u8;
+                }
+            }
+        }
+        self.uncrop(&labels)
+    }
+
+    /// One score map (D, H, W on this grid) on the volume's own grid; `outside` beyond the crop.
+    pub fn restore_map(&self, map: &[f32], outside: f32) -> Vec<f32> {
+        let size = self.crop.map(|[lo, hi]| hi - lo);
+        let values = resample_linear(map, self.shape, size);
+        self.paste(&values, outside)
+    }
+
+    fn uncrop(&self, labels: &[u8]) -> Vec<u8> {
+        self.paste(labels, 0)
+    }
+
+    fn paste<T: Copy>(&self, values: &[T], outside: T) -> Vec<T> {
+        let mut out = vec![outside; self.source.iter().product()];
+        let width = self.crop[2][1] - self.crop[2][0];
+        let mut rows = values.chunks(width);
+        for z in self.crop[0][0]..self.crop[0][1] {
+            for y in self.crop[1][0]..self.crop[1][1] {
+                let start = (z * self.source[1] + y) * self.source[2] + self.crop[2][0];
+                if let Some(row) = rows.next() {
+                    out[start..start + width].copy_from_slice(row);
+                }
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grid::Grid;
+    use super::*;
+
+    fn volume(shape: [usize; 3], spacing: [f64; 3], data: Vec<f32>) -> Volume {
+        Volume { channels: 1, shape, spacing, data, grid: Grid::ras(shape, spacing) }
+    }
+
+    #[test]
+    fn a_case_returns_to_its_own_grid() {
+        let shape = [12, 30, 20];
+        let mut data = vec![0.0; 12 * 30 * 20];
+        let mut labels = vec![0u8; data.len()];
+        for z in 3..9 {
+            for y in 8..20 {
+                for x in 7..15 {
+                    let i = (z * 30 + y) * 20 + x;
+                    data[i] = 1.0 + (x % 3) as f32;
+                    labels[i] = u8::from(x > 10) + u8::from(y > 12);
+                }
+            }
+        }
+        let image = volume(shape, [2.0, 1.0, 1.0], data);
+        let grid = image.grid.clone();
+        let label = LabelVolume { shape, spacing: image.spacing, data: labels.clone(), grid };
+        let prepared = prepare(&image, Some(&label), [1.0, 1.0, 1.0], &Normalisation::ZScore).unwrap();
+        assert_eq!(prepared.shape, [24, 22, 18]);
+        let small = prepared.label.clone().unwrap();
+        let scores: Vec<f32> =
+            (0..3u8).flat_map(|k| small.iter().map(move |l| f32::from(*l == k))).collect();
+        assert_eq!(prepared.restore(&scores, 3), labels);
+    }
+
+    #[test]
+    fn constant_and_empty_images_become_zero() {
+        for value in [0.0, 7.0] {
+            for kind in [Normalisation::ZScore, Normalisation::Published] {
+                let image = volume([4, 4, 4], [1.0; 3], vec![value; 64]);
+                let prepared = prepare(&image, None, [1.0; 3], &kind).unwrap();
+                assert!(prepared.image.iter().all(|v| v.abs() < 1e-5));
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a domain is: name, channels, classes, spacing, patch, normalisation; and how a plan for one follows from data.
+
+use crate::data::{Dataset, Fingerprint, Normalisation};
+use crate::error::{Error, Result};
+
+/// A domain's plan: plain and editable.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Domain {
+    pub name: String,
+    /// Image channels.
+    pub channels: usize,
+    /// Names of all classes, background first.
+    pub classes: Vec<String>,
+    /// Millimetres, D, H, W.
+    pub spacing: [f64; 3],
+    /// Voxels, D, H, W; divisible by 2^pools.
+    pub patch: [usize; 3],
+    /// Halvings of D, H, W.
+    pub pools: [usize; 3],
+    /// Samples a step.
+    pub batch: usize,
+    pub normalisation: Normalisation,
+}
+
+/// What a user fixes of a plan; the rest follows from the data.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PlanOptions {
+    pub patch: Option<[usize; 3]>,
+    pub batch: Option<usize>,
+    pub pools: Option<[usize; 3]>,
+    pub spacing: Option<[f64; 3]>,
+    /// Voxels that a patch may have.
+    pub max_voxels: Option<usize>,
+}
+
+/// Voxels of a patch unless the user says otherwise: a small one is better trained often than a large one seldom.
+pub const DEFAULT_VOXELS: usize = 100_000;
+/// Halvings unless the user says otherwise.
+const DEFAULT_POOLS: usize = 3;
+const DEFAULT_BATCH: usize = 2;
+
+impl Domain {
+    /// Plans a domain from its training data.
+    pub fn plan(dataset: &Dataset, fingerprint: &Fingerprint, options: &PlanOptions) -> Result<Self> {
+        let spacing = options.spacing.unwrap_or_else(|| fingerprint.median_spacing());
+        if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return Err(Error::flag("--spacing", format!("{spacing:?}"), "millimetres above 0", "Give D,H,W in mm."));
+        }
+        let shape = fingerprint.median_shape(spacing);
+        let budget = options.max_voxels.unwrap_or(DEFAULT_VOXELS).max(512);
+        let (patch, pools) = match options.patch {
+            Some(patch) => (patch, options.pools.unwrap_or_else(|| pools_of(patch))),
+            None => fit(shape, spacing, budget, options.pools),
+        };
+        check(patch, pools)?;
+        let [lower, upper, mean, std] = fingerprint.foreground;
+        let normalisation = if fingerprint.is_ct && dataset.channels.len() == 1 {
+            Normalisation::Fixed { lower, upper, mean, std }
+        } else {
+            Normalisation::ZScore
+        };
+        Ok(Self {
+            name: dataset.name.clone(),
+            channels: dataset.channels.len(),
+            classes: dataset.labels.iter().map(|(_, name)| name.clone()).collect(),
+            spacing,
+            patch,
+            pools,
+            batch: options.batch.unwrap_or(DEFAULT_BATCH).max(1),
+            normalisation,
+        })
+    }
+}
+
+/// Halvings that leave at least four voxels, at most the default.
+fn pools_of(patch: [usize; 3]) -> [usize; 3] {
+    patch.map(|size| {
+        (0..=DEFAULT_POOLS).rev().find(|p| size % (1 << p) == 0 && size >> p >= 4).unwrap_or(0)
+    })
+}
+
+fn check(patch: [usize; 3], pools: [usize; 3]) -> Result<()> {
+    for axis in 0..3 {
+        let step = 1usize << pools[axis].min(16);
+        if pools[axis] > 6 || patch[axis] == 0 || patch[axis] % step != 0 {
+            let near = patch[axis].div_ceil(step).max(1) * step;
+            return Err(Error::flag(
+                "--patch",
+                format!("{patch:?} with pools {pools:?}"),
+                "at most 6 pools and sizes divisible by 2^pools on every axis",
+                format!("On axis {axis} (D, H, W) {near} would do."),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The median shape, rounded up, shrunk along its physically longest axis until it has at most `budget` voxels.
+fn fit(
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    budget: usize,
+    pools: Option<[usize; 3]>,
+) -> ([usize; 3], [usize; 3]) {
+    let mut size = shape.map(|n| n.max(4));
+    loop {
+        // an axis much coarser than the finest is halved less often
+        let finest = spacing.iter().copied().fold(f64::MAX, f64::min);
+        let pools = pools.unwrap_or([0, 1, 2].map(|axis| {
+            let coarse = (spacing[axis] / finest).log2().floor().max(0.0) as usize;
+            let most = DEFAULT_POOLS.saturating_sub(coarse.min(2));
+            (0..=most).rev().find(|p| size[axis].div_ceil(1 << p) >= 4).unwrap_or(0)
+        }));
+        let patch = [0, 1, 2].map(|axis| size[axis].next_multiple_of(1 << pools[axis]));
+        if patch.iter().product::<usize>() <= budget || size.iter().all(|n| *n <= 8) {
+            return (patch, pools);
+        }
+        let longest = (0..3)
+            .max_by(|a, b| (size[*a] as f64 * spacing[*a]).total_cmp(&(size[*b] as f64 * spacing[*b])))
+            .unwrap_or(0);
+        let longest = if size[longest] > 8 { longest } else { (0..3).max_by_key(|a| size[*a]).unwrap_or(0) };
+        size[longest] = (size[longest] - 1) / 8 * 8;
+        size[longest] = size[longest].max(8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_follow_the_data() {
+        assert_eq!(fit([36, 50, 35], [1.0; 3], DEFAULT_VOXELS, None), ([40, 56, 40], [3, 3, 3]));
+        let (patch, pools) = fit([90, 512, 512], [5.0, 0.8, 0.8], 500_000, None);
+        assert!(patch.iter().product::<usize>() <= 500_000 && pools[0] < pools[1], "{patch:?} {pools:?}");
+        for (p, k) in patch.iter().zip(pools) {
+            assert_eq!(p % (1 << k), 0);
+        }
+    }
+
+    #[test]
+    fn an_indivisible_patch_names_a_size_that_works() {
+        let error = check([40, 50, 40], [3, 3, 3]).unwrap_err().to_string();
+        assert!(error.contains("56"), "{error}");
+    }
+}
