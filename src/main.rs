@@ -1,1 +1,5 @@
-fn main() {}
+//! The `u2seg` program.
+
+fn main() -> std::process::ExitCode {
+    u2seg::cli::main()
+}

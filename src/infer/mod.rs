@@ -3,9 +3,14 @@
 //! Volumes are flat slices in D,H,W order (z, y, x of the canonical RAS image, x fastest); spacings are
 //! millimetres in the same order.
 
+mod evaluate;
 pub mod metrics;
 pub mod overlay;
+mod predict;
 pub mod phantom;
 pub mod postprocess;
 pub mod summary;
 pub mod window;
+
+pub use evaluate::evaluate;
+pub use predict::Predictor;

@@ -2,8 +2,10 @@
 
 mod blocks;
 mod config;
+mod model;
 
 pub use config::{Adapter, DomainNet, Mode, NetConfig};
+pub use model::{Model, Tensor, read_tensors, write_tensors};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Layout, Value};

@@ -1,0 +1,42 @@
+//! `u2seg devices`.
+
+use crate::error::{Error, Result};
+use crate::gpu::adapters;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let found = adapters();
+    if args.json {
+        let text = serde_json::to_string_pretty(&found).map_err(|e| Error::Internal(e.to_string()))?;
+        println!("{text}");
+        return Ok(());
+    }
+    if found.is_empty() {
+        return Err(Error::Gpu(
+            "no Vulkan, Metal or DX12 adapter; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)".into(),
+        ));
+    }
+    for a in found {
+        println!("{}: {}", a.index, a.name);
+        println!("   {} {}, driver {} {}", a.device_type, a.backend, a.driver, a.driver_info);
+        println!(
+            "   binding {} MiB, buffer {} MiB, f16 {}, subgroups {}, timestamps {}",
+            a.max_binding_bytes >> 20,
+            a.max_buffer_bytes >> 20,
+            yes(a.f16),
+            yes(a.subgroups),
+            yes(a.timestamps)
+        );
+    }
+    Ok(())
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}

@@ -1,0 +1,61 @@
+//! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
+
+mod devices;
+mod evaluate;
+mod predict;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+
+/// Trains and runs 3D U²-Net on any GPU through WebGPU.
+#[derive(Debug, Parser)]
+#[command(name = "u2seg", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the adapters that can train and segment.
+    Devices(devices::Args),
+    /// Train a network on one or more dataset folders.
+    Train(train::Args),
+    /// Segment images with a trained model.
+    Predict(predict::Args),
+    /// Score predicted masks against references.
+    Evaluate(evaluate::Args),
+}
+
+/// Parses the arguments and runs the command; the exit code is 0 when done, 1 on failure, 2 on wrong usage.
+pub fn main() -> std::process::ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,wgpu_hal=error"))
+        .format_timestamp(None)
+        .init();
+    match run(Cli::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Devices(args) => devices::run(&args),
+        Command::Train(args) => train::run(args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+    }
+}
+
+/// `D,H,W` as three numbers.
+fn triple<T: std::str::FromStr>(text: &str) -> std::result::Result<[T; 3], String> {
+    let parts: Option<Vec<T>> = text.split([',', 'x']).map(|p| p.trim().parse().ok()).collect();
+    parts
+        .and_then(|parts| parts.try_into().ok())
+        .ok_or_else(|| format!("expected three numbers D,H,W such as 40,56,40, found {text}"))
+}

@@ -1,0 +1,248 @@
+//! `u2seg train`.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::triple;
+use crate::data::{Fold, write_mask};
+use crate::domain::PlanOptions;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
+use crate::infer::summary::{CaseScores, Summary};
+use crate::infer::Predictor;
+use crate::nn::{Adapter, Mode, Model};
+use crate::ops::{LossWeights, Optimizer};
+use crate::train::{DomainCases, Length, MODEL, RunConfig, Trainer};
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ModeArg {
+    /// One run trains each dataset on its own, with plain convolutions.
+    Independent,
+    /// Shared plain convolutions; norms, first and last layers belong to a domain.
+    Shared,
+    /// Shared convolutions with an adapter for each domain.
+    Universal,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AdapterArg {
+    Separable,
+    Series,
+    Parallel,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LossArg {
+    /// Cross-entropy plus soft Dice.
+    DiceCe,
+    /// Cross-entropy.
+    Ce,
+    /// Lovász-softmax plus focal loss, as published.
+    U2net,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OptimizerArg {
+    /// Adam with L2 weight decay 5e-4.
+    Adam,
+    /// Stochastic gradient descent with Nesterov momentum 0.99.
+    Sgd,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Dataset folders (Decathlon or nnU-Net v2 raw), one a domain.
+    #[arg(long, num_args = 1.., required_unless_present = "resume")]
+    data: Vec<PathBuf>,
+    /// Folder of the run.
+    #[arg(long)]
+    out: PathBuf,
+    /// How domains share the network.
+    #[arg(long, value_enum, default_value = "universal")]
+    mode: ModeArg,
+    /// A domain's own part in the universal mode.
+    #[arg(long, value_enum, default_value = "separable")]
+    adapter: AdapterArg,
+    /// Channels of the first level.
+    #[arg(long, default_value_t = 16)]
+    base: usize,
+    /// Training steps; the rate falls to zero over them.
+    #[arg(long, conflicts_with = "minutes", default_value_t = 1000)]
+    steps: u64,
+    /// Minutes to train instead of steps.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Samples a step.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Patch in voxels, D,H,W.
+    #[arg(long, value_parser = triple::<usize>)]
+    patch: Option<[usize; 3]>,
+    /// Halvings of D,H,W, 0 to 6 each.
+    #[arg(long, value_parser = triple::<usize>)]
+    pools: Option<[usize; 3]>,
+    /// Millimetres of the network's voxels, D,H,W.
+    #[arg(long, value_parser = triple::<f64>)]
+    spacing: Option<[f64; 3]>,
+    /// Fold whose cases are left out and scored at the end: 0 to 4, or all to train on every case.
+    #[arg(short, long, default_value = "all")]
+    fold: Fold,
+    /// Cases left out and scored at the end, by name, instead of a fold.
+    #[arg(long, num_args = 1.., conflicts_with = "fold")]
+    hold_out: Vec<String>,
+    /// Seed of weights, splits and patches.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Learning rate at the start.
+    #[arg(long, default_value_t = 3e-3)]
+    lr: f64,
+    #[arg(long, value_enum, default_value = "dice-ce")]
+    loss: LossArg,
+    #[arg(long, value_enum, default_value = "adam")]
+    optimizer: OptimizerArg,
+    /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
+    #[arg(long = "continue")]
+    resume: bool,
+    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+impl Args {
+    fn config(&self) -> RunConfig {
+        let mut config = RunConfig::new(self.data.clone());
+        config.mode = match self.mode {
+            ModeArg::Independent => Mode::Independent,
+            ModeArg::Shared => Mode::Shared,
+            ModeArg::Universal => Mode::Universal,
+        };
+        config.adapter = match self.adapter {
+            AdapterArg::Separable => Adapter::Separable,
+            AdapterArg::Series => Adapter::Series,
+            AdapterArg::Parallel => Adapter::Parallel,
+        };
+        config.loss = match self.loss {
+            LossArg::DiceCe => LossWeights::dice_ce(),
+            LossArg::Ce => LossWeights::ce(),
+            LossArg::U2net => LossWeights::u2net(),
+        };
+        config.optimizer = match self.optimizer {
+            OptimizerArg::Adam => Optimizer::adam(),
+            OptimizerArg::Sgd => Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 },
+        };
+        config.base = self.base;
+        config.length = self.minutes.map_or(Length::Steps(self.steps), Length::Minutes);
+        config.seed = self.seed;
+        config.fold = if self.hold_out.is_empty() {
+            self.fold.clone()
+        } else {
+            Fold::HoldOut(self.hold_out.clone())
+        };
+        config.lr = self.lr;
+        config
+    }
+
+    fn options(&self) -> PlanOptions {
+        PlanOptions {
+            patch: self.patch,
+            batch: self.batch,
+            pools: self.pools,
+            spacing: self.spacing,
+            max_voxels: None,
+        }
+    }
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let gpu = Gpu::open(&args.device)?;
+    if args.resume {
+        if args.out.join("config.toml").exists() {
+            return train(&gpu, Trainer::resume(&gpu, &args.out)?, &args.out);
+        }
+        let runs = independent_runs(&args.out)?;
+        for run in &runs {
+            train(&gpu, Trainer::resume(&gpu, run)?, run)?;
+        }
+        return Ok(());
+    }
+    let config = args.config();
+    let options = args.options();
+    if config.mode == Mode::Independent && config.data.len() > 1 {
+        for dir in &config.data {
+            let name = dir.file_name().map(PathBuf::from).unwrap_or_default();
+            let out = args.out.join(name);
+            let config = RunConfig { data: vec![dir.clone()], ..config.clone() };
+            train(&gpu, Trainer::start(&gpu, config, &options, &out)?, &out)?;
+        }
+        return Ok(());
+    }
+    train(&gpu, Trainer::start(&gpu, config, &options, &args.out)?, &args.out)
+}
+
+/// Runs of an independent training: a folder each.
+fn independent_runs(out: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(out).map_err(|e| Error::io(out, e))?;
+    let mut runs: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("config.toml").exists())
+        .collect();
+    runs.sort();
+    if runs.is_empty() {
+        return Err(Error::file(
+            out,
+            "no config.toml",
+            "a run to continue",
+            "Leave --continue out to start one.",
+        ));
+    }
+    Ok(runs)
+}
+
+fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<()> {
+    for cases in trainer.domains() {
+        let d = &cases.domain;
+        eprintln!(
+            "{}: {} cases, {} held out; patch {:?}, batch {}, pools {:?}, spacing {:.3?} mm",
+            d.name,
+            cases.cases.len(),
+            cases.held_out.len(),
+            d.patch,
+            d.batch,
+            d.pools,
+            d.spacing
+        );
+    }
+    eprintln!("{}: {} MiB of GPU memory, from step {}", gpu.report().name, trainer.bytes() >> 20, trainer.step());
+    let model = trainer.run()?;
+    println!("{}", out.join(MODEL).display());
+    validate(gpu, &model, trainer.domains(), out)
+}
+
+/// Segments and scores the held-out cases of each domain.
+fn validate(gpu: &Gpu, model: &Model, domains: &[DomainCases], out: &Path) -> Result<()> {
+    for (index, cases) in domains.iter().enumerate().filter(|(_, d)| !d.held_out.is_empty()) {
+        let folder = out.join("validation").join(&cases.domain.name);
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let predictor = Predictor::new(gpu, model, index)?;
+        let classes: Vec<u8> = (1..cases.domain.classes.len() as u8).collect();
+        let mut mine = Vec::new();
+        for case in &cases.held_out {
+            let (image, truth) = cases.dataset.load(case)?;
+            let labels = predictor.segment(&image)?;
+            let file = folder.join(format!("{}.nii.gz", case.id));
+            write_mask(&file, &labels, &image.grid)?;
+            let pair = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?;
+            mine.push(CaseScores {
+                metrics: classes.iter().copied().zip(pair.all_scores(&classes, DEFAULT_TOLERANCE_MM)).collect(),
+                prediction_file: file.display().to_string(),
+                reference_file: case.label.display().to_string(),
+            });
+        }
+        let summary = Summary::new(mine);
+        summary.write(&folder.join("summary.json"))?;
+        println!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.classes));
+    }
+    Ok(())
+}

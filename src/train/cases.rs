@@ -1,0 +1,85 @@
+//! The training cases of each domain in memory, and the thread that cuts batches from them.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::config::RunConfig;
+use crate::data::{self, Dataset, Fingerprint, Prepared};
+use crate::domain::{Domain, PlanOptions};
+use crate::error::{Error, Result};
+
+/// A domain with its training data.
+pub struct DomainCases {
+    pub domain: Domain,
+    pub cases: Vec<Prepared>,
+    /// Cases left out of training.
+    pub held_out: Vec<data::Case>,
+    pub dataset: Dataset,
+}
+
+/// Opens, splits, plans and prepares a dataset. `fixed` is the plan of an earlier run.
+pub fn open(
+    config: &RunConfig,
+    dir: &std::path::Path,
+    options: &PlanOptions,
+    fixed: Option<&Domain>,
+) -> Result<DomainCases> {
+    let dataset = Dataset::open(dir)?;
+    let (training, validation) = dataset.split(&config.fold, config.seed)?;
+    let domain = match fixed {
+        Some(domain) => domain.clone(),
+        None => Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)?,
+    };
+    let prepare = |case: &&data::Case| -> Result<Prepared> {
+        let (image, label) = dataset.load(case)?;
+        data::prepare(&image, Some(&label), domain.spacing, &domain.normalisation)
+    };
+    let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    let held_out = validation.into_iter().cloned().collect();
+    Ok(DomainCases { domain, cases, held_out, dataset })
+}
+
+/// A step's input.
+pub struct Batch {
+    /// N, C, D, H, W.
+    pub image: Vec<f32>,
+    /// N, D, H, W.
+    pub label: Vec<u8>,
+}
+
+/// Cuts the batch of a step: domains take turns; the last third of a batch, at least one sample, is centred on foreground.
+pub fn batch(domains: &[DomainCases], config: &RunConfig, step: u64) -> Batch {
+    use rand::RngExt;
+    let turn = &domains[(step % domains.len() as u64) as usize];
+    let count = turn.domain.batch;
+    let patches: Vec<data::Patch> = (0..count)
+        .map(|index| {
+            let mut rng = data::rng_for(config.seed, step, index as u64);
+            let case = &turn.cases[rng.random_range(0..turn.cases.len())];
+            let foreground = index >= count - count.div_ceil(3);
+            data::sample(case, turn.domain.patch, foreground, &config.augment, &mut rng)
+        })
+        .collect();
+    Batch {
+        image: patches.iter().flat_map(|p| p.image.iter().copied()).collect(),
+        label: patches.iter().flat_map(|p| p.label.iter().copied()).collect(),
+    }
+}
+
+/// Prepares batches from step `first` on, a few ahead of the trainer, until the receiver is dropped.
+pub fn stream(domains: Arc<Vec<DomainCases>>, config: RunConfig, first: u64) -> Result<Receiver<Batch>> {
+    let (sender, receiver) = sync_channel(3);
+    let work = move || {
+        let mut step = first;
+        while sender.send(batch(&domains, &config, step)).is_ok() {
+            step += 1;
+        }
+    };
+    std::thread::Builder::new()
+        .name("batches".into())
+        .spawn(work)
+        .map_err(|e| Error::Internal(format!("no thread for batches: {e}")))?;
+    Ok(receiver)
+}

@@ -1,0 +1,344 @@
+//! The training loop: domains take turns, checkpoints are written aside and renamed, a killed run goes on bit for bit.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::cases::{self, DomainCases};
+use super::config::{Length, RunConfig};
+use super::session::{DomainBatch, Session, SessionSettings};
+use crate::data::write_atomically;
+use crate::domain::{Domain, PlanOptions};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::Region;
+use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
+
+/// Where a run stands; part of its checkpoint.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+struct State {
+    /// Steps done.
+    step: u64,
+    /// Seconds of training before this start.
+    seconds: f64,
+    /// Updates of each parameter, in the order of the store.
+    counts: Vec<u64>,
+}
+
+/// A run in its folder.
+pub struct Trainer {
+    gpu: Gpu,
+    config: RunConfig,
+    out: PathBuf,
+    domains: Arc<Vec<DomainCases>>,
+    network: NetConfig,
+    session: Session,
+    state: State,
+}
+
+/// One reading of the loss.
+#[derive(Debug, Clone, serde::Serialize)]
+struct LogLine<'a> {
+    step: u64,
+    domain: &'a str,
+    loss: f32,
+    cross_entropy: f32,
+    dice: f32,
+    focal: f32,
+    lovasz: f32,
+    lr: f64,
+    seconds_per_step: f64,
+}
+
+const CHECKPOINT: &str = "last.safetensors";
+/// The model of a finished run.
+pub const MODEL: &str = "model.safetensors";
+
+fn network(config: &RunConfig, domains: &[Domain]) -> NetConfig {
+    NetConfig {
+        mode: config.mode,
+        adapter: config.adapter,
+        base: config.base,
+        domains: domains
+            .iter()
+            .map(|d| DomainNet {
+                name: d.name.clone(),
+                channels: d.channels,
+                classes: d.classes.len(),
+                pools: d.pools,
+            })
+            .collect(),
+    }
+}
+
+fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
+    for (index, d) in domains.iter().enumerate() {
+        if domains[..index].iter().any(|other| other.domain.name == d.domain.name) {
+            return Err(Error::file(
+                &d.dataset.dir,
+                format!("the name {} a second time", d.domain.name),
+                "a name of its own for each domain",
+                "Change \"name\" in dataset.json.",
+            ));
+        }
+    }
+    let good = match config.length {
+        Length::Steps(steps) => steps > 0,
+        Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
+    };
+    if !good || !config.lr.is_finite() || config.lr <= 0.0 || config.base == 0 {
+        return Err(Error::flag(
+            "--steps, --minutes, --lr, --base",
+            format!("{:?}, {}, {}", config.length, config.lr, config.base),
+            "numbers above 0",
+            "Correct the flag.",
+        ));
+    }
+    Ok(())
+}
+
+impl Trainer {
+    /// Starts a run: opens and plans the data, builds the network, draws the weights, writes `config.toml` and `plan.json`.
+    pub fn start(gpu: &Gpu, config: RunConfig, options: &PlanOptions, out: &Path) -> Result<Self> {
+        if out.join(CHECKPOINT).exists() {
+            return Err(Error::file(
+                out,
+                "a run that was begun before",
+                "a new folder",
+                "Add --continue to go on with it, or choose another --out.",
+            ));
+        }
+        let domains = config
+            .data
+            .iter()
+            .map(|dir| cases::open(&config, dir, options, None))
+            .collect::<Result<Vec<_>>>()?;
+        let trainer = Self::build(gpu, config, domains, out)?;
+        std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+        trainer.session.initialise(trainer.config.seed)?;
+        trainer.config.write(&out.join("config.toml"))?;
+        let plans: Vec<&Domain> = trainer.domains.iter().map(|d| &d.domain).collect();
+        let json = serde_json::to_vec_pretty(&plans).map_err(|e| Error::Internal(e.to_string()))?;
+        write_atomically(&out.join("plan.json"), &json)?;
+        Ok(trainer)
+    }
+
+    /// Goes on with the run in `out` from its last checkpoint, or from its start if there is none yet.
+    pub fn resume(gpu: &Gpu, out: &Path) -> Result<Self> {
+        let config = RunConfig::read(&out.join("config.toml"))?;
+        let path = out.join("plan.json");
+        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
+            Error::file(&path, e.to_string(), "a plan for each domain", "Correct the file, or start a new run.")
+        })?;
+        if plans.len() != config.data.len() {
+            return Err(Error::file(
+                &path,
+                format!("{} plans", plans.len()),
+                format!("{}, one a dataset of config.toml", config.data.len()),
+                "Restore the file.",
+            ));
+        }
+        let domains = config
+            .data
+            .iter()
+            .zip(&plans)
+            .map(|(dir, plan)| cases::open(&config, dir, &PlanOptions::default(), Some(plan)))
+            .collect::<Result<Vec<_>>>()?;
+        let mut trainer = Self::build(gpu, config, domains, out)?;
+        let checkpoint = out.join(CHECKPOINT);
+        if checkpoint.exists() {
+            trainer.load(&checkpoint)?;
+        } else {
+            trainer.session.initialise(trainer.config.seed)?;
+        }
+        Ok(trainer)
+    }
+
+    fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
+        check(&config, &domains)?;
+        let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
+        let network = network(&config, &plans);
+        let batches: Vec<DomainBatch> =
+            plans.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect();
+        let settings = SessionSettings { loss: config.loss, optimizer: config.optimizer };
+        let session = Session::new(gpu, &network, &batches, settings)?;
+        let counts = session.counts().to_vec();
+        Ok(Self {
+            gpu: gpu.clone(),
+            config,
+            out: out.to_path_buf(),
+            domains: Arc::new(domains),
+            network,
+            session,
+            state: State { step: 0, seconds: 0.0, counts },
+        })
+    }
+
+    /// Domains with their plans and held-out cases.
+    pub fn domains(&self) -> &[DomainCases] {
+        &self.domains
+    }
+
+    /// Bytes of GPU memory for parameters, moments and activations.
+    pub fn bytes(&self) -> u64 {
+        self.session.bytes()
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    fn progress(&self, seconds: f64) -> f64 {
+        match self.config.length {
+            Length::Steps(steps) => self.state.step as f64 / steps as f64,
+            Length::Minutes(minutes) => (self.state.seconds + seconds) / (minutes * 60.0),
+        }
+    }
+
+    /// Trains to the end, with a progress bar and a log, and writes the model.
+    pub fn run(&mut self) -> Result<Model> {
+        let batches = cases::stream(self.domains.clone(), self.config.clone(), self.state.step)?;
+        let path = self.out.join("log.jsonl");
+        let mut log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|e| Error::io(&path, e))?;
+        let bar = self.bar();
+        let start = Instant::now();
+        let (mut last, mut last_step) = (Instant::now(), self.state.step);
+        while self.progress(start.elapsed().as_secs_f64()) < 1.0 {
+            let batch =
+                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
+            let domain = (self.state.step % self.domains.len() as u64) as usize;
+            let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
+            self.session.step(domain, &batch.image, &batch.label, rate)?;
+            self.state.step += 1;
+            if self.state.step % self.config.log_every == 0 || self.state.step == 1 {
+                let losses = self.session.losses(domain)?;
+                let steps = (self.state.step - last_step).max(1) as f64;
+                let pace = last.elapsed().as_secs_f64() / steps;
+                (last, last_step) = (Instant::now(), self.state.step);
+                let line = self.log_line(domain, losses, rate, pace);
+                let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
+                writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
+                self.show(&bar, &line, start.elapsed().as_secs_f64());
+            }
+            if self.state.step % self.config.checkpoint_every == 0 {
+                self.save(start.elapsed().as_secs_f64())?;
+            }
+        }
+        self.gpu.wait()?;
+        bar.finish_and_clear();
+        self.save(start.elapsed().as_secs_f64())?;
+        let model = self.model()?;
+        model.write(&self.out.join(MODEL))?;
+        Ok(model)
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let bar = ProgressBar::new(1000);
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+
+    fn log_line(&self, domain: usize, losses: [f32; 5], lr: f64, pace: f64) -> LogLine<'_> {
+        let [loss, cross_entropy, focal, dice, lovasz] = losses;
+        LogLine {
+            step: self.state.step,
+            domain: &self.domains[domain].domain.name,
+            loss,
+            cross_entropy,
+            dice,
+            focal,
+            lovasz,
+            lr,
+            seconds_per_step: pace,
+        }
+    }
+
+    fn show(&self, bar: &ProgressBar, line: &LogLine<'_>, seconds: f64) {
+        let text = format!(
+            "step {} {} loss {:.4} {:.2} s/step",
+            line.step, line.domain, line.loss, line.seconds_per_step
+        );
+        if bar.is_hidden() {
+            if line.step % (self.config.log_every * 10) == 0 || line.step == 1 {
+                eprintln!("{text}");
+            }
+        } else {
+            bar.set_position((self.progress(seconds) * 1000.0) as u64);
+            bar.set_message(text);
+        }
+    }
+
+    /// The weights as a model.
+    pub fn model(&self) -> Result<Model> {
+        let mut model = Model {
+            network: self.network.clone(),
+            domains: self.domains.iter().map(|d| d.domain.clone()).collect(),
+            weights: BTreeMap::new(),
+        };
+        self.collect("", Region::Weights, &mut model.weights)?;
+        Ok(model)
+    }
+
+    fn collect(
+        &self,
+        prefix: &str,
+        region: Region,
+        tensors: &mut BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        let values = self.session.read(region)?;
+        for (stored, values) in self.session.store().params().iter().zip(values) {
+            let dims = stored.spec.dims.clone();
+            tensors.insert(format!("{prefix}{}", stored.spec.name), Tensor { dims, values });
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, seconds: f64) -> Result<()> {
+        let mut model = self.model()?;
+        let state = State {
+            step: self.state.step,
+            seconds: self.state.seconds + seconds,
+            counts: self.session.counts().to_vec(),
+        };
+        let mut metadata = model.metadata()?;
+        let json = serde_json::to_string(&state).map_err(|e| Error::Internal(e.to_string()))?;
+        metadata.insert("state".into(), json);
+        self.collect("moment1/", Region::Moment1, &mut model.weights)?;
+        self.collect("moment2/", Region::Moment2, &mut model.weights)?;
+        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)
+    }
+
+    fn load(&mut self, path: &Path) -> Result<()> {
+        let (tensors, metadata) = read_tensors(path)?;
+        let refuse = |found: String| {
+            Error::file(path, found, "a checkpoint of this run", "Restore the file, or start a new run.")
+        };
+        let state = metadata.get("state").ok_or_else(|| refuse("no training state".into()))?;
+        let state: State = serde_json::from_str(state).map_err(|e| refuse(e.to_string()))?;
+        for stored in self.session.store().params() {
+            for (prefix, region) in [
+                ("", Region::Weights),
+                ("moment1/", Region::Moment1),
+                ("moment2/", Region::Moment2),
+            ] {
+                let name = format!("{prefix}{}", stored.spec.name);
+                let tensor = tensors.get(&name).ok_or_else(|| refuse(format!("no tensor {name}")))?;
+                self.session.write(region, &stored.spec.name, &tensor.values)?;
+            }
+        }
+        self.session.set_counts(state.counts.clone())?;
+        self.state = state;
+        Ok(())
+    }
+}
