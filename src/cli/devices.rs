@@ -13,7 +13,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let found = adapters();
     if args.json {
-        let text = serde_json::to_string_pretty(&found).map_err(|e| Error::Internal(e.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(&found).map_err(|e| Error::Internal(e.to_string()))?;
         println!("{text}");
         return Ok(());
     }

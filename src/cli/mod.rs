@@ -31,9 +31,11 @@ enum Command {
 
 /// Parses the arguments and runs the command; the exit code is 0 when done, 1 on failure, 2 on wrong usage.
 pub fn main() -> std::process::ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,wgpu_hal=error"))
-        .format_timestamp(None)
-        .init();
+    env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("warn,wgpu_hal=error"),
+    )
+    .format_timestamp(None)
+    .init();
     match run(Cli::parse()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

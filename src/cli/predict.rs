@@ -35,7 +35,12 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     if !(args.step_size > 0.0 && args.step_size <= 1.0) {
-        return Err(Error::flag("--step-size", args.step_size.to_string(), "above 0 and at most 1", "0.5 is usual."));
+        return Err(Error::flag(
+            "--step-size",
+            args.step_size.to_string(),
+            "above 0 and at most 1",
+            "0.5 is usual.",
+        ));
     }
     let model = Model::read(&args.model)?;
     let domain = model.domain(args.domain.as_deref())?;
@@ -76,7 +81,12 @@ pub fn run(args: &Args) -> Result<()> {
 fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<(Vec<PathBuf>, PathBuf)>> {
     if !input.is_dir() {
         if !input.exists() {
-            return Err(Error::file(input, "no such file", "an image or a folder of images", "Correct -i."));
+            return Err(Error::file(
+                input,
+                "no such file",
+                "an image or a folder of images",
+                "Correct -i.",
+            ));
         }
         let name = output.to_string_lossy();
         if name.ends_with(".nii") || name.ends_with(".nii.gz") {
@@ -92,13 +102,19 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<(Vec<PathBuf
         let path = entry.map_err(|e| Error::io(input, e))?.path();
         if let Some(stem) = stem(&path) {
             // nnU-Net numbers channels: CASE_0000
-            let numbered = stem.rsplit_once('_').filter(|(_, n)| n.len() == 4 && n.parse::<u32>().is_ok());
+            let numbered =
+                stem.rsplit_once('_').filter(|(_, n)| n.len() == 4 && n.parse::<u32>().is_ok());
             let id = numbered.map_or(stem.clone(), |(id, _)| id.to_string());
             cases.entry(id).or_default().push(path);
         }
     }
     if cases.is_empty() {
-        return Err(Error::file(input, "no .nii, .nii.gz or .hdr file", "images to segment", "Point -i at a folder of NIfTI images."));
+        return Err(Error::file(
+            input,
+            "no .nii, .nii.gz or .hdr file",
+            "images to segment",
+            "Point -i at a folder of NIfTI images.",
+        ));
     }
     for files in cases.values_mut() {
         files.sort();

@@ -9,9 +9,9 @@ use crate::data::{Fold, write_mask};
 use crate::domain::PlanOptions;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::infer::Predictor;
 use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use crate::infer::summary::{CaseScores, Summary};
-use crate::infer::Predictor;
 use crate::nn::{Adapter, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
 use crate::train::{DomainCases, Length, MODEL, RunConfig, Trainer};
@@ -214,7 +214,12 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<()> {
             d.spacing
         );
     }
-    eprintln!("{}: {} MiB of GPU memory, from step {}", gpu.report().name, trainer.bytes() >> 20, trainer.step());
+    eprintln!(
+        "{}: {} MiB of GPU memory, from step {}",
+        gpu.report().name,
+        trainer.bytes() >> 20,
+        trainer.step()
+    );
     let model = trainer.run()?;
     println!("{}", out.join(MODEL).display());
     validate(gpu, &model, trainer.domains(), out)
@@ -235,13 +240,17 @@ fn validate(gpu: &Gpu, model: &Model, domains: &[DomainCases], out: &Path) -> Re
             write_mask(&file, &labels, &image.grid)?;
             let pair = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?;
             mine.push(CaseScores {
-                metrics: classes.iter().copied().zip(pair.all_scores(&classes, DEFAULT_TOLERANCE_MM)).collect(),
+                metrics: classes
+                    .iter()
+                    .copied()
+                    .zip(pair.all_scores(&classes, DEFAULT_TOLERANCE_MM))
+                    .collect(),
                 prediction_file: file.display().to_string(),
                 reference_file: case.label.display().to_string(),
             });
         }
         let summary = Summary::new(mine);
-        summary.write(&folder.join("summary.json"))?;
+        summary.write(folder.join("summary.json"))?;
         println!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.classes));
     }
     Ok(())

@@ -88,32 +88,53 @@ impl Dataset {
             } else {
                 e.to_string()
             };
-            Error::file(&file, found, "the description of a Decathlon or nnU-Net dataset", "Point --data at a folder with dataset.json, imagesTr and labelsTr.")
+            Error::file(
+                &file,
+                found,
+                "the description of a Decathlon or nnU-Net dataset",
+                "Point --data at a folder with dataset.json, imagesTr and labelsTr.",
+            )
         })?;
         let refuse = |found: String, expected: &str| {
-            Error::file(&file, found, expected, "Correct dataset.json; the Decathlon's and nnU-Net's forms are read.")
+            Error::file(
+                &file,
+                found,
+                expected,
+                "Correct dataset.json; the Decathlon's and nnU-Net's forms are read.",
+            )
         };
         let described: Description = serde_json::from_slice(&text)
             .map_err(|e| refuse(e.to_string(), "valid JSON with modality, labels and training"))?;
-        let channels = described
-            .modality
-            .as_ref()
-            .or(described.channel_names.as_ref())
-            .ok_or_else(|| refuse("neither modality nor channel_names".into(), "names of the image channels"))?;
+        let channels =
+            described.modality.as_ref().or(described.channel_names.as_ref()).ok_or_else(|| {
+                refuse("neither modality nor channel_names".into(), "names of the image channels")
+            })?;
         let mut channels: Vec<(usize, String)> = channels
             .iter()
-            .map(|(k, v)| Ok((k.parse().map_err(|_| refuse(format!("channel {k}"), "channels numbered from 0"))?, v.clone())))
+            .map(|(k, v)| {
+                Ok((
+                    k.parse()
+                        .map_err(|_| refuse(format!("channel {k}"), "channels numbered from 0"))?,
+                    v.clone(),
+                ))
+            })
             .collect::<Result<_>>()?;
         channels.sort();
         let channels: Vec<String> = channels.into_iter().map(|(_, name)| name).collect();
-        let labels = labels(described.labels.as_ref())
-            .ok_or_else(|| refuse("unusable labels".into(), "labels as value and name, 0 to K without gaps"))?;
+        let labels = labels(described.labels.as_ref()).ok_or_else(|| {
+            refuse("unusable labels".into(), "labels as value and name, 0 to K without gaps")
+        })?;
         let cases = match (&described.training, &described.channel_names) {
             (Some(list), None) => listed(&dir, list)?,
             _ => raw(&dir, described.file_ending.as_deref().unwrap_or(".nii.gz"), channels.len())?,
         };
         if cases.is_empty() {
-            return Err(Error::file(&dir, "no labelled images", "images in imagesTr and labels in labelsTr", "Add cases, or correct dataset.json."));
+            return Err(Error::file(
+                &dir,
+                "no labelled images",
+                "images in imagesTr and labels in labelsTr",
+                "Add cases, or correct dataset.json.",
+            ));
         }
         let folder = dir.canonicalize().unwrap_or(dir.clone());
         let folder = folder.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -163,12 +184,22 @@ impl Dataset {
             }
         };
         if let Some(id) = held.iter().find(|id| !self.cases.iter().any(|c| c.id == **id)) {
-            return Err(Error::flag("--hold-out", id.clone(), format!("a case of {}", self.dir.display()), "See the names in imagesTr."));
+            return Err(Error::flag(
+                "--hold-out",
+                id.clone(),
+                format!("a case of {}", self.dir.display()),
+                "See the names in imagesTr.",
+            ));
         }
         let (validation, training): (Vec<_>, Vec<_>) =
             self.cases.iter().partition(|case| held.contains(&case.id));
         if training.is_empty() {
-            return Err(Error::file(&self.dir, "no case left to train on", "at least one", "Hold fewer cases out."));
+            return Err(Error::file(
+                &self.dir,
+                "no case left to train on",
+                "at least one",
+                "Hold fewer cases out.",
+            ));
         }
         Ok((training, validation))
     }
@@ -190,7 +221,9 @@ fn labels(value: Option<&serde_json::Value>) -> Option<Vec<(u8, String)>> {
         .iter()
         .map(|(key, value)| match (key.parse(), value) {
             (Ok(number), serde_json::Value::String(name)) => Some((number, name.clone())),
-            (_, serde_json::Value::Number(number)) => Some((u8::try_from(number.as_u64()?).ok()?, key.clone())),
+            (_, serde_json::Value::Number(number)) => {
+                Some((u8::try_from(number.as_u64()?).ok()?, key.clone()))
+            }
             _ => None,
         })
         .collect::<Option<_>>()?;
@@ -205,13 +238,19 @@ fn case_id(path: &Path) -> String {
 }
 
 fn missing(path: &Path, what: &str) -> Error {
-    Error::file(path, "no such file", what, "Restore the file, or take the case out of the dataset.")
+    Error::file(
+        path,
+        "no such file",
+        what,
+        "Restore the file, or take the case out of the dataset.",
+    )
 }
 
 fn listed(dir: &Path, list: &[Listed]) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for Listed { image, label } in list {
-        let case = Case { id: case_id(label), images: vec![dir.join(image)], label: dir.join(label) };
+        let case =
+            Case { id: case_id(label), images: vec![dir.join(image)], label: dir.join(label) };
         if !case.images[0].exists() {
             return Err(missing(&case.images[0], "an image that dataset.json lists"));
         }
@@ -232,7 +271,9 @@ fn raw(dir: &Path, ending: &str, channels: usize) -> Result<Vec<Case>> {
     for entry in entries {
         let label = entry.map_err(|e| Error::io(&folder, e))?.path();
         let name = label.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let Some(id) = name.strip_suffix(ending).filter(|id| !id.starts_with('.')) else { continue };
+        let Some(id) = name.strip_suffix(ending).filter(|id| !id.starts_with('.')) else {
+            continue;
+        };
         let images: Vec<PathBuf> = (0..channels)
             .map(|channel| dir.join("imagesTr").join(format!("{id}_{channel:04}{ending}")))
             .collect();

@@ -18,7 +18,11 @@ pub struct Grid {
 }
 
 impl Grid {
-    pub(super) fn new(header: NiftiHeader, extensions: Vec<(i32, Vec<u8>)>, dims: [usize; 3]) -> Self {
+    pub(super) fn new(
+        header: NiftiHeader,
+        extensions: Vec<(i32, Vec<u8>)>,
+        dims: [usize; 3],
+    ) -> Self {
         let affine = affine(&header);
         let (axes, flips) = orientation(&affine);
         Self { header, extensions, dims, affine, axes, flips }

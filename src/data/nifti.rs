@@ -60,7 +60,10 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
 fn partner(path: &Path) -> Option<Vec<PathBuf>> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let stem = name.strip_suffix(".hdr").or_else(|| name.strip_suffix(".hdr.gz"))?;
-    Some(vec![path.with_file_name(format!("{stem}.img")), path.with_file_name(format!("{stem}.img.gz"))])
+    Some(vec![
+        path.with_file_name(format!("{stem}.img")),
+        path.with_file_name(format!("{stem}.img.gz")),
+    ])
 }
 
 /// A parsed file: header, extensions, and the bytes of the voxels.
@@ -75,7 +78,12 @@ struct Raw {
 
 fn header(path: &Path, data: &[u8]) -> Result<NiftiHeader> {
     let refuse = |found: String| {
-        Error::file(path, found, "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)", "Convert the image to NIfTI-1.")
+        Error::file(
+            path,
+            found,
+            "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)",
+            "Convert the image to NIfTI-1.",
+        )
     };
     if data.len() < 348 {
         return Err(refuse(format!("{} bytes, less than a header of 348", data.len())));
@@ -109,10 +117,15 @@ fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
     use NiftiType::{Float32, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
     let kind = header.data_type();
     match kind {
-        Ok(k @ (Uint8 | Uint16 | Uint32 | Uint64 | Int8 | Int16 | Int32 | Int64 | Float32 | Float64)) => Ok(k),
+        Ok(
+            k @ (Uint8 | Uint16 | Uint32 | Uint64 | Int8 | Int16 | Int32 | Int64 | Float32
+            | Float64),
+        ) => Ok(k),
         other => Err(Error::file(
             path,
-            other.map_or(format!("data type {}", header.datatype), |k| format!("voxels of type {k:?}")),
+            other.map_or(format!("data type {}", header.datatype), |k| {
+                format!("voxels of type {k:?}")
+            }),
             "integers of 8 to 64 bits or floats of 32 or 64",
             "Convert the image to float32, or split its components into channels.",
         )),
@@ -129,14 +142,23 @@ fn load(path: &Path) -> Result<Raw> {
         .try_fold(kind.size_of(), |product, n| product.checked_mul(*n))
         .unwrap_or(usize::MAX);
     let single = header.magic == *b"n+1\0";
-    let start = if single { (header.vox_offset.max(348.0)) as usize } else { header.vox_offset.max(0.0) as usize };
+    let start = if single {
+        (header.vox_offset.max(348.0)) as usize
+    } else {
+        header.vox_offset.max(0.0) as usize
+    };
     let extensions = extensions(&data, &header, if single { start } else { data.len() });
     let (source, voxels) = if single {
         (path.to_path_buf(), data)
     } else {
         let candidates = partner(path).unwrap_or_default();
         let image = candidates.iter().find(|p| p.exists()).cloned().ok_or_else(|| {
-            Error::file(path, "a header without its .img file", "NAME.hdr beside NAME.img", "Put both files into one folder.")
+            Error::file(
+                path,
+                "a header without its .img file",
+                "NAME.hdr beside NAME.img",
+                "Put both files into one folder.",
+            )
         })?;
         let voxels = bytes(&image)?;
         (image, voxels)
@@ -298,7 +320,10 @@ pub fn read_labels(path: &Path, allowed: &[u8], stray: &[u8]) -> Result<LabelVol
         ));
     }
     if strays > 0 {
-        log::warn!("{}: {strays} voxels with stray labels {stray:?} count as background", path.display());
+        log::warn!(
+            "{}: {strays} voxels with stray labels {stray:?} count as background",
+            path.display()
+        );
     }
     Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
 }
@@ -314,7 +339,11 @@ pub fn check_same_grid((a, path_a): (&Grid, &Path), (b, path_b): (&Grid, &Path))
         ));
     }
     if !a.same_place(b) {
-        log::warn!("{} and {} have different affines; the voxels are taken to match", path_a.display(), path_b.display());
+        log::warn!(
+            "{} and {} have different affines; the voxels are taken to match",
+            path_a.display(),
+            path_b.display()
+        );
     }
     Ok(())
 }

@@ -98,7 +98,8 @@ pub fn sample(
 ) -> Patch {
     let centre = centre(case, patch, foreground, rng);
     let frame = frame(case, centre, augment, rng);
-    let mut out = if frame.plain { cut(case, patch, &frame) } else { interpolate(case, patch, &frame) };
+    let mut out =
+        if frame.plain { cut(case, patch, &frame) } else { interpolate(case, patch, &frame) };
     for axis in 0..3 {
         if rng.random::<f32>() < augment.mirror[axis] {
             mirror(&mut out, patch, axis);
@@ -228,8 +229,11 @@ fn interpolate(case: &Prepared, patch: [usize; 3], frame: &Frame) -> Patch {
                     let (corners, weights, near) = corners(p, case.shape);
                     for c in 0..case.channels {
                         let source = &case.image[c * voxels..(c + 1) * voxels];
-                        out.image[c * size + index] =
-                            corners.iter().zip(weights).map(|(i, weight)| source[*i] * weight).sum();
+                        out.image[c * size + index] = corners
+                            .iter()
+                            .zip(weights)
+                            .map(|(i, weight)| source[*i] * weight)
+                            .sum();
                     }
                     if let Some(label) = &case.label {
                         out.label[index] = label[near];
@@ -327,9 +331,8 @@ mod tests {
     #[test]
     fn the_same_draw_gives_the_same_patch_and_another_one_differs() {
         let case = case([20, 30, 25]);
-        let of = |step| {
-            sample(&case, [16, 16, 16], true, &Augment::default(), &mut rng_for(3, step, 1))
-        };
+        let of =
+            |step| sample(&case, [16, 16, 16], true, &Augment::default(), &mut rng_for(3, step, 1));
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
     }
@@ -345,7 +348,8 @@ mod tests {
             frame.plain = false;
             let interpolated = interpolate(&case, [16, 16, 8], &frame);
             assert_eq!(plain.label, interpolated.label);
-            let close = plain.image.iter().zip(&interpolated.image).all(|(a, b)| (a - b).abs() < 1e-4);
+            let close =
+                plain.image.iter().zip(&interpolated.image).all(|(a, b)| (a - b).abs() < 1e-4);
             assert!(close, "step {step}");
         }
     }
@@ -354,7 +358,8 @@ mod tests {
     fn foreground_patches_hold_foreground() {
         let case = case([40, 40, 40]);
         for step in 0..20 {
-            let patch = sample(&case, [16, 16, 16], true, &Augment::none(), &mut rng_for(2, step, 0));
+            let patch =
+                sample(&case, [16, 16, 16], true, &Augment::none(), &mut rng_for(2, step, 0));
             assert!(patch.label.contains(&1));
         }
     }

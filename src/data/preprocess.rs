@@ -57,9 +57,8 @@ pub(super) fn nonzero_box(image: &Volume) -> [[usize; 2]; 3] {
         }
     }
     let mut bounds = found.unwrap_or(image.shape.map(|n| [0, n]));
-    for axis in 0..3 {
-        bounds[axis][0] = bounds[axis][0].saturating_sub(MARGIN);
-        bounds[axis][1] = (bounds[axis][1] + MARGIN).min(image.shape[axis]);
+    for (range, size) in bounds.iter_mut().zip(image.shape) {
+        *range = [range[0].saturating_sub(MARGIN), (range[1] + MARGIN).min(size)];
     }
     bounds
 }
@@ -132,7 +131,11 @@ pub fn prepare(
     let old = bounds.map(|[lo, hi]| hi - lo);
     let new = [0, 1, 2].map(|axis| {
         let ratio = image.spacing[axis] / spacing[axis];
-        if (ratio - 1.0).abs() < 1e-3 { old[axis] } else { ((old[axis] as f64 * ratio).round() as usize).max(1) }
+        if (ratio - 1.0).abs() < 1e-3 {
+            old[axis]
+        } else {
+            ((old[axis] as f64 * ratio).round() as usize).max(1)
+        }
     });
     let voxels: usize = image.shape.iter().product();
     if new.iter().product::<usize>() > 1 << 30 {
@@ -168,7 +171,8 @@ fn points(label: &[u8]) -> Vec<Vec<u32>> {
     let classes = label.iter().copied().max().unwrap_or(0);
     (1..=classes)
         .map(|class| {
-            let all: Vec<u32> = (0..label.len() as u32).filter(|i| label[*i as usize] == class).collect();
+            let all: Vec<u32> =
+                (0..label.len() as u32).filter(|i| label[*i as usize] == class).collect();
             let step = all.len().div_ceil(MAX_POINTS).max(1);
             all.into_iter().step_by(step).collect()
         })
@@ -184,7 +188,8 @@ impl Prepared {
         let mut best = vec![f32::NEG_INFINITY; size.iter().product()];
         let mut labels = vec![0u8; best.len()];
         for class in 0..classes {
-            let score = resample_linear(&scores[class * voxels..(class + 1) * voxels], self.shape, size);
+            let score =
+                resample_linear(&scores[class * voxels..(class + 1) * voxels], self.shape, size);
             for (index, value) in score.into_iter().enumerate() {
                 if value > best[index] {
                     best[index] = value;
@@ -248,7 +253,8 @@ mod tests {
         let image = volume(shape, [2.0, 1.0, 1.0], data);
         let grid = image.grid.clone();
         let label = LabelVolume { shape, spacing: image.spacing, data: labels.clone(), grid };
-        let prepared = prepare(&image, Some(&label), [1.0, 1.0, 1.0], &Normalisation::ZScore).unwrap();
+        let prepared =
+            prepare(&image, Some(&label), [1.0, 1.0, 1.0], &Normalisation::ZScore).unwrap();
         assert_eq!(prepared.shape, [24, 22, 18]);
         let small = prepared.label.clone().unwrap();
         let scores: Vec<f32> =

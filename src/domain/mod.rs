@@ -41,10 +41,19 @@ const DEFAULT_BATCH: usize = 2;
 
 impl Domain {
     /// Plans a domain from its training data.
-    pub fn plan(dataset: &Dataset, fingerprint: &Fingerprint, options: &PlanOptions) -> Result<Self> {
+    pub fn plan(
+        dataset: &Dataset,
+        fingerprint: &Fingerprint,
+        options: &PlanOptions,
+    ) -> Result<Self> {
         let spacing = options.spacing.unwrap_or_else(|| fingerprint.median_spacing());
         if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return Err(Error::flag("--spacing", format!("{spacing:?}"), "millimetres above 0", "Give D,H,W in mm."));
+            return Err(Error::flag(
+                "--spacing",
+                format!("{spacing:?}"),
+                "millimetres above 0",
+                "Give D,H,W in mm.",
+            ));
         }
         let shape = fingerprint.median_shape(spacing);
         let budget = options.max_voxels.unwrap_or(DEFAULT_VOXELS).max(512);
@@ -82,7 +91,7 @@ fn pools_of(patch: [usize; 3]) -> [usize; 3] {
 fn check(patch: [usize; 3], pools: [usize; 3]) -> Result<()> {
     for axis in 0..3 {
         let step = 1usize << pools[axis].min(16);
-        if pools[axis] > 6 || patch[axis] == 0 || patch[axis] % step != 0 {
+        if pools[axis] > 6 || patch[axis] == 0 || !patch[axis].is_multiple_of(step) {
             let near = patch[axis].div_ceil(step).max(1) * step;
             return Err(Error::flag(
                 "--patch",
@@ -116,9 +125,12 @@ fn fit(
             return (patch, pools);
         }
         let longest = (0..3)
-            .max_by(|a, b| (size[*a] as f64 * spacing[*a]).total_cmp(&(size[*b] as f64 * spacing[*b])))
+            .max_by(|a, b| {
+                (size[*a] as f64 * spacing[*a]).total_cmp(&(size[*b] as f64 * spacing[*b]))
+            })
             .unwrap_or(0);
-        let longest = if size[longest] > 8 { longest } else { (0..3).max_by_key(|a| size[*a]).unwrap_or(0) };
+        let longest =
+            if size[longest] > 8 { longest } else { (0..3).max_by_key(|a| size[*a]).unwrap_or(0) };
         size[longest] = (size[longest] - 1) / 8 * 8;
         size[longest] = size[longest].max(8);
     }
@@ -132,7 +144,10 @@ mod tests {
     fn patches_follow_the_data() {
         assert_eq!(fit([36, 50, 35], [1.0; 3], DEFAULT_VOXELS, None), ([40, 56, 40], [3, 3, 3]));
         let (patch, pools) = fit([90, 512, 512], [5.0, 0.8, 0.8], 500_000, None);
-        assert!(patch.iter().product::<usize>() <= 500_000 && pools[0] < pools[1], "{patch:?} {pools:?}");
+        assert!(
+            patch.iter().product::<usize>() <= 500_000 && pools[0] < pools[1],
+            "{patch:?} {pools:?}"
+        );
         for (p, k) in patch.iter().zip(pools) {
             assert_eq!(p % (1 << k), 0);
         }

@@ -17,7 +17,12 @@ fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
     });
     files.sort();
     if files.is_empty() {
-        return Err(Error::file(dir, "no .nii or .nii.gz file", "masks to score", "Point -p at the folder that predict wrote."));
+        return Err(Error::file(
+            dir,
+            "no .nii or .nii.gz file",
+            "masks to score",
+            "Point -p at the folder that predict wrote.",
+        ));
     }
     Ok(files)
 }
@@ -30,13 +35,19 @@ pub fn evaluate(predictions: &Path, references: &Path) -> Result<Summary> {
         let name = file.file_name().map(PathBuf::from).unwrap_or_default();
         let reference = references.join(&name);
         if !reference.exists() {
-            return Err(Error::file(&reference, "no such file", "the reference of a prediction", "Point -g at the folder of true labels."));
+            return Err(Error::file(
+                &reference,
+                "no such file",
+                "the reference of a prediction",
+                "Point -g at the folder of true labels.",
+            ));
         }
         let prediction = read_labels(&file, &values, &[])?;
         let truth = read_labels(&reference, &values, &[])?;
         check_same_grid((&truth.grid, &reference), (&prediction.grid, &file))?;
         let pair = Pair::new(&truth.data, &prediction.data, truth.shape, truth.spacing)?;
-        let classes: Vec<u8> = (1..=truth.data.iter().chain(&prediction.data).copied().max().unwrap_or(0)).collect();
+        let classes: Vec<u8> =
+            (1..=truth.data.iter().chain(&prediction.data).copied().max().unwrap_or(0)).collect();
         let scores = pair.all_scores(&classes, DEFAULT_TOLERANCE_MM);
         let metrics: BTreeMap<u8, _> = classes.into_iter().zip(scores).collect();
         cases.push(CaseScores {

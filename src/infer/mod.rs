@@ -6,9 +6,9 @@
 mod evaluate;
 pub mod metrics;
 pub mod overlay;
-mod predict;
 pub mod phantom;
 pub mod postprocess;
+mod predict;
 pub mod summary;
 pub mod window;
 

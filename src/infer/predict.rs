@@ -28,7 +28,8 @@ pub struct Predictor {
 impl Predictor {
     /// Builds the forward program of a domain and uploads its weights.
     pub fn new(gpu: &Gpu, model: &Model, domain: usize) -> Result<Self> {
-        let plan = model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
+        let plan =
+            model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
         let mut graph = Graph::new();
         let layout = Layout::new(1, plan.channels, plan.patch);
         let image = graph.input("image", layout.clone());

@@ -59,7 +59,7 @@ fn check_size(domain: &DomainNet, layout: &Layout) -> Result<()> {
     }
     for axis in 0..3 {
         let step = 1 << domain.pools[axis];
-        if layout.spatial[axis] % step != 0 {
+        if !layout.spatial[axis].is_multiple_of(step) {
             return Err(Error::shape(
                 "network",
                 format!(

@@ -54,7 +54,12 @@ pub fn write_tensors(
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let refuse = |found: String| {
-        Error::file(path, found, "a model of this program (safetensors)", "Give best.safetensors, model.safetensors or last.safetensors of a run.")
+        Error::file(
+            path,
+            found,
+            "a model of this program (safetensors)",
+            "Give best.safetensors, model.safetensors or last.safetensors of a run.",
+        )
     };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
@@ -63,7 +68,8 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         if view.dtype() != Dtype::F32 {
             return Err(refuse(format!("tensor {name} of type {:?}", view.dtype())));
         }
-        let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values =
+            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         tensors.insert(name, Tensor { dims: view.shape().to_vec(), values });
     }
     Ok((tensors, header.metadata().clone().unwrap_or_default()))
@@ -72,7 +78,8 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
 impl Model {
     /// Metadata that makes the file self-contained.
     pub fn metadata(&self) -> Result<HashMap<String, String>> {
-        let json = |value: serde_json::Result<String>| value.map_err(|e| Error::Internal(e.to_string()));
+        let json =
+            |value: serde_json::Result<String>| value.map_err(|e| Error::Internal(e.to_string()));
         Ok(HashMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("network".to_string(), json(serde_json::to_string(&self.network))?),
@@ -98,9 +105,15 @@ impl Model {
         metadata: &HashMap<String, String>,
     ) -> Result<Self> {
         let refuse = |found: String| {
-            Error::file(path, found, format!("metadata of format `{FORMAT}`"), "Give a model that this program wrote.")
+            Error::file(
+                path,
+                found,
+                format!("metadata of format `{FORMAT}`"),
+                "Give a model that this program wrote.",
+            )
         };
-        let field = |name: &str| metadata.get(name).ok_or_else(|| refuse(format!("no field {name}")));
+        let field =
+            |name: &str| metadata.get(name).ok_or_else(|| refuse(format!("no field {name}")));
         if field("format")? != FORMAT {
             return Err(refuse(field("format")?.clone()));
         }
@@ -114,7 +127,9 @@ impl Model {
                 Some(tensor) if tensor.dims == spec.dims => {
                     weights.insert(spec.name, tensor.clone());
                 }
-                Some(tensor) => return Err(refuse(format!("{} of shape {:?}", spec.name, tensor.dims))),
+                Some(tensor) => {
+                    return Err(refuse(format!("{} of shape {:?}", spec.name, tensor.dims)));
+                }
                 None => return Err(refuse(format!("no tensor {}", spec.name))),
             }
         }

@@ -1,7 +1,7 @@
 //! The training cases of each domain in memory, and the thread that cuts batches from them.
 
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use rayon::prelude::*;
 
@@ -69,7 +69,11 @@ pub fn batch(domains: &[DomainCases], config: &RunConfig, step: u64) -> Batch {
 }
 
 /// Prepares batches from step `first` on, a few ahead of the trainer, until the receiver is dropped.
-pub fn stream(domains: Arc<Vec<DomainCases>>, config: RunConfig, first: u64) -> Result<Receiver<Batch>> {
+pub fn stream(
+    domains: Arc<Vec<DomainCases>>,
+    config: RunConfig,
+    first: u64,
+) -> Result<Receiver<Batch>> {
     let (sender, receiver) = sync_channel(3);
     let work = move || {
         let mut step = first;

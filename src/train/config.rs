@@ -73,7 +73,12 @@ impl RunConfig {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         toml::from_str(&text).map_err(|e| {
-            Error::file(path, e.to_string(), "the settings of a run", "Correct the line, or start a new run.")
+            Error::file(
+                path,
+                e.to_string(),
+                "the settings of a run",
+                "Correct the line, or start a new run.",
+            )
         })
     }
 }

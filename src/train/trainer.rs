@@ -133,7 +133,12 @@ impl Trainer {
         let path = out.join("plan.json");
         let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
-            Error::file(&path, e.to_string(), "a plan for each domain", "Correct the file, or start a new run.")
+            Error::file(
+                &path,
+                e.to_string(),
+                "a plan for each domain",
+                "Correct the file, or start a new run.",
+            )
         })?;
         if plans.len() != config.data.len() {
             return Err(Error::file(
@@ -220,17 +225,18 @@ impl Trainer {
             let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
             self.session.step(domain, &batch.image, &batch.label, rate)?;
             self.state.step += 1;
-            if self.state.step % self.config.log_every == 0 || self.state.step == 1 {
+            if self.state.step.is_multiple_of(self.config.log_every) || self.state.step == 1 {
                 let losses = self.session.losses(domain)?;
                 let steps = (self.state.step - last_step).max(1) as f64;
                 let pace = last.elapsed().as_secs_f64() / steps;
                 (last, last_step) = (Instant::now(), self.state.step);
                 let line = self.log_line(domain, losses, rate, pace);
-                let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
+                let text =
+                    serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
                 writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
                 self.show(&bar, &line, start.elapsed().as_secs_f64());
             }
-            if self.state.step % self.config.checkpoint_every == 0 {
+            if self.state.step.is_multiple_of(self.config.checkpoint_every) {
                 self.save(start.elapsed().as_secs_f64())?;
             }
         }
@@ -244,7 +250,9 @@ impl Trainer {
 
     fn bar(&self) -> ProgressBar {
         let bar = ProgressBar::new(1000);
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}");
+        let style = ProgressStyle::with_template(
+            "{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}",
+        );
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar
     }
@@ -270,7 +278,7 @@ impl Trainer {
             line.step, line.domain, line.loss, line.seconds_per_step
         );
         if bar.is_hidden() {
-            if line.step % (self.config.log_every * 10) == 0 || line.step == 1 {
+            if line.step.is_multiple_of(self.config.log_every * 10) || line.step == 1 {
                 eprintln!("{text}");
             }
         } else {
@@ -322,7 +330,12 @@ impl Trainer {
     fn load(&mut self, path: &Path) -> Result<()> {
         let (tensors, metadata) = read_tensors(path)?;
         let refuse = |found: String| {
-            Error::file(path, found, "a checkpoint of this run", "Restore the file, or start a new run.")
+            Error::file(
+                path,
+                found,
+                "a checkpoint of this run",
+                "Restore the file, or start a new run.",
+            )
         };
         let state = metadata.get("state").ok_or_else(|| refuse("no training state".into()))?;
         let state: State = serde_json::from_str(state).map_err(|e| refuse(e.to_string()))?;
@@ -333,7 +346,8 @@ impl Trainer {
                 ("moment2/", Region::Moment2),
             ] {
                 let name = format!("{prefix}{}", stored.spec.name);
-                let tensor = tensors.get(&name).ok_or_else(|| refuse(format!("no tensor {name}")))?;
+                let tensor =
+                    tensors.get(&name).ok_or_else(|| refuse(format!("no tensor {name}")))?;
                 self.session.write(region, &stored.spec.name, &tensor.values)?;
             }
         }
