@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Kernel};
 use crate::graph::{Bind, Dispatch, Graph, Region, Storage, Value};
 use crate::plan::{Plan, Step};
-use crate::shader::{BindingKind, KernelKey};
+use crate::shader::KernelKey;
 
 /// Activation memory that programs share, since one runs at a time: the k-th largest slot of each uses the k-th buffer.
 pub struct Pool {
@@ -139,6 +139,14 @@ impl Program {
     /// Whether a run does nothing.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
+    }
+
+    /// Label and arithmetic operations of a command.
+    pub fn describe(&self, command: usize) -> (&str, u64) {
+        match self.commands.get(command) {
+            Some(Command::Run { label, flops, .. }) => (label, *flops),
+            _ => ("copy", 0),
+        }
     }
 
     /// Changes members of a dispatch's uniform before the next run.
@@ -329,7 +337,7 @@ impl Binder<'_> {
     ) -> Result<Command> {
         let mut entries = Vec::new();
         for binding in &kernel.reflection.bindings {
-            let (buffer, start, bytes) = if binding.kind == BindingKind::Uniform {
+            let (buffer, start, bytes) = if binding.name == "params" {
                 (uniforms, offset, u64::from(kernel.reflection.params_bytes).max(16))
             } else {
                 let bind = dispatch.bindings.iter().find(|(name, _)| *name == binding.name);

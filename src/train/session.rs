@@ -217,6 +217,21 @@ impl Session {
         d.program.run(&self.gpu)
     }
 
+    /// Runs a domain's commands one by one and waits for each: label, seconds, arithmetic operations. For benchmarks; the
+    /// inputs are whatever the last step left.
+    pub fn time_commands(&self, domain: usize) -> Result<Vec<(String, f64, u64)>> {
+        let d = &self.domains[domain];
+        (0..d.program.len())
+            .map(|command| {
+                let start = std::time::Instant::now();
+                d.program.run_part(&self.gpu, command..command + 1)?;
+                self.gpu.wait()?;
+                let (label, flops) = d.program.describe(command);
+                Ok((label.to_string(), start.elapsed().as_secs_f64(), flops))
+            })
+            .collect()
+    }
+
     /// Total, cross-entropy, focal, Dice and Lovász loss of a domain's last run; waits for it.
     pub fn losses(&self, domain: usize) -> Result<[f32; 5]> {
         let d = &self.domains[domain];
