@@ -6,8 +6,8 @@
 // Bindings (vec4 = 4 channel lanes):
 //   src, aux [N, SB, OD, OH, OW] and coef: the output gradient, loaded as in depthwise.wgsl with GRAD
 //   weight [OB, cols, KD*KH*KW] mat4x4, out [N, IB, ID, IH, IW]
-// A thread makes VOX (a multiple of SW) neighbours along W for OUT input blocks. Which of its taps meet which gradient
-// is known when the loops are unrolled, so that a stride of 2 wastes nothing along W.
+// A thread makes VOX (a multiple of SW) neighbours along W for OUT input blocks. Which of its taps along W meet which
+// gradient is known when the loops are unrolled; along D and H it loops over the taps of its parity: a stride wastes nothing.
 // PW is the leading padding along W. Source: the chain rule of conv.wgsl.
 
 struct Params {
@@ -82,12 +82,17 @@ fn load(i: u32, c: Coef) -> vec4<f32> {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   var t = (wg.x + wg.y * ng.x) * WG + lane;
+  // positions of one parity are neighbours, so that neighbouring threads loop over the same taps
   let quad = t % params.quads; t = t / params.quads;
-  let h = t % params.ih; t = t / params.ih;
-  let d = t % params.id; t = t / params.id;
+  let h_count = (params.ih + SH - 1u) / SH;
+  let d_count = (params.id + SD - 1u) / SD;
+  let h_at = t % h_count; t = t / h_count;
+  let d_at = t % d_count; t = t / d_count;
+  let h = h_at * SH + t % SH; t = t / SH;
+  let d = d_at * SD + t % SD; t = t / SD;
   let tile = t % params.tiles; t = t / params.tiles;
   let n = t;
-  if (n < params.n) {
+  if (n < params.n && h < params.ih && d < params.id) {
     let w0 = quad * VOX;
     let grad_size = params.od * params.oh * params.ow;
     var y: array<array<vec4<f32>, OUT>, VOX>;
@@ -99,13 +104,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     for (var i = 0u; i < params.ins; i++) {
       let source_block = n * params.src_blocks + i;
       let c = load_coef(params.coef_first + source_block);
-      for (var kd = 0u; kd < KD; kd++) {
-        let z = d + params.pd - min(kd, d + params.pd);
-        let z_ok = d + params.pd >= kd && z % SD == 0u && z / SD < params.od;
-        for (var kh = 0u; kh < KH; kh++) {
-          let row = h + params.ph - min(kh, h + params.ph);
-          if (z_ok && h + params.ph >= kh && row % SH == 0u && row / SH < params.oh) {
-            let start = source_block * grad_size + ((z / SD) * params.oh + row / SH) * params.ow;
+      // only taps that meet a gradient: those of the position's own parity
+      for (var kd = (d + params.pd) % SD; kd < KD; kd += SD) {
+        let z = (d + params.pd - min(kd, d + params.pd)) / SD;
+        let z_ok = d + params.pd >= kd && z < params.od;
+        for (var kh = (h + params.ph) % SH; kh < KH; kh += SH) {
+          let row = (h + params.ph - min(kh, h + params.ph)) / SH;
+          if (z_ok && h + params.ph >= kh && row < params.oh) {
+            let start = source_block * grad_size + (z * params.oh + row) * params.ow;
             var x: array<vec4<f32>, ROW>;
             // unroll
             for (var q = 0u; q < ROW; q++) {

@@ -11,7 +11,7 @@
 //   aux    [N, SB, D, H, W]            with GRAD the raw tensor (else unused)
 //   coef   [N, SB, 4] mean, scale, shift, 1/std; with GRAD [N, SB, 5] mean, scale, shift, m1, k
 //   weight [CB, 27], bias [CB], out [N, OB, D, H, W]
-// A thread makes 4 outputs along W and marches over `chunk` planes of D: every input plane is read once.
+// A thread makes ROWS x 4 outputs along H and W and marches over `chunk` planes of D: every input plane is read once.
 // Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
 
 struct Params {
@@ -32,6 +32,10 @@ override UH: u32 = 1u;
 override UW: u32 = 1u;
 override WG: u32 = 64u;
 
+const ROWS: u32 = 1u;
+// rows that a thread reads, outputs that it makes in a plane
+const READ: u32 = 3u;
+const OUTS: u32 = 4u;
 const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -79,7 +83,8 @@ fn load(i: u32, c: Coef) -> vec4<f32> {
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   var t = (wg.x + wg.y * ng.x) * WG + lane;
   let quad = t % params.quads; t = t / params.quads;
-  let h = t % params.h; t = t / params.h;
+  let lines = (params.h + ROWS - 1u) / ROWS;
+  let h = t % lines * ROWS; t = t / lines;
   let chunk = t % params.chunks; t = t / params.chunks;
   let block = t % params.blocks; t = t / params.blocks;
   let n = t;
@@ -101,17 +106,17 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let source_plane = sh * sw;
     let source_start = source_block * (params.d / UD) * source_plane;
     let out_start = params.out_base + ((n * params.out_blocks + block) * params.d) * params.h * params.w + h * params.w + w0;
-    var a0: array<vec4<f32>, 4>;
-    var a1: array<vec4<f32>, 4>;
-    var a2: array<vec4<f32>, 4>;
+    var a0: array<vec4<f32>, OUTS>;
+    var a1: array<vec4<f32>, OUTS>;
+    var a2: array<vec4<f32>, OUTS>;
     // unroll
-    for (var o = 0u; o < 4u; o++) { a0[o] = vec4<f32>(0.0); a1[o] = vec4<f32>(0.0); a2[o] = vec4<f32>(0.0); }
+    for (var o = 0u; o < OUTS; o++) { a0[o] = vec4<f32>(0.0); a1[o] = vec4<f32>(0.0); a2[o] = vec4<f32>(0.0); }
     // `plane` is the input plane plus one, so that it never goes negative
     for (var plane = d0; plane < d1 + 2u; plane++) {
       if (plane >= 1u && plane <= params.d) {
         let plane_start = source_start + ((plane - 1u) / UD) * source_plane;
         // unroll
-        for (var j = 0u; j < 3u; j++) {
+        for (var j = 0u; j < READ; j++) {
           let row = h + j;
           if (row >= 1u && row <= params.h) {
             let row_start = plane_start + ((row - 1u) / UH) * sw;
@@ -123,30 +128,41 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               x[q] = select(vec4<f32>(0.0), load(row_start + column / UW, c), at >= 1u && at <= params.w);
             }
             // unroll
-            for (var i = 0u; i < 3u; i++) {
-              // unroll
-              for (var o = 0u; o < 4u; o++) {
-                a0[o] = fma(k[j * 3u + i], x[o + i], a0[o]);
-                a1[o] = fma(k[9u + j * 3u + i], x[o + i], a1[o]);
-                a2[o] = fma(k[18u + j * 3u + i], x[o + i], a2[o]);
+            for (var r = 0u; r < ROWS; r++) {
+              // input row j meets output row r through tap j - r
+              if (j >= r && j < r + 3u) {
+                const tap = min(j - min(j, r), 2u) * 3u;
+                // unroll
+                for (var i = 0u; i < 3u; i++) {
+                  // unroll
+                  for (var o = 0u; o < 4u; o++) {
+                    a0[r * 4u + o] = fma(k[tap + i], x[o + i], a0[r * 4u + o]);
+                    a1[r * 4u + o] = fma(k[9u + tap + i], x[o + i], a1[r * 4u + o]);
+                    a2[r * 4u + o] = fma(k[18u + tap + i], x[o + i], a2[r * 4u + o]);
+                  }
+                }
               }
             }
           }
         }
       }
       if (plane >= d0 + 2u) {
-        let at = out_start + (plane - 2u) * params.h * params.w;
         // unroll
-        for (var o = 0u; o < 4u; o++) {
-          if (w0 + o < params.w) {
-            if (BIAS) { a2[o] = a2[o] + b; }
-            if (ACC) { a2[o] = a2[o] + out[at + o]; }
-            out[at + o] = a2[o];
+        for (var r = 0u; r < ROWS; r++) {
+          let at = out_start + ((plane - 2u) * params.h + r) * params.w;
+          // unroll
+          for (var o = 0u; o < 4u; o++) {
+            if (w0 + o < params.w && h + r < params.h) {
+              var y = a2[r * 4u + o];
+              if (BIAS) { y = y + b; }
+              if (ACC) { y = y + out[at + o]; }
+              out[at + o] = y;
+            }
           }
         }
       }
       // unroll
-      for (var o = 0u; o < 4u; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = vec4<f32>(0.0); }
+      for (var o = 0u; o < OUTS; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = vec4<f32>(0.0); }
     }
   }
 }

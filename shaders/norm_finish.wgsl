@@ -28,9 +28,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   var count = 0.0;
   if (block < params.blocks) {
     for (var chunk = 0u; chunk < params.chunks; chunk++) {
-      let size = min(params.chunk, params.voxels - chunk * params.chunk);
-      if (lane < size) {
-        let other = f32((size - lane + LANES - 1u) / LANES);
+      // what this lane of norm_stats.wgsl summed
+      let run = params.chunk / (LANES / 8u);
+      let first = chunk * params.chunk + lane / 8u * run + lane % 8u;
+      let end = min(chunk * params.chunk + (lane / 8u + 1u) * run, params.voxels);
+      if (first < end) {
+        let other = f32((end - first + 7u) / 8u);
         let at = ((block * params.chunks + chunk) * LANES + lane) * 2u;
         let delta = partial[at] - mean;
         let total = count + other;

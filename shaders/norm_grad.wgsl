@@ -5,7 +5,8 @@
 //
 // Without NORM (a bias gradient) only the first sum is meant; ACT then looks at the sign of r.
 // Bindings (vec4 = 4 channel lanes): da, r [N, CB, V], coef [N*CB, 4], partial [N*CB, chunks*WG, 2]
-// A workgroup takes one chunk of one channel block; lane l takes voxels l, l+WG, ... of it.
+// A workgroup takes one chunk of one channel block. Eight neighbouring lanes share a run of it, so that they read whole
+// cache lines one after another.
 // Source: the chain rule; the reductions of the batch norm backward pass.
 
 struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, da_base: u32, r_base: u32, first: u32, pad: u32 }
@@ -29,7 +30,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let block = t / params.chunks;
   if (block < params.blocks) {
     let begin = chunk * params.chunk;
-    let end = min(begin + params.chunk, params.voxels);
+    let run = params.chunk / (WG / 8u);
+    let first = begin + lane / 8u * run + lane % 8u;
+    let end = min(begin + (lane / 8u + 1u) * run, params.voxels);
     let c = (params.first + block) * 4u;
     var mean = vec4<f32>(0.0);
     var scale = vec4<f32>(1.0);
@@ -37,7 +40,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     if (NORM) { mean = coef[c]; scale = coef[c + 1u]; shift = coef[c + 2u]; }
     var s1 = vec4<f32>(0.0);
     var s2 = vec4<f32>(0.0);
-    for (var v = begin + lane; v < end; v += WG) {
+    for (var v = first; v < end; v += 8u) {
       var dz = da[params.da_base + block * params.voxels + v];
       if (NORM || ACT) {
         let centred = r[params.r_base + block * params.voxels + v] - mean;

@@ -3,8 +3,8 @@
 //   partial[n,c,p] = (mean, M2) of x[n,c, chunk of part p],  M2 = sum (x - mean)^2
 //
 // Bindings (vec4 = 4 channel lanes): x [N, CB, V], partial [N*CB, chunks*WG, 2]
-// A workgroup takes one chunk of one channel block; lane l takes voxels l, l+WG, ... of it. Sums are shifted by the
-// lane's first value, so that a large mean cancels nothing.
+// A workgroup takes one chunk of one channel block. Eight neighbouring lanes share a run of it, so that they read whole
+// cache lines one after another. Sums are shifted by the lane's first value, so that a large mean cancels nothing.
 // Source: Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983.
 
 struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, base: u32, first: u32, pad0: u32, pad1: u32 }
@@ -22,13 +22,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let block = t / params.chunks;
   if (block < params.blocks) {
     let begin = chunk * params.chunk;
-    let end = min(begin + params.chunk, params.voxels);
+    let run = params.chunk / (WG / 8u);
+    let first = begin + lane / 8u * run + lane % 8u;
+    let end = min(begin + (lane / 8u + 1u) * run, params.voxels);
     let start = params.base + block * params.voxels;
-    let shift = x[start + min(begin + lane, params.voxels - 1u)];
+    let shift = x[start + min(first, params.voxels - 1u)];
     var s1 = vec4<f32>(0.0);
     var s2 = vec4<f32>(0.0);
     var count = 0.0;
-    for (var v = begin + lane; v < end; v += WG) {
+    for (var v = first; v < end; v += 8u) {
       let u = x[start + v] - shift;
       s1 += u;
       s2 = fma(u, u, s2);

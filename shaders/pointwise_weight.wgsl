@@ -5,8 +5,8 @@
 // Bindings (vec4 = 4 channel lanes; mat4x4 column j = gradient for input lane j):
 //   src [N, SB, V/(UD*UH*UW)], coef [N, SB, 4] (NORM, ACT); dy, raw [N, GB, V], gcoef [N, GB, 5] (GNORM, GACT)
 //   partial [parts, OB, IB] mat4x4
-// A thread owns OUT x IN blocks and every P-th voxel of one sample; neighbouring threads take neighbouring
-// voxels. It writes its own partial: no atomics, no barrier, reproducible to the bit.
+// A thread owns OUT x IN blocks and a part of one sample's voxels. Eight neighbouring threads share a run of voxels, so
+// that they read whole cache lines one after another. Each writes its own partial: no atomics, reproducible to the bit.
 // Source: the chain rule of pointwise.wgsl.
 
 struct Params {
@@ -15,7 +15,7 @@ struct Params {
   src_blocks: u32, coef_first: u32, grad_blocks: u32, gcoef_first: u32,
   src_base: u32, dy_base: u32, raw_base: u32, part_first: u32,
   all_outs: u32, all_ins: u32, out_first: u32, in_first: u32,
-  h: u32, w: u32, per_sample: u32, pad: u32,
+  h: u32, w: u32, per_sample: u32, run: u32,
 }
 
 override NORM: bool = false;
@@ -110,7 +110,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     for (var i = 0u; i < IN; i++) { c[i] = load_coef(n * params.src_blocks + min(i0 + i, params.ins - 1u)); }
     // unroll
     for (var o = 0u; o < OUT; o++) { g[o] = load_grad_coef(n * params.grad_blocks + min(o0 + o, params.outs - 1u)); }
-    for (var v = part % params.per_sample; v < params.voxels; v += params.per_sample) {
+    let slot = part % params.per_sample;
+    let begin = slot / 8u * params.run;
+    for (var v = begin + slot % 8u; v < min(begin + params.run, params.voxels); v += 8u) {
       let origin = source_voxel(v);
       var x: array<vec4<f32>, IN>;
       // unroll

@@ -3,7 +3,7 @@
 mod program;
 mod store;
 
-pub use program::{Pool, Program};
+pub use program::{CommandInfo, Pool, Program};
 pub use store::Store;
 
 use crate::gpu::Gpu;
@@ -16,5 +16,6 @@ pub fn caps(gpu: &Gpu) -> Caps {
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
+        software: gpu.is_software(),
     }
 }

@@ -47,8 +47,20 @@ impl Pool {
     }
 }
 
+/// What a command does, for timings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandInfo {
+    pub label: String,
+    /// File below `shaders/`, or `copy`.
+    pub kernel: &'static str,
+    /// Arithmetic operations.
+    pub flops: u64,
+    /// Bytes that must move.
+    pub bytes: u64,
+}
+
 enum Command {
-    Run { label: String, kernel: Arc<Kernel>, group: wgpu::BindGroup, groups: [u32; 2], flops: u64 },
+    Run { info: CommandInfo, kernel: Arc<Kernel>, group: wgpu::BindGroup, groups: [u32; 2] },
     Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
 }
 
@@ -70,11 +82,7 @@ struct UniformPlace {
 
 /// Arithmetic operations after which a submission is closed, so that no watchdog resets the GPU.
 fn submission_budget(gpu: &Gpu) -> u64 {
-    if gpu.report().device_type.eq_ignore_ascii_case("cpu") {
-        4_000_000_000
-    } else {
-        200_000_000_000
-    }
+    if gpu.is_software() { 4_000_000_000 } else { 200_000_000_000 }
 }
 
 impl Program {
@@ -141,12 +149,17 @@ impl Program {
         self.commands.is_empty()
     }
 
-    /// Label and arithmetic operations of a command.
-    pub fn describe(&self, command: usize) -> (&str, u64) {
-        match self.commands.get(command) {
-            Some(Command::Run { label, flops, .. }) => (label, *flops),
-            _ => ("copy", 0),
-        }
+    /// What each command does, in order.
+    pub fn describe(&self) -> Vec<CommandInfo> {
+        self.commands
+            .iter()
+            .map(|command| match command {
+                Command::Run { info, .. } => info.clone(),
+                Command::Copy { bytes, .. } => {
+                    CommandInfo { label: "copy".into(), kernel: "copy", flops: 0, bytes: 2 * bytes }
+                }
+            })
+            .collect()
     }
 
     /// Changes members of a dispatch's uniform before the next run.
@@ -231,14 +244,12 @@ impl Program {
                 label: Some("run"),
                 timestamp_writes: None,
             });
-            while let Some(Command::Run { label, kernel, group, groups, flops }) =
-                commands.get(next)
-            {
-                pass.insert_debug_marker(label);
+            while let Some(Command::Run { info, kernel, group, groups }) = commands.get(next) {
+                pass.insert_debug_marker(&info.label);
                 pass.set_pipeline(&kernel.pipeline);
                 pass.set_bind_group(0, group, &[]);
                 pass.dispatch_workgroups(groups[0], groups[1], 1);
-                spent += flops;
+                spent += info.flops;
                 next += 1;
                 if spent >= self.budget {
                     break;
@@ -360,11 +371,15 @@ impl Binder<'_> {
         }
         let group = self.gpu.bind_group(&dispatch.label, kernel, &entries)?;
         Ok(Command::Run {
-            label: dispatch.label.clone(),
+            info: CommandInfo {
+                label: dispatch.label.clone(),
+                kernel: dispatch.kernel.file,
+                flops: dispatch.flops,
+                bytes: dispatch.bytes,
+            },
             kernel: kernel.clone(),
             group,
             groups: dispatch.groups,
-            flops: dispatch.flops,
         })
     }
 }

@@ -80,6 +80,11 @@ impl Gpu {
         &self.inner.report
     }
 
+    /// Whether the adapter computes on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.report().device_type.eq_ignore_ascii_case("cpu")
+    }
+
     /// The device's limits: the adapter's own.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.inner.limits

@@ -13,12 +13,21 @@ pub struct Caps {
     pub alignment: u64,
     /// Groups in one dimension of a dispatch.
     pub max_groups: u32,
+    /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
+    pub software: bool,
+}
+
+impl Caps {
+    /// Threads that keep the adapter busy; more would only cost memory and repeated loads.
+    pub fn threads(&self) -> usize {
+        if self.software { 1024 } else { 16_384 }
+    }
 }
 
 impl Default for Caps {
     /// The limits that every WebGPU adapter has.
     fn default() -> Self {
-        Self { max_binding: 128 << 20, alignment: 256, max_groups: 65_535 }
+        Self { max_binding: 128 << 20, alignment: 256, max_groups: 65_535, software: false }
     }
 }
 

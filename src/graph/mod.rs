@@ -145,8 +145,9 @@ impl Gradients {
 }
 
 /// A network of operations, forward and backward alike.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Graph {
+    threads: usize,
     nodes: Vec<Node>,
     values: Vec<ValueInfo>,
     params: Vec<ParamSpec>,
@@ -155,10 +156,34 @@ pub struct Graph {
     kept: Vec<Value>,
 }
 
+impl Default for Graph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Graph {
-    /// An empty graph.
+    /// An empty graph for any adapter.
     pub fn new() -> Self {
-        Self::default()
+        Self::sized_for(&Caps::default())
+    }
+
+    /// An empty graph whose partial sums are sized for this adapter.
+    pub fn sized_for(caps: &Caps) -> Self {
+        Self {
+            threads: caps.threads(),
+            nodes: Vec::new(),
+            values: Vec::new(),
+            params: Vec::new(),
+            param_values: Vec::new(),
+            param_grads: HashMap::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Threads that keep the adapter busy.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     pub fn nodes(&self) -> &[Node] {

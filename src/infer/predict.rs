@@ -30,13 +30,14 @@ impl Predictor {
     pub fn new(gpu: &Gpu, model: &Model, domain: usize) -> Result<Self> {
         let plan =
             model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
-        let mut graph = Graph::new();
+        let caps = caps(gpu);
+        let mut graph = Graph::sized_for(&caps);
         let layout = Layout::new(1, plan.channels, plan.patch);
         let image = graph.input("image", layout.clone());
         let logits = nn::network(&mut graph, &model.network, domain, image)?;
         let logits = ops::materialise(&mut graph, logits)?;
         graph.keep(logits);
-        let steps = Plan::new(&graph, &caps(gpu))?;
+        let steps = Plan::new(&graph, &caps)?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
             let tensor = model

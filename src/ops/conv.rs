@@ -3,6 +3,7 @@
 use super::conv_grad::{input_grads, weight_grad};
 use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
 use super::norm::bias_grad;
+use super::pointwise::Product;
 use super::{WORKGROUP, output_grad, pointwise};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
@@ -184,6 +185,16 @@ pub(super) fn out_tile(outs: usize) -> usize {
     outs.min(4)
 }
 
+/// Neighbours along W, a multiple of `step`, that one thread makes of a line of `width`: 4, or where loads are dear the
+/// count up to 10 that wastes least.
+pub(super) fn along(width: usize, step: usize, caps: &Caps) -> usize {
+    if !caps.software {
+        return 4;
+    }
+    let waste = |count: usize| width.next_multiple_of(count) - width;
+    (1..=10 / step).map(|n| n * step).min_by_key(|n| (waste(*n), 10 - n)).unwrap_or(4)
+}
+
 /// Lanes in use where a source has fewer than four channels.
 pub(super) fn lanes(layout: &Layout) -> u32 {
     match layout.segments.as_slice() {
@@ -248,41 +259,35 @@ impl Forward {
 
     fn key(&self, file: &'static str, piece: &Piece) -> KernelKey {
         let onto = self.onto || piece.ins.0 > 0;
-        self.source
-            .switches(KernelKey::new(file))
-            .set("BIAS", !onto as u32)
-            .set("ACC", onto as u32)
-            .tile("OUT", out_tile(piece.outs.1) as u32)
+        self.source.switches(KernelKey::new(file)).set("BIAS", !onto as u32).set("ACC", onto as u32)
     }
 
     fn pointwise(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
         let y = graph.layout(self.y)?;
-        let tile = pointwise::VOX;
-        let groups = y.voxels().div_ceil(WORKGROUP * tile);
-        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
-        let key = self.key("pointwise.wgsl", piece).tile("VOX", tile as u32);
-        let dispatch = Dispatch::new(
-            format!("pointwise {}", graph.info(self.y).name),
-            key,
-            fold(groups * tiles * piece.samples, caps)?,
-        )
-        .param("voxels", y.voxels())
-        .param("groups", groups)
-        .param("tiles", tiles)
-        .param("src_voxels", self.source.stored_voxels())
-        .param("h", y.spatial[1])
-        .param("w", y.spatial[2]);
+        let product = Product {
+            samples: piece.samples,
+            voxels: y.voxels(),
+            outs: piece.outs.1,
+            ins: piece.ins.1,
+        };
+        let label = format!("pointwise {}", graph.info(self.y).name);
+        let dispatch = product
+            .dispatch(label, self.key(pointwise::file(caps), piece), caps)?
+            .param("src_voxels", self.source.stored_voxels())
+            .param("h", y.spatial[1])
+            .param("w", y.spatial[2]);
         self.common(graph, dispatch, piece, caps)
     }
 
     fn taps(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
         let y = graph.layout(self.y)?;
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = 4;
+        let vox = along(y.spatial[2], 1, caps);
         let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
         let quads = y.spatial[2].div_ceil(vox);
         let threads = quads * y.spatial[0] * y.spatial[1] * tiles * piece.samples;
         let key = taps_key(self.key("conv.wgsl", piece), &self.spec, vox)
+            .tile("OUT", out_tile(piece.outs.1) as u32)
             .tile("CIN", lanes(&self.source.layout));
         let [id, ih, iw] = self.source.layout.spatial;
         let dispatch = Dispatch::new(

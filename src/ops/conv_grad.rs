@@ -1,9 +1,10 @@
 //! Input and weight gradients of convolutions.
 
-use super::conv::{ConvSpec, Piece, lanes, out_tile, pieces, taps_key};
+use super::conv::{ConvSpec, Piece, along, lanes, out_tile, pieces, taps_key};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
+use super::pointwise::Product;
 use super::reduce::{reduce, scratch_words};
-use super::{WORKGROUP, addend, materialise, pointwise};
+use super::{FEW_THREADS, WORKGROUP, addend, materialise, pointwise};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Value, fold};
 use crate::shader::KernelKey;
@@ -81,30 +82,20 @@ impl ConvInputGrad {
         let len = ((piece.samples - 1) * dx.blocks() + piece.outs.1) * voxels;
         let (bind, out_base) = window(graph, out, start, len, caps)?;
         let onto = node.addend.is_some() || piece.ins.0 > 0;
-        let file = if self.spec.is_pointwise() { "pointwise.wgsl" } else { "conv_input.wgsl" };
-        let key = source
-            .switches(KernelKey::new(file))
-            .set("ACC", onto as u32)
-            .tile("OUT", out_tile(piece.outs.1) as u32);
-        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
         let name = graph.info(out).name.clone();
+        let key = |file| source.switches(KernelKey::new(file)).set("ACC", onto as u32);
         let dispatch = if self.spec.is_pointwise() {
-            let vox = pointwise::VOX;
-            let groups = voxels.div_ceil(WORKGROUP * vox);
-            let key = key.set("TRANSPOSE", 1).set("BIAS", 0).tile("VOX", vox as u32);
-            Dispatch::new(
-                format!("pointwise {name}"),
-                key,
-                fold(groups * tiles * piece.samples, caps)?,
-            )
-            .bind("bias", whole(graph, node.inputs[1]))
-            .param("voxels", voxels)
-            .param("groups", groups)
-            .param("src_voxels", source.stored_voxels())
-            .param("h", dx.spatial[1])
-            .param("w", dx.spatial[2])
+            let (outs, ins) = (piece.outs.1, piece.ins.1);
+            let product = Product { samples: piece.samples, voxels, outs, ins };
+            let key = key(pointwise::file(caps)).set("TRANSPOSE", 1).set("BIAS", 0);
+            product
+                .dispatch(format!("pointwise {name}"), key, caps)?
+                .bind("bias", whole(graph, node.inputs[1]))
+                .param("src_voxels", source.stored_voxels())
+                .param("h", dx.spatial[1])
+                .param("w", dx.spatial[2])
         } else {
-            self.taps(graph, source, dx, (piece, tiles, key, name), caps)?
+            self.taps(source, dx, (piece, key("conv_input.wgsl"), name), caps)?
         };
         let part =
             Part { n0: piece.n0, samples: piece.samples, b0: piece.ins.0, blocks: piece.ins.1 };
@@ -114,7 +105,6 @@ impl ConvInputGrad {
             .param("n", piece.samples)
             .param("ins", piece.ins.1)
             .param("outs", piece.outs.1)
-            .param("tiles", tiles)
             .param("cols", self.cols)
             .param("weight_in", self.weight_in + piece.outs.0)
             .param("weight_out", piece.ins.0)
@@ -132,32 +122,37 @@ impl ConvInputGrad {
 
     fn taps(
         &self,
-        _graph: &Graph,
         source: &Source,
         dx: &Layout,
-        (piece, tiles, key, name): (&Piece, usize, KernelKey, String),
+        (piece, key, name): (&Piece, KernelKey, String),
         caps: &Caps,
     ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = 4;
+        let vox = along(dx.spatial[2], stride[2], caps);
         let (kw, sw, pw) = (kernel[2], stride[2], pad_lo[2]);
         // gradients before w0/SW that the first voxel's last tap reaches
         let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
         let row = (vox - 1 + pw + first * sw) / sw + 1;
+        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
         let key = taps_key(key, &self.spec, vox)
+            .tile("OUT", out_tile(piece.outs.1) as u32)
             .tile("ROW", row as u32)
             .tile("FIRST", first as u32)
             .tile("KW", kw as u32)
             .tile("SW", sw as u32)
             .tile("PW", pw as u32);
         let quads = dx.spatial[2].div_ceil(vox);
-        let threads = quads * dx.spatial[0] * dx.spatial[1] * tiles * piece.samples;
+        // each parity of D and H counts on its own
+        let lines: usize =
+            (0..2).map(|axis| dx.spatial[axis].next_multiple_of(stride[axis])).product();
+        let threads = quads * lines * tiles * piece.samples;
         let [od, oh, ow] = source.layout.spatial;
         Ok(Dispatch::new(
             format!("conv input gradient {name}"),
             key,
             fold(threads.div_ceil(WORKGROUP), caps)?,
         )
+        .param("tiles", tiles)
         .param("quads", quads)
         .param("od", od)
         .param("oh", oh)
@@ -170,8 +165,11 @@ impl ConvInputGrad {
     }
 }
 
-/// Threads that keep an adapter busy; more parts only cost memory.
-const THREADS: usize = 16_384;
+/// Output blocks and taps along H that one thread of a weight gradient owns: more of both where loads are dear.
+fn taps_tile(spec: &ConvSpec, outs: usize, threads: usize) -> (usize, usize) {
+    if threads < FEW_THREADS { (outs.min(2), spec.kernel[1]) } else { (1, 1) }
+}
+
 /// Most words of partial weight gradients.
 const PARTIAL_WORDS: usize = 8 << 20;
 
@@ -191,12 +189,13 @@ pub(super) fn weight_grad(
     let words = graph.info(weight).words;
     let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
     let per_sample = if spec.is_pointwise() {
-        let tile = pointwise::WEIGHT_TILE;
+        let tile = pointwise::weight_tile(graph.threads());
         let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * layout.n;
-        (THREADS / tasks).clamp(1, layout.voxels().div_ceil(16).max(1)).min(most)
+        (graph.threads() / tasks).min(layout.voxels().div_ceil(16)).min(most).next_multiple_of(8)
     } else {
-        let tasks = ins * outs * spec.kernel[0] * spec.kernel[1] * layout.n;
-        (THREADS / tasks).clamp(1, lines).min(most)
+        let (out, lines) = taps_tile(&spec, outs, graph.threads());
+        let tasks = ins * outs.div_ceil(out) * spec.kernel[0] * spec.kernel[1] / lines * layout.n;
+        (graph.threads() / tasks).clamp(1, lines).min(most)
     };
     // every part has the same number of lines; the last may run over
     let rows = lines.div_ceil(per_sample);
@@ -276,11 +275,14 @@ impl ConvWeightGrad {
             .set("GACT", grad.act() as u32);
         let name = graph.info(node.outputs[0]).name.clone();
         let dispatch = if self.spec.is_pointwise() {
-            let tile = pointwise::WEIGHT_TILE;
-            let (in_tiles, out_tiles) = (ins.div_ceil(tile), outs.div_ceil(tile));
+            let tile = pointwise::weight_tile(caps.threads());
+            let (tile_in, tile_out) = (tile.min(ins), tile.min(outs));
+            let key = key.tile("OUT", tile_out as u32).tile("IN", tile_in as u32);
+            let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
             let threads = parts * in_tiles * out_tiles;
             Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
                 .param("voxels", grad.layout.voxels())
+                .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
                 .param("in_tiles", in_tiles)
                 .param("out_tiles", out_tiles)
                 .param("src_voxels", source.stored_voxels())
@@ -321,11 +323,14 @@ impl ConvWeightGrad {
     ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
         let vox = 4;
+        let (out, lines) = taps_tile(&self.spec, piece.outs.1, caps.threads());
         let key = taps_key(key, &self.spec, vox)
             .tile("KW", kernel[2] as u32)
             .tile("SW", stride[2] as u32)
+            .tile("OUT", out as u32)
+            .tile("LINES", lines as u32)
             .tile("CIN", lanes(&source.layout));
-        let tasks = kernel[0] * kernel[1] * piece.ins.1 * piece.outs.1;
+        let tasks = kernel[0] * kernel[1] / lines * piece.ins.1 * piece.outs.1.div_ceil(out);
         let threads = tasks * self.per_sample * piece.samples;
         let [od, oh, ow] = grad.layout.spatial;
         let [id, ih, iw] = source.layout.spatial;

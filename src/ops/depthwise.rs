@@ -28,11 +28,16 @@ pub fn depthwise(graph: &mut Graph, x: Value, weight: Value, bias: Value) -> Res
     Ok(y)
 }
 
+/// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
+fn rows(h: usize, caps: &Caps) -> usize {
+    if caps.software && h > 1 { 2 } else { 1 }
+}
+
 /// Planes that one thread marches over: all, unless that leaves an adapter idle.
-fn chunk(layout: &Layout) -> usize {
+fn chunk(layout: &Layout, caps: &Caps) -> usize {
     let [d, h, w] = layout.spatial;
     let columns = layout.n * layout.blocks() * h * w.div_ceil(QUAD);
-    let chunks = (16_384 / columns.max(1)).clamp(1, d.div_ceil(4));
+    let chunks = (caps.threads() / columns.max(1)).clamp(1, d.div_ceil(4));
     d.div_ceil(chunks)
 }
 
@@ -72,19 +77,23 @@ impl Pass<'_> {
         let (voxels, all) = (out.voxels(), out.blocks().max(self.source.layout.blocks()));
         let [d, h, w] = out.spatial;
         let quads = w.div_ceil(QUAD);
-        let chunk = chunk(out);
+        let rows = rows(h, caps);
+        let chunk = chunk(out, caps);
         let chunks = d.div_ceil(chunk);
         let key = self
             .source
             .switches(KernelKey::new("depthwise.wgsl"))
             .set("FLIP", self.bias.is_none() as u32)
             .set("BIAS", self.bias.is_some() as u32)
-            .set("ACC", self.onto as u32);
+            .set("ACC", self.onto as u32)
+            .tile("ROWS", rows as u32)
+            .tile("READ", rows as u32 + 2)
+            .tile("OUTS", (rows * QUAD) as u32);
         let name = graph.info(self.out).name.clone();
         runs(out.n, all, self.blocks, voxels, caps)
             .into_iter()
             .map(|part| {
-                let threads = quads * h * chunks * part.blocks * part.samples;
+                let threads = quads * h.div_ceil(rows) * chunks * part.blocks * part.samples;
                 let first = part.n0 * out.blocks() + self.out_first + part.b0;
                 let len = ((part.samples - 1) * out.blocks() + part.blocks) * voxels;
                 let (bind, out_base) = window(graph, self.out, first * voxels, len, caps)?;
@@ -214,7 +223,7 @@ fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Result<
     let out = graph.param_grad(weight)?;
     let layout = graph.layout(dy)?.clone();
     let columns = layout.spatial[1] * layout.spatial[2].div_ceil(QUAD);
-    let wanted = (16_384 / (layout.blocks() * layout.n)).clamp(1, columns);
+    let wanted = (graph.threads() / (layout.blocks() * layout.n)).clamp(1, columns);
     let each = columns.div_ceil(wanted);
     let per_sample = columns.div_ceil(each);
     let words = graph.info(weight).words;

@@ -28,6 +28,9 @@ use crate::graph::{Gradients, Graph, Node, Value};
 /// Slope of LeakyReLU below zero, as in the shaders.
 pub const SLOPE: f32 = 0.01;
 
+/// Below this many threads to keep busy, an adapter is a CPU: loads are dear, so that a thread does more with each.
+pub(crate) const FEW_THREADS: usize = 4096;
+
 /// Invocations of a workgroup, as in the shaders.
 pub(crate) const WORKGROUP: usize = 64;
 

@@ -10,13 +10,15 @@ use crate::shader::KernelKey;
 pub const EPS: f32 = 1e-5;
 
 /// Voxels of a channel that one workgroup sums: large tensors in up to 256 chunks.
-fn chunk(voxels: usize) -> usize {
-    voxels.div_ceil(256).max(1024).next_multiple_of(WORKGROUP)
+fn chunk(voxels: usize, threads: usize) -> usize {
+    let most = (threads / WORKGROUP).min(256);
+    voxels.div_ceil(most).max(1024).next_multiple_of(WORKGROUP)
 }
 
 /// Words of the per-lane partial sums of a tensor.
-fn partial_words(layout: &Layout) -> usize {
-    layout.n * layout.blocks() * layout.voxels().div_ceil(chunk(layout.voxels())) * WORKGROUP * 8
+fn partial_words(layout: &Layout, threads: usize) -> usize {
+    let chunks = layout.voxels().div_ceil(chunk(layout.voxels(), threads));
+    layout.n * layout.blocks() * chunks * WORKGROUP * 8
 }
 
 /// Instance norm over D, H, W of each sample and channel, with biased variance. `gamma` and `beta` have a value a channel.
@@ -34,7 +36,7 @@ pub fn instance_norm(graph: &mut Graph, x: Value, gamma: Value, beta: Value) -> 
     }
     let name = graph.info(x).name.clone();
     let coef = graph.words(format!("{name}.coef"), layout.n * layout.blocks() * 16);
-    let partial = graph.words(format!("{name}.moments"), partial_words(&layout));
+    let partial = graph.words(format!("{name}.moments"), partial_words(&layout, graph.threads()));
     graph.node(Statistics, vec![x, gamma, beta], vec![coef, partial]);
     let load = Load::Forward { source: x, norm: Some(coef), act: false, up: [1; 3] };
     let out = graph.lazy(format!("{name}.norm"), layout, vec![load]);
@@ -82,7 +84,7 @@ impl Op for Statistics {
         let (coef, partial) = (node.outputs[0], node.outputs[1]);
         let layout = graph.layout(x)?;
         let (voxels, all) = (layout.voxels(), layout.n * layout.blocks());
-        let chunk = chunk(voxels);
+        let chunk = chunk(voxels, graph.threads());
         let chunks = voxels.div_ceil(chunk);
         let mut dispatches = Vec::new();
         for (b0, blocks) in flat(all, voxels, caps) {
@@ -153,7 +155,8 @@ impl Op for NormAct {
         let gcoef = if normed {
             let (gamma, beta, coef) = (node.inputs[1], node.inputs[2], node.inputs[3]);
             let gcoef = graph.words(format!("{name}.gcoef"), layout.n * layout.blocks() * 20);
-            let partial = graph.words(format!("{name}.gmoments"), partial_words(&layout));
+            let partial =
+                graph.words(format!("{name}.gmoments"), partial_words(&layout, graph.threads()));
             let dgamma = affine_grad(graph, gamma)?;
             let dbeta = affine_grad(graph, beta)?;
             graph.node(
@@ -204,7 +207,7 @@ pub(super) fn bias_grad(graph: &mut Graph, bias: Value, dy: Value) -> Result<()>
     let words = layout.blocks() * 4;
     let gcoef = graph.words(format!("{name}.unused"), 4);
     let dgamma = graph.words(format!("{name}.unused2"), words);
-    let partial = graph.words(format!("{name}.sums"), partial_words(&layout));
+    let partial = graph.words(format!("{name}.sums"), partial_words(&layout, graph.threads()));
     graph.node(
         ChannelSums { normed: false, act },
         vec![da, raw, raw],
@@ -236,7 +239,7 @@ impl Op for ChannelSums {
         };
         let layout = graph.layout(da)?;
         let (voxels, all) = (layout.voxels(), layout.n * layout.blocks());
-        let chunk = chunk(voxels);
+        let chunk = chunk(voxels, graph.threads());
         let chunks = voxels.div_ceil(chunk);
         let key = KernelKey::new("norm_grad.wgsl")
             .set("NORM", self.normed as u32)

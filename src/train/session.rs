@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::exec::{Pool, Program, Store, caps};
+use crate::exec::{CommandInfo, Pool, Program, Store, caps};
 use crate::gpu::Gpu;
 use crate::graph::{Dispatch, Graph, Init, Layout, Region, Value};
 use crate::nn::{self, NetConfig};
@@ -69,7 +69,8 @@ fn build(
     gpu: &Gpu,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let mut graph = Graph::new();
+    let caps = caps(gpu);
+    let mut graph = Graph::sized_for(&caps);
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);
@@ -80,7 +81,7 @@ fn build(
     graph.keep(logits);
     graph.keep(result);
     graph.backward(result, result)?;
-    let plan = Plan::new(&graph, &caps(gpu))?;
+    let plan = Plan::new(&graph, &caps)?;
     Ok(Built { graph, plan, image, labels, loss: result, logits })
 }
 
@@ -217,17 +218,19 @@ impl Session {
         d.program.run(&self.gpu)
     }
 
-    /// Runs a domain's commands one by one and waits for each: label, seconds, arithmetic operations. For benchmarks; the
-    /// inputs are whatever the last step left.
-    pub fn time_commands(&self, domain: usize) -> Result<Vec<(String, f64, u64)>> {
-        let d = &self.domains[domain];
-        (0..d.program.len())
-            .map(|command| {
+    /// Runs a domain's commands one by one and waits for each: what it was and its seconds. For benchmarks; the inputs are
+    /// whatever the last step left.
+    pub fn time_commands(&self, domain: usize) -> Result<Vec<(CommandInfo, f64)>> {
+        let program = &self.domains[domain].program;
+        let infos = program.describe();
+        infos
+            .into_iter()
+            .enumerate()
+            .map(|(command, info)| {
                 let start = std::time::Instant::now();
-                d.program.run_part(&self.gpu, command..command + 1)?;
+                program.run_part(&self.gpu, command..command + 1)?;
                 self.gpu.wait()?;
-                let (label, flops) = d.program.describe(command);
-                Ok((label.to_string(), start.elapsed().as_secs_f64(), flops))
+                Ok((info, start.elapsed().as_secs_f64()))
             })
             .collect()
     }
