@@ -5,13 +5,15 @@
 // Each load is a raw tensor, a normalised and activated one (ANORM, AACT), an upsampled one (AUD, AUH, AUW), or a
 // gradient formed on the fly (AGRAD); likewise B.
 // Bindings (vec4 = 4 channel lanes): a, b [N, CB, D/UD, H/UH, W/UW], aaux, baux [N, CB, D, H, W], acoef, bcoef [N*CB, 4 or 5]
-// as in depthwise.wgsl; out [N, CB, D, H, W]. One thread a vec4.
+// as in depthwise.wgsl; out [N, CB, D, H, W]. A thread takes `run` voxels of a channel block; eight neighbouring threads
+// share their runs, so that they read whole cache lines one after another.
 // Source: residual and deep-supervision sums of the published 3D U2-Net.
 
 struct Params {
   blocks: u32, voxels: u32, h: u32, w: u32,
   first: u32, a_base: u32, b_base: u32, aaux_base: u32,
   baux_base: u32, out_base: u32, a_voxels: u32, b_voxels: u32,
+  run: u32, per_block: u32, pad0: u32, pad1: u32,
 }
 
 override TWO: bool = true;
@@ -48,44 +50,66 @@ fn lowered(v: u32, ud: u32, uh: u32, uw: u32) -> u32 {
   return ((z / ud) * (params.h / uh) + y / uh) * (params.w / uw) + x / uw;
 }
 
-fn load_a(block: u32, v: u32) -> vec4<f32> {
+struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
+
+fn coef_a(block: u32) -> Coef {
+  var c: Coef;
+  if (ANORM) {
+    if (AGRAD) {
+      c = Coef(acoef[block * 5u], acoef[block * 5u + 1u], acoef[block * 5u + 2u], acoef[block * 5u + 3u], acoef[block * 5u + 4u]);
+    } else {
+      c.mean = acoef[block * 4u];
+      c.scale = acoef[block * 4u + 1u];
+      c.shift = acoef[block * 4u + 2u];
+    }
+  }
+  return c;
+}
+
+fn coef_b(block: u32) -> Coef {
+  var c: Coef;
+  if (BNORM) {
+    if (BGRAD) {
+      c = Coef(bcoef[block * 5u], bcoef[block * 5u + 1u], bcoef[block * 5u + 2u], bcoef[block * 5u + 3u], bcoef[block * 5u + 4u]);
+    } else {
+      c.mean = bcoef[block * 4u];
+      c.scale = bcoef[block * 4u + 1u];
+      c.shift = bcoef[block * 4u + 2u];
+    }
+  }
+  return c;
+}
+
+fn load_a(block: u32, v: u32, c: Coef) -> vec4<f32> {
   var u = a[params.a_base + block * params.a_voxels + lowered(v, AUD, AUH, AUW)];
   if (AGRAD) {
     let r = aaux[params.aaux_base + block * params.voxels + v];
     if (ANORM) {
-      let c = (params.first + block) * 5u;
-      let centred = r - acoef[c];
-      if (AACT) { u = select(u * SLOPE, u, centred * acoef[c + 1u] + acoef[c + 2u] > vec4<f32>(0.0)); }
-      return acoef[c + 1u] * (u - acoef[c + 3u] - centred * acoef[c + 4u]);
+      let centred = r - c.mean;
+      if (AACT) { u = select(u * SLOPE, u, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+      return c.scale * (u - c.m1 - centred * c.k);
     }
     if (AACT) { u = select(u * SLOPE, u, r > vec4<f32>(0.0)); }
     return u;
   }
-  if (ANORM) {
-    let c = (params.first + block) * 4u;
-    u = (u - acoef[c]) * acoef[c + 1u] + acoef[c + 2u];
-  }
+  if (ANORM) { u = (u - c.mean) * c.scale + c.shift; }
   if (AACT) { u = max(u, u * SLOPE); }
   return u;
 }
 
-fn load_b(block: u32, v: u32) -> vec4<f32> {
+fn load_b(block: u32, v: u32, c: Coef) -> vec4<f32> {
   var u = b[params.b_base + block * params.b_voxels + lowered(v, BUD, BUH, BUW)];
   if (BGRAD) {
     let r = baux[params.baux_base + block * params.voxels + v];
     if (BNORM) {
-      let c = (params.first + block) * 5u;
-      let centred = r - bcoef[c];
-      if (BACT) { u = select(u * SLOPE, u, centred * bcoef[c + 1u] + bcoef[c + 2u] > vec4<f32>(0.0)); }
-      return bcoef[c + 1u] * (u - bcoef[c + 3u] - centred * bcoef[c + 4u]);
+      let centred = r - c.mean;
+      if (BACT) { u = select(u * SLOPE, u, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+      return c.scale * (u - c.m1 - centred * c.k);
     }
     if (BACT) { u = select(u * SLOPE, u, r > vec4<f32>(0.0)); }
     return u;
   }
-  if (BNORM) {
-    let c = (params.first + block) * 4u;
-    u = (u - bcoef[c]) * bcoef[c + 1u] + bcoef[c + 2u];
-  }
+  if (BNORM) { u = (u - c.mean) * c.scale + c.shift; }
   if (BACT) { u = max(u, u * SLOPE); }
   return u;
 }
@@ -93,11 +117,18 @@ fn load_b(block: u32, v: u32) -> vec4<f32> {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let t = (wg.x + wg.y * ng.x) * WG + lane;
-  let v = t % params.voxels;
-  let block = t / params.voxels;
+  let slot = t % params.per_block;
+  let block = t / params.per_block;
   if (block < params.blocks) {
-    var u = load_a(block, v);
-    if (TWO) { u += load_b(block, v); }
-    out[params.out_base + t] = u;
+    let ca = coef_a(params.first + block);
+    var cb: Coef;
+    if (TWO) { cb = coef_b(params.first + block); }
+    let first = slot / 8u * 8u * params.run + slot % 8u;
+    let end = min(first + 8u * params.run, params.voxels);
+    for (var v = first; v < end; v += 8u) {
+      var u = load_a(block, v, ca);
+      if (TWO) { u += load_b(block, v, cb); }
+      out[params.out_base + block * params.voxels + v] = u;
+    }
   }
 }

@@ -6,7 +6,7 @@
 // Bindings (vec4 = 4 channel lanes; mat4x4 column j = weights of input lane j):
 //   src [N, SB, ID/UD, IH/UH, IW/UW], aux, coef: as in depthwise.wgsl (ID, IH, IW: the size that the taps see)
 //   weight [OB, cols, KD*KH*KW] mat4x4, bias [OB], out [N, OB, OD, OH, OW]
-// A thread makes VOX outputs along W for OUT output blocks; a row of ROW = (VOX-1)*SW+KW inputs serves all its taps.
+// A thread makes LINES x VOX outputs along H and W for OUT output blocks; a row of ROW = (VOX-1)*SW+KW inputs serves all its taps.
 // CIN is the number of lanes in use where the source has fewer than 4 channels.
 // Source: implicit GEMM; padding and strides as in the published 3D U2-Net (down-samplers pad (0, 1)).
 
@@ -34,6 +34,7 @@ override UW: u32 = 1u;
 override WG: u32 = 64u;
 
 const VOX: u32 = 2u;
+const LINES: u32 = 1u;
 const OUT: u32 = 4u;
 const KW: u32 = 3u;
 const SW: u32 = 1u;
@@ -86,7 +87,8 @@ fn load(i: u32, c: Coef) -> vec4<f32> {
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   var t = (wg.x + wg.y * ng.x) * WG + lane;
   let quad = t % params.quads; t = t / params.quads;
-  let h = t % params.oh; t = t / params.oh;
+  let lines = (params.oh + LINES - 1u) / LINES;
+  let h = t % lines * LINES; t = t / lines;
   let d = t % params.od; t = t / params.od;
   let tile = t % params.tiles; t = t / params.tiles;
   let n = t;
@@ -95,12 +97,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let sh = params.ih / UH;
     let sw = params.iw / UW;
     let source_size = (params.id / UD) * sh * sw;
-    var y: array<array<vec4<f32>, OUT>, VOX>;
+    var y: array<array<array<vec4<f32>, OUT>, VOX>, LINES>;
     // unroll
-    for (var j = 0u; j < VOX; j++) {
+    for (var l = 0u; l < LINES; l++) {
       // unroll
-      for (var o = 0u; o < OUT; o++) {
-        y[j][o] = vec4<f32>(0.0);
+      for (var j = 0u; j < VOX; j++) {
+        // unroll
+        for (var o = 0u; o < OUT; o++) { y[l][j][o] = vec4<f32>(0.0); }
       }
     }
     for (var i = 0u; i < params.ins; i++) {
@@ -108,17 +111,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       let c = load_coef(params.coef_first + source_block);
       for (var kd = 0u; kd < KD; kd++) {
         let z = d * SD + kd;
-        for (var kh = 0u; kh < KH; kh++) {
-          let row = h * SH + kh;
-          if (z >= params.pd && z < params.id + params.pd && row >= params.ph && row < params.ih + params.ph) {
-            let start = source_block * source_size + (((z - params.pd) / UD) * sh + (row - params.ph) / UH) * sw;
-            var x: array<vec4<f32>, ROW>;
+        if (z >= params.pd && z < params.id + params.pd) {
+          let plane = source_block * source_size + ((z - params.pd) / UD) * sh * sw;
+          for (var kh = 0u; kh < KH; kh++) {
+            var x: array<array<vec4<f32>, ROW>, LINES>;
             // unroll
-            for (var q = 0u; q < ROW; q++) {
-              let at = w0 * SW + q;
-              let inside = at >= params.pw && at < params.iw + params.pw;
-              let column = clamp(at, params.pw, params.iw + params.pw - 1u) - params.pw;
-              x[q] = select(vec4<f32>(0.0), load(start + column / UW, c), inside);
+            for (var l = 0u; l < LINES; l++) {
+              let row = (h + l) * SH + kh;
+              let row_inside = row >= params.ph && row < params.ih + params.ph;
+              let start = plane + (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH * sw;
+              // unroll
+              for (var q = 0u; q < ROW; q++) {
+                let at = w0 * SW + q;
+                let inside = row_inside && at >= params.pw && at < params.iw + params.pw;
+                let column = clamp(at, params.pw, params.iw + params.pw - 1u) - params.pw;
+                x[l][q] = select(vec4<f32>(0.0), load(start + column / UW, c), inside);
+              }
             }
             // unroll
             for (var o = 0u; o < OUT; o++) {
@@ -128,14 +136,17 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               for (var kw = 0u; kw < KW; kw++) {
                 let m = weight[taps * KW + kw];
                 // unroll
-                for (var j = 0u; j < VOX; j++) {
-                  let v = x[j * SW + kw];
-                  if (CIN == 1u) {
-                    y[j][o] = y[j][o] + m[0] * v.x;
-                  } else if (CIN == 2u) {
-                    y[j][o] = y[j][o] + m[0] * v.x + m[1] * v.y;
-                  } else {
-                    y[j][o] = y[j][o] + fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), m[3] * v.w)));
+                for (var l = 0u; l < LINES; l++) {
+                  // unroll
+                  for (var j = 0u; j < VOX; j++) {
+                    let v = x[l][j * SW + kw];
+                    if (CIN == 1u) {
+                      y[l][j][o] = y[l][j][o] + m[0] * v.x;
+                    } else if (CIN == 2u) {
+                      y[l][j][o] = y[l][j][o] + m[0] * v.x + m[1] * v.y;
+                    } else {
+                      y[l][j][o] = y[l][j][o] + fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), m[3] * v.w)));
+                    }
                   }
                 }
               }
@@ -148,13 +159,19 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let start = params.out_base + (n * params.out_blocks + tile * OUT) * size + (d * params.oh + h) * params.ow + w0;
     // unroll
     for (var o = 0u; o < OUT; o++) {
+      var b = vec4<f32>(0.0);
+      if (BIAS) { b = bias[params.weight_out + min(tile * OUT + o, params.outs - 1u)]; }
       // unroll
-      for (var j = 0u; j < VOX; j++) {
-        if (tile * OUT + o < params.outs && w0 + j < params.ow) {
-          let at = start + o * size + j;
-          if (BIAS) { y[j][o] = y[j][o] + bias[params.weight_out + tile * OUT + o]; }
-          if (ACC) { y[j][o] = y[j][o] + out[at]; }
-          out[at] = y[j][o];
+      for (var l = 0u; l < LINES; l++) {
+        // unroll
+        for (var j = 0u; j < VOX; j++) {
+          if (tile * OUT + o < params.outs && h + l < params.oh && w0 + j < params.ow) {
+            let at = start + o * size + l * params.ow + j;
+            var value = y[l][j][o];
+            if (BIAS) { value = value + b; }
+            if (ACC) { value = value + out[at]; }
+            out[at] = value;
+          }
         }
       }
     }

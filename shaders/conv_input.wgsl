@@ -6,7 +6,7 @@
 // Bindings (vec4 = 4 channel lanes):
 //   src, aux [N, SB, OD, OH, OW] and coef: the output gradient, loaded as in depthwise.wgsl with GRAD
 //   weight [OB, cols, KD*KH*KW] mat4x4, out [N, IB, ID, IH, IW]
-// A thread makes VOX (a multiple of SW) neighbours along W for OUT input blocks. Which of its taps along W meet which
+// A thread makes VOX (a multiple of SW) neighbours along W of LINES lines of one parity for OUT input blocks. Which of its taps along W meet which
 // gradient is known when the loops are unrolled; along D and H it loops over the taps of its parity: a stride wastes nothing.
 // PW is the leading padding along W. Source: the chain rule of conv.wgsl.
 
@@ -30,6 +30,7 @@ override SH: u32 = 1u;
 override WG: u32 = 64u;
 
 const VOX: u32 = 2u;
+const LINES: u32 = 1u;
 const OUT: u32 = 4u;
 const KW: u32 = 3u;
 const SW: u32 = 1u;
@@ -84,22 +85,25 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   var t = (wg.x + wg.y * ng.x) * WG + lane;
   // positions of one parity are neighbours, so that neighbouring threads loop over the same taps
   let quad = t % params.quads; t = t / params.quads;
-  let h_count = (params.ih + SH - 1u) / SH;
+  let h_count = ((params.ih + SH - 1u) / SH + LINES - 1u) / LINES;
   let d_count = (params.id + SD - 1u) / SD;
   let h_at = t % h_count; t = t / h_count;
   let d_at = t % d_count; t = t / d_count;
-  let h = h_at * SH + t % SH; t = t / SH;
+  let h = h_at * LINES * SH + t % SH; t = t / SH;
   let d = d_at * SD + t % SD; t = t / SD;
   let tile = t % params.tiles; t = t / params.tiles;
   let n = t;
   if (n < params.n && h < params.ih && d < params.id) {
     let w0 = quad * VOX;
     let grad_size = params.od * params.oh * params.ow;
-    var y: array<array<vec4<f32>, OUT>, VOX>;
+    var y: array<array<array<vec4<f32>, OUT>, VOX>, LINES>;
     // unroll
-    for (var j = 0u; j < VOX; j++) {
+    for (var l = 0u; l < LINES; l++) {
       // unroll
-      for (var o = 0u; o < OUT; o++) { y[j][o] = vec4<f32>(0.0); }
+      for (var j = 0u; j < VOX; j++) {
+        // unroll
+        for (var o = 0u; o < OUT; o++) { y[l][j][o] = vec4<f32>(0.0); }
+      }
     }
     for (var i = 0u; i < params.ins; i++) {
       let source_block = n * params.src_blocks + i;
@@ -107,18 +111,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // only taps that meet a gradient: those of the position's own parity
       for (var kd = (d + params.pd) % SD; kd < KD; kd += SD) {
         let z = (d + params.pd - min(kd, d + params.pd)) / SD;
-        let z_ok = d + params.pd >= kd && z < params.od;
-        for (var kh = (h + params.ph) % SH; kh < KH; kh += SH) {
-          let row = (h + params.ph - min(kh, h + params.ph)) / SH;
-          if (z_ok && h + params.ph >= kh && row < params.oh) {
-            let start = source_block * grad_size + (z * params.oh + row) * params.ow;
-            var x: array<vec4<f32>, ROW>;
+        if (d + params.pd >= kd && z < params.od) {
+          for (var kh = (h + params.ph) % SH; kh < KH; kh += SH) {
+            var x: array<array<vec4<f32>, ROW>, LINES>;
             // unroll
-            for (var q = 0u; q < ROW; q++) {
-              let at = w0 / SW + q;
-              let inside = at >= FIRST && at < params.ow + FIRST;
-              let column = clamp(at, FIRST, params.ow + FIRST - 1u) - FIRST;
-              x[q] = select(vec4<f32>(0.0), load(start + column, c), inside);
+            for (var l = 0u; l < LINES; l++) {
+              let reach = h + l * SH + params.ph;
+              let row = (reach - min(kh, reach)) / SH;
+              let row_inside = reach >= kh && row < params.oh;
+              let start = source_block * grad_size + (z * params.oh + min(row, params.oh - 1u)) * params.ow;
+              // unroll
+              for (var q = 0u; q < ROW; q++) {
+                let at = w0 / SW + q;
+                let inside = row_inside && at >= FIRST && at < params.ow + FIRST;
+                let column = clamp(at, FIRST, params.ow + FIRST - 1u) - FIRST;
+                x[l][q] = select(vec4<f32>(0.0), load(start + column, c), inside);
+              }
             }
             // unroll
             for (var o = 0u; o < OUT; o++) {
@@ -128,10 +136,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               for (var kw = 0u; kw < KW; kw++) {
                 let m = weight[taps * KW + kw];
                 // unroll
-                for (var j = 0u; j < VOX; j++) {
-                  // w0 is a multiple of SW: only j + PW - kw decides divisibility and place
-                  if ((j + PW + FIRST * SW - kw) % SW == 0u) {
-                    y[j][o] = y[j][o] + x[(j + PW + FIRST * SW - kw) / SW] * m;
+                for (var l = 0u; l < LINES; l++) {
+                  // unroll
+                  for (var j = 0u; j < VOX; j++) {
+                    // w0 is a multiple of SW: only j + PW - kw decides divisibility and place
+                    if ((j + PW + FIRST * SW - kw) % SW == 0u) {
+                      y[l][j][o] = y[l][j][o] + x[l][(j + PW + FIRST * SW - kw) / SW] * m;
+                    }
                   }
                 }
               }
@@ -145,11 +156,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     // unroll
     for (var o = 0u; o < OUT; o++) {
       // unroll
-      for (var j = 0u; j < VOX; j++) {
-        if (tile * OUT + o < params.outs && w0 + j < params.iw) {
-          let at = start + o * size + j;
-          if (ACC) { y[j][o] = y[j][o] + out[at]; }
-          out[at] = y[j][o];
+      for (var l = 0u; l < LINES; l++) {
+        // unroll
+        for (var j = 0u; j < VOX; j++) {
+          if (tile * OUT + o < params.outs && h + l * SH < params.ih && w0 + j < params.iw) {
+            let at = start + o * size + l * SH * params.iw + j;
+            var value = y[l][j][o];
+            if (ACC) { value = value + out[at]; }
+            out[at] = value;
+          }
         }
       }
     }

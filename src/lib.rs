@@ -1,5 +1,6 @@
 //! `u2seg` trains and runs 3D U²-Net, one universal network for many organs, on any GPU through WebGPU.
 
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod domain;

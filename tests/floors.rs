@@ -18,7 +18,8 @@ const FLOORS: &[(&str, u32)] = &[
     ("exec", 5),
     ("train", 6),
     ("infer", 6),
-    ("cli", 7),
+    ("bench", 7),
+    ("cli", 8),
 ];
 
 /// Names that `lib.rs` lifts to the crate's root, and where they come from.

@@ -1,7 +1,9 @@
 //! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
 
+mod bench;
 mod devices;
 mod evaluate;
+mod info;
 mod predict;
 mod train;
 
@@ -27,6 +29,10 @@ enum Command {
     Predict(predict::Args),
     /// Score predicted masks against references.
     Evaluate(evaluate::Args),
+    /// Count a model's parameters: shared, of each domain, of each part.
+    Info(info::Args),
+    /// Time the adapter, the kernels and whole steps.
+    Bench(bench::Args),
 }
 
 /// Parses the arguments and runs the command; the exit code is 0 when done, 1 on failure, 2 on wrong usage.
@@ -51,6 +57,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(args),
         Command::Predict(args) => predict::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

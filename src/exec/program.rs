@@ -48,11 +48,15 @@ impl Pool {
 }
 
 /// What a command does, for timings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CommandInfo {
     pub label: String,
     /// File below `shaders/`, or `copy`.
     pub kernel: &'static str,
+    /// Switches and tiles of the kernel.
+    pub variant: String,
+    /// Layout of the tensor that is written, or read where raw words are written.
+    pub shape: String,
     /// Arithmetic operations.
     pub flops: u64,
     /// Bytes that must move.
@@ -155,9 +159,14 @@ impl Program {
             .iter()
             .map(|command| match command {
                 Command::Run { info, .. } => info.clone(),
-                Command::Copy { bytes, .. } => {
-                    CommandInfo { label: "copy".into(), kernel: "copy", flops: 0, bytes: 2 * bytes }
-                }
+                Command::Copy { bytes, .. } => CommandInfo {
+                    label: "copy".into(),
+                    kernel: "copy",
+                    variant: String::new(),
+                    shape: format!("{bytes} bytes"),
+                    flops: 0,
+                    bytes: 2 * bytes,
+                },
             })
             .collect()
     }
@@ -204,6 +213,65 @@ impl Program {
             .get(&value)
             .map(|(buffer, words)| (buffer, *words))
             .ok_or_else(|| Error::Internal("a value without memory".into()))
+    }
+
+    /// Runs the commands one by one, waits for each, and gives what it was and its seconds: the device's own timestamps where
+    /// a GPU has them, else the wall clock.
+    pub fn time_commands(&self, gpu: &Gpu) -> Result<Vec<(CommandInfo, f64)>> {
+        let stamps =
+            gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) && !gpu.is_software();
+        let infos = self.describe();
+        infos
+            .into_iter()
+            .zip(&self.commands)
+            .map(|(info, command)| {
+                let seconds = match command {
+                    Command::Run { .. } if stamps => self.stamped(gpu, command)?,
+                    _ => self.clocked(gpu, command)?,
+                };
+                Ok((info, seconds))
+            })
+            .collect()
+    }
+
+    fn clocked(&self, gpu: &Gpu, command: &Command) -> Result<f64> {
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        self.encode(&mut encoder, std::slice::from_ref(command));
+        let start = std::time::Instant::now();
+        gpu.submit("timed command", encoder)?;
+        gpu.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn stamped(&self, gpu: &Gpu, command: &Command) -> Result<f64> {
+        let Command::Run { kernel, group, groups, .. } = command else {
+            return Err(Error::Internal("a copy has no timestamps".into()));
+        };
+        let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("timestamps"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let ticks = gpu.buffer("timestamps", 16, usage)?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some("timed command"),
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &queries,
+                beginning_of_pass_write_index: Some(0),
+                end_of_pass_write_index: Some(1),
+            }),
+        });
+        pass.set_pipeline(&kernel.pipeline);
+        pass.set_bind_group(0, group, &[]);
+        pass.dispatch_workgroups(groups[0], groups[1], 1);
+        drop(pass);
+        encoder.resolve_query_set(&queries, 0..2, &ticks, 0);
+        gpu.submit("timed command", encoder)?;
+        let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.download(&ticks, 0, 16)?);
+        let period = f64::from(gpu.queue().get_timestamp_period());
+        Ok(stamps[1].wrapping_sub(stamps[0]) as f64 * period * 1e-9)
     }
 
     /// Encodes and submits one run, in submissions of bounded work.
@@ -301,6 +369,17 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
+    /// Layout of the output, else of the first tensor that is bound.
+    fn shape(&self, dispatch: &Dispatch) -> String {
+        let layout = |bind: &Bind| match bind {
+            Bind::Value { value, .. } => self.graph.info(*value).layout.as_ref(),
+            Bind::Region { .. } => None,
+        };
+        let out = dispatch.bindings.iter().find(|(name, _)| *name == "out");
+        let tensors = out.into_iter().chain(&dispatch.bindings);
+        tensors.filter_map(|(_, bind)| layout(bind)).next().map_or(String::new(), |l| l.to_string())
+    }
+
     fn slot(&self, value: Value) -> Result<&wgpu::Buffer> {
         self.plan
             .value_to_slot
@@ -374,6 +453,8 @@ impl Binder<'_> {
             info: CommandInfo {
                 label: dispatch.label.clone(),
                 kernel: dispatch.kernel.file,
+                variant: kernel.label.split_once(' ').map_or("", |(_, rest)| rest).into(),
+                shape: self.shape(dispatch),
                 flops: dispatch.flops,
                 bytes: dispatch.bytes,
             },

@@ -4,6 +4,7 @@ mod adapters;
 mod kernels;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use adapters::{AdapterReport, adapters};
@@ -26,6 +27,8 @@ struct Inner {
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
     /// First error that no scope caught, or the reason why the device was lost.
     failure: Arc<Mutex<Option<String>>>,
+    /// Bytes of all buffers made so far.
+    allocated: AtomicU64,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -72,7 +75,10 @@ impl Gpu {
         });
         log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
         let kernels = Mutex::new(HashMap::new());
-        Ok(Self { inner: Arc::new(Inner { device, queue, report, limits, kernels, failure }) })
+        let allocated = AtomicU64::new(0);
+        Ok(Self {
+            inner: Arc::new(Inner { device, queue, report, limits, kernels, failure, allocated }),
+        })
     }
 
     /// What the adapter offers.
@@ -140,6 +146,7 @@ impl Gpu {
                 self.limits().max_buffer_size >> 20
             )));
         }
+        self.inner.allocated.fetch_add(size, Ordering::Relaxed);
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
@@ -149,6 +156,11 @@ impl Gpu {
             )),
             other => other,
         })
+    }
+
+    /// Bytes of all buffers made so far, whether or not they still live.
+    pub fn allocated(&self) -> u64 {
+        self.inner.allocated.load(Ordering::Relaxed)
     }
 
     /// Writes bytes (a multiple of four) before whatever is submitted next.

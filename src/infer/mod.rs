@@ -4,6 +4,7 @@
 //! millimetres in the same order.
 
 mod evaluate;
+mod forward;
 pub mod metrics;
 pub mod overlay;
 pub mod phantom;
@@ -13,4 +14,5 @@ pub mod summary;
 pub mod window;
 
 pub use evaluate::evaluate;
+pub use forward::Forward;
 pub use predict::Predictor;

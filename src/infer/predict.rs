@@ -1,25 +1,19 @@
 //! Sliding-window inference of one domain of a model.
 
+use std::borrow::Cow;
+
+use super::forward::Forward;
 use super::window::{gaussian, positions};
 use crate::data::{Prepared, Volume, prepare};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
-use crate::exec::{Pool, Program, Store, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Layout, Region, Value};
-use crate::nn::{self, Model};
-use crate::ops;
-use crate::plan::Plan;
+use crate::nn::Model;
 
 /// A domain's network, ready to segment.
 pub struct Predictor {
-    gpu: Gpu,
     domain: Domain,
-    program: Program,
-    image: Value,
-    logits: Value,
-    layout: Layout,
-    logits_layout: Layout,
+    forward: Forward,
     weights: Vec<f32>,
     /// Step between windows as a share of the patch.
     pub step: f32,
@@ -30,35 +24,13 @@ impl Predictor {
     pub fn new(gpu: &Gpu, model: &Model, domain: usize) -> Result<Self> {
         let plan =
             model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
-        let caps = caps(gpu);
-        let mut graph = Graph::sized_for(&caps);
-        let layout = Layout::new(1, plan.channels, plan.patch);
-        let image = graph.input("image", layout.clone());
-        let logits = nn::network(&mut graph, &model.network, domain, image)?;
-        let logits = ops::materialise(&mut graph, logits)?;
-        graph.keep(logits);
-        let steps = Plan::new(&graph, &caps)?;
-        let store = Store::new(gpu, graph.params(), false)?;
-        for spec in graph.params() {
-            let tensor = model
-                .weights
-                .get(&spec.name)
-                .ok_or_else(|| Error::Internal(format!("the model lacks {}", spec.name)))?;
-            store.write(gpu, Region::Weights, &spec.name, &tensor.values)?;
-        }
-        let pool = Pool::new(gpu, [&steps])?;
-        let program = Program::new(gpu, &graph, &steps, &[], (&store, &pool))?;
-        Ok(Self {
-            gpu: gpu.clone(),
-            domain: plan.clone(),
-            program,
-            image,
-            logits,
-            layout,
-            logits_layout: graph.layout(logits)?.clone(),
-            weights: gaussian(plan.patch),
-            step: 0.5,
-        })
+        let weights = |name: &str| match model.weights.get(name) {
+            Some(tensor) => Ok(Cow::Borrowed(tensor.values.as_slice())),
+            None => Err(Error::Internal(format!("the model lacks {name}"))),
+        };
+        let forward = Forward::new(gpu, (&model.network, domain), (1, plan.patch), weights)?;
+        let weights = gaussian(plan.patch);
+        Ok(Self { domain: plan.clone(), forward, weights, step: 0.5 })
     }
 
     /// The domain's plan.
@@ -99,9 +71,7 @@ impl Predictor {
                     window[channel * size + row.patch..][..row.count].copy_from_slice(source);
                 }
             }
-            self.program.write(&self.gpu, self.image, &self.layout.pack(&window)?)?;
-            self.program.run(&self.gpu)?;
-            let logits = self.logits_layout.unpack(&self.program.read(&self.gpu, self.logits)?)?;
+            let logits = self.forward.run(&window)?;
             for row in &rows {
                 let weight = &self.weights[row.patch..][..row.count];
                 for (sum, w) in weights[row.case..][..row.count].iter_mut().zip(weight) {

@@ -1,10 +1,14 @@
 //! The 3D U²-Net: blocks in the field's names, built from operations, under the reference's tensor names.
 
 mod blocks;
+mod compose;
 mod config;
+mod count;
 mod model;
 
+pub use compose::hash;
 pub use config::{Adapter, DomainNet, Mode, NetConfig};
+pub use count::{PartCount, independent_count, part_counts};
 pub use model::{Model, Tensor, read_tensors, write_tensors};
 
 use crate::error::{Error, Result};

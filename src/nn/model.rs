@@ -58,7 +58,7 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
             path,
             found,
             "a model of this program (safetensors)",
-            "Give best.safetensors, model.safetensors or last.safetensors of a run.",
+            "Give model.safetensors or last.safetensors of a run.",
         )
     };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;

@@ -195,6 +195,11 @@ pub(super) fn along(width: usize, step: usize, caps: &Caps) -> usize {
     (1..=10 / step).map(|n| n * step).min_by_key(|n| (waste(*n), 10 - n)).unwrap_or(4)
 }
 
+/// Lines along H that one thread makes, so that a weight that was loaded serves all of them.
+pub(super) fn lines(height: usize, caps: &Caps) -> usize {
+    if caps.software && height > 1 { 2 } else { 1 }
+}
+
 /// Lanes in use where a source has fewer than four channels.
 pub(super) fn lanes(layout: &Layout) -> u32 {
     match layout.segments.as_slice() {
@@ -269,6 +274,7 @@ impl Forward {
             voxels: y.voxels(),
             outs: piece.outs.1,
             ins: piece.ins.1,
+            loads: self.source.tensors(),
         };
         let label = format!("pointwise {}", graph.info(self.y).name);
         let dispatch = product
@@ -285,9 +291,11 @@ impl Forward {
         let vox = along(y.spatial[2], 1, caps);
         let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
         let quads = y.spatial[2].div_ceil(vox);
-        let threads = quads * y.spatial[0] * y.spatial[1] * tiles * piece.samples;
+        let lines = lines(y.spatial[1], caps);
+        let threads = quads * y.spatial[0] * y.spatial[1].div_ceil(lines) * tiles * piece.samples;
         let key = taps_key(self.key("conv.wgsl", piece), &self.spec, vox)
             .tile("OUT", out_tile(piece.outs.1) as u32)
+            .tile("LINES", lines as u32)
             .tile("CIN", lanes(&self.source.layout));
         let [id, ih, iw] = self.source.layout.spatial;
         let dispatch = Dispatch::new(

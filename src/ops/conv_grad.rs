@@ -1,6 +1,6 @@
 //! Input and weight gradients of convolutions.
 
-use super::conv::{ConvSpec, Piece, along, lanes, out_tile, pieces, taps_key};
+use super::conv::{ConvSpec, Piece, along, lanes, lines, out_tile, pieces, taps_key};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
 use super::pointwise::Product;
 use super::reduce::{reduce, scratch_words};
@@ -86,7 +86,8 @@ impl ConvInputGrad {
         let key = |file| source.switches(KernelKey::new(file)).set("ACC", onto as u32);
         let dispatch = if self.spec.is_pointwise() {
             let (outs, ins) = (piece.outs.1, piece.ins.1);
-            let product = Product { samples: piece.samples, voxels, outs, ins };
+            let loads = source.tensors();
+            let product = Product { samples: piece.samples, voxels, outs, ins, loads };
             let key = key(pointwise::file(caps)).set("TRANSPOSE", 1).set("BIAS", 0);
             product
                 .dispatch(format!("pointwise {name}"), key, caps)?
@@ -133,19 +134,21 @@ impl ConvInputGrad {
         // gradients before w0/SW that the first voxel's last tap reaches
         let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
         let row = (vox - 1 + pw + first * sw) / sw + 1;
+        // each parity of D and H counts on its own
+        let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
+        let lines = lines(h, caps);
+        let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
         let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
         let key = taps_key(key, &self.spec, vox)
             .tile("OUT", out_tile(piece.outs.1) as u32)
+            .tile("LINES", lines as u32)
             .tile("ROW", row as u32)
             .tile("FIRST", first as u32)
             .tile("KW", kw as u32)
             .tile("SW", sw as u32)
             .tile("PW", pw as u32);
         let quads = dx.spatial[2].div_ceil(vox);
-        // each parity of D and H counts on its own
-        let lines: usize =
-            (0..2).map(|axis| dx.spatial[axis].next_multiple_of(stride[axis])).product();
-        let threads = quads * lines * tiles * piece.samples;
+        let threads = quads * lattice * tiles * piece.samples;
         let [od, oh, ow] = source.layout.spatial;
         Ok(Dispatch::new(
             format!("conv input gradient {name}"),

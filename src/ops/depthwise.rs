@@ -5,7 +5,7 @@ use super::load::{
 };
 use super::norm::bias_grad;
 use super::reduce::{reduce, scratch_words};
-use super::{WORKGROUP, addend, materialise, output_grad};
+use super::{FEW_THREADS, WORKGROUP, addend, materialise, output_grad};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
 use crate::shader::KernelKey;
@@ -29,8 +29,8 @@ pub fn depthwise(graph: &mut Graph, x: Value, weight: Value, bias: Value) -> Res
 }
 
 /// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
-fn rows(h: usize, caps: &Caps) -> usize {
-    if caps.software && h > 1 { 2 } else { 1 }
+fn rows(h: usize, threads: usize) -> usize {
+    if threads < FEW_THREADS && h > 1 { 2 } else { 1 }
 }
 
 /// Planes that one thread marches over: all, unless that leaves an adapter idle.
@@ -77,7 +77,7 @@ impl Pass<'_> {
         let (voxels, all) = (out.voxels(), out.blocks().max(self.source.layout.blocks()));
         let [d, h, w] = out.spatial;
         let quads = w.div_ceil(QUAD);
-        let rows = rows(h, caps);
+        let rows = rows(h, caps.threads());
         let chunk = chunk(out, caps);
         let chunks = d.div_ceil(chunk);
         let key = self
@@ -222,7 +222,8 @@ impl Op for DepthwiseInputGrad {
 fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Result<()> {
     let out = graph.param_grad(weight)?;
     let layout = graph.layout(dy)?.clone();
-    let columns = layout.spatial[1] * layout.spatial[2].div_ceil(QUAD);
+    let lines = layout.spatial[1].div_ceil(rows(layout.spatial[1], graph.threads()));
+    let columns = lines * layout.spatial[2].div_ceil(QUAD);
     let wanted = (graph.threads() / (layout.blocks() * layout.n)).clamp(1, columns);
     let each = columns.div_ceil(wanted);
     let per_sample = columns.div_ceil(each);
@@ -284,12 +285,16 @@ impl DepthwiseWeightGrad {
     ) -> Result<Dispatch> {
         let [d, h, w] = grad.layout.spatial;
         let parts = self.per_sample * part.samples;
+        let rows = rows(h, caps.threads());
         let key = source
             .upsampling(KernelKey::new("depthwise_weight.wgsl"))
             .set("NORM", source.coef().is_some() as u32)
             .set("ACT", source.act() as u32)
             .set("GNORM", grad.coef().is_some() as u32)
-            .set("GACT", grad.act() as u32);
+            .set("GACT", grad.act() as u32)
+            .tile("ROWS", rows as u32)
+            .tile("READ", rows as u32 + 2)
+            .tile("GRADS", (rows * QUAD) as u32);
         let dispatch = Dispatch::new(
             graph.info(node.outputs[0]).name.clone(),
             key,

@@ -268,9 +268,13 @@ impl Op for Add {
                 let start = (n0 * layout.blocks() + b0) * voxels;
                 let count = if whole_sample { per * layout.blocks() } else { blocks };
                 let (to, out_base) = window(graph, out, start, count * voxels, caps)?;
-                let groups = fold((count * voxels).div_ceil(WORKGROUP), caps)?;
+                let run = if caps.software { 16 } else { 1 };
+                let per_block = voxels.div_ceil(8 * run) * 8;
+                let groups = fold((count * per_block).div_ceil(WORKGROUP), caps)?;
                 let mut dispatch = Dispatch::new("add", key.clone(), groups)
                     .bind("out", to)
+                    .param("run", run)
+                    .param("per_block", per_block)
                     .param("out_base", out_base)
                     .param("blocks", count)
                     .param("voxels", voxels)

@@ -122,11 +122,14 @@ impl Source {
         self.layout.voxels() / self.up().iter().product::<usize>()
     }
 
+    /// Tensors that one load reads.
+    pub fn tensors(&self) -> usize {
+        if self.aux().is_some() && (self.act() || self.coef().is_some()) { 2 } else { 1 }
+    }
+
     /// Bytes that reading `blocks` blocks of `samples` samples once moves.
     pub fn bytes(&self, samples: usize, blocks: usize) -> u64 {
-        let tensors =
-            if self.aux().is_some() && (self.act() || self.coef().is_some()) { 2 } else { 1 };
-        (samples * blocks * self.stored_voxels() * VECTOR_BYTES * tensors) as u64
+        (samples * blocks * self.stored_voxels() * VECTOR_BYTES * self.tensors()) as u64
     }
 
     /// Sets NORM, ACT, GRAD and the upsampling switches.

@@ -10,7 +10,7 @@ use crate::shader::KernelKey;
 const VOX: usize = 2;
 
 /// Weight blocks (4x4) that one thread holds where weights stay in registers.
-const HELD: usize = 16;
+const HELD: usize = 32;
 
 /// Voxels that a thread walks over where it holds weights.
 const STEPS: usize = 32;
@@ -26,6 +26,8 @@ pub(super) struct Product {
     pub voxels: usize,
     pub outs: usize,
     pub ins: usize,
+    /// Tensors that a load of the input reads.
+    pub loads: usize,
 }
 
 /// The kernel's file: weights stay in registers where loads are dear, outputs elsewhere.
@@ -33,25 +35,34 @@ pub(super) fn file(caps: &Caps) -> &'static str {
     if caps.software { "pointwise_held.wgsl" } else { "pointwise.wgsl" }
 }
 
-/// The largest divisor of `count` up to `most`.
-fn divisor(count: usize, most: usize) -> usize {
-    (1..=most.min(count)).rev().find(|d| count.is_multiple_of(*d)).unwrap_or(1)
+/// Output and input blocks of the tile that loads and stores least, of those that fit the registers. `loads` counts the
+/// tensors that one input takes.
+fn held(outs: usize, ins: usize, loads: usize) -> (usize, usize) {
+    let tiles = (1..=outs.min(8)).flat_map(|out| {
+        let divides = move |step: &usize| ins.is_multiple_of(*step) && out * step <= HELD;
+        (1..=ins).filter(divides).map(move |step| (out, step))
+    });
+    let cost = |(out, step): &(usize, usize)| {
+        let passes = ins / step;
+        outs.div_ceil(*out) * (ins * loads + out * (2 * passes - 1))
+    };
+    tiles.min_by_key(|tile| (cost(tile), tile.0 * tile.1)).unwrap_or((1, 1))
 }
 
 impl Product {
     /// Tiles, workgroups and their parameters, for a key of [`file`] that has its switches.
     pub fn dispatch(&self, label: String, key: KernelKey, caps: &Caps) -> Result<Dispatch> {
-        let out = out_tile(self.outs);
-        let tiles = self.outs.div_ceil(out);
-        let key = key.tile("OUT", out as u32);
-        let (key, groups, steps) = if caps.software {
+        let (out, key, groups, steps) = if caps.software {
+            let (out, ins) = held(self.outs, self.ins, self.loads);
             let groups = self.voxels.div_ceil(WORKGROUP * STEPS);
-            let ins = divisor(self.ins, (HELD / out).min(8));
             let steps = self.voxels.div_ceil(WORKGROUP * groups);
-            (key.tile("INS", ins as u32), groups, Some(steps))
+            (out, key.tile("INS", ins as u32), groups, Some(steps))
         } else {
-            (key.tile("VOX", VOX as u32), self.voxels.div_ceil(WORKGROUP * VOX), None)
+            let groups = self.voxels.div_ceil(WORKGROUP * VOX);
+            (out_tile(self.outs), key.tile("VOX", VOX as u32), groups, None)
         };
+        let key = key.tile("OUT", out as u32);
+        let tiles = self.outs.div_ceil(out);
         let dispatch = Dispatch::new(label, key, fold(groups * tiles * self.samples, caps)?)
             .param("voxels", self.voxels)
             .param("groups", groups)
@@ -60,5 +71,22 @@ impl Product {
             Some(steps) => dispatch.param("steps", steps),
             None => dispatch,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::held;
+
+    #[test]
+    fn tiles_fit_and_divide() {
+        for outs in 1..40 {
+            for ins in 1..40 {
+                let (out, step) = held(outs, ins, 1);
+                assert!(out <= outs && ins % step == 0 && out * step <= 32);
+            }
+        }
+        assert_eq!(held(4, 8, 1), (4, 8));
+        assert_eq!(held(8, 4, 2), (8, 4));
     }
 }

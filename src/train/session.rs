@@ -218,21 +218,19 @@ impl Session {
         d.program.run(&self.gpu)
     }
 
-    /// Runs a domain's commands one by one and waits for each: what it was and its seconds. For benchmarks; the inputs are
-    /// whatever the last step left.
+    /// What each command of a domain's step is and its seconds, one by one; the inputs are whatever the last step left.
     pub fn time_commands(&self, domain: usize) -> Result<Vec<(CommandInfo, f64)>> {
-        let program = &self.domains[domain].program;
-        let infos = program.describe();
-        infos
-            .into_iter()
-            .enumerate()
-            .map(|(command, info)| {
-                let start = std::time::Instant::now();
-                program.run_part(&self.gpu, command..command + 1)?;
-                self.gpu.wait()?;
-                Ok((info, start.elapsed().as_secs_f64()))
-            })
-            .collect()
+        self.domains[domain].program.time_commands(&self.gpu)
+    }
+
+    /// Seconds to encode and submit a domain's forward and backward pass; waits for it afterwards.
+    pub fn encode_seconds(&self, domain: usize) -> Result<f64> {
+        let d = &self.domains[domain];
+        let start = std::time::Instant::now();
+        d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.gpu.wait()?;
+        Ok(seconds)
     }
 
     /// Total, cross-entropy, focal, Dice and Lovász loss of a domain's last run; waits for it.

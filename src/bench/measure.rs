@@ -1,0 +1,184 @@
+//! Timings of a configuration: forward pass, training step, encoding, memory, and each kernel against the roofline.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use super::config::Configuration;
+use super::median;
+use super::roofline::Roofline;
+use crate::error::{Error, Result};
+use crate::exec::CommandInfo;
+use crate::gpu::Gpu;
+use crate::graph::Init;
+use crate::infer::Forward;
+use crate::nn;
+use crate::ops::{LossWeights, Optimizer};
+use crate::train::{Session, SessionSettings};
+
+/// One kernel at one shape.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct KernelReport {
+    #[serde(flatten)]
+    pub command: CommandInfo,
+    pub milliseconds: f64,
+    pub gigabytes_per_second: f64,
+    pub gigaflops_per_second: f64,
+    /// Least possible time over the time taken.
+    pub roofline_share: f64,
+}
+
+/// What a configuration takes.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ConfigurationReport {
+    pub name: &'static str,
+    /// Median milliseconds of a synchronised forward pass.
+    pub forward_ms: f64,
+    /// Median milliseconds of a synchronised training step; none where only inference is timed.
+    pub step_ms: Option<f64>,
+    /// Median milliseconds to encode and submit a step.
+    pub encode_ms: Option<f64>,
+    /// Seconds from nothing to the end of the first training step.
+    pub start_s: Option<f64>,
+    /// Mebibytes of weights, moments, gradients and activations that the plan names.
+    pub planned_mib: f64,
+    /// Mebibytes of all buffers that were made.
+    pub allocated_mib: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<KernelReport>,
+}
+
+/// Times a configuration: `repeats` runs of each, after one to warm up.
+pub fn measure(
+    gpu: &Gpu,
+    configuration: &Configuration,
+    repeats: usize,
+    roofline: Option<&Roofline>,
+) -> Result<ConfigurationReport> {
+    let batch = configuration.batch;
+    let domain = configuration.network.domain(0)?;
+    let voxels = batch.samples * batch.patch.iter().product::<usize>();
+    let image: Vec<f32> =
+        (0..voxels * domain.channels).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
+    let labels: Vec<u8> = (0..voxels).map(|i| ((i / 97) % domain.classes) as u8).collect();
+    let mut report = ConfigurationReport {
+        name: configuration.name,
+        forward_ms: f64::NAN,
+        step_ms: None,
+        encode_ms: None,
+        start_s: None,
+        planned_mib: 0.0,
+        allocated_mib: 0.0,
+        kernels: Vec::new(),
+    };
+    if configuration.train {
+        train(gpu, configuration, (&image, &labels), repeats, &mut report, roofline)?;
+    }
+    forward(gpu, configuration, &image, repeats, &mut report, roofline)?;
+    Ok(report)
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn train(
+    gpu: &Gpu,
+    configuration: &Configuration,
+    (image, labels): (&[f32], &[u8]),
+    repeats: usize,
+    report: &mut ConfigurationReport,
+    roofline: Option<&Roofline>,
+) -> Result<()> {
+    let before = gpu.allocated();
+    let start = Instant::now();
+    // every domain of the network has its program, as in a real run; the first is timed
+    let batches = vec![configuration.batch; configuration.network.domains.len()];
+    let settings = SessionSettings { loss: LossWeights::ce(), optimizer: Optimizer::adam() };
+    let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
+    report.planned_mib = session.bytes() as f64 / MIB;
+    report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
+    session.initialise(0)?;
+    session.step(0, image, labels, 1e-3)?;
+    gpu.wait()?;
+    report.start_s = Some(start.elapsed().as_secs_f64());
+    let (mut steps, mut encodes) = (Vec::new(), Vec::new());
+    for _ in 0..repeats {
+        let start = Instant::now();
+        session.step(0, image, labels, 1e-3)?;
+        gpu.wait()?;
+        steps.push(start.elapsed().as_secs_f64() * 1e3);
+        encodes.push(session.encode_seconds(0)? * 1e3);
+    }
+    report.step_ms = Some(median(steps));
+    report.encode_ms = Some(median(encodes));
+    if let Some(roofline) = roofline {
+        let times = (0..repeats).map(|_| session.time_commands(0)).collect::<Result<Vec<_>>>()?;
+        report.kernels = kernels(&times, roofline)?;
+    }
+    Ok(())
+}
+
+fn forward(
+    gpu: &Gpu,
+    configuration: &Configuration,
+    image: &[f32],
+    repeats: usize,
+    report: &mut ConfigurationReport,
+    roofline: Option<&Roofline>,
+) -> Result<()> {
+    let before = gpu.allocated();
+    let params = nn::parameters(&configuration.network)?;
+    let weights = |name: &str| {
+        let spec = params.iter().find(|p| p.name == name);
+        let spec = spec.ok_or_else(|| Error::Internal(format!("no parameter {name}")))?;
+        let count = spec.packing.elements();
+        let value = |i: usize| match spec.init {
+            Init::Constant(value) => value,
+            Init::Kaiming { fan_in } => {
+                (((i * 7919) % 1000) as f32 / 500.0 - 1.0) * (6.0 / fan_in as f32).sqrt()
+            }
+        };
+        Ok(Cow::Owned((0..count).map(value).collect()))
+    };
+    let batch = (configuration.batch.samples, configuration.batch.patch);
+    let forward = Forward::new(gpu, (&configuration.network, 0), batch, weights)?;
+    if !configuration.train {
+        report.planned_mib = forward.bytes() as f64 / MIB;
+        report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
+    }
+    forward.run(image)?;
+    let mut times = Vec::new();
+    for _ in 0..repeats {
+        let start = Instant::now();
+        forward.program().run(gpu)?;
+        gpu.wait()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    report.forward_ms = median(times);
+    if let (Some(roofline), false) = (roofline, configuration.train) {
+        let times = (0..repeats)
+            .map(|_| forward.program().time_commands(gpu))
+            .collect::<Result<Vec<_>>>()?;
+        report.kernels = kernels(&times, roofline)?;
+    }
+    Ok(())
+}
+
+/// Medians over the runs, the slowest command first.
+fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<KernelReport>> {
+    let first = runs.first().ok_or_else(|| Error::Internal("no run was timed".into()))?;
+    let mut reports: Vec<KernelReport> = first
+        .iter()
+        .enumerate()
+        .map(|(index, (command, _))| {
+            let seconds = median(runs.iter().map(|run| run[index].1).collect());
+            KernelReport {
+                command: command.clone(),
+                milliseconds: seconds * 1e3,
+                gigabytes_per_second: command.bytes as f64 / seconds / 1e9,
+                gigaflops_per_second: command.flops as f64 / seconds / 1e9,
+                roofline_share: roofline.share(command.flops, command.bytes, seconds),
+            }
+        })
+        .collect();
+    reports.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
+    Ok(reports)
+}

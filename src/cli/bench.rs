@@ -1,0 +1,142 @@
+//! `u2seg bench`.
+
+use std::collections::BTreeMap;
+
+use crate::bench::{Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, measure};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configurations to time; by default all on a GPU, hippo and hippo-plain on a software adapter.
+    #[arg(long, num_args = 1.., value_parser = NAMES)]
+    config: Vec<String>,
+    /// Time each kernel too.
+    #[arg(long)]
+    kernels: bool,
+    /// Timed runs of each figure; the median counts.
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    adapter: &'a str,
+    backend: &'a str,
+    driver: &'a str,
+    version: &'a str,
+    roofline: Roofline,
+    configurations: Vec<ConfigurationReport>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.repeats == 0 {
+        return Err(Error::flag("--repeats", "0", "at least 1", "5 is usual."));
+    }
+    let gpu = Gpu::open(&args.device)?;
+    let names: Vec<&str> = match (args.config.is_empty(), gpu.is_software()) {
+        (false, _) => args.config.iter().map(String::as_str).collect(),
+        (true, false) => NAMES.to_vec(),
+        (true, true) => vec!["hippo", "hippo-plain"],
+    };
+    let roofline = Roofline::measure(&gpu)?;
+    let adapter = gpu.report();
+    if !args.json {
+        println!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
+        println!(
+            "copy {:.1} GB/s, fused multiply-add {:.1} GFLOP/s\n",
+            roofline.copy_bytes_per_second / 1e9,
+            roofline.flops_per_second / 1e9
+        );
+        println!(
+            "{:<14}{:>12}{:>12}{:>12}{:>10}{:>13}{:>15}",
+            "configuration",
+            "forward ms",
+            "step ms",
+            "encode ms",
+            "start s",
+            "planned MiB",
+            "allocated MiB"
+        );
+    }
+    let mut configurations = Vec::new();
+    for name in names {
+        eprintln!("{name} ...");
+        let configuration = Configuration::named(name)?;
+        let report =
+            measure(&gpu, &configuration, args.repeats, args.kernels.then_some(&roofline))?;
+        if !args.json {
+            print(&report);
+        }
+        configurations.push(report);
+    }
+    if args.json {
+        let report = Report {
+            adapter: &adapter.name,
+            backend: &adapter.backend,
+            driver: &adapter.driver_info,
+            version: env!("CARGO_PKG_VERSION"),
+            roofline,
+            configurations,
+        };
+        let text =
+            serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
+        println!("{text}");
+    }
+    Ok(())
+}
+
+fn print(report: &ConfigurationReport) {
+    let optional = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.1}"));
+    println!(
+        "{:<14}{:>12.1}{:>12}{:>12}{:>10}{:>13.1}{:>15.1}",
+        report.name,
+        report.forward_ms,
+        optional(report.step_ms),
+        optional(report.encode_ms),
+        optional(report.start_s),
+        report.planned_mib,
+        report.allocated_mib
+    );
+    if report.kernels.is_empty() {
+        return;
+    }
+    println!("\n{:>9}{:>9}{:>10}{:>8}  kernel, variant, shape", "ms", "GB/s", "GFLOP/s", "roof");
+    for kernel in &report.kernels {
+        println!(
+            "{}  {} [{}] {} {}",
+            figures(kernel),
+            kernel.command.kernel,
+            kernel.command.variant,
+            kernel.command.shape,
+            kernel.command.label
+        );
+    }
+    println!("\n{:>9}  sum by kernel", "ms");
+    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+    for kernel in &report.kernels {
+        *sums.entry(kernel.command.kernel).or_default() += kernel.milliseconds;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (kernel, ms) in sums {
+        println!("{ms:>9.2}  {kernel}");
+    }
+    println!();
+}
+
+fn figures(kernel: &KernelReport) -> String {
+    format!(
+        "{:>9.3}{:>9.2}{:>10.2}{:>7.0}%",
+        kernel.milliseconds,
+        kernel.gigabytes_per_second,
+        kernel.gigaflops_per_second,
+        kernel.roofline_share * 100.0
+    )
+}

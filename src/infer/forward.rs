@@ -1,0 +1,65 @@
+//! The forward program of one domain.
+
+use crate::error::Result;
+use crate::exec::{Pool, Program, Store, caps};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Layout, Region, Value};
+use crate::nn::{self, NetConfig};
+use crate::ops;
+use crate::plan::Plan;
+
+/// A domain's network without gradients, bound to its weights.
+pub struct Forward {
+    gpu: Gpu,
+    program: Program,
+    image: Value,
+    logits: Value,
+    layout: Layout,
+    logits_layout: Layout,
+    bytes: u64,
+}
+
+impl Forward {
+    /// Builds the program for `samples` patches (D, H, W) and fills the weights by name, in file order.
+    pub fn new<'a>(
+        gpu: &Gpu,
+        (network, domain): (&NetConfig, usize),
+        (samples, patch): (usize, [usize; 3]),
+        weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
+    ) -> Result<Self> {
+        let caps = caps(gpu);
+        let mut graph = Graph::sized_for(&caps);
+        let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
+        let image = graph.input("image", layout.clone());
+        let logits = nn::network(&mut graph, network, domain, image)?;
+        let logits = ops::materialise(&mut graph, logits)?;
+        graph.keep(logits);
+        let plan = Plan::new(&graph, &caps)?;
+        let store = Store::new(gpu, graph.params(), false)?;
+        for spec in graph.params() {
+            store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;
+        }
+        let pool = Pool::new(gpu, [&plan])?;
+        let program = Program::new(gpu, &graph, &plan, &[], (&store, &pool))?;
+        let logits_layout = graph.layout(logits)?.clone();
+        let bytes = pool.bytes() + store.bytes();
+        Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })
+    }
+
+    /// Bytes of weights and activations.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The bound program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Logits N,K,D,H,W of an image N,C,D,H,W.
+    pub fn run(&self, image: &[f32]) -> Result<Vec<f32>> {
+        self.program.write(&self.gpu, self.image, &self.layout.pack(image)?)?;
+        self.program.run(&self.gpu)?;
+        self.logits_layout.unpack(&self.program.read(&self.gpu, self.logits)?)
+    }
+}
