@@ -1,4 +1,5 @@
-//! Embeds every shader: generates a table of file name and source for `src/shader`.
+//! Embeds every shader: generates a table of file name and source for `src/shader`. Tells the tests which of them can run, so
+//! that the others are ignored by name.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -17,5 +18,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     table.push_str("]\n");
     std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("shaders.rs"), table)?;
+    for (name, variable, default) in
+        [("real_images", "U2SEG_DATA", "data"), ("golden_files", "U2SEG_GOLDEN", "golden")]
+    {
+        let folder = std::env::var_os(variable)
+            .map_or_else(|| Path::new(&root).join("../shared").join(default), Into::into);
+        switch(name, variable, folder.is_dir());
+    }
+    switch("without_gpu", "U2SEG_NO_GPU", std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1"));
     Ok(())
+}
+
+/// A `cfg` for tests that follows an environment variable.
+fn switch(name: &str, variable: &str, on: bool) {
+    println!("cargo::rerun-if-env-changed={variable}");
+    println!("cargo::rustc-check-cfg=cfg({name})");
+    if on {
+        println!("cargo::rustc-cfg={name}");
+    }
 }

@@ -10,7 +10,7 @@ use u2seg::gpu::Gpu;
 use u2seg::graph::Region;
 use u2seg::nn::{Adapter, DomainNet, Mode, NetConfig};
 use u2seg::ops::{LossWeights, Optimizer};
-use u2seg::train::{DomainBatch, Session, SessionSettings};
+use u2seg::train::{DomainBatch, Freeze, Session, SessionSettings};
 
 mod common;
 
@@ -266,6 +266,7 @@ impl File<'_> {
                 eps: m.optimizer.eps,
                 weight_decay: m.optimizer.weight_decay,
             },
+            freeze: Freeze::Nothing,
         };
         let batches = vec![batch; m.domains.len()];
         let mut session = Session::new(gpu, &config, &batches, settings).unwrap();
@@ -279,20 +280,16 @@ impl File<'_> {
 }
 
 #[test]
+#[cfg_attr(not(golden_files), ignore = "no golden files: set U2SEG_GOLDEN")]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn the_published_networks_numbers_are_reproduced() {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden");
-    let folder = PathBuf::from(std::env::var("U2SEG_GOLDEN").unwrap_or(default.into()));
-    let mut manifests: Vec<PathBuf> = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).collect(),
-        Err(_) => {
-            eprintln!("ignored: golden (no folder {}; set U2SEG_GOLDEN)", folder.display());
-            return;
-        }
-    };
+    let folder = common::folder("U2SEG_GOLDEN", "golden");
+    let entries = std::fs::read_dir(&folder).unwrap();
+    let mut manifests: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     manifests.retain(|path| path.extension().is_some_and(|e| e == "json"));
     manifests.sort();
     assert!(!manifests.is_empty(), "no manifests in {}", folder.display());
-    let Some(gpu) = common::gpu("golden") else { return };
+    let gpu = common::gpu();
     let (mut failures, mut tight, mut all) = (Vec::new(), 0, 0);
     for path in manifests {
         let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();

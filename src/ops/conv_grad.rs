@@ -194,11 +194,14 @@ pub(super) fn weight_grad(
     let per_sample = if spec.is_pointwise() {
         let tile = pointwise::weight_tile(graph.threads());
         let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * layout.n;
-        (graph.threads() / tasks).min(layout.voxels().div_ceil(16)).min(most).next_multiple_of(8)
+        (graph.threads() / tasks)
+            .clamp(1, layout.voxels().div_ceil(16))
+            .min(most)
+            .next_multiple_of(8)
     } else {
         let (out, lines) = taps_tile(&spec, outs, graph.threads());
         let tasks = ins * outs.div_ceil(out) * spec.kernel[0] * spec.kernel[1] / lines * layout.n;
-        (graph.threads() / tasks).clamp(1, lines).min(most)
+        (graph.threads() / tasks.max(1)).clamp(1, lines).min(most)
     };
     // every part has the same number of lines; the last may run over
     let rows = lines.div_ceil(per_sample);

@@ -1,30 +1,26 @@
-//! What tests share: the adapter and the real images.
+//! What tests share: the adapter and the real images. Where these are not wanted or not there, `build.rs` has the tests
+//! ignored by name.
 #![allow(dead_code)] // each test binary uses a part
 
 use std::path::PathBuf;
 
 use u2seg::gpu::Gpu;
 
-/// The adapter that `U2SEG_DEVICE` names (default `auto`); none only where `U2SEG_NO_GPU=1` asks to ignore such tests.
-pub fn gpu(test: &str) -> Option<Gpu> {
-    if std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1") {
-        eprintln!("ignored: {test} (U2SEG_NO_GPU=1)");
-        return None;
-    }
+/// The adapter that `U2SEG_DEVICE` names (default `auto`). Fails where there is none.
+pub fn gpu() -> Gpu {
     let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
-    Some(
-        Gpu::open(&device)
-            .unwrap_or_else(|e| panic!("{test}: {e}; set U2SEG_NO_GPU=1 to go without")),
+    Gpu::open(&device).unwrap_or_else(|e| panic!("{e}; set U2SEG_NO_GPU=1 to go without"))
+}
+
+/// The folder that a variable names, else one beside the checkout.
+pub fn folder(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared").join(default),
+        PathBuf::from,
     )
 }
 
-/// The folder of real images (`U2SEG_DATA`, default `../shared/data`), if it is there.
-pub fn data_dir(test: &str) -> Option<PathBuf> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data");
-    let folder = PathBuf::from(std::env::var("U2SEG_DATA").unwrap_or(default.into()));
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("ignored: {test} (no real images at {}; set U2SEG_DATA)", folder.display());
-    None
+/// The folder of real images (`U2SEG_DATA`, default `../shared/data`).
+pub fn data_dir() -> PathBuf {
+    folder("U2SEG_DATA", "data")
 }

@@ -1,0 +1,137 @@
+//! Plans of every kind of network, as training and inference build them.
+#![allow(dead_code)] // each test binary uses a part
+
+use u2seg::graph::{Caps, Dispatch, Graph, Layout};
+use u2seg::nn::{self, Adapter, DomainNet, Mode, NetConfig};
+use u2seg::ops::{self, LossWeights, Optimizer};
+use u2seg::plan::Plan;
+
+/// A planned network.
+pub struct Planned {
+    pub name: String,
+    pub graph: Graph,
+    pub plan: Plan,
+    /// Limits that it was planned for.
+    pub caps: Caps,
+    /// Updates that follow the plan.
+    pub tail: Vec<Dispatch>,
+}
+
+fn configs() -> Vec<NetConfig> {
+    let modes = [
+        (Mode::Universal, Adapter::Separable),
+        (Mode::Universal, Adapter::Series),
+        (Mode::Universal, Adapter::Parallel),
+        (Mode::Shared, Adapter::Separable),
+        (Mode::Independent, Adapter::Separable),
+    ];
+    let pools = [[0, 0, 0], [1, 2, 2], [3, 3, 3], [0, 3, 1], [6, 4, 5]];
+    let domain = |pools| DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
+    modes
+        .iter()
+        .flat_map(|(mode, adapter)| {
+            pools.map(|pools| NetConfig {
+                mode: *mode,
+                adapter: *adapter,
+                base: 8,
+                domains: vec![domain(pools)],
+            })
+        })
+        .collect()
+}
+
+/// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones.
+pub fn adapters() -> Vec<(&'static str, Caps)> {
+    let all = Caps::default();
+    vec![
+        ("gpu", all.clone()),
+        ("software", Caps { software: true, ..all.clone() }),
+        ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all }),
+    ]
+}
+
+fn image(graph: &mut Graph, config: &NetConfig, samples: usize) -> u2seg::graph::Value {
+    let domain = &config.domains[0];
+    let spatial = domain.pools.map(|pools| if pools > 3 { 1 << pools } else { 3 << pools });
+    graph.input("image", Layout::new(samples, domain.channels, spatial))
+}
+
+fn training(config: &NetConfig, weights: LossWeights, caps: &Caps) -> (Graph, Plan) {
+    let graph = training_graph(config, weights, caps);
+    let plan = Plan::new(&graph, caps).unwrap();
+    (graph, plan)
+}
+
+/// What planning the training of a dense network says where it cannot.
+pub fn refused(pools: [usize; 3], caps: &Caps) -> String {
+    let domain = DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
+    let config = NetConfig {
+        mode: Mode::Independent,
+        adapter: Adapter::Separable,
+        base: 8,
+        domains: vec![domain],
+    };
+    let graph = training_graph(&config, LossWeights::dice_ce(), caps);
+    Plan::new(&graph, caps).unwrap_err().to_string()
+}
+
+fn training_graph(config: &NetConfig, weights: LossWeights, caps: &Caps) -> Graph {
+    let mut graph = Graph::sized_for(caps);
+    let image = image(&mut graph, config, 2);
+    let voxels = graph.layout(image).unwrap().voxels() * 2;
+    let labels = graph.input_words("labels", voxels);
+    let logits = nn::network(&mut graph, config, 0, image).unwrap();
+    let logits = ops::materialise(&mut graph, logits).unwrap();
+    let loss = ops::segmentation_loss(&mut graph, logits, labels, weights).unwrap();
+    graph.keep(logits);
+    graph.keep(loss);
+    graph.backward(loss, loss).unwrap();
+    graph
+}
+
+fn inference(config: &NetConfig, caps: &Caps) -> (Graph, Plan) {
+    let mut graph = Graph::sized_for(caps);
+    let image = image(&mut graph, config, 1);
+    let logits = nn::network(&mut graph, config, 0, image).unwrap();
+    let p = ops::softmax(&mut graph, logits).unwrap();
+    let best = ops::argmax(&mut graph, p).unwrap();
+    graph.keep(p);
+    graph.keep(best);
+    let plan = Plan::new(&graph, caps).unwrap();
+    (graph, plan)
+}
+
+/// Every mode, several pools, training with every loss and optimizer, and inference, for every adapter.
+pub fn all() -> Vec<Planned> {
+    let every = LossWeights { cross_entropy: 1.0, dice: 1.0, ..LossWeights::u2net() };
+    let losses = [LossWeights::dice_ce(), LossWeights::u2net(), every];
+    let optimizers = [Optimizer::adam(), Optimizer::Sgd { momentum: 0.9, weight_decay: 1e-4 }];
+    let mut planned = Vec::new();
+    for (index, config) in configs().iter().enumerate() {
+        for (adapter, caps) in adapters() {
+            // weights are bound whole: those of many pools need the binding that every adapter has
+            if adapter == "small" && config.domains[0].pools.iter().any(|pools| *pools > 3) {
+                continue;
+            }
+            let name = format!(
+                "{:?} {:?} pools {:?} on {adapter}",
+                config.mode, config.adapter, config.domains[0].pools
+            );
+            let loss = losses[index % losses.len()];
+            let (graph, plan) = training(config, loss, &caps);
+            let optimizer = optimizers[index % optimizers.len()];
+            let tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
+            planned.push(Planned {
+                name: format!("training {name}"),
+                graph,
+                plan,
+                caps: caps.clone(),
+                tail,
+            });
+            let (graph, plan) = inference(config, &caps);
+            let tail = Vec::new();
+            planned.push(Planned { name: format!("inference {name}"), graph, plan, caps, tail });
+        }
+    }
+    planned
+}

@@ -1,0 +1,280 @@
+//! Builds a graph of a few operations, runs it on the adapter, and compares what it read with the f64 oracles.
+
+use u2seg::exec::{Pool, Program, Store, caps};
+use u2seg::gpu::Gpu;
+use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Scope, Value};
+use u2seg::ops;
+use u2seg::plan::Plan;
+use u2seg::reference::{self as oracle, Tensor};
+use u2seg::shape::Shape;
+
+/// Uniform values in -1..1, the same for the same seed.
+pub fn random(count: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        // what f32 holds, so that both sides start from the same number
+        f64::from(((state >> 40) as f32) / (1u32 << 23) as f32 - 1.0)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// A random tensor N, C, D, H, W.
+pub fn tensor(n: usize, c: usize, spatial: [usize; 3], seed: u64) -> Tensor {
+    let shape = Shape::new(n, c, spatial).unwrap();
+    Tensor::new(shape, random(shape.elements(), seed)).unwrap()
+}
+
+/// Random class indices below `classes`.
+pub fn labels(count: usize, classes: usize, seed: u64) -> Vec<u8> {
+    let class = |v: &f64| (((v + 1.0) / 2.0 * classes as f64) as usize).min(classes - 1) as u8;
+    random(count, seed).iter().map(class).collect()
+}
+
+fn singles(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|v| *v as f32).collect()
+}
+
+/// The ways in which every case is planned: as for a GPU, as for an adapter on the CPU, in small bindings and with few groups
+/// in a dimension. `voxels` is the size of the largest tensor: small bindings hold one channel block of it.
+pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
+    let own = Caps { software: false, ..caps(gpu) };
+    let small = (voxels as u64 * 16).next_multiple_of(own.alignment) + 2 * own.alignment;
+    vec![
+        ("gpu", own.clone()),
+        ("software", Caps { software: true, ..own.clone() }),
+        ("small bindings", Caps { max_binding: small, ..own.clone() }),
+        ("few groups", Caps { max_groups: 48, ..own }),
+    ]
+}
+
+/// A graph under construction with the values of its inputs and parameters.
+pub struct Rig<'a> {
+    gpu: &'a Gpu,
+    caps: Caps,
+    pub graph: Graph,
+    inputs: Vec<(Value, Vec<f32>)>,
+    words: Vec<(Value, Vec<u32>)>,
+    params: Vec<(String, Vec<f32>)>,
+}
+
+/// What a run left in memory.
+pub struct Ran {
+    gpu: Gpu,
+    graph: Graph,
+    program: Program,
+    store: Store,
+}
+
+impl<'a> Rig<'a> {
+    pub fn new(gpu: &'a Gpu, caps: &Caps) -> Self {
+        Self {
+            gpu,
+            caps: caps.clone(),
+            graph: Graph::sized_for(caps),
+            inputs: Vec::new(),
+            words: Vec::new(),
+            params: Vec::new(),
+        }
+    }
+
+    /// An input whose gradient is wanted.
+    pub fn input(&mut self, x: &Tensor) -> Value {
+        self.input_as(x, Layout::new(x.shape.n, x.shape.c, x.shape.spatial()))
+    }
+
+    fn input_as(&mut self, x: &Tensor, layout: Layout) -> Value {
+        let packed = layout.pack(&singles(&x.data)).unwrap();
+        let value = self.graph.differentiable_input(format!("x{}", self.inputs.len()), layout);
+        self.inputs.push((value, packed));
+        value
+    }
+
+    /// Class indices.
+    pub fn labels(&mut self, labels: &[u8]) -> Value {
+        let value = self.graph.input_words("labels", labels.len());
+        self.words.push((value, labels.iter().map(|l| u32::from(*l)).collect()));
+        value
+    }
+
+    /// A parameter.
+    pub fn param(&mut self, name: &str, packing: Packing, values: &[f64]) -> Value {
+        self.params.push((name.into(), singles(values)));
+        let spec = ParamSpec {
+            name: name.into(),
+            dims: vec![values.len()],
+            scope: Scope::Shared,
+            packing,
+            init: Init::Constant(0.0),
+        };
+        self.graph.param(spec, false)
+    }
+
+    /// Appends the backward pass from `y`, whose gradient is `dy`.
+    pub fn backward(&mut self, y: Value, dy: &Tensor) -> Gradients {
+        let layout = self.graph.layout(y).unwrap().clone();
+        let seed = self.input_as(dy, layout);
+        self.graph.backward(y, seed).unwrap()
+    }
+
+    /// The stored gradient of an input, kept.
+    pub fn kept_gradient(&mut self, grads: &Gradients, x: Value) -> Value {
+        let grad = grads.get(x).expect("no gradient reached the input");
+        self.kept(grad)
+    }
+
+    /// The value itself or what stores it, kept.
+    pub fn kept(&mut self, value: Value) -> Value {
+        let stored = ops::materialise(&mut self.graph, value).unwrap();
+        self.graph.keep(stored);
+        stored
+    }
+
+    /// Plans and runs.
+    pub fn run(self) -> Ran {
+        let plan = Plan::new(&self.graph, &self.caps).unwrap();
+        let store = Store::new(self.gpu, self.graph.params(), true).unwrap();
+        let pool = Pool::new(self.gpu, [&plan]).unwrap();
+        let program = Program::new(self.gpu, &self.graph, &plan, &[], (&store, &pool)).unwrap();
+        for (value, data) in &self.inputs {
+            // an input that nothing reads has no memory
+            if program.value(*value).is_ok() {
+                program.write(self.gpu, *value, data).unwrap();
+            }
+        }
+        for (value, data) in &self.words {
+            program.write(self.gpu, *value, data).unwrap();
+        }
+        for (name, values) in &self.params {
+            store.write(self.gpu, u2seg::graph::Region::Weights, name, values).unwrap();
+        }
+        program.run(self.gpu).unwrap();
+        Ran { gpu: self.gpu.clone(), graph: self.graph, program, store }
+    }
+}
+
+impl Ran {
+    /// A kept tensor in N, C, D, H, W order.
+    pub fn tensor(&self, value: Value) -> Vec<f64> {
+        let packed: Vec<f32> = self.program.read(&self.gpu, value).unwrap();
+        let layout = self.graph.layout(value).unwrap();
+        let plain = layout.unpack(&packed).unwrap();
+        let nonzero = |values: &[f32]| values.iter().filter(|v| **v != 0.0).count();
+        assert_eq!(nonzero(&packed), nonzero(&plain), "padding lanes are not zero");
+        plain.into_iter().map(f64::from).collect()
+    }
+
+    /// Kept words.
+    pub fn words<T: bytemuck::Pod>(&self, value: Value) -> Vec<T> {
+        self.program.read(&self.gpu, value).unwrap()
+    }
+
+    /// The gradient of a parameter in file order.
+    pub fn grad(&self, name: &str) -> Vec<f64> {
+        let position = self.store.position(name).unwrap();
+        let all = self.store.read_all(&self.gpu, u2seg::graph::Region::Grads).unwrap();
+        all[position].iter().map(|v| f64::from(*v)).collect()
+    }
+}
+
+/// Fails where a value is off by more than `tolerance` of the largest expected one.
+pub fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}: count");
+    let scale = expected.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let error = (f - e).abs() / scale;
+        assert!(error <= tolerance, "{what}[{i}]: found {f}, expected {e} ({error:.1e})");
+    }
+}
+
+/// What a value passes through before an operation reads it, or after an operation made it.
+#[derive(Debug, Clone, Copy)]
+pub struct Prep {
+    pub norm: bool,
+    pub act: bool,
+    pub up: [usize; 3],
+}
+
+pub const PLAIN: Prep = Prep { norm: false, act: false, up: [1; 3] };
+pub const ACT: Prep = Prep { act: true, ..PLAIN };
+pub const NORM: Prep = Prep { norm: true, ..PLAIN };
+pub const NORM_ACT: Prep = Prep { act: true, ..NORM };
+
+const SLOPE: f64 = ops::SLOPE as f64;
+const EPS: f64 = ops::EPS as f64;
+
+/// A [`Prep`] with its affine parameters and the intermediate values of the oracle.
+pub struct Stage {
+    prep: Prep,
+    name: String,
+    gamma: Vec<f64>,
+    beta: Vec<f64>,
+    x: Tensor,
+    normed: Tensor,
+    /// The oracle's result.
+    pub y: Tensor,
+}
+
+impl Stage {
+    /// Runs the oracle forward.
+    pub fn new(prep: Prep, name: &str, x: &Tensor, seed: u64) -> Self {
+        let c = x.shape.c;
+        let gamma: Vec<f64> = random(c, seed).iter().map(|v| 1.0 + 0.5 * v).collect();
+        let gamma: Vec<f64> = gamma.iter().map(|v| f64::from(*v as f32)).collect();
+        let beta = random(c, seed + 1);
+        let normed = match prep.norm {
+            true => oracle::instance_norm_forward(x, &gamma, &beta, EPS),
+            false => x.clone(),
+        };
+        let acted = match prep.act {
+            true => oracle::leaky_relu_forward(&normed, SLOPE),
+            false => normed.clone(),
+        };
+        let y = oracle::upsample_forward(&acted, prep.up);
+        Self { prep, name: name.into(), gamma, beta, x: x.clone(), normed, y }
+    }
+
+    /// Appends the operations.
+    pub fn build(&self, rig: &mut Rig<'_>, x: Value) -> Value {
+        let mut value = x;
+        if self.prep.norm {
+            let segments = rig.graph.layout(value).unwrap().segments.clone();
+            let packing = Packing::Channels { segments };
+            let gamma = rig.param(&format!("{}.gamma", self.name), packing.clone(), &self.gamma);
+            let beta = rig.param(&format!("{}.beta", self.name), packing, &self.beta);
+            value = ops::instance_norm(&mut rig.graph, value, gamma, beta).unwrap();
+        }
+        if self.prep.act {
+            value = ops::leaky_relu(&mut rig.graph, value).unwrap();
+        }
+        ops::upsample(&mut rig.graph, value, self.prep.up).unwrap()
+    }
+
+    /// The oracle's gradient of the input, with those of gamma and beta.
+    pub fn backward(&self, dy: &Tensor) -> (Tensor, Option<[Vec<f64>; 2]>) {
+        let mut d = oracle::upsample_backward(self.normed.shape, self.prep.up, dy);
+        if self.prep.act {
+            d = oracle::leaky_relu_backward(&self.normed, SLOPE, &d);
+        }
+        if !self.prep.norm {
+            return (d, None);
+        }
+        let (dx, dgamma, dbeta) = oracle::instance_norm_backward(&self.x, &self.gamma, EPS, &d);
+        (dx, Some([dgamma, dbeta]))
+    }
+
+    /// Compares the gradients of gamma and beta.
+    pub fn check_affine(&self, what: &str, ran: &Ran, expected: &Option<[Vec<f64>; 2]>) {
+        if let Some([dgamma, dbeta]) = expected {
+            close(
+                &format!("{what} dgamma"),
+                &ran.grad(&format!("{}.gamma", self.name)),
+                dgamma,
+                1e-4,
+            );
+            close(&format!("{what} dbeta"), &ran.grad(&format!("{}.beta", self.name)), dbeta, 1e-4);
+        }
+    }
+}

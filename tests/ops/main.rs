@@ -1,0 +1,10 @@
+//! Every operation, forward and backward, on the adapter against the f64 oracles, over case tables.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod conv;
+mod elementwise;
+mod harness;
+mod loss;
+mod network;
+mod optimizer;
