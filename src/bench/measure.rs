@@ -13,7 +13,7 @@ use crate::graph::Init;
 use crate::infer::Forward;
 use crate::nn;
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{Session, SessionSettings};
+use crate::train::{Freeze, Session, SessionSettings};
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -91,7 +91,11 @@ fn train(
     let start = Instant::now();
     // every domain of the network has its program, as in a real run; the first is timed
     let batches = vec![configuration.batch; configuration.network.domains.len()];
-    let settings = SessionSettings { loss: LossWeights::ce(), optimizer: Optimizer::adam() };
+    let settings = SessionSettings {
+        loss: LossWeights::ce(),
+        optimizer: Optimizer::adam(),
+        freeze: Freeze::Nothing,
+    };
     let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
     report.planned_mib = session.bytes() as f64 / MIB;
     report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;

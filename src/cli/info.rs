@@ -9,7 +9,7 @@ use crate::nn::{
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file or checkpoint.
+    /// Model file or checkpoint, or the folder of a finished run.
     #[arg(required_unless_present = "published")]
     model: Option<PathBuf>,
     /// The published network over its five domains, in every mode, instead of a model.
@@ -136,7 +136,7 @@ fn published() -> Vec<NetConfig> {
 pub fn run(args: &Args) -> Result<()> {
     let reports = match &args.model {
         Some(path) => {
-            let network = Model::read(path)?.network;
+            let network = Model::read(&super::model_file(path))?.network;
             let domains = network.domains.clone();
             vec![Report::of(network, domains)?]
         }

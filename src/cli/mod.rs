@@ -1,15 +1,21 @@
 //! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
 
+mod adapt;
 mod bench;
+mod compose;
 mod devices;
 mod evaluate;
 mod info;
+mod plan;
 mod predict;
 mod train;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
 use crate::error::Result;
+use crate::train::MODEL;
 
 /// Trains and runs 3D U²-Net on any GPU through WebGPU.
 #[derive(Debug, Parser)]
@@ -23,8 +29,18 @@ pub struct Cli {
 enum Command {
     /// List the adapters that can train and segment.
     Devices(devices::Args),
+    /// Plan patch, spacing and pools from the data, and what memory training needs.
+    Plan(plan::Args),
     /// Train a network on one or more dataset folders.
     Train(train::Args),
+    /// Add a domain to a model; what the domains share stays as it is.
+    Adapt(adapt::Args),
+    /// Cut one domain out of a model.
+    Export(compose::ExportArgs),
+    /// Add the domains of a model trained on the same shared weights.
+    Merge(compose::MergeArgs),
+    /// Read the published PyTorch network's weights.
+    Import(compose::ImportArgs),
     /// Segment images with a trained model.
     Predict(predict::Args),
     /// Score predicted masks against references.
@@ -54,12 +70,22 @@ pub fn main() -> std::process::ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Devices(args) => devices::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Train(args) => train::run(args),
+        Command::Adapt(args) => adapt::run(args),
+        Command::Export(args) => compose::export(&args),
+        Command::Merge(args) => compose::merge(&args),
+        Command::Import(args) => compose::import_state(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
+}
+
+/// The model file that a flag names, itself or by the folder of its run.
+fn model_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
 }
 
 /// `D,H,W` as three numbers.

@@ -13,7 +13,7 @@ use crate::nn::Model;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file.
+    /// Model file, or the folder of a finished run.
     #[arg(short, long)]
     model: PathBuf,
     /// An image, or a folder of images (CASE.nii.gz, or CASE_0000.nii.gz a channel).
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
             "0.5 is usual.",
         ));
     }
-    let model = Model::read(&args.model)?;
+    let model = Model::read(&super::model_file(&args.model))?;
     let domain = model.domain(args.domain.as_deref())?;
     let jobs = jobs(&args.input, &args.output, model.domains[domain].channels)?;
     let gpu = Gpu::open(&args.device)?;
@@ -97,16 +97,22 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<(Vec<PathBuf
         return Ok(vec![(vec![input.to_path_buf()], output.join(format!("{stem}.nii.gz")))]);
     }
     let entries = std::fs::read_dir(input).map_err(|e| Error::io(input, e))?;
-    let mut cases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in entries {
         let path = entry.map_err(|e| Error::io(input, e))?.path();
         if let Some(stem) = stem(&path) {
-            // nnU-Net numbers channels: CASE_0000
-            let numbered =
-                stem.rsplit_once('_').filter(|(_, n)| n.len() == 4 && n.parse::<u32>().is_ok());
-            let id = numbered.map_or(stem.clone(), |(id, _)| id.to_string());
-            cases.entry(id).or_default().push(path);
+            files.insert(stem, path);
         }
+    }
+    let mut cases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (stem, path) in &files {
+        // nnU-Net numbers channels from CASE_0000; without that one, the number belongs to the name
+        let numbered = stem
+            .rsplit_once('_')
+            .filter(|(_, n)| n.len() == 4 && n.parse::<u32>().is_ok())
+            .filter(|(id, _)| files.contains_key(&format!("{id}_0000")));
+        let id = numbered.map_or(stem.clone(), |(id, _)| id.to_string());
+        cases.entry(id).or_default().push(path.clone());
     }
     if cases.is_empty() {
         return Err(Error::file(

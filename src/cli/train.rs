@@ -51,23 +51,9 @@ enum OptimizerArg {
     Sgd,
 }
 
+/// What training and adapting have in common.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Dataset folders (Decathlon or nnU-Net v2 raw), one a domain.
-    #[arg(long, num_args = 1.., required_unless_present = "resume")]
-    data: Vec<PathBuf>,
-    /// Folder of the run.
-    #[arg(long)]
-    out: PathBuf,
-    /// How domains share the network.
-    #[arg(long, value_enum, default_value = "universal")]
-    mode: ModeArg,
-    /// A domain's own part in the universal mode.
-    #[arg(long, value_enum, default_value = "separable")]
-    adapter: AdapterArg,
-    /// Channels of the first level.
-    #[arg(long, default_value_t = 16)]
-    base: usize,
+pub(super) struct RunArgs {
     /// Training steps; the rate falls to zero over them.
     #[arg(long, conflicts_with = "minutes", default_value_t = 1000)]
     steps: u64,
@@ -98,31 +84,52 @@ pub struct Args {
     /// Learning rate at the start.
     #[arg(long, default_value_t = 3e-3)]
     lr: f64,
+    /// What is minimised.
     #[arg(long, value_enum, default_value = "dice-ce")]
     loss: LossArg,
+    /// Update rule.
     #[arg(long, value_enum, default_value = "adam")]
     optimizer: OptimizerArg,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
-    resume: bool,
+    pub resume: bool,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub device: String,
 }
 
-impl Args {
-    fn config(&self) -> RunConfig {
-        let mut config = RunConfig::new(self.data.clone());
-        config.mode = match self.mode {
-            ModeArg::Independent => Mode::Independent,
-            ModeArg::Shared => Mode::Shared,
-            ModeArg::Universal => Mode::Universal,
-        };
-        config.adapter = match self.adapter {
-            AdapterArg::Separable => Adapter::Separable,
-            AdapterArg::Series => Adapter::Series,
-            AdapterArg::Parallel => Adapter::Parallel,
-        };
+/// Data and network.
+#[derive(Debug, clap::Args)]
+pub(super) struct NetArgs {
+    /// Dataset folders (Decathlon or nnU-Net v2 raw), one a domain.
+    #[arg(long, num_args = 1.., required_unless_present = "resume")]
+    data: Vec<PathBuf>,
+    /// How domains share the network.
+    #[arg(long, value_enum, default_value = "universal")]
+    mode: ModeArg,
+    /// A domain's own part in the universal mode.
+    #[arg(long, value_enum, default_value = "separable")]
+    adapter: AdapterArg,
+    /// Channels of the first level.
+    #[arg(long, default_value_t = 16)]
+    base: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    net: NetArgs,
+    /// Folder of the run.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl RunArgs {
+    /// The settings of a run on these folders.
+    pub fn config(&self, data: Vec<PathBuf>) -> RunConfig {
+        let mut config = RunConfig::new(data);
         config.loss = match self.loss {
             LossArg::DiceCe => LossWeights::dice_ce(),
             LossArg::Ce => LossWeights::ce(),
@@ -132,7 +139,6 @@ impl Args {
             OptimizerArg::Adam => Optimizer::adam(),
             OptimizerArg::Sgd => Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 },
         };
-        config.base = self.base;
         config.length = self.minutes.map_or(Length::Steps(self.steps), Length::Minutes);
         config.seed = self.seed;
         config.fold = if self.hold_out.is_empty() {
@@ -144,41 +150,63 @@ impl Args {
         config
     }
 
-    fn options(&self) -> PlanOptions {
+    /// What the user fixes of the plans.
+    pub fn options(&self) -> PlanOptions {
         PlanOptions {
             patch: self.patch,
             batch: self.batch,
             pools: self.pools,
             spacing: self.spacing,
-            max_voxels: None,
+            ..PlanOptions::default()
         }
     }
 }
 
+impl NetArgs {
+    /// The settings of a run.
+    pub fn config(&self, run: &RunArgs) -> RunConfig {
+        // absolute, so that the run goes on from any folder
+        let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        let mut config = run.config(self.data.iter().map(absolute).collect());
+        config.mode = match self.mode {
+            ModeArg::Independent => Mode::Independent,
+            ModeArg::Shared => Mode::Shared,
+            ModeArg::Universal => Mode::Universal,
+        };
+        config.adapter = match self.adapter {
+            AdapterArg::Separable => Adapter::Separable,
+            AdapterArg::Series => Adapter::Series,
+            AdapterArg::Parallel => Adapter::Parallel,
+        };
+        config.base = self.base;
+        config
+    }
+}
+
 pub fn run(args: Args) -> Result<()> {
-    let gpu = Gpu::open(&args.device)?;
-    if args.resume {
-        if args.out.join("config.toml").exists() {
-            return train(&gpu, Trainer::resume(&gpu, &args.out)?, &args.out);
+    let (gpu, out) = (Gpu::open(&args.run.device)?, &args.out);
+    if args.run.resume {
+        if out.join("config.toml").exists() {
+            return train(&gpu, Trainer::resume(&gpu, out)?, out).map(drop);
         }
-        let runs = independent_runs(&args.out)?;
+        let runs = independent_runs(out)?;
         for run in &runs {
             train(&gpu, Trainer::resume(&gpu, run)?, run)?;
         }
         return Ok(());
     }
-    let config = args.config();
-    let options = args.options();
+    let config = args.net.config(&args.run);
+    let options = args.run.options();
     if config.mode == Mode::Independent && config.data.len() > 1 {
         for dir in &config.data {
             let name = dir.file_name().map(PathBuf::from).unwrap_or_default();
-            let out = args.out.join(name);
+            let out = out.join(name);
             let config = RunConfig { data: vec![dir.clone()], ..config.clone() };
             train(&gpu, Trainer::start(&gpu, config, &options, &out)?, &out)?;
         }
         return Ok(());
     }
-    train(&gpu, Trainer::start(&gpu, config, &options, &args.out)?, &args.out)
+    train(&gpu, Trainer::start(&gpu, config, &options, out)?, out).map(drop)
 }
 
 /// Runs of an independent training: a folder each.
@@ -200,7 +228,8 @@ fn independent_runs(out: &Path) -> Result<Vec<PathBuf>> {
     Ok(runs)
 }
 
-fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<()> {
+/// Trains to the end, says where the model is, and scores the held-out cases.
+pub(super) fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model> {
     for cases in trainer.domains() {
         let d = &cases.domain;
         eprintln!(
@@ -222,12 +251,14 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<()> {
     );
     let model = trainer.run()?;
     println!("{}", out.join(MODEL).display());
-    validate(gpu, &model, trainer.domains(), out)
+    validate(gpu, &model, trainer.domains(), out)?;
+    Ok(model)
 }
 
 /// Segments and scores the held-out cases of each domain.
 fn validate(gpu: &Gpu, model: &Model, domains: &[DomainCases], out: &Path) -> Result<()> {
-    for (index, cases) in domains.iter().enumerate().filter(|(_, d)| !d.held_out.is_empty()) {
+    for cases in domains.iter().filter(|d| !d.held_out.is_empty()) {
+        let index = model.domain(Some(&cases.domain.name))?;
         let folder = out.join("validation").join(&cases.domain.name);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let predictor = Predictor::new(gpu, model, index)?;

@@ -62,17 +62,28 @@ impl Fingerprint {
         })
     }
 
+    /// Sizes of all cases along an axis after resampling to a spacing, ascending.
+    fn sizes(&self, axis: usize, spacing: f64) -> Vec<f64> {
+        let cases = self.shapes.iter().zip(&self.spacings);
+        let mut sizes: Vec<f64> =
+            cases.map(|(shape, old)| shape[axis] as f64 * old[axis] / spacing).collect();
+        sizes.sort_by(f64::total_cmp);
+        sizes
+    }
+
     /// Median shape after resampling to a spacing, D, H, W.
     pub fn median_shape(&self, spacing: [f64; 3]) -> [usize; 3] {
         [0, 1, 2].map(|axis| {
-            let mut sizes: Vec<f64> = self
-                .shapes
-                .iter()
-                .zip(&self.spacings)
-                .map(|(shape, old)| shape[axis] as f64 * old[axis] / spacing[axis])
-                .collect();
-            sizes.sort_by(f64::total_cmp);
+            let sizes = self.sizes(axis, spacing[axis]);
             sizes.get(sizes.len() / 2).map_or(1, |size| size.round().max(1.0) as usize)
+        })
+    }
+
+    /// Largest extent along each axis after resampling to a spacing, D, H, W.
+    pub fn largest_shape(&self, spacing: [f64; 3]) -> [usize; 3] {
+        [0, 1, 2].map(|axis| {
+            let sizes = self.sizes(axis, spacing[axis]);
+            sizes.last().map_or(1, |size| size.round().max(1.0) as usize)
         })
     }
 }

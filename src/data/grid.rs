@@ -23,7 +23,7 @@ impl Grid {
         extensions: Vec<(i32, Vec<u8>)>,
         dims: [usize; 3],
     ) -> Self {
-        let affine = affine(&header);
+        let affine = affine(&header).map(|row| row.map(|v| v * millimetres(&header)));
         let (axes, flips) = orientation(&affine);
         Self { header, extensions, dims, affine, axes, flips }
     }
@@ -77,10 +77,34 @@ impl Grid {
         }
     }
 
-    /// Whether two grids put their voxels at the same places, within a hundredth of a millimetre per voxel.
+    /// Canonical voxel indices (x, y, z, 1) to world millimetres, rows x, y, z.
+    pub fn canonical_affine(&self) -> [[f64; 4]; 3] {
+        self.affine.map(|row| {
+            let mut out = [0.0, 0.0, 0.0, row[3]];
+            for axis in 0..3 {
+                let column = row[self.axes[axis]];
+                out[axis] = if self.flips[axis] { -column } else { column };
+                if self.flips[axis] {
+                    out[3] += column * (self.dims[self.axes[axis]] - 1) as f64;
+                }
+            }
+            out
+        })
+    }
+
+    /// Whether two grids put their canonical voxels at the same places, within a hundredth of a millimetre.
     pub fn same_place(&self, other: &Self) -> bool {
-        let pairs = self.affine.iter().flatten().zip(other.affine.iter().flatten());
-        pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-2)
+        let (a, b) = (self.canonical_affine(), other.canonical_affine());
+        a.iter().flatten().zip(b.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-2)
+    }
+}
+
+/// Millimetres in a header's unit of length; files without a unit mean millimetres.
+fn millimetres(header: &NiftiHeader) -> f64 {
+    match header.xyzt_units & 7 {
+        1 => 1e3,
+        3 => 1e-3,
+        _ => 1.0,
     }
 }
 

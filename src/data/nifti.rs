@@ -46,13 +46,16 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
         return Ok(raw);
     }
     let mut unpacked = Vec::new();
-    flate2::read::MultiGzDecoder::new(raw.as_slice())
-        .take(MAX_BYTES)
-        .read_to_end(&mut unpacked)
-        .map_err(|e| {
+    let mut left = raw.as_slice();
+    // members one after another; what follows the last, such as padding of an archive, is none
+    while left.starts_with(&[0x1f, 0x8b]) {
+        let mut member = flate2::bufread::GzDecoder::new(left);
+        member.by_ref().take(MAX_BYTES).read_to_end(&mut unpacked).map_err(|e| {
             let found = format!("a gzip stream that ends or breaks early ({e})");
             Error::file(path, found, "a whole .nii.gz file", "Copy or download the file again.")
         })?;
+        left = member.into_inner();
+    }
     Ok(unpacked)
 }
 
@@ -64,6 +67,16 @@ fn partner(path: &Path) -> Option<Vec<PathBuf>> {
         path.with_file_name(format!("{stem}.img")),
         path.with_file_name(format!("{stem}.img.gz")),
     ])
+}
+
+/// The header file of an image file, if the path is one of a pair and the header is there.
+fn header_file(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let stem = name.strip_suffix(".img").or_else(|| name.strip_suffix(".img.gz"))?;
+    [".hdr", ".hdr.gz"]
+        .iter()
+        .map(|end| path.with_file_name(format!("{stem}{end}")))
+        .find(|p| p.exists())
 }
 
 /// A parsed file: header, extensions, and the bytes of the voxels.
@@ -133,6 +146,8 @@ fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
 }
 
 fn load(path: &Path) -> Result<Raw> {
+    let header_of_pair = header_file(path);
+    let path = header_of_pair.as_deref().unwrap_or(path);
     let data = bytes(path)?;
     let header = header(path, &data)?;
     let dims = dimensions(path, &header)?;
@@ -293,7 +308,7 @@ pub fn read_labels(path: &Path, allowed: &[u8], stray: &[u8]) -> Result<LabelVol
             "Save the labels as one volume.",
         ));
     }
-    let mut unknown = std::collections::BTreeSet::new();
+    let mut unknown = std::collections::BTreeMap::<String, usize>::new();
     let mut strays = 0;
     let mut data = Vec::with_capacity(volumes[0].len());
     for value in volumes.swap_remove(0) {
@@ -306,12 +321,17 @@ pub fn read_labels(path: &Path, allowed: &[u8], stray: &[u8]) -> Result<LabelVol
         if known && stray.contains(&(label as u8)) {
             strays += 1;
         } else {
-            unknown.insert(format!("{value}"));
+            let whole = (value - label).abs() <= 1e-3;
+            *unknown.entry(format!("{}", if whole { label } else { value })).or_default() += 1;
         }
         data.push(0);
     }
     if !unknown.is_empty() {
-        let some: Vec<String> = unknown.iter().take(5).cloned().collect();
+        let some: Vec<String> = unknown
+            .iter()
+            .take(5)
+            .map(|(value, count)| format!("{value} ({count} voxels)"))
+            .collect();
         return Err(Error::file(
             path,
             format!("label values {}", some.join(", ")),
@@ -328,13 +348,13 @@ pub fn read_labels(path: &Path, allowed: &[u8], stray: &[u8]) -> Result<LabelVol
     Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
 }
 
-/// An error where two files have different shapes; a warning where their voxels lie at different places.
+/// An error where two files have different canonical shapes; a warning where their voxels lie at different places.
 pub fn check_same_grid((a, path_a): (&Grid, &Path), (b, path_b): (&Grid, &Path)) -> Result<()> {
-    if a.shape() != b.shape() || a.dims != b.dims {
+    if a.shape() != b.shape() {
         return Err(Error::file(
             path_b,
-            format!("shape {:?} (i, j, k)", b.dims),
-            format!("{:?}, that of {}", a.dims, path_a.display()),
+            format!("shape {:?} (D, H, W)", b.shape()),
+            format!("{:?}, that of {}", a.shape(), path_a.display()),
             "Resample one of the files to the other's grid.",
         ));
     }

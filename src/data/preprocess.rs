@@ -28,7 +28,7 @@ pub struct Prepared {
     pub image: Vec<f32>,
     /// D, H, W; absent for images without labels.
     pub label: Option<Vec<u8>>,
-    /// Voxel indices of each foreground class, at most [`MAX_POINTS`] each.
+    /// Voxel indices of each foreground class, thinned where there are many.
     pub foreground: Vec<Vec<u32>>,
     /// Box of the canonical volume, D, H, W, as [first, end).
     crop: [[usize; 2]; 3],

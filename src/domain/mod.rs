@@ -31,6 +31,8 @@ pub struct PlanOptions {
     pub spacing: Option<[f64; 3]>,
     /// Voxels that a patch may have.
     pub max_voxels: Option<usize>,
+    /// Halvings that an axis may have, where `pools` does not say.
+    pub max_pools: Option<usize>,
 }
 
 /// Voxels of a patch unless the user says otherwise: a small one is better trained often than a large one seldom.
@@ -57,11 +59,15 @@ impl Domain {
         }
         let shape = fingerprint.median_shape(spacing);
         let budget = options.max_voxels.unwrap_or(DEFAULT_VOXELS).max(512);
+        let most = options.max_pools.unwrap_or(DEFAULT_POOLS).min(DEFAULT_POOLS);
         let (patch, pools) = match options.patch {
-            Some(patch) => (patch, options.pools.unwrap_or_else(|| pools_of(patch))),
-            None => fit(shape, spacing, budget, options.pools),
+            Some(patch) => (patch, options.pools.unwrap_or_else(|| pools_of(patch, most))),
+            None => fit(shape, spacing, budget, (options.pools, most)),
         };
         check(patch, pools)?;
+        if options.patch.is_some() {
+            check_extent(patch, pools, fingerprint.largest_shape(spacing), dataset)?;
+        }
         let [lower, upper, mean, std] = fingerprint.foreground;
         let normalisation = if fingerprint.is_ct && dataset.channels.len() == 1 {
             Normalisation::Fixed { lower, upper, mean, std }
@@ -81,11 +87,9 @@ impl Domain {
     }
 }
 
-/// Halvings that leave at least four voxels, at most the default.
-fn pools_of(patch: [usize; 3]) -> [usize; 3] {
-    patch.map(|size| {
-        (0..=DEFAULT_POOLS).rev().find(|p| size % (1 << p) == 0 && size >> p >= 4).unwrap_or(0)
-    })
+/// Halvings that leave at least four voxels, at most `most`.
+fn pools_of(patch: [usize; 3], most: usize) -> [usize; 3] {
+    patch.map(|size| (0..=most).rev().find(|p| size % (1 << p) == 0 && size >> p >= 4).unwrap_or(0))
 }
 
 fn check(patch: [usize; 3], pools: [usize; 3]) -> Result<()> {
@@ -104,12 +108,34 @@ fn check(patch: [usize; 3], pools: [usize; 3]) -> Result<()> {
     Ok(())
 }
 
+/// Multiple to which a patch may exceed the largest image.
+const ROUNDING: usize = 16;
+
+/// Refuses a patch that would be padding in every image.
+fn check_extent(
+    patch: [usize; 3],
+    pools: [usize; 3],
+    largest: [usize; 3],
+    dataset: &Dataset,
+) -> Result<()> {
+    let most = [0, 1, 2].map(|axis| largest[axis].next_multiple_of(ROUNDING.max(1 << pools[axis])));
+    if (0..3).all(|axis| patch[axis] <= most[axis]) {
+        return Ok(());
+    }
+    Err(Error::flag(
+        "--patch",
+        format!("{patch:?}, larger than every image of {}", dataset.dir.display()),
+        format!("at most {most:?} for images of up to {largest:?} voxels (D, H, W)"),
+        "Use a smaller patch, or leave --patch out.",
+    ))
+}
+
 /// The median shape, rounded up, shrunk along its physically longest axis until it has at most `budget` voxels.
 fn fit(
     shape: [usize; 3],
     spacing: [f64; 3],
     budget: usize,
-    pools: Option<[usize; 3]>,
+    (pools, most): (Option<[usize; 3]>, usize),
 ) -> ([usize; 3], [usize; 3]) {
     let mut size = shape.map(|n| n.max(4));
     loop {
@@ -117,7 +143,7 @@ fn fit(
         let finest = spacing.iter().copied().fold(f64::MAX, f64::min);
         let pools = pools.unwrap_or([0, 1, 2].map(|axis| {
             let coarse = (spacing[axis] / finest).log2().floor().max(0.0) as usize;
-            let most = DEFAULT_POOLS.saturating_sub(coarse.min(2));
+            let most = most.saturating_sub(coarse.min(2));
             (0..=most).rev().find(|p| size[axis].div_ceil(1 << p) >= 4).unwrap_or(0)
         }));
         let patch = [0, 1, 2].map(|axis| size[axis].next_multiple_of(1 << pools[axis]));
@@ -142,8 +168,11 @@ mod tests {
 
     #[test]
     fn patches_follow_the_data() {
-        assert_eq!(fit([36, 50, 35], [1.0; 3], DEFAULT_VOXELS, None), ([40, 56, 40], [3, 3, 3]));
-        let (patch, pools) = fit([90, 512, 512], [5.0, 0.8, 0.8], 500_000, None);
+        assert_eq!(
+            fit([36, 50, 35], [1.0; 3], DEFAULT_VOXELS, (None, 3)),
+            ([40, 56, 40], [3, 3, 3])
+        );
+        let (patch, pools) = fit([90, 512, 512], [5.0, 0.8, 0.8], 500_000, (None, 3));
         assert!(
             patch.iter().product::<usize>() <= 500_000 && pools[0] < pools[1],
             "{patch:?} {pools:?}"

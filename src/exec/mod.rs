@@ -4,7 +4,7 @@ mod program;
 mod store;
 
 pub use program::{CommandInfo, Pool, Program};
-pub use store::Store;
+pub use store::{Store, region_words};
 
 use crate::gpu::Gpu;
 use crate::graph::Caps;

@@ -19,8 +19,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Buffers large enough for every one of the plans.
-    pub fn new<'a>(gpu: &Gpu, plans: impl IntoIterator<Item = &'a Plan>) -> Result<Self> {
+    /// Bytes of the buffers that serve every one of the plans.
+    pub fn sizes<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Vec<u64> {
         let mut sizes: Vec<u64> = Vec::new();
         for plan in plans {
             for (index, bytes) in plan.slots.iter().enumerate() {
@@ -30,6 +30,12 @@ impl Pool {
                 }
             }
         }
+        sizes
+    }
+
+    /// Buffers large enough for every one of the plans.
+    pub fn new<'a>(gpu: &Gpu, plans: impl IntoIterator<Item = &'a Plan>) -> Result<Self> {
+        let sizes = Self::sizes(plans);
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_SRC
             | wgpu::BufferUsages::COPY_DST;

@@ -9,6 +9,11 @@ use crate::graph::{ParamSpec, Region};
 /// Words to which every tensor's place is rounded, so that it can be bound on its own.
 const ALIGN_WORDS: usize = 64;
 
+/// Words of one region that holds these parameters, each name once.
+pub fn region_words<'a>(specs: impl IntoIterator<Item = &'a ParamSpec>) -> usize {
+    specs.into_iter().map(|spec| spec.packing.words().next_multiple_of(ALIGN_WORDS)).sum()
+}
+
 /// A parameter and its place.
 #[derive(Debug, Clone)]
 pub struct Stored {

@@ -287,6 +287,15 @@ impl Graph {
         value
     }
 
+    /// Takes the gradient from the parameters that `which` picks. For use before [`Graph::backward`].
+    pub fn freeze(&mut self, which: impl Fn(&ParamSpec) -> bool) {
+        for (spec, value) in self.params.iter().zip(&self.param_values) {
+            if which(spec) {
+                self.values[value.0 as usize].needs_grad = false;
+            }
+        }
+    }
+
     /// Specification of a parameter value.
     pub fn param_spec(&self, value: Value) -> Result<&ParamSpec> {
         match self.info(value).storage {
@@ -402,6 +411,13 @@ impl Graph {
 
     /// Walks the nodes backwards from `output`, whose gradient is `grad`.
     pub fn backward(&mut self, output: Value, grad: Value) -> Result<Gradients> {
+        if self.info(output).layout != self.info(grad).layout {
+            let name = &self.info(output).name;
+            return Err(Error::shape(
+                "backward",
+                format!("the gradient of {name} has another layout"),
+            ));
+        }
         let mut grads = Gradients::default();
         grads.set(output, grad);
         for index in (0..self.nodes.len()).rev() {

@@ -4,11 +4,13 @@ mod blocks;
 mod compose;
 mod config;
 mod count;
+mod import;
 mod model;
 
 pub use compose::hash;
 pub use config::{Adapter, DomainNet, Mode, NetConfig};
 pub use count::{PartCount, independent_count, part_counts};
+pub use import::import;
 pub use model::{Model, Tensor, read_tensors, write_tensors};
 
 use crate::error::{Error, Result};

@@ -30,13 +30,17 @@ pub fn window(
         return Err(Error::shape(
             graph.info(value).name.clone(),
             format!(
-                "one channel block takes {} MiB, more than the {} MiB that this adapter binds; use a smaller patch",
-                (words * 4) >> 20,
-                caps.max_binding >> 20
+                "one channel block takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller patch",
+                mib(words as u64 * 4),
+                mib(caps.max_binding)
             ),
         ));
     }
     Ok((Bind::Value { value, start: first * LANES, words }, start - first))
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Samples and channel blocks that one dispatch covers.

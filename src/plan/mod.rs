@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use crate::error::Result;
-use crate::graph::{Caps, Dispatch, Graph, Storage, Value};
+use crate::error::{Error, Result};
+use crate::graph::{Bind, Caps, Dispatch, Graph, Storage, Value};
 
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +79,10 @@ impl Plan {
                     steps.push(Step::Copy { from: addend, to: out, words: graph.info(out).words });
                 }
             }
-            steps.extend(node.op.lower(graph, node, caps)?.into_iter().map(Step::Run));
+            for dispatch in node.op.lower(graph, node, caps)? {
+                check_bindings(graph, &dispatch, caps)?;
+                steps.push(Step::Run(dispatch));
+            }
         }
         let (slots, mut value_to_slot) = assign(&lifetimes);
         for (value, owner) in root {
@@ -102,6 +105,27 @@ impl Plan {
             Step::Copy { .. } => None,
         })
     }
+}
+
+/// Smaller limits than any adapter's serve to test how tensors are split: weights are not held to those.
+const LEAST_BINDING: u64 = 1 << 20;
+
+/// Tensors are bound in pieces, weights and partial sums whole: those may not exceed a binding.
+fn check_bindings(graph: &Graph, dispatch: &Dispatch, caps: &Caps) -> Result<()> {
+    for (_, bind) in &dispatch.bindings {
+        if let Bind::Value { value, words, .. } = bind
+            && *words as u64 * 4 > caps.max_binding.max(LEAST_BINDING)
+        {
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let found = format!(
+                "takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller base width or fewer pools",
+                mib(*words as u64 * 4),
+                mib(caps.max_binding)
+            );
+            return Err(Error::shape(graph.info(*value).name.clone(), found));
+        }
+    }
+    Ok(())
 }
 
 fn bytes(graph: &Graph, value: Value) -> u64 {

@@ -19,6 +19,16 @@ pub struct DomainCases {
     pub dataset: Dataset,
 }
 
+/// Plans each domain of a run from its data.
+pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
+    let each = config.data.iter().map(|dir| {
+        let dataset = Dataset::open(dir)?;
+        let (training, _) = dataset.split(&config.fold, config.seed)?;
+        Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)
+    });
+    each.collect()
+}
+
 /// Opens, splits, plans and prepares a dataset. `fixed` is the plan of an earlier run.
 pub fn open(
     config: &RunConfig,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::session::Freeze;
 use crate::data::{Augment, Fold};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Mode};
@@ -13,6 +14,13 @@ use crate::ops::{LossWeights, Optimizer};
 pub enum Length {
     Steps(u64),
     Minutes(f64),
+}
+
+/// A model whose shared weights a run starts from and keeps.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Start {
+    pub model: PathBuf,
+    pub freeze: Freeze,
 }
 
 /// Settings of a run.
@@ -32,6 +40,9 @@ pub struct RunConfig {
     pub loss: LossWeights,
     pub optimizer: Optimizer,
     pub augment: Augment,
+    /// Where adapting starts from.
+    #[serde(default)]
+    pub start: Option<Start>,
     /// Steps between readings of the loss.
     pub log_every: u64,
     /// Steps between checkpoints.
@@ -53,6 +64,7 @@ impl RunConfig {
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),
             augment: Augment::default(),
+            start: None,
             log_every: 5,
             checkpoint_every: 50,
         }

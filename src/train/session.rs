@@ -3,18 +3,46 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::exec::{CommandInfo, Pool, Program, Store, caps};
+use crate::exec::{CommandInfo, Pool, Program, Store, caps, region_words};
 use crate::gpu::Gpu;
-use crate::graph::{Dispatch, Graph, Init, Layout, Region, Value};
+use crate::graph::{Caps, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value};
 use crate::nn::{self, NetConfig};
 use crate::ops::{self, LossWeights, Optimizer};
 use crate::plan::Plan;
+
+/// Which parameters stand still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Freeze {
+    #[default]
+    Nothing,
+    /// Every parameter that domains share.
+    Shared,
+    /// The shared convolutions of down and up blocks, as in the published code; the samplers are trained.
+    Published,
+}
+
+impl Freeze {
+    /// Whether a parameter stands still.
+    pub fn holds(self, spec: &ParamSpec) -> bool {
+        let shared = spec.scope == Scope::Shared;
+        match self {
+            Self::Nothing => false,
+            Self::Shared => shared,
+            Self::Published => {
+                let blocks = ["down_blocks.", "up_blocks."];
+                shared && blocks.iter().any(|block| spec.name.starts_with(block))
+            }
+        }
+    }
+}
 
 /// Loss and update rule of a session.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SessionSettings {
     pub loss: LossWeights,
     pub optimizer: Optimizer,
+    pub freeze: Freeze,
 }
 
 /// Samples and patch (D, H, W) of a domain's step.
@@ -65,24 +93,69 @@ fn build(
     config: &NetConfig,
     index: usize,
     batch: DomainBatch,
-    loss: LossWeights,
-    gpu: &Gpu,
+    settings: &SessionSettings,
+    caps: &Caps,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let caps = caps(gpu);
-    let mut graph = Graph::sized_for(&caps);
+    let mut graph = Graph::sized_for(caps);
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);
     let labels = graph.input_words("labels", voxels);
     let logits = nn::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
-    let result = ops::segmentation_loss(&mut graph, logits, labels, loss)?;
+    let result = ops::segmentation_loss(&mut graph, logits, labels, settings.loss)?;
+    graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
     graph.keep(result);
     graph.backward(result, result)?;
-    let plan = Plan::new(&graph, &caps)?;
+    let plan = Plan::new(&graph, caps)?;
     Ok(Built { graph, plan, image, labels, loss: result, logits })
+}
+
+/// The programs of all domains, planned.
+fn build_all(
+    config: &NetConfig,
+    batches: &[DomainBatch],
+    settings: &SessionSettings,
+    caps: &Caps,
+) -> Result<Vec<Built>> {
+    if batches.len() != config.domains.len() {
+        return Err(Error::Internal("a batch size for each domain".into()));
+    }
+    let domains = batches.iter().enumerate();
+    domains.map(|(index, batch)| build(config, index, *batch, settings, caps)).collect()
+}
+
+/// Bytes that a session needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Weights, gradients and both moments.
+    pub parameters: u64,
+    /// Activations, shared by all domains.
+    pub activations: u64,
+}
+
+impl Memory {
+    /// Plans the session on paper.
+    pub fn planned(
+        config: &NetConfig,
+        batches: &[DomainBatch],
+        settings: &SessionSettings,
+        caps: &Caps,
+    ) -> Result<Self> {
+        let params = nn::parameters(config)?;
+        let built = build_all(config, batches, settings, caps)?;
+        Ok(Self {
+            parameters: 16 * region_words(&params) as u64,
+            activations: Pool::sizes(built.iter().map(|b| &b.plan)).iter().sum(),
+        })
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parameters + self.activations
+    }
 }
 
 impl Session {
@@ -93,16 +166,9 @@ impl Session {
         batches: &[DomainBatch],
         settings: SessionSettings,
     ) -> Result<Self> {
-        if batches.len() != config.domains.len() {
-            return Err(Error::Internal("a batch size for each domain".into()));
-        }
         let params = nn::parameters(config)?;
         let store = Store::new(gpu, &params, true)?;
-        let built = batches
-            .iter()
-            .enumerate()
-            .map(|(index, batch)| build(config, index, *batch, settings.loss, gpu))
-            .collect::<Result<Vec<_>>>()?;
+        let built = build_all(config, batches, &settings, &caps(gpu))?;
         let pool = Pool::new(gpu, built.iter().map(|b| &b.plan))?;
         let touched =
             built.iter().map(|b| touched(&b.graph, &store)).collect::<Result<Vec<_>>>()?;

@@ -10,12 +10,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
-use super::session::{DomainBatch, Session, SessionSettings};
+use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::Region;
+use crate::graph::{Caps, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
 
 /// Where a run stands; part of its checkpoint.
@@ -55,6 +55,10 @@ struct LogLine<'a> {
 }
 
 const CHECKPOINT: &str = "last.safetensors";
+/// Readings of the loss, a JSON object a line.
+const LOG: &str = "log.jsonl";
+/// The new domain alone, where a run adapted a model.
+pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
 pub const MODEL: &str = "model.safetensors";
 
@@ -101,6 +105,37 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
     Ok(())
 }
 
+/// The batch of each domain.
+fn batches(domains: &[Domain]) -> Vec<DomainBatch> {
+    domains.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect()
+}
+
+fn settings(config: &RunConfig) -> SessionSettings {
+    let freeze = config.start.as_ref().map_or(Freeze::Nothing, |start| start.freeze);
+    SessionSettings { loss: config.loss, optimizer: config.optimizer, freeze }
+}
+
+/// Memory that training these domains takes on an adapter.
+pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
+    Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
+}
+
+/// Writes `config.toml` and `plan.json` of a run that is not begun.
+pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
+    if out.join(CHECKPOINT).exists() {
+        return Err(Error::file(
+            out,
+            "a run that was begun before",
+            "a new folder",
+            "Add --continue to go on with it, or choose another --out.",
+        ));
+    }
+    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+    config.write(&out.join("config.toml"))?;
+    let json = serde_json::to_vec_pretty(&domains).map_err(|e| Error::Internal(e.to_string()))?;
+    write_atomically(&out.join("plan.json"), &json)
+}
+
 impl Trainer {
     /// Starts a run: opens and plans the data, builds the network, draws the weights, writes `config.toml` and `plan.json`.
     pub fn start(gpu: &Gpu, config: RunConfig, options: &PlanOptions, out: &Path) -> Result<Self> {
@@ -118,12 +153,9 @@ impl Trainer {
             .map(|dir| cases::open(&config, dir, options, None))
             .collect::<Result<Vec<_>>>()?;
         let trainer = Self::build(gpu, config, domains, out)?;
-        std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
-        trainer.session.initialise(trainer.config.seed)?;
-        trainer.config.write(&out.join("config.toml"))?;
-        let plans: Vec<&Domain> = trainer.domains.iter().map(|d| &d.domain).collect();
-        let json = serde_json::to_vec_pretty(&plans).map_err(|e| Error::Internal(e.to_string()))?;
-        write_atomically(&out.join("plan.json"), &json)?;
+        trainer.initialise()?;
+        let plans: Vec<Domain> = trainer.domains.iter().map(|d| d.domain.clone()).collect();
+        write_plan(&trainer.config, &plans, out)?;
         Ok(trainer)
     }
 
@@ -159,19 +191,35 @@ impl Trainer {
         if checkpoint.exists() {
             trainer.load(&checkpoint)?;
         } else {
-            trainer.session.initialise(trainer.config.seed)?;
+            trainer.initialise()?;
         }
+        trainer.rewind_log()?;
         Ok(trainer)
+    }
+
+    /// Takes readings from beyond the checkpoint out of the log: those steps come again.
+    fn rewind_log(&self) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        struct Reading {
+            step: u64,
+        }
+        let path = self.out.join(LOG);
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+        let kept: String = text
+            .lines()
+            .filter(|line| {
+                serde_json::from_str(line).is_ok_and(|r: Reading| r.step <= self.state.step)
+            })
+            .map(|line| format!("{line}\n"))
+            .collect();
+        write_atomically(&path, kept.as_bytes())
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
         check(&config, &domains)?;
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
-        let batches: Vec<DomainBatch> =
-            plans.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect();
-        let settings = SessionSettings { loss: config.loss, optimizer: config.optimizer };
-        let session = Session::new(gpu, &network, &batches, settings)?;
+        let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -182,6 +230,30 @@ impl Trainer {
             session,
             state: State { step: 0, seconds: 0.0, counts },
         })
+    }
+
+    /// Draws the weights, then takes those that stand still from the model to adapt.
+    fn initialise(&self) -> Result<()> {
+        self.session.initialise(self.config.seed)?;
+        let Some(start) = &self.config.start else { return Ok(()) };
+        let shared = Model::read(&start.model)?.shared()?;
+        for stored in self.session.store().params() {
+            let name = &stored.spec.name;
+            if !start.freeze.holds(&stored.spec) {
+                continue;
+            }
+            let tensor = shared.get(name).filter(|tensor| tensor.dims == stored.spec.dims);
+            let tensor = tensor.ok_or_else(|| {
+                Error::file(
+                    &start.model,
+                    format!("no shared weight {name} of shape {:?}", stored.spec.dims),
+                    "the shared weights of every level of the new domain",
+                    "Use fewer --pools, or adapt a deeper model.",
+                )
+            })?;
+            self.session.write(Region::Weights, name, &tensor.values)?;
+        }
+        Ok(())
     }
 
     /// Domains with their plans and held-out cases.
@@ -209,7 +281,7 @@ impl Trainer {
     /// Trains to the end, with a progress bar and a log, and writes the model.
     pub fn run(&mut self) -> Result<Model> {
         let batches = cases::stream(self.domains.clone(), self.config.clone(), self.state.step)?;
-        let path = self.out.join("log.jsonl");
+        let path = self.out.join(LOG);
         let mut log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -243,7 +315,16 @@ impl Trainer {
         self.gpu.wait()?;
         bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
-        let model = self.model()?;
+        self.finish()
+    }
+
+    /// Writes the finished model; an adapted one holds the old domains too, unless shared weights were trained.
+    fn finish(&self) -> Result<Model> {
+        let mut model = self.model()?;
+        if let Some(start) = self.config.start.as_ref().filter(|s| s.freeze == Freeze::Shared) {
+            model.write(&self.out.join(ADDED))?;
+            model = Model::read(&start.model)?.merge(&model)?;
+        }
         model.write(&self.out.join(MODEL))?;
         Ok(model)
     }

@@ -1,0 +1,82 @@
+//! `u2seg export`, `u2seg merge` and `u2seg import`.
+
+use std::path::PathBuf;
+
+use crate::domain::Domain;
+use crate::error::{Error, Result};
+use crate::nn::{Model, import, read_tensors};
+
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// Model file, or the folder of a finished run.
+    #[arg(short, long)]
+    model: PathBuf,
+    /// Domain to cut out.
+    #[arg(long)]
+    domain: String,
+    /// File of the new model.
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+/// Cuts one domain out as a model of its own.
+pub fn export(args: &ExportArgs) -> Result<()> {
+    let model = Model::read(&super::model_file(&args.model))?;
+    let domain = model.domain(Some(&args.domain))?;
+    model.export(domain)?.write(&args.output)?;
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+#[derive(Debug, clap::Args)]
+pub struct MergeArgs {
+    /// Model that receives the domains, or the folder of a finished run.
+    #[arg(short, long)]
+    model: PathBuf,
+    /// Model whose domains are added; trained on the same shared weights.
+    #[arg(long)]
+    add: PathBuf,
+    /// File of the new model.
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+/// Adds the domains of another model.
+pub fn merge(args: &MergeArgs) -> Result<()> {
+    let model = Model::read(&super::model_file(&args.model))?;
+    let other = Model::read(&super::model_file(&args.add))?;
+    let merged = model.merge(&other)?;
+    merged.write(&args.output)?;
+    let names: Vec<&str> = merged.domains.iter().map(|d| d.name.as_str()).collect();
+    println!("{}: {}", args.output.display(), names.join(", "));
+    Ok(())
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// The reference network's state dict as safetensors.
+    state: PathBuf,
+    /// Plans of its domains in their order: the form of a run's plan.json.
+    #[arg(long)]
+    plan: PathBuf,
+    /// File of the new model.
+    #[arg(short, long)]
+    output: PathBuf,
+}
+
+/// Turns a state dict of the published network into a model.
+pub fn import_state(args: &ImportArgs) -> Result<()> {
+    let (tensors, _) = read_tensors(&args.state)?;
+    let text = std::fs::read(&args.plan).map_err(|e| Error::io(&args.plan, e))?;
+    let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
+        Error::file(
+            &args.plan,
+            e.to_string(),
+            "a list of plans, one a domain",
+            "Start from the plan.json of a run on the same data.",
+        )
+    })?;
+    import(&args.state, tensors, plans)?.write(&args.output)?;
+    println!("{}", args.output.display());
+    Ok(())
+}
