@@ -134,6 +134,9 @@ u2seg_use_user() {
 
 u2seg_need_vulkan() {
     [ "$(uname -s)" = Linux ] || return 0
+    # Mesa's device-select layer complains about a missing XDG_RUNTIME_DIR; u2seg chooses its adapter itself.
+    NODEVICE_SELECT=1
+    export NODEVICE_SELECT
     u2seg_has_loader && u2seg_has_driver && return 0
     u2seg_use_user && return 0
     if command -v apt-get >/dev/null 2>&1; then
