@@ -89,6 +89,19 @@ fn make_phantoms(dir: &Path) -> Result<()> {
     data::write_atomically(&dir.join("dataset.json"), description.to_string().as_bytes())
 }
 
+/// Few cases have to stand for many: contrast agent brightens organs, thin slices are noisier.
+fn augment() -> Augment {
+    Augment {
+        rotate_prob: 0.5,
+        scale_prob: 0.5,
+        shift_prob: 0.5,
+        contrast_prob: 0.3,
+        noise_prob: 0.5,
+        noise_std: 0.3,
+        ..Augment::default()
+    }
+}
+
 fn run(args: &Args) -> Result<()> {
     let (dir, held_out) = choose(args)?;
     let gpu = Gpu::open(&args.device)?;
@@ -103,11 +116,13 @@ fn run(args: &Args) -> Result<()> {
         Some(case) => Fold::HoldOut(vec![case]),
         None => Fold::Index(0),
     };
-    config.augment = Augment { rotate_prob: 0.5, scale_prob: 0.5, ..Augment::default() };
-    // a coarse grid: the whole spleen with its surroundings fits one patch, which a short training needs
+    config.augment = augment();
+    // a coarse grid, where a patch holds the spleen with its surroundings, and a window that suits every CT:
+    // a short training on few cases needs both
     let options = PlanOptions {
         spacing: Some([5.0, 4.0, 4.0]),
-        patch: Some([24, 48, 48]),
+        patch: Some([16, 32, 32]),
+        window: Some([SOFT_TISSUE.0, SOFT_TISSUE.1]),
         ..PlanOptions::default()
     };
     let run = args.out.join("run");
@@ -125,6 +140,7 @@ fn run(args: &Args) -> Result<()> {
     let (image, truth) = Dataset::load(&cases.dataset, case)?;
     let mut labels = Predictor::new(&gpu, &model, 0)?.segment(&image)?;
     postprocess::keep_largest(&mut labels, image.shape, 1, postprocess::Connectivity::Full)?;
+    postprocess::fill_holes(&mut labels, image.shape, 1)?;
     let dice = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?.scores(1, 1.0).dice;
     let mask = args.out.join(format!("{}.nii.gz", case.id));
     data::write_mask(&mask, &labels, &image.grid)?;

@@ -239,6 +239,7 @@ fn bad_datasets_get_one_clear_error() {
     );
     check(&|_| {}, &["--pools", "7,4,4"], &["--patch", "at most 6 pools"]);
     check(&|_| {}, &["--patch", "15,16,16", "--pools", "1,2,2"], &["patch", "15"]);
+    check(&|_| {}, &["--window", "240,-160"], &["--window", "larger upper bound"]);
     check(&|_| {}, &["--patch", "64,64,64"], &["--patch", "larger than every image", "Damaged"]);
     check(&|_| {}, &["--hold-out", "nobody"], &["--hold-out", "nobody"]);
     check(&|_| {}, &["--lr", "0"], &["--lr"]);

@@ -88,6 +88,14 @@ fn model_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
 }
 
+/// `LOWER,UPPER` as two numbers.
+fn window(text: &str) -> std::result::Result<[f32; 2], String> {
+    let parts: Option<Vec<f32>> = text.split(',').map(|p| p.trim().parse().ok()).collect();
+    parts
+        .and_then(|parts| parts.try_into().ok())
+        .ok_or_else(|| format!("expected two numbers LOWER,UPPER such as -160,240, found {text}"))
+}
+
 /// `D,H,W` as three numbers.
 fn triple<T: std::str::FromStr>(text: &str) -> std::result::Result<[T; 3], String> {
     let parts: Option<Vec<T>> = text.split([',', 'x']).map(|p| p.trim().parse().ok()).collect();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::triple;
+use super::{triple, window};
 use crate::data::{Fold, write_mask};
 use crate::domain::PlanOptions;
 use crate::error::{Error, Result};
@@ -72,6 +72,10 @@ pub(super) struct RunArgs {
     /// Millimetres of the network's voxels, D,H,W.
     #[arg(long, value_parser = triple::<f64>)]
     spacing: Option<[f64; 3]>,
+    /// Intensities to which a one-channel image is clipped, LOWER,UPPER, such as -160,240 for soft tissue in a CT; by
+    /// default those found inside the labels of a CT, and each image's own otherwise.
+    #[arg(long, value_parser = window, allow_hyphen_values = true)]
+    window: Option<[f32; 2]>,
     /// Fold whose cases are left out and scored at the end: 0 to 4, or all to train on every case.
     #[arg(short, long, default_value = "all")]
     fold: Fold,
@@ -157,6 +161,7 @@ impl RunArgs {
             batch: self.batch,
             pools: self.pools,
             spacing: self.spacing,
+            window: self.window,
             ..PlanOptions::default()
         }
     }

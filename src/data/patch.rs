@@ -24,6 +24,12 @@ pub struct Augment {
     pub scale_range: [f32; 2],
     /// Probability of mirroring along D, H, W.
     pub mirror: [f32; 3],
+    /// Of adding a constant.
+    #[serde(default)]
+    pub shift_prob: f32,
+    /// Largest constant, in units of the normalised image.
+    #[serde(default)]
+    pub shift_max: f32,
     pub noise_prob: f32,
     /// Largest standard deviation, in units of the normalised image.
     pub noise_std: f32,
@@ -44,6 +50,8 @@ impl Default for Augment {
             scale_prob: 0.3,
             scale_range: [0.85, 1.2],
             mirror: [0.0; 3],
+            shift_prob: 0.0,
+            shift_max: 0.5,
             noise_prob: 0.1,
             noise_std: 0.1,
             brightness_prob: 0.15,
@@ -63,6 +71,7 @@ impl Augment {
             rotate_prob: 0.0,
             scale_prob: 0.0,
             mirror: [0.0; 3],
+            shift_prob: 0.0,
             noise_prob: 0.0,
             brightness_prob: 0.0,
             contrast_prob: 0.0,
@@ -88,7 +97,7 @@ struct Frame {
 }
 
 /// Cuts a patch (D, H, W). With `foreground` it is centred near a voxel of a random class that the case has, else it lies
-/// anywhere inside. Beyond the case it is zero with label 0.
+/// anywhere inside. Beyond the case it is `outside` with label 0.
 pub fn sample(
     case: &Prepared,
     patch: [usize; 3],
@@ -177,13 +186,17 @@ fn product(a: &[[f32; 3]; 3], b: &[[f32; 3]; 3]) -> [[f32; 3]; 3] {
     [0, 1, 2].map(|i| [0, 1, 2].map(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
 }
 
+fn empty(case: &Prepared, voxels: usize) -> Patch {
+    Patch { image: vec![case.outside; case.channels * voxels], label: vec![0; voxels] }
+}
+
 /// Copies without interpolation.
 fn cut(case: &Prepared, patch: [usize; 3], frame: &Frame) -> Patch {
     let first = [0, 1, 2].map(|a| (frame.centre[a] - (patch[a] as f32 - 1.0) / 2.0).round() as i64);
     let [d, h, w] = case.shape;
     let voxels = d * h * w;
     let size: usize = patch.iter().product();
-    let mut out = Patch { image: vec![0.0; case.channels * size], label: vec![0; size] };
+    let mut out = empty(case, size);
     let lo = (-first[2]).clamp(0, patch[2] as i64) as usize;
     let hi = (w as i64 - first[2]).clamp(lo as i64, patch[2] as i64) as usize;
     for z in 0..patch[0] {
@@ -213,7 +226,7 @@ fn interpolate(case: &Prepared, patch: [usize; 3], frame: &Frame) -> Patch {
     let [d, h, w] = case.shape;
     let voxels = d * h * w;
     let size: usize = patch.iter().product();
-    let mut out = Patch { image: vec![0.0; case.channels * size], label: vec![0; size] };
+    let mut out = empty(case, size);
     let half = patch.map(|n| (n as f32 - 1.0) / 2.0);
     let limits = [d, h, w].map(|n| n as f32);
     let mut index = 0;
@@ -287,6 +300,7 @@ fn intensities(values: &mut [f32], augment: &Augment, rng: &mut impl Rng) {
     let brightness = draw(augment.brightness_prob, augment.brightness_range);
     let contrast = draw(augment.contrast_prob, augment.contrast_range);
     let gamma = draw(augment.gamma_prob, augment.gamma_range);
+    let shift = draw(augment.shift_prob, [-augment.shift_max, augment.shift_max]);
     if let Some(factor) = brightness {
         values.iter_mut().for_each(|v| *v *= factor);
     }
@@ -301,6 +315,9 @@ fn intensities(values: &mut [f32], augment: &Augment, rng: &mut impl Rng) {
     {
         let range = hi - lo;
         values.iter_mut().for_each(|v| *v = ((*v - lo) / range).max(0.0).powf(power) * range + lo);
+    }
+    if let Some(constant) = shift {
+        values.iter_mut().for_each(|v| *v += constant);
     }
     if let Some(std) = noise {
         for v in values {
@@ -352,6 +369,29 @@ mod tests {
                 plain.image.iter().zip(&interpolated.image).all(|(a, b)| (a - b).abs() < 1e-4);
             assert!(close, "step {step}");
         }
+    }
+
+    #[test]
+    fn beyond_the_case_lies_air_where_bounds_are_fixed() {
+        let mut case = case([6, 6, 6]);
+        case.outside = -2.0;
+        let mut augment = Augment { rotate_prob: 1.0, ..Augment::none() };
+        for _ in 0..2 {
+            let patch = sample(&case, [16, 16, 16], false, &augment, &mut rng_for(1, 0, 0));
+            assert_eq!((patch.image[0], patch.label[0]), (-2.0, 0));
+            augment.rotate_prob = 0.0;
+        }
+    }
+
+    #[test]
+    fn a_shift_moves_every_voxel_alike() {
+        let case = case([16, 16, 16]);
+        let of = |augment| sample(&case, [16; 3], false, &augment, &mut rng_for(1, 0, 0));
+        let plain = of(Augment::none());
+        let shifted = of(Augment { shift_prob: 1.0, shift_max: 0.5, ..Augment::none() });
+        let by = shifted.image[0] - plain.image[0];
+        assert!(by != 0.0 && by.abs() <= 0.5);
+        assert!(plain.image.iter().zip(&shifted.image).all(|(a, b)| (b - a - by).abs() < 1e-5));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Prepared {
     pub spacing: [f64; 3],
     /// C, D, H, W, normalised.
     pub image: Vec<f32>,
+    /// What patches hold beyond the case: the lower bound where bounds are fixed (air in a CT), else 0, the mean.
+    pub outside: f32,
     /// D, H, W; absent for images without labels.
     pub label: Option<Vec<u8>>,
     /// Voxel indices of each foreground class, thinned where there are many.
@@ -93,6 +95,13 @@ fn moments<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
 }
 
 impl Normalisation {
+    fn outside(&self) -> f32 {
+        match self {
+            Self::Fixed { lower, mean, std, .. } if *std > 1e-8 => (lower - mean) / std,
+            _ => 0.0,
+        }
+    }
+
     /// Normalises one channel in place; a constant one becomes zero.
     pub fn apply(&self, values: &mut [f32]) {
         let (lower, upper, mean, std) = match self {
@@ -159,6 +168,7 @@ pub fn prepare(
         shape: new,
         spacing,
         image: data,
+        outside: normalisation.outside(),
         label,
         foreground,
         crop: bounds,
@@ -234,6 +244,12 @@ mod tests {
 
     fn volume(shape: [usize; 3], spacing: [f64; 3], data: Vec<f32>) -> Volume {
         Volume { channels: 1, shape, spacing, data, grid: Grid::ras(shape, spacing) }
+    }
+
+    #[test]
+    fn beyond_a_ct_lies_its_lower_bound() {
+        let ct = Normalisation::Fixed { lower: -160.0, upper: 240.0, mean: 40.0, std: 100.0 };
+        assert_eq!((ct.outside(), Normalisation::ZScore.outside()), (-2.0, 0.0));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct PlanOptions {
     pub batch: Option<usize>,
     pub pools: Option<[usize; 3]>,
     pub spacing: Option<[f64; 3]>,
+    /// Lower and upper bound to which a one-channel image is clipped, instead of bounds from the data.
+    pub window: Option<[f32; 2]>,
     /// Voxels that a patch may have.
     pub max_voxels: Option<usize>,
     /// Halvings that an axis may have, where `pools` does not say.
@@ -68,12 +70,7 @@ impl Domain {
         if options.patch.is_some() {
             check_extent(patch, pools, fingerprint.largest_shape(spacing), dataset)?;
         }
-        let [lower, upper, mean, std] = fingerprint.foreground;
-        let normalisation = if fingerprint.is_ct && dataset.channels.len() == 1 {
-            Normalisation::Fixed { lower, upper, mean, std }
-        } else {
-            Normalisation::ZScore
-        };
+        let normalisation = normalisation(dataset, fingerprint, options.window)?;
         Ok(Self {
             name: dataset.name.clone(),
             channels: dataset.channels.len(),
@@ -85,6 +82,34 @@ impl Domain {
             normalisation,
         })
     }
+}
+
+/// A given window becomes −2 to 2; without one CT is normalised by its labels' intensities, all else by its own.
+fn normalisation(
+    dataset: &Dataset,
+    fingerprint: &Fingerprint,
+    window: Option<[f32; 2]>,
+) -> Result<Normalisation> {
+    let single = dataset.channels.len() == 1;
+    if let Some([lower, upper]) = window {
+        let width = upper - lower;
+        if !single || !width.is_finite() || width <= 0.0 {
+            return Err(Error::flag(
+                "--window",
+                format!("{lower},{upper} for {} channels", dataset.channels.len()),
+                "a lower and a larger upper bound, for images of one channel",
+                "Give LOWER,UPPER, such as -160,240 for soft tissue in a CT.",
+            ));
+        }
+        let mean = lower + width / 2.0;
+        return Ok(Normalisation::Fixed { lower, upper, mean, std: width / 4.0 });
+    }
+    let [lower, upper, mean, std] = fingerprint.foreground;
+    Ok(if fingerprint.is_ct && single {
+        Normalisation::Fixed { lower, upper, mean, std }
+    } else {
+        Normalisation::ZScore
+    })
 }
 
 /// Halvings that leave at least four voxels, at most `most`.

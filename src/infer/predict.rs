@@ -64,7 +64,7 @@ impl Predictor {
         let mut weights = vec![0.0f32; voxels];
         for first in positions(case.shape, patch, self.step) {
             let rows = rows(case.shape, patch, first);
-            let mut window = vec![0.0f32; case.channels * size];
+            let mut window = vec![case.outside; case.channels * size];
             for channel in 0..case.channels {
                 for row in &rows {
                     let source = &case.image[channel * voxels + row.case..][..row.count];
