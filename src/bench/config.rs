@@ -24,6 +24,11 @@ fn domains(count: usize, classes: usize, pools: [usize; 3]) -> Vec<DomainNet> {
 }
 
 impl Configuration {
+    /// A batch for each domain of the network: every domain has its program, as in a real run; the first is timed.
+    pub fn batches(&self) -> Vec<DomainBatch> {
+        vec![self.batch; self.network.domains.len()]
+    }
+
     /// A configuration by name; an error lists the names there are.
     pub fn named(name: &str) -> Result<Self> {
         let of = |name, mode, domains, (samples, patch), train| Self {

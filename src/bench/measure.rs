@@ -7,13 +7,13 @@ use super::config::Configuration;
 use super::median;
 use super::roofline::Roofline;
 use crate::error::{Error, Result};
-use crate::exec::CommandInfo;
+use crate::exec::{CommandInfo, caps};
 use crate::gpu::Gpu;
 use crate::graph::Init;
 use crate::infer::Forward;
 use crate::nn;
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{Freeze, Session, SessionSettings};
+use crate::train::{Freeze, Memory, Session, SessionSettings};
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -35,8 +35,10 @@ pub struct ConfigurationReport {
     pub forward_ms: f64,
     /// Median milliseconds of a synchronised training step; none where only inference is timed.
     pub step_ms: Option<f64>,
-    /// Median milliseconds to encode and submit a step.
+    /// Median milliseconds to encode a step.
     pub encode_ms: Option<f64>,
+    /// Median milliseconds to submit a step; adapters that compute on the CPU may do the work in it.
+    pub submit_ms: Option<f64>,
     /// Seconds from nothing to the end of the first training step.
     pub start_s: Option<f64>,
     /// Mebibytes of weights, moments, gradients and activations that the plan names.
@@ -65,6 +67,7 @@ pub fn measure(
         forward_ms: f64::NAN,
         step_ms: None,
         encode_ms: None,
+        submit_ms: None,
         start_s: None,
         planned_mib: 0.0,
         allocated_mib: 0.0,
@@ -79,6 +82,19 @@ pub fn measure(
 
 const MIB: f64 = 1024.0 * 1024.0;
 
+const SETTINGS: SessionSettings = SessionSettings {
+    loss: LossWeights::ce(),
+    optimizer: Optimizer::adam(),
+    freeze: Freeze::Nothing,
+};
+
+/// Mebibytes that training takes, planned without running anything: nor need the adapter have them.
+pub fn planned_mib(gpu: &Gpu, configuration: &Configuration) -> Result<f64> {
+    let batches = configuration.batches();
+    let memory = Memory::planned(&configuration.network, &batches, &SETTINGS, &caps(gpu))?;
+    Ok(memory.total() as f64 / MIB)
+}
+
 fn train(
     gpu: &Gpu,
     configuration: &Configuration,
@@ -89,30 +105,27 @@ fn train(
 ) -> Result<()> {
     let before = gpu.allocated();
     let start = Instant::now();
-    // every domain of the network has its program, as in a real run; the first is timed
-    let batches = vec![configuration.batch; configuration.network.domains.len()];
-    let settings = SessionSettings {
-        loss: LossWeights::ce(),
-        optimizer: Optimizer::adam(),
-        freeze: Freeze::Nothing,
-    };
-    let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
+    let batches = configuration.batches();
+    let mut session = Session::new(gpu, &configuration.network, &batches, SETTINGS)?;
     report.planned_mib = session.bytes() as f64 / MIB;
     report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
     session.initialise(0)?;
     session.step(0, image, labels, 1e-3)?;
     gpu.wait()?;
     report.start_s = Some(start.elapsed().as_secs_f64());
-    let (mut steps, mut encodes) = (Vec::new(), Vec::new());
+    let (mut steps, mut encodes, mut submits) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeats {
         let start = Instant::now();
         session.step(0, image, labels, 1e-3)?;
         gpu.wait()?;
         steps.push(start.elapsed().as_secs_f64() * 1e3);
-        encodes.push(session.encode_seconds(0)? * 1e3);
+        let [encode, submit] = session.launch_seconds(0)?;
+        encodes.push(encode * 1e3);
+        submits.push(submit * 1e3);
     }
     report.step_ms = Some(median(steps));
     report.encode_ms = Some(median(encodes));
+    report.submit_ms = Some(median(submits));
     if let Some(roofline) = roofline {
         let times = (0..repeats).map(|_| session.time_commands(0)).collect::<Result<Vec<_>>>()?;
         report.kernels = kernels(&times, roofline)?;

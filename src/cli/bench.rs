@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::bench::{Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, measure};
+use crate::bench::{
+    Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, measure, planned_mib,
+};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 
@@ -17,6 +19,9 @@ pub struct Args {
     /// Timed runs of each figure; the median counts.
     #[arg(long, default_value_t = 5)]
     repeats: usize,
+    /// Only plan: print the memory of a training step, run nothing.
+    #[arg(long, conflicts_with_all = ["kernels", "repeats", "json"])]
+    dry_run: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -45,6 +50,16 @@ pub fn run(args: &Args) -> Result<()> {
         (true, false) => NAMES.to_vec(),
         (true, true) => vec!["hippo", "hippo-plain"],
     };
+    if args.dry_run {
+        println!("{:<14}{:>13}", "configuration", "planned MiB");
+        for name in NAMES {
+            let configuration = Configuration::named(name)?;
+            if configuration.train && (args.config.is_empty() || names.contains(&name)) {
+                println!("{name:<14}{:>13.1}", planned_mib(&gpu, &configuration)?);
+            }
+        }
+        return Ok(());
+    }
     let roofline = Roofline::measure(&gpu)?;
     let adapter = gpu.report();
     if !args.json {
@@ -55,11 +70,12 @@ pub fn run(args: &Args) -> Result<()> {
             roofline.flops_per_second / 1e9
         );
         println!(
-            "{:<14}{:>12}{:>12}{:>12}{:>10}{:>13}{:>15}",
+            "{:<14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>13}{:>15}",
             "configuration",
             "forward ms",
             "step ms",
             "encode ms",
+            "submit ms",
             "start s",
             "planned MiB",
             "allocated MiB"
@@ -95,11 +111,12 @@ pub fn run(args: &Args) -> Result<()> {
 fn print(report: &ConfigurationReport) {
     let optional = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.1}"));
     println!(
-        "{:<14}{:>12.1}{:>12}{:>12}{:>10}{:>13.1}{:>15.1}",
+        "{:<14}{:>12.1}{:>12}{:>12}{:>12}{:>10}{:>13.1}{:>15.1}",
         report.name,
         report.forward_ms,
         optional(report.step_ms),
         optional(report.encode_ms),
+        optional(report.submit_ms),
         optional(report.start_s),
         report.planned_mib,
         report.allocated_mib

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -243,7 +244,7 @@ impl Program {
     fn clocked(&self, gpu: &Gpu, command: &Command) -> Result<f64> {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         self.encode(&mut encoder, std::slice::from_ref(command));
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         gpu.submit("timed command", encoder)?;
         gpu.wait()?;
         Ok(start.elapsed().as_secs_f64())
@@ -282,11 +283,13 @@ impl Program {
 
     /// Encodes and submits one run, in submissions of bounded work.
     pub fn run(&self, gpu: &Gpu) -> Result<()> {
-        self.run_part(gpu, 0..self.commands.len())
+        self.run_part(gpu, 0..self.commands.len())?;
+        Ok(())
     }
 
-    /// Runs some of the commands, in order.
-    pub fn run_part(&self, gpu: &Gpu, part: std::ops::Range<usize>) -> Result<()> {
+    /// Runs some of the commands, in order; returns the seconds of encoding and of submitting.
+    pub fn run_part(&self, gpu: &Gpu, part: std::ops::Range<usize>) -> Result<[f64; 2]> {
+        let mut seconds = [0.0; 2];
         let commands = self.commands.get(part).ok_or_else(|| {
             Error::Internal(format!("a run has {} commands", self.commands.len()))
         })?;
@@ -295,10 +298,15 @@ impl Program {
             let mut encoder = gpu
                 .device()
                 .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
+            let start = Instant::now();
             left = self.encode(&mut encoder, left);
-            gpu.submit("run", encoder)?;
+            let commands = gpu.finish("run", encoder)?;
+            seconds[0] += start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            gpu.submit_finished("run", commands)?;
+            seconds[1] += start.elapsed().as_secs_f64();
         }
-        Ok(())
+        Ok(seconds)
     }
 
     /// Encodes commands until the budget is spent; returns those that are left.

@@ -190,14 +190,23 @@ impl Gpu {
     }
 
     /// Submits commands; errors name `label`.
-    pub fn submit(
+    pub fn submit(&self, label: &str, encoder: wgpu::CommandEncoder) -> Result<()> {
+        self.submit_finished(label, self.finish(label, encoder)?)
+    }
+
+    /// Ends the encoding, which records the commands for the driver; errors name `label`.
+    pub fn finish(
         &self,
         label: &str,
         encoder: wgpu::CommandEncoder,
-    ) -> Result<wgpu::SubmissionIndex> {
-        let index = self.scoped(label, || self.queue().submit([encoder.finish()]))?;
-        self.check()?;
-        Ok(index)
+    ) -> Result<wgpu::CommandBuffer> {
+        self.scoped(label, || encoder.finish())
+    }
+
+    /// Submits encoded commands; errors name `label`. On adapters that compute on the CPU it may do the work.
+    pub fn submit_finished(&self, label: &str, commands: wgpu::CommandBuffer) -> Result<()> {
+        self.scoped(label, || self.queue().submit([commands]))?;
+        self.check()
     }
 
     /// Blocks until the queue is idle.

@@ -29,12 +29,12 @@ impl LossWeights {
     }
 
     /// Cross-entropy plus soft Dice of the foreground.
-    pub fn dice_ce() -> Self {
+    pub const fn dice_ce() -> Self {
         Self { cross_entropy: 1.0, focal: 0.0, dice: 1.0, lovasz: 0.0, dice_background: false }
     }
 
     /// Cross-entropy alone.
-    pub fn ce() -> Self {
+    pub const fn ce() -> Self {
         Self { dice: 0.0, ..Self::dice_ce() }
     }
 }

@@ -17,7 +17,7 @@ pub enum Optimizer {
 
 impl Optimizer {
     /// Adam as the published training sets it.
-    pub fn adam() -> Self {
+    pub const fn adam() -> Self {
         Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 5e-4 }
     }
 

@@ -267,7 +267,8 @@ impl Session {
     pub fn gradients(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
         self.upload(domain, image, labels)?;
         let d = &self.domains[domain];
-        d.program.run_part(&self.gpu, 0..d.gradient_commands)
+        d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
+        Ok(())
     }
 
     /// One training step at learning rate `lr`. Image N,C,D,H,W, labels N,D,H,W.
@@ -289,12 +290,10 @@ impl Session {
         self.domains[domain].program.time_commands(&self.gpu)
     }
 
-    /// Seconds to encode and submit a domain's forward and backward pass; waits for it afterwards.
-    pub fn encode_seconds(&self, domain: usize) -> Result<f64> {
+    /// Seconds to encode and to submit a domain's forward and backward pass; waits for it afterwards.
+    pub fn launch_seconds(&self, domain: usize) -> Result<[f64; 2]> {
         let d = &self.domains[domain];
-        let start = std::time::Instant::now();
-        d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
         self.gpu.wait()?;
         Ok(seconds)
     }
