@@ -78,6 +78,22 @@ fn two_domains_both_learn_and_the_log_tells_them_apart() {
 
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_case_may_be_held_out_of_one_of_two_domains() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("A"), folder.path().join("B"));
+    dataset(&a, "Bright", 3, 90.0);
+    dataset(&b, "Dark", 4, -90.0);
+    for (mode, validation) in [("universal", "validation"), ("independent", "B/validation")] {
+        let run = folder.path().join(mode);
+        let more = ["--steps", "2", "--hold-out", "case_03", "--mode", mode];
+        succeed(&strs(&train(&[&a, &b], &run, &more)));
+        assert!(run.join(validation).join("Dark/summary.json").exists());
+        assert!(!run.join("validation/Bright").exists() && !run.join("A/validation").exists());
+    }
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn the_same_seed_gives_the_same_weights_and_another_one_others() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("Balls");

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::{triple, window};
-use crate::data::{Fold, write_mask};
-use crate::domain::PlanOptions;
+use crate::data::{Dataset, Fold, write_mask};
+use crate::domain::{DEFAULT_VOXELS, PlanOptions};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::infer::Predictor;
@@ -14,7 +14,7 @@ use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use crate::infer::summary::{CaseScores, Summary};
 use crate::nn::{Adapter, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{DomainCases, Length, MODEL, RunConfig, Trainer};
+use crate::train::{DomainCases, Length, MODEL, RunConfig, Trainer, check_held_out};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -66,6 +66,9 @@ pub(super) struct RunArgs {
     /// Patch in voxels, D,H,W.
     #[arg(long, value_parser = triple::<usize>)]
     patch: Option<[usize; 3]>,
+    /// Voxels that a patch has at most, where --patch does not say.
+    #[arg(long, default_value_t = DEFAULT_VOXELS, conflicts_with = "patch")]
+    patch_voxels: usize,
     /// Halvings of D,H,W, 0 to 6 each.
     #[arg(long, value_parser = triple::<usize>)]
     pools: Option<[usize; 3]>,
@@ -73,7 +76,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_parser = triple::<f64>)]
     spacing: Option<[f64; 3]>,
     /// Intensities to which a one-channel image is clipped, LOWER,UPPER, such as -160,240 for soft tissue in a CT; by
-    /// default those found inside the labels of a CT, and each image's own otherwise.
+    /// default those found inside the labels of a CT (at least -160,240 where there are few cases), and each image's own
+    /// otherwise.
     #[arg(long, value_parser = window, allow_hyphen_values = true)]
     window: Option<[f32; 2]>,
     /// Fold whose cases are left out and scored at the end: 0 to 4, or all to train on every case.
@@ -158,6 +162,7 @@ impl RunArgs {
     pub fn options(&self) -> PlanOptions {
         PlanOptions {
             patch: self.patch,
+            max_voxels: Some(self.patch_voxels),
             batch: self.batch,
             pools: self.pools,
             spacing: self.spacing,
@@ -203,10 +208,15 @@ pub fn run(args: Args) -> Result<()> {
     let config = args.net.config(&args.run);
     let options = args.run.options();
     if config.mode == Mode::Independent && config.data.len() > 1 {
+        check_held_out(&config)?;
         for dir in &config.data {
             let name = dir.file_name().map(PathBuf::from).unwrap_or_default();
             let out = out.join(name);
-            let config = RunConfig { data: vec![dir.clone()], ..config.clone() };
+            let mut config = RunConfig { data: vec![dir.clone()], ..config.clone() };
+            if let Fold::HoldOut(ids) = &mut config.fold {
+                let dataset = Dataset::open(dir)?;
+                ids.retain(|id| dataset.has(id));
+            }
             train(&gpu, Trainer::start(&gpu, config, &options, &out)?, &out)?;
         }
         return Ok(());

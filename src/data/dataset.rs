@@ -164,7 +164,12 @@ impl Dataset {
         Ok((image, label))
     }
 
-    /// Training and validation cases.
+    /// Whether there is a case of this name.
+    pub fn has(&self, id: &str) -> bool {
+        self.cases.iter().any(|case| case.id == id)
+    }
+
+    /// Training and validation cases; names to hold out that other datasets have mean nothing here.
     pub fn split(&self, fold: &Fold, seed: u64) -> Result<(Vec<&Case>, Vec<&Case>)> {
         let held: Vec<String> = match fold {
             Fold::All => Vec::new(),
@@ -183,14 +188,6 @@ impl Dataset {
                 })?
             }
         };
-        if let Some(id) = held.iter().find(|id| !self.cases.iter().any(|c| c.id == **id)) {
-            return Err(Error::flag(
-                "--hold-out",
-                id.clone(),
-                format!("a case of {}", self.dir.display()),
-                "See the names in imagesTr.",
-            ));
-        }
         let (validation, training): (Vec<_>, Vec<_>) =
             self.cases.iter().partition(|case| held.contains(&case.id));
         if training.is_empty() {

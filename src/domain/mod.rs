@@ -84,14 +84,25 @@ impl Domain {
     }
 }
 
-/// A given window becomes −2 to 2; without one CT is normalised by its labels' intensities, all else by its own.
+/// CTs whose labels show how organs vary, with and without contrast agent.
+const ENOUGH_CASES: usize = 8;
+
+/// Soft tissue in Hounsfield units, and whatever the labels hold beyond.
+fn wide(fingerprint: &Fingerprint) -> [f32; 2] {
+    let [lower, upper, ..] = fingerprint.foreground;
+    [lower.min(-160.0), upper.max(240.0)]
+}
+
+/// A given window becomes −2 to 2; without one CT is normalised by its labels' intensities (by soft tissue's where there
+/// are few cases), all else by its own.
 fn normalisation(
     dataset: &Dataset,
     fingerprint: &Fingerprint,
     window: Option<[f32; 2]>,
 ) -> Result<Normalisation> {
     let single = dataset.channels.len() == 1;
-    if let Some([lower, upper]) = window {
+    let few = fingerprint.is_ct && single && fingerprint.shapes.len() < ENOUGH_CASES;
+    if let Some([lower, upper]) = window.or(few.then(|| wide(fingerprint))) {
         let width = upper - lower;
         if !single || !width.is_finite() || width <= 0.0 {
             return Err(Error::flag(
@@ -205,6 +216,31 @@ mod tests {
         for (p, k) in patch.iter().zip(pools) {
             assert_eq!(p % (1 << k), 0);
         }
+    }
+
+    #[test]
+    fn few_cts_are_not_taken_for_all() {
+        let dataset = |channel: &str| Dataset {
+            dir: "CT".into(),
+            name: "CT".into(),
+            channels: vec![channel.into()],
+            labels: vec![(0, "background".into()), (1, "spleen".into())],
+            cases: Vec::new(),
+        };
+        let of = |cases: usize, channel: &str| {
+            let fingerprint = Fingerprint {
+                shapes: vec![[50; 3]; cases],
+                spacings: vec![[1.0; 3]; cases],
+                foreground: [-35.0, 70.0, 33.0, 17.0],
+                is_ct: channel == "CT",
+            };
+            normalisation(&dataset(channel), &fingerprint, None).unwrap()
+        };
+        let soft = Normalisation::Fixed { lower: -160.0, upper: 240.0, mean: 40.0, std: 100.0 };
+        assert_eq!(of(1, "CT"), soft);
+        let own = Normalisation::Fixed { lower: -35.0, upper: 70.0, mean: 33.0, std: 17.0 };
+        assert_eq!(of(8, "CT"), own);
+        assert_eq!(of(1, "T1"), Normalisation::ZScore);
     }
 
     #[test]

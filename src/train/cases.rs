@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rayon::prelude::*;
 
 use super::config::RunConfig;
-use crate::data::{self, Dataset, Fingerprint, Prepared};
+use crate::data::{self, Dataset, Fingerprint, Fold, Prepared};
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 
@@ -21,12 +21,28 @@ pub struct DomainCases {
 
 /// Plans each domain of a run from its data.
 pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
+    check_held_out(config)?;
     let each = config.data.iter().map(|dir| {
         let dataset = Dataset::open(dir)?;
         let (training, _) = dataset.split(&config.fold, config.seed)?;
         Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)
     });
     each.collect()
+}
+
+/// Refuses a held-out case that no dataset has.
+pub fn check_held_out(config: &RunConfig) -> Result<()> {
+    let Fold::HoldOut(ids) = &config.fold else { return Ok(()) };
+    let datasets = config.data.iter().map(|dir| Dataset::open(dir)).collect::<Result<Vec<_>>>()?;
+    match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
+        None => Ok(()),
+        Some(id) => Err(Error::flag(
+            "--hold-out",
+            id.clone(),
+            "a case of one of the datasets",
+            "See the names in imagesTr.",
+        )),
+    }
 }
 
 /// Opens, splits, plans and prepares a dataset. `fixed` is the plan of an earlier run.

@@ -5,7 +5,7 @@ mod config;
 mod session;
 mod trainer;
 
-pub use cases::{DomainCases, plan};
+pub use cases::{DomainCases, check_held_out, plan};
 pub use config::{Length, RunConfig, Start};
 pub use session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
 pub use trainer::{ADDED, MODEL, Trainer, planned_memory, write_plan};

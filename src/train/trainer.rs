@@ -147,6 +147,7 @@ impl Trainer {
                 "Add --continue to go on with it, or choose another --out.",
             ));
         }
+        cases::check_held_out(&config)?;
         let domains = config
             .data
             .iter()
