@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use program::*;
-use u2seg::data::{Grid, read_labels, write_mask};
+use u2seg::data::{Grid, Volume, read_labels, write_image, write_mask};
 
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
@@ -295,6 +295,79 @@ fn bad_predictions_leave_the_others() {
     assert!(message.contains("dataset.json"), "{message}");
     let message = fail(&["evaluate", "-p", path(&empty), "-g", path(&data.join("labelsTr"))]);
     assert!(message.contains("empty") || message.contains("case_00"), "{message}");
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_cohort_is_split_continued_mirrored_and_averaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("Balls");
+    dataset(&data, "Balls", 3, 90.0);
+    let models: Vec<PathBuf> = ["1", "2"]
+        .iter()
+        .map(|seed| {
+            let run = folder.path().join(seed);
+            succeed(&strs(&train(&[&data], &run, &["--steps", "30", "--seed", seed])));
+            run
+        })
+        .collect();
+    let images = data.join("imagesTr");
+    let predict = |models: &[&Path], out: &Path, more: &[&str]| {
+        let models: Vec<&str> = models.iter().map(|m| path(m)).collect();
+        let args = [&["predict", "-i", path(&images), "-o", path(out), "-m"], &models[..], more];
+        succeed(&args.concat())
+    };
+    // two parts make the whole, and a second call finds nothing left
+    let parts = folder.path().join("parts");
+    let one = predict(&[&models[0]], &parts, &["--num-parts", "2"]);
+    assert_eq!(one.lines().count(), 2, "{one}");
+    let rest = predict(&[&models[0]], &parts, &["--num-parts", "2", "--part-id", "1"]);
+    assert_eq!(rest.lines().count(), 1, "{rest}");
+    std::fs::remove_file(parts.join("case_01.nii.gz")).unwrap();
+    let left = predict(&[&models[0]], &parts, &["--continue"]);
+    assert!(left.lines().count() == 1 && left.contains("case_01"), "{left}");
+    assert_eq!(predict(&[&models[0]], &parts, &["--continue"]), "");
+    // probabilities of one model agree with its mask, and add up to 1
+    let sure = folder.path().join("sure");
+    predict(&[&models[0]], &sure, &["--save-probabilities"]);
+    let mask = |folder: &Path| read_labels(&folder.join("case_02.nii.gz"), &[0, 1], &[]).unwrap();
+    assert_eq!(mask(&sure).data, mask(&parts).data);
+    let map = |folder: &Path, class: &str| {
+        let file = folder.join("probabilities/case_02").join(format!("{class}.nii.gz"));
+        u2seg::data::read_image(&file).unwrap().data
+    };
+    let (back, ball) = (map(&sure, "background"), map(&sure, "ball"));
+    assert!(back.iter().zip(&ball).all(|(a, b)| (a + b - 1.0).abs() < 1e-5));
+    assert!(ball.iter().zip(&mask(&sure).data).all(|(p, l)| (*p > 0.5) == (*l == 1)));
+    // the mean of two models lies between them
+    let (other, both) = (folder.path().join("other"), folder.path().join("both"));
+    predict(&[&models[1]], &other, &["--save-probabilities"]);
+    predict(&[&models[0], &models[1]], &both, &["--save-probabilities"]);
+    let mean = ball.iter().zip(map(&other, "ball")).map(|(a, b)| (a + b) / 2.0);
+    assert!(map(&both, "ball").iter().zip(mean).all(|(a, b)| (a - b).abs() < 1e-5));
+    // averaged over mirror images, a mirrored image gives the mirrored answer
+    let mut image = u2seg::data::read_image(&images.join("case_02.nii.gz")).unwrap();
+    let mirror = |values: &mut [f32], [_, h, w]: [usize; 3]| {
+        values.chunks_mut(h * w).for_each(|plane| plane.chunks_mut(w).for_each(<[f32]>::reverse));
+    };
+    let averaged = |image: &Volume, name: &str| {
+        let out = folder.path().join(name).join("case_02.nii.gz");
+        std::fs::create_dir(out.parent().unwrap()).unwrap();
+        let file = folder.path().join(format!("{name}.nii.gz"));
+        write_image(&file, &image.data, &image.grid).unwrap();
+        let args = ["predict", "-m", path(&models[0]), "-i", path(&file), "-o", path(&out)];
+        let more = ["--mirror", "D,H,W", "--weighting", "linear", "--save-probabilities"];
+        succeed(&[&args[..], &more].concat());
+        let maps = out.with_file_name("probabilities").join(name);
+        u2seg::data::read_image(&maps.join("ball.nii.gz")).unwrap().data
+    };
+    let plain = averaged(&image, "plain");
+    mirror(&mut image.data, image.shape);
+    let mut mirrored = averaged(&image, "mirrored");
+    mirror(&mut mirrored, image.shape);
+    let far = plain.iter().zip(&mirrored).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 1e-3, "off by {far}");
+    assert_ne!(plain, ball);
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub fn run(args: Args) -> Result<()> {
     println!("{name}: {own} parameters of its own, of {all} in the model");
     let added = args.out.join(ADDED);
     if added.exists() {
+        // with the clean-up that its validation decided on
+        model.export(index)?.write(&added)?;
         println!("{} holds the new domain alone, for `u2seg merge`", added.display());
     }
     Ok(())

@@ -3,19 +3,38 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use indicatif::ProgressBar;
 
-use crate::data::{read_images, write_mask};
+use crate::data::{read_images, write_image, write_mask};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::infer::Predictor;
+use crate::infer::{Ensemble, Predictor, Weighting, Windows};
 use crate::nn::Model;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WeightingArg {
+    /// A Gaussian about the window's centre.
+    Gaussian,
+    /// One minus the distance to the centre, as published.
+    Linear,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Axis {
+    /// Inferior to superior.
+    D,
+    /// Posterior to anterior.
+    H,
+    /// Left to right.
+    W,
+}
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file, or the folder of a finished run.
-    #[arg(short, long)]
-    model: PathBuf,
+    /// Model file, or the folder of a finished run; of several the mean probability counts.
+    #[arg(short, long, num_args = 1.., required = true)]
+    model: Vec<PathBuf>,
     /// An image, or a folder of images (CASE.nii.gz, or CASE_0000.nii.gz a channel).
     #[arg(short, long)]
     input: PathBuf,
@@ -28,34 +47,121 @@ pub struct Args {
     /// Step between windows as a share of the patch, above 0 and at most 1.
     #[arg(long, default_value_t = 0.5)]
     step_size: f32,
+    /// How much the voxels of a window count.
+    #[arg(long, value_enum, default_value = "gaussian")]
+    weighting: WeightingArg,
+    /// Average over mirror images along these axes, such as D,H,W; for networks that saw mirrored patches.
+    #[arg(long, value_enum, value_delimiter = ',', ignore_case = true)]
+    mirror: Vec<Axis>,
+    /// Also write the probability of each class as float32 volumes, to probabilities/CASE/CLASS.nii.gz.
+    #[arg(long)]
+    save_probabilities: bool,
+    /// Leave out images whose mask is there already.
+    #[arg(long = "continue")]
+    resume: bool,
+    /// Split the images into this many parts, of which this call does one.
+    #[arg(long, default_value_t = 1)]
+    num_parts: usize,
+    /// The part to do, from 0.
+    #[arg(long, default_value_t = 0)]
+    part_id: usize,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
     #[arg(long, default_value = "auto")]
     device: String,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    if !(args.step_size > 0.0 && args.step_size <= 1.0) {
-        return Err(Error::flag(
-            "--step-size",
-            args.step_size.to_string(),
-            "above 0 and at most 1",
-            "0.5 is usual.",
-        ));
+/// Images of one case, and the mask to write.
+struct Job {
+    images: Vec<PathBuf>,
+    mask: PathBuf,
+    case: String,
+}
+
+impl Args {
+    fn check(&self) -> Result<()> {
+        if !(self.step_size > 0.0 && self.step_size <= 1.0) {
+            return Err(Error::flag(
+                "--step-size",
+                self.step_size.to_string(),
+                "above 0 and at most 1",
+                "0.5 is usual.",
+            ));
+        }
+        if self.part_id >= self.num_parts {
+            return Err(Error::flag(
+                "--part-id",
+                self.part_id.to_string(),
+                format!("less than --num-parts, which is {}", self.num_parts),
+                "Parts count from 0.",
+            ));
+        }
+        Ok(())
     }
-    let model = Model::read(&super::model_file(&args.model))?;
-    let domain = model.domain(args.domain.as_deref())?;
-    let jobs = jobs(&args.input, &args.output, model.domains[domain].channels)?;
+
+    fn windows(&self) -> Windows {
+        Windows {
+            step: self.step_size,
+            weighting: match self.weighting {
+                WeightingArg::Gaussian => Weighting::Gaussian,
+                WeightingArg::Linear => Weighting::Linear,
+            },
+            mirror: [Axis::D, Axis::H, Axis::W]
+                .iter()
+                .enumerate()
+                .filter(|(_, axis)| self.mirror.contains(axis))
+                .map(|(index, _)| index)
+                .collect(),
+        }
+    }
+
+    /// Writes the mask last: where it is, the case is done.
+    fn segment(&self, ensemble: &Ensemble, classes: &[String], job: &Job) -> Result<()> {
+        let volume = read_images(&job.images)?;
+        if !self.save_probabilities {
+            return write_mask(&job.mask, &ensemble.segment(&volume)?, &volume.grid);
+        }
+        let probabilities = ensemble.probabilities(&volume)?;
+        let parent = job.mask.parent().unwrap_or(Path::new("."));
+        let folder = parent.join("probabilities").join(&job.case);
+        create(&folder)?;
+        let voxels: usize = volume.shape.iter().product();
+        for (class, map) in classes.iter().zip(probabilities.chunks(voxels)) {
+            let file = class.replace(['/', '\\'], "_");
+            write_image(&folder.join(format!("{file}.nii.gz")), map, &volume.grid)?;
+        }
+        let labels = ensemble.labels(&probabilities, volume.shape)?;
+        write_mask(&job.mask, &labels, &volume.grid)
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    args.check()?;
+    let mut models = Vec::new();
+    for path in &args.model {
+        let model = Model::read(&super::model_file(path))?;
+        let domain = model.domain(args.domain.as_deref())?;
+        models.push((model, domain));
+    }
+    let (first, domain) = &models[0];
+    let plan = &first.domains[*domain];
+    let all = jobs(&args.input, &args.output, plan.channels)?;
+    let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
+    let jobs: Vec<Job> = mine.filter(|job| !(args.resume && job.mask.exists())).collect();
+    if jobs.is_empty() {
+        eprintln!("nothing is left to do");
+        return Ok(());
+    }
     let gpu = Gpu::open(&args.device)?;
-    let mut predictor = Predictor::new(&gpu, &model, domain)?;
-    predictor.step = args.step_size;
+    let members = models
+        .iter()
+        .map(|(model, domain)| Predictor::with(&gpu, model, *domain, args.windows()))
+        .collect::<Result<Vec<_>>>()?;
+    let ensemble = Ensemble::new(members)?;
     let bar = ProgressBar::new(jobs.len() as u64);
     let mut failed = 0;
-    for (images, mask) in &jobs {
-        let done = read_images(images)
-            .and_then(|volume| Ok((predictor.segment(&volume)?, volume.grid)))
-            .and_then(|(labels, grid)| write_mask(mask, &labels, &grid));
-        match done {
-            Ok(()) => println!("{}", mask.display()),
+    for job in &jobs {
+        match args.segment(&ensemble, &plan.classes, job) {
+            Ok(()) => println!("{}", job.mask.display()),
             // the other images must not suffer from one that is broken
             Err(error) if jobs.len() > 1 => {
                 failed += 1;
@@ -77,8 +183,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Image files of each case with the mask to write.
-fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<(Vec<PathBuf>, PathBuf)>> {
+/// The cases of a file or folder, in the order of their names.
+fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
     if !input.is_dir() {
         if !input.exists() {
             return Err(Error::file(
@@ -88,13 +194,15 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<(Vec<PathBuf
                 "Correct -i.",
             ));
         }
+        let case = stem(input).unwrap_or_else(|| "mask".into());
         let name = output.to_string_lossy();
-        if name.ends_with(".nii") || name.ends_with(".nii.gz") {
-            return Ok(vec![(vec![input.to_path_buf()], output.to_path_buf())]);
-        }
-        let stem = stem(input).unwrap_or_else(|| "mask".into());
-        create(output)?;
-        return Ok(vec![(vec![input.to_path_buf()], output.join(format!("{stem}.nii.gz")))]);
+        let mask = if name.ends_with(".nii") || name.ends_with(".nii.gz") {
+            output.to_path_buf()
+        } else {
+            create(output)?;
+            output.join(format!("{case}.nii.gz"))
+        };
+        return Ok(vec![Job { images: vec![input.to_path_buf()], mask, case }]);
     }
     let entries = std::fs::read_dir(input).map_err(|e| Error::io(input, e))?;
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -134,7 +242,12 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<(Vec<PathBuf
         }
     }
     create(output)?;
-    Ok(cases.into_iter().map(|(id, files)| (files, output.join(format!("{id}.nii.gz")))).collect())
+    let job = |(case, images): (String, Vec<PathBuf>)| Job {
+        images,
+        mask: output.join(format!("{case}.nii.gz")),
+        case,
+    };
+    Ok(cases.into_iter().map(job).collect())
 }
 
 fn create(folder: &Path) -> Result<()> {

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::{triple, window};
-use crate::data::{Dataset, Fold, write_mask};
-use crate::domain::{DEFAULT_VOXELS, PlanOptions};
+use crate::data::{Case, Dataset, Fold, read_labels, write_mask};
+use crate::domain::{CleanUp, DEFAULT_VOXELS, PlanOptions};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::infer::Predictor;
 use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
+use crate::infer::postprocess::clean_up;
 use crate::infer::summary::{CaseScores, Summary};
+use crate::infer::{Decision, Kept, Predictor};
 use crate::nn::{Adapter, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
 use crate::train::{DomainCases, Length, MODEL, RunConfig, Trainer, check_held_out};
@@ -264,40 +265,67 @@ pub(super) fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model
         trainer.bytes() >> 20,
         trainer.step()
     );
-    let model = trainer.run()?;
+    let mut model = trainer.run()?;
     println!("{}", out.join(MODEL).display());
-    validate(gpu, &model, trainer.domains(), out)?;
+    validate(gpu, &mut model, trainer.domains(), out)?;
     Ok(model)
 }
 
-/// Segments and scores the held-out cases of each domain.
-fn validate(gpu: &Gpu, model: &Model, domains: &[DomainCases], out: &Path) -> Result<()> {
+/// Segments the held-out cases of each domain, keeps the clean-up that helps in the model, and scores.
+fn validate(gpu: &Gpu, model: &mut Model, domains: &[DomainCases], out: &Path) -> Result<()> {
     for cases in domains.iter().filter(|d| !d.held_out.is_empty()) {
         let index = model.domain(Some(&cases.domain.name))?;
         let folder = out.join("validation").join(&cases.domain.name);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let predictor = Predictor::new(gpu, model, index)?;
         let classes: Vec<u8> = (1..cases.domain.classes.len() as u8).collect();
-        let mut mine = Vec::new();
+        let mut decision = Decision::new(&classes);
         for case in &cases.held_out {
             let (image, truth) = cases.dataset.load(case)?;
-            let labels = predictor.segment(&image)?;
-            let file = folder.join(format!("{}.nii.gz", case.id));
-            write_mask(&file, &labels, &image.grid)?;
-            let pair = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?;
-            mine.push(CaseScores {
-                metrics: classes
-                    .iter()
-                    .copied()
-                    .zip(pair.all_scores(&classes, DEFAULT_TOLERANCE_MM))
-                    .collect(),
-                prediction_file: file.display().to_string(),
-                reference_file: case.label.display().to_string(),
-            });
+            let labels = predictor.raw_labels(&image)?;
+            decision.add(&truth.data, &labels, truth.shape)?;
+            write_mask(&mask(&folder, case), &labels, &image.grid)?;
         }
-        let summary = Summary::new(mine);
+        let kept = decision.kept();
+        for Kept { clean_up, before, after } in &kept {
+            let class = &cases.domain.classes[usize::from(clean_up.class)];
+            let steps = &clean_up.steps;
+            println!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
+        }
+        model.domains[index].clean_up = kept.into_iter().map(|k| k.clean_up).collect();
+        let summary = score(cases, &classes, &model.domains[index].clean_up, &folder)?;
         summary.write(folder.join("summary.json"))?;
         println!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.classes));
     }
+    if domains.iter().any(|d| !d.held_out.is_empty()) {
+        model.write(&out.join(MODEL))?;
+    }
     Ok(())
+}
+
+fn mask(folder: &Path, case: &Case) -> PathBuf {
+    folder.join(format!("{}.nii.gz", case.id))
+}
+
+/// Cleans the masks in `folder` up and scores them.
+fn score(cases: &DomainCases, classes: &[u8], steps: &[CleanUp], folder: &Path) -> Result<Summary> {
+    let mut scores = Vec::new();
+    for case in &cases.held_out {
+        let (image, truth) = cases.dataset.load(case)?;
+        let file = mask(folder, case);
+        let all: Vec<u8> = (0..cases.domain.classes.len() as u8).collect();
+        let mut labels = read_labels(&file, &all, &[])?.data;
+        if !steps.is_empty() {
+            clean_up(&mut labels, truth.shape, steps)?;
+            write_mask(&file, &labels, &image.grid)?;
+        }
+        let pair = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?;
+        let metrics = pair.all_scores(classes, DEFAULT_TOLERANCE_MM);
+        scores.push(CaseScores {
+            metrics: classes.iter().copied().zip(metrics).collect(),
+            prediction_file: file.display().to_string(),
+            reference_file: case.label.display().to_string(),
+        });
+    }
+    Ok(Summary::new(scores))
 }

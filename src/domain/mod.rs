@@ -20,6 +20,30 @@ pub struct Domain {
     /// Samples a step.
     pub batch: usize,
     pub normalisation: Normalisation,
+    /// What is done to predicted masks, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clean_up: Vec<CleanUp>,
+}
+
+/// Clean-up of one class of a predicted mask.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CleanUp {
+    pub class: u8,
+    pub steps: Vec<Step>,
+}
+
+/// One clean-up step, applied by `infer::postprocess`.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Dilation, then erosion, this many voxels far (diamond neighbourhood).
+    Closing(usize),
+    /// Keep the largest component.
+    Largest,
+    /// Keep the largest component, and the second where it has at least this fraction of the largest.
+    LargestTwo(f64),
+    /// Fill background that the class encloses.
+    FillHoles,
 }
 
 /// What a user fixes of a plan; the rest follows from the data.
@@ -80,6 +104,7 @@ impl Domain {
             pools,
             batch: options.batch.unwrap_or(DEFAULT_BATCH).max(1),
             normalisation,
+            clean_up: Vec::new(),
         })
     }
 }

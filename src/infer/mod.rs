@@ -3,6 +3,7 @@
 //! Volumes are flat slices in D,H,W order (z, y, x of the canonical RAS image, x fastest); spacings are
 //! millimetres in the same order.
 
+mod decide;
 mod evaluate;
 mod forward;
 pub mod metrics;
@@ -13,6 +14,7 @@ mod predict;
 pub mod summary;
 pub mod window;
 
+pub use decide::{Decision, Kept};
 pub use evaluate::evaluate;
 pub use forward::Forward;
-pub use predict::Predictor;
+pub use predict::{Ensemble, Predictor, Weighting, Windows};

@@ -3,6 +3,7 @@
 //! Each function works on one class of a label volume in D,H,W order, looks only at the bounding box of that
 //! class, and never overwrites a voxel of another class.
 
+pub use crate::domain::{CleanUp, Step};
 use crate::error::{Error, Result};
 
 /// Which voxels count as neighbours.
@@ -13,20 +14,6 @@ pub enum Connectivity {
     Face,
     /// All 26 voxels that share a face, an edge or a corner.
     Full,
-}
-
-/// One clean-up step, applied by [`apply`].
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// Dilation, then erosion, this many voxels far (diamond neighbourhood).
-    Closing(usize),
-    /// Keep the largest component.
-    Largest,
-    /// Keep the largest component, and the second where it has at least this fraction of the largest.
-    LargestTwo(f64),
-    /// Fill background that the class encloses.
-    FillHoles,
 }
 
 /// Connected components of one class.
@@ -331,6 +318,11 @@ fn spread(mask: &[bool], shape: [usize; 3], value: bool) -> Vec<bool> {
         }
     }
     result
+}
+
+/// Applies a domain's clean-up, class by class.
+pub fn clean_up(labels: &mut [u8], shape: [usize; 3], all: &[CleanUp]) -> Result<()> {
+    all.iter().try_for_each(|each| apply(labels, shape, each.class, &each.steps))
 }
 
 /// Applies steps in order to one class; components use all 26 neighbours.

@@ -1,27 +1,57 @@
-//! Sliding-window inference of one domain of a model.
+//! Sliding-window inference: one domain of a model, and ensembles of models.
 
 use std::borrow::Cow;
 
 use super::forward::Forward;
-use super::window::{gaussian, positions};
+use super::postprocess::clean_up;
+use super::window::{gaussian, linear, positions};
 use crate::data::{Prepared, Volume, prepare};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::Model;
 
+/// How much the voxels of a window count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weighting {
+    /// A Gaussian about the centre.
+    Gaussian,
+    /// One minus the distance to the centre, as published.
+    Linear,
+}
+
+/// How a volume is covered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Windows {
+    /// Step between windows as a share of the patch, above 0 and at most 1.
+    pub step: f32,
+    pub weighting: Weighting,
+    /// Axes (0 to 2: D, H, W) along which windows are also mirrored; logits are averaged over all combinations.
+    pub mirror: Vec<usize>,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { step: 0.5, weighting: Weighting::Gaussian, mirror: Vec::new() }
+    }
+}
+
 /// A domain's network, ready to segment.
 pub struct Predictor {
     domain: Domain,
     forward: Forward,
     weights: Vec<f32>,
-    /// Step between windows as a share of the patch.
-    pub step: f32,
+    windows: Windows,
 }
 
 impl Predictor {
     /// Builds the forward program of a domain and uploads its weights.
     pub fn new(gpu: &Gpu, model: &Model, domain: usize) -> Result<Self> {
+        Self::with(gpu, model, domain, Windows::default())
+    }
+
+    /// As [`Predictor::new`], with windows of one's own.
+    pub fn with(gpu: &Gpu, model: &Model, domain: usize, windows: Windows) -> Result<Self> {
         let plan =
             model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
         let weights = |name: &str| match model.weights.get(name) {
@@ -29,8 +59,11 @@ impl Predictor {
             None => Err(Error::Internal(format!("the model lacks {name}"))),
         };
         let forward = Forward::new(gpu, (&model.network, domain), (1, plan.patch), weights)?;
-        let weights = gaussian(plan.patch);
-        Ok(Self { domain: plan.clone(), forward, weights, step: 0.5 })
+        let weights = match windows.weighting {
+            Weighting::Gaussian => gaussian(plan.patch),
+            Weighting::Linear => linear(plan.patch),
+        };
+        Ok(Self { domain: plan.clone(), forward, weights, windows })
     }
 
     /// The domain's plan.
@@ -38,8 +71,7 @@ impl Predictor {
         &self.domain
     }
 
-    /// Labels of a volume on its canonical grid, D, H, W.
-    pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
+    fn prepare(&self, volume: &Volume) -> Result<Prepared> {
         if volume.channels != self.domain.channels {
             return Err(Error::shape(
                 "predict",
@@ -49,9 +81,34 @@ impl Predictor {
                 ),
             ));
         }
-        let case = prepare(volume, None, self.domain.spacing, &self.domain.normalisation)?;
+        prepare(volume, None, self.domain.spacing, &self.domain.normalisation)
+    }
+
+    /// Labels of a volume on its canonical grid, D, H, W, cleaned up as the domain's plan says.
+    pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
+        let mut labels = self.raw_labels(volume)?;
+        clean_up(&mut labels, volume.shape, &self.domain.clean_up)?;
+        Ok(labels)
+    }
+
+    /// Labels of a volume on its canonical grid, D, H, W, without clean-up.
+    pub fn raw_labels(&self, volume: &Volume) -> Result<Vec<u8>> {
+        let case = self.prepare(volume)?;
         let logits = self.logits(&case)?;
         Ok(case.restore(&logits, self.domain.classes.len()))
+    }
+
+    /// Probabilities of all classes on the volume's canonical grid: K, D, H, W. Background is certain beyond the crop.
+    pub fn probabilities(&self, volume: &Volume) -> Result<Vec<f32>> {
+        let case = self.prepare(volume)?;
+        let logits = self.logits(&case)?;
+        let voxels: usize = case.shape.iter().product();
+        let mut all = Vec::new();
+        for (class, map) in logits.chunks(voxels).enumerate() {
+            all.extend(case.restore_map(map, if class == 0 { 0.0 } else { f32::NEG_INFINITY }));
+        }
+        softmax(&mut all, self.domain.classes.len());
+        Ok(all)
     }
 
     /// Weighted mean logits (K, D, H, W) of all windows over a prepared case.
@@ -62,7 +119,7 @@ impl Predictor {
         let size: usize = patch.iter().product();
         let mut sums = vec![0.0f32; classes * voxels];
         let mut weights = vec![0.0f32; voxels];
-        for first in positions(case.shape, patch, self.step) {
+        for first in positions(case.shape, patch, self.windows.step) {
             let rows = rows(case.shape, patch, first);
             let mut window = vec![case.outside; case.channels * size];
             for channel in 0..case.channels {
@@ -71,7 +128,7 @@ impl Predictor {
                     window[channel * size + row.patch..][..row.count].copy_from_slice(source);
                 }
             }
-            let logits = self.forward.run(&window)?;
+            let logits = self.window(&window)?;
             for row in &rows {
                 let weight = &self.weights[row.patch..][..row.count];
                 for (sum, w) in weights[row.case..][..row.count].iter_mut().zip(weight) {
@@ -90,6 +147,115 @@ impl Predictor {
             class.iter_mut().zip(&weights).for_each(|(sum, w)| *sum /= w.max(f32::MIN_POSITIVE));
         }
         Ok(sums)
+    }
+
+    /// Logits of one window (C, D, H, W), averaged over its mirror images.
+    fn window(&self, image: &[f32]) -> Result<Vec<f32>> {
+        let patch = self.domain.patch;
+        let mut mean = self.forward.run(image)?;
+        let all = 1usize << self.windows.mirror.len();
+        for chosen in 1..all {
+            let axes: Vec<usize> = (0..self.windows.mirror.len())
+                .filter(|bit| chosen >> bit & 1 == 1)
+                .map(|bit| self.windows.mirror[bit])
+                .collect();
+            let mut mirrored = image.to_vec();
+            axes.iter().for_each(|axis| mirror(&mut mirrored, patch, *axis));
+            let mut logits = self.forward.run(&mirrored)?;
+            axes.iter().for_each(|axis| mirror(&mut logits, patch, *axis));
+            mean.iter_mut().zip(logits).for_each(|(sum, value)| *sum += value);
+        }
+        mean.iter_mut().for_each(|value| *value /= all as f32);
+        Ok(mean)
+    }
+}
+
+/// Several networks for the same images, such as those of the folds; they may differ in spacing and patch.
+pub struct Ensemble {
+    members: Vec<Predictor>,
+}
+
+impl Ensemble {
+    /// At least one network; all with the same classes and channels.
+    pub fn new(members: Vec<Predictor>) -> Result<Self> {
+        let Some(first) = members.first().map(Predictor::domain) else {
+            return Err(Error::Internal("an ensemble of no networks".into()));
+        };
+        let same = |d: &Domain| d.classes == first.classes && d.channels == first.channels;
+        if let Some(other) = members.iter().map(Predictor::domain).find(|d| !same(d)) {
+            return Err(Error::flag(
+                "-m",
+                format!("classes {:?} and {:?}", first.classes, other.classes),
+                "models with the same channels and classes",
+                "Leave one out.",
+            ));
+        }
+        Ok(Self { members })
+    }
+
+    /// Mean probabilities of all classes on the volume's canonical grid: K, D, H, W.
+    pub fn probabilities(&self, volume: &Volume) -> Result<Vec<f32>> {
+        let mut members = self.members.iter();
+        let mut sum = match members.next() {
+            Some(first) => first.probabilities(volume)?,
+            None => return Err(Error::Internal("an ensemble of no networks".into())),
+        };
+        for member in members {
+            let more = member.probabilities(volume)?;
+            sum.iter_mut().zip(more).for_each(|(sum, value)| *sum += value);
+        }
+        let share = 1.0 / self.members.len() as f32;
+        sum.iter_mut().for_each(|value| *value *= share);
+        Ok(sum)
+    }
+
+    /// The likeliest class of each voxel, D, H, W, cleaned up as the first network's plan says.
+    pub fn labels(&self, probabilities: &[f32], shape: [usize; 3]) -> Result<Vec<u8>> {
+        let voxels: usize = shape.iter().product();
+        let mut labels = vec![0u8; voxels];
+        for (voxel, label) in labels.iter_mut().enumerate() {
+            let mut best = f32::NEG_INFINITY;
+            for (class, map) in probabilities.chunks(voxels).enumerate() {
+                if map[voxel] > best {
+                    (best, *label) = (map[voxel], class as u8);
+                }
+            }
+        }
+        clean_up(&mut labels, shape, &self.members[0].domain.clean_up)?;
+        Ok(labels)
+    }
+
+    /// Labels of a volume on its canonical grid, D, H, W.
+    pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
+        match self.members.as_slice() {
+            // without averaging, logits need not be stored on the volume's own grid
+            [one] => one.segment(volume),
+            _ => self.labels(&self.probabilities(volume)?, volume.shape),
+        }
+    }
+}
+
+/// Softmax over K of values K, V in place.
+fn softmax(values: &mut [f32], classes: usize) {
+    let voxels = values.len() / classes;
+    for voxel in 0..voxels {
+        let at = |class: usize| class * voxels + voxel;
+        let largest = (0..classes).map(|k| values[at(k)]).fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0;
+        for k in 0..classes {
+            values[at(k)] = (values[at(k)] - largest).exp();
+            sum += values[at(k)];
+        }
+        (0..classes).for_each(|k| values[at(k)] /= sum);
+    }
+}
+
+/// Mirrors maps of a window's size (any number of them) along an axis, in place.
+fn mirror(maps: &mut [f32], size: [usize; 3], axis: usize) {
+    let inner: usize = size[axis + 1..].iter().product();
+    for chunk in maps.chunks_mut(size[axis] * inner) {
+        chunk.reverse();
+        chunk.chunks_mut(inner).for_each(<[f32]>::reverse);
     }
 }
 
@@ -115,4 +281,30 @@ fn rows(shape: [usize; 3], patch: [usize; 3], first: [usize; 3]) -> Vec<Row> {
         }
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirroring_twice_changes_nothing_and_once_reverses_the_axis() {
+        let size = [2, 3, 4];
+        let maps: Vec<f32> = (0..48).map(|i| i as f32).collect();
+        for axis in 0..3 {
+            let mut once = maps.clone();
+            mirror(&mut once, size, axis);
+            let last = [12, 8, 3][axis];
+            assert_eq!((once[0], once[24]), (last as f32, (24 + last) as f32));
+            mirror(&mut once, size, axis);
+            assert_eq!(once, maps);
+        }
+    }
+
+    #[test]
+    fn impossible_classes_have_no_probability() {
+        let mut values = vec![0.0, 1.0, f32::NEG_INFINITY, 1.0];
+        softmax(&mut values, 2);
+        assert_eq!(values, [1.0, 0.5, 0.0, 0.5]);
+    }
 }

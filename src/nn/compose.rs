@@ -164,6 +164,7 @@ mod tests {
                 pools: d.pools,
                 batch: 1,
                 normalisation: Normalisation::ZScore,
+                clean_up: Vec::new(),
             })
             .collect();
         let network =

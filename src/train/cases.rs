@@ -33,7 +33,7 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
 /// Refuses a held-out case that no dataset has.
 pub fn check_held_out(config: &RunConfig) -> Result<()> {
     let Fold::HoldOut(ids) = &config.fold else { return Ok(()) };
-    let datasets = config.data.iter().map(|dir| Dataset::open(dir)).collect::<Result<Vec<_>>>()?;
+    let datasets = config.data.iter().map(Dataset::open).collect::<Result<Vec<_>>>()?;
     match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
         None => Ok(()),
         Some(id) => Err(Error::flag(
