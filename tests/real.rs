@@ -17,7 +17,7 @@ fn hippocampus_and_spinal_cord_learn_together() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let paths: Vec<&std::path::Path> = tasks.iter().map(|t| t.as_path()).collect();
-    let more = ["--steps", "80", "--patch", "16,32,16", "--pools", "2,2,2"];
+    let more = ["--steps", "120", "--patch", "16,32,16", "--pools", "2,2,2"];
     succeed(&strs(&train(&paths, &run, &more)));
     let log = log(&run);
     for task in &tasks {
