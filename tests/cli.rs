@@ -168,7 +168,8 @@ fn a_killed_run_goes_on_to_the_same_weights() {
     dataset(&a, "Bright", 3, 90.0);
     dataset(&b, "Dark", 2, -90.0);
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    let more = ["--steps", "90", "--base", "4"];
+    // from step 100 on, the domains of the first steps' losses are chosen
+    let more = ["--steps", "120", "--base", "4", "--schedule", "loss"];
     let quick = |out: &Path| train(&[&a, &b], out, &more);
     succeed(&strs(&quick(&whole)));
     kill_after_checkpoint(&strs(&quick(&killed)), &killed);
@@ -257,6 +258,7 @@ fn bad_datasets_get_one_clear_error() {
     check(&|_| {}, &["--patch", "15,16,16", "--pools", "1,2,2"], &["patch", "15"]);
     check(&|_| {}, &["--window", "240,-160"], &["--window", "larger upper bound"]);
     check(&|_| {}, &["--patch", "64,64,64"], &["--patch", "larger than every image", "Damaged"]);
+    check(&|_| {}, &["--schedule", "1,2"], &["--schedule", "one a domain"]);
     check(&|_| {}, &["--hold-out", "nobody"], &["--hold-out", "nobody"]);
     check(&|_| {}, &["--lr", "0"], &["--lr"]);
     check(&|_| {}, &["--device", "no such adapter"], &["no such adapter"]);

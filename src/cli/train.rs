@@ -15,7 +15,7 @@ use crate::infer::summary::{CaseScores, Summary};
 use crate::infer::{Decision, Kept, Predictor};
 use crate::nn::{Adapter, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{DomainCases, Length, MODEL, RunConfig, Trainer, check_held_out};
+use crate::train::{DomainCases, Length, MODEL, RunConfig, Schedule, Trainer, check_held_out};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -87,6 +87,9 @@ pub(super) struct RunArgs {
     /// Cases left out and scored at the end, by name, instead of a fold.
     #[arg(long, num_args = 1.., conflicts_with = "fold")]
     hold_out: Vec<String>,
+    /// How domains share the steps: turns, size (training cases), loss, or a number for each such as 2,1,1.
+    #[arg(long, default_value = "turns")]
+    schedule: Schedule,
     /// Seed of weights, splits and patches.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -150,6 +153,7 @@ impl RunArgs {
         };
         config.length = self.minutes.map_or(Length::Steps(self.steps), Length::Minutes);
         config.seed = self.seed;
+        config.schedule = self.schedule.clone();
         config.fold = if self.hold_out.is_empty() {
             self.fold.clone()
         } else {

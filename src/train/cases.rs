@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rayon::prelude::*;
 
 use super::config::RunConfig;
+use super::schedule::Chooser;
 use crate::data::{self, Dataset, Fingerprint, Fold, Prepared};
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
@@ -69,16 +70,17 @@ pub fn open(
 
 /// A step's input.
 pub struct Batch {
+    pub domain: usize,
     /// N, C, D, H, W.
     pub image: Vec<f32>,
     /// N, D, H, W.
     pub label: Vec<u8>,
 }
 
-/// Cuts the batch of a step: domains take turns; the last third of a batch, at least one sample, is centred on foreground.
-pub fn batch(domains: &[DomainCases], config: &RunConfig, step: u64) -> Batch {
+/// Cuts the batch of a domain's step: the last third of a batch, at least one sample, is centred on foreground.
+pub fn batch(domains: &[DomainCases], domain: usize, config: &RunConfig, step: u64) -> Batch {
     use rand::RngExt;
-    let turn = &domains[(step % domains.len() as u64) as usize];
+    let turn = &domains[domain];
     let count = turn.domain.batch;
     let patches: Vec<data::Patch> = (0..count)
         .map(|index| {
@@ -89,6 +91,7 @@ pub fn batch(domains: &[DomainCases], config: &RunConfig, step: u64) -> Batch {
         })
         .collect();
     Batch {
+        domain,
         image: patches.iter().flat_map(|p| p.image.iter().copied()).collect(),
         label: patches.iter().flat_map(|p| p.label.iter().copied()).collect(),
     }
@@ -98,12 +101,13 @@ pub fn batch(domains: &[DomainCases], config: &RunConfig, step: u64) -> Batch {
 pub fn stream(
     domains: Arc<Vec<DomainCases>>,
     config: RunConfig,
+    chooser: Chooser,
     first: u64,
 ) -> Result<Receiver<Batch>> {
     let (sender, receiver) = sync_channel(3);
     let work = move || {
         let mut step = first;
-        while sender.send(batch(&domains, &config, step)).is_ok() {
+        while sender.send(batch(&domains, chooser.domain(step), &config, step)).is_ok() {
             step += 1;
         }
     };

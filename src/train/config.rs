@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::schedule::Schedule;
 use super::session::Freeze;
 use crate::data::{Augment, Fold};
 use crate::error::{Error, Result};
@@ -35,6 +36,9 @@ pub struct RunConfig {
     pub length: Length,
     pub seed: u64,
     pub fold: Fold,
+    /// How domains share the steps.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// Learning rate at the start; it falls as (1 − progress)^0.9.
     pub lr: f64,
     pub loss: LossWeights,
@@ -60,6 +64,7 @@ impl RunConfig {
             length: Length::Steps(1000),
             seed: 0,
             fold: Fold::All,
+            schedule: Schedule::Turns,
             lr: 3e-3,
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
+use super::schedule::{Chooser, Losses};
 use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
@@ -27,6 +28,9 @@ struct State {
     seconds: f64,
     /// Updates of each parameter, in the order of the store.
     counts: Vec<u64>,
+    /// What the next domains are chosen by.
+    #[serde(default)]
+    losses: Losses,
 }
 
 /// A run in its folder.
@@ -94,6 +98,7 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
         Length::Steps(steps) => steps > 0,
         Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
     };
+    config.schedule.check(domains.len())?;
     if !good || !config.lr.is_finite() || config.lr <= 0.0 || config.base == 0 {
         return Err(Error::flag(
             "--steps, --minutes, --lr, --base",
@@ -229,7 +234,7 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
-            state: State { step: 0, seconds: 0.0, counts },
+            state: State { step: 0, seconds: 0.0, counts, losses: Losses::default() },
         })
     }
 
@@ -272,6 +277,11 @@ impl Trainer {
         self.state.step
     }
 
+    fn chooser(&self) -> Chooser {
+        let cases = self.domains.iter().map(|d| d.cases.len()).collect();
+        Chooser::new(&self.config.schedule, self.config.seed, cases, self.state.losses.clone())
+    }
+
     fn progress(&self, seconds: f64) -> f64 {
         match self.config.length {
             Length::Steps(steps) => self.state.step as f64 / steps as f64,
@@ -281,7 +291,13 @@ impl Trainer {
 
     /// Trains to the end, with a progress bar and a log, and writes the model.
     pub fn run(&mut self) -> Result<Model> {
-        let batches = cases::stream(self.domains.clone(), self.config.clone(), self.state.step)?;
+        let chooser = self.chooser();
+        let batches = cases::stream(
+            self.domains.clone(),
+            self.config.clone(),
+            chooser.clone(),
+            self.state.step,
+        )?;
         let path = self.out.join(LOG);
         let mut log = std::fs::OpenOptions::new()
             .create(true)
@@ -294,12 +310,14 @@ impl Trainer {
         while self.progress(start.elapsed().as_secs_f64()) < 1.0 {
             let batch =
                 batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
-            let domain = (self.state.step % self.domains.len() as u64) as usize;
+            let domain = batch.domain;
             let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
             self.session.step(domain, &batch.image, &batch.label, rate)?;
             self.state.step += 1;
+            let mut reading = None;
             if self.state.step.is_multiple_of(self.config.log_every) || self.state.step == 1 {
                 let losses = self.session.losses(domain)?;
+                reading = Some((domain, f64::from(losses[0])));
                 let steps = (self.state.step - last_step).max(1) as f64;
                 let pace = last.elapsed().as_secs_f64() / steps;
                 (last, last_step) = (Instant::now(), self.state.step);
@@ -309,6 +327,8 @@ impl Trainer {
                 writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
                 self.show(&bar, &line, start.elapsed().as_secs_f64());
             }
+            chooser.report(self.state.step - 1, reading);
+            self.state.losses = chooser.losses();
             if self.state.step.is_multiple_of(self.config.checkpoint_every) {
                 self.save(start.elapsed().as_secs_f64())?;
             }
@@ -400,6 +420,7 @@ impl Trainer {
             step: self.state.step,
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
+            losses: self.state.losses.clone(),
         };
         let mut metadata = model.metadata()?;
         let json = serde_json::to_string(&state).map_err(|e| Error::Internal(e.to_string()))?;
