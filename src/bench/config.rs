@@ -1,7 +1,7 @@
 //! Named configurations, so that figures from different machines compare.
 
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, DomainNet, Mode, NetConfig};
+use crate::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
 use crate::train::DomainBatch;
 
 /// Names that [`Configuration::named`] knows.
@@ -33,7 +33,13 @@ impl Configuration {
     pub fn named(name: &str) -> Result<Self> {
         let of = |name, mode, domains, (samples, patch), train| Self {
             name,
-            network: NetConfig { mode, adapter: Adapter::Separable, base: 16, domains },
+            network: NetConfig {
+                mode,
+                adapter: Adapter::Separable,
+                downsample: Downsample::Full,
+                base: 16,
+                domains,
+            },
             batch: DomainBatch { samples, patch },
             train,
         };

@@ -45,6 +45,7 @@ impl Args {
         let config = RunConfig {
             mode: old.network.mode,
             adapter: old.network.adapter,
+            downsample: old.network.downsample,
             base: old.network.base,
             start: Some(Start { model: file, freeze }),
             ..self.run.config(vec![data])

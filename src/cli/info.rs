@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::nn::{
-    Adapter, DomainNet, Mode, Model, NetConfig, PartCount, independent_count, part_counts,
+    Adapter, DomainNet, Downsample, Mode, Model, NetConfig, PartCount, independent_count,
+    part_counts,
 };
 
 #[derive(Debug, clap::Args)]
@@ -129,7 +130,13 @@ fn published() -> Vec<NetConfig> {
         (Mode::Universal, Adapter::Series),
         (Mode::Universal, Adapter::Parallel),
     ]
-    .map(|(mode, adapter)| NetConfig { mode, adapter, base: 16, domains: domains.clone() })
+    .map(|(mode, adapter)| NetConfig {
+        mode,
+        adapter,
+        downsample: Downsample::Full,
+        base: 16,
+        domains: domains.clone(),
+    })
     .to_vec()
 }
 

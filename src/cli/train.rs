@@ -13,7 +13,7 @@ use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use crate::infer::postprocess::clean_up;
 use crate::infer::summary::{CaseScores, Summary};
 use crate::infer::{Decision, Kept, Predictor};
-use crate::nn::{Adapter, Mode, Model};
+use crate::nn::{Adapter, Downsample, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
 use crate::train::{DomainCases, Length, MODEL, RunConfig, Schedule, Trainer, check_held_out};
 
@@ -25,6 +25,14 @@ enum ModeArg {
     Shared,
     /// Shared convolutions with an adapter for each domain.
     Universal,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DownsampleArg {
+    /// A shared strided 3³ convolution, as published.
+    Full,
+    /// Depthwise 3³ of the domain, then a shared strided pointwise convolution (universal mode): far fewer parameters.
+    Separable,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -122,6 +130,9 @@ pub(super) struct NetArgs {
     /// A domain's own part in the universal mode.
     #[arg(long, value_enum, default_value = "separable")]
     adapter: AdapterArg,
+    /// What halves the grid from a level to the next.
+    #[arg(long, value_enum, default_value = "full")]
+    downsample: DownsampleArg,
     /// Channels of the first level.
     #[arg(long, default_value_t = 16)]
     base: usize,
@@ -192,6 +203,10 @@ impl NetArgs {
             AdapterArg::Separable => Adapter::Separable,
             AdapterArg::Series => Adapter::Series,
             AdapterArg::Parallel => Adapter::Parallel,
+        };
+        config.downsample = match self.downsample {
+            DownsampleArg::Full => Downsample::Full,
+            DownsampleArg::Separable => Downsample::Separable,
         };
         config.base = self.base;
         config

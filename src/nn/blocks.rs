@@ -1,6 +1,6 @@
 //! Units, blocks, samplers and transitions of the 3D U²-Net.
 
-use super::{Adapter, DomainNet, Mode, NetConfig};
+use super::{Adapter, DomainNet, Downsample, Mode, NetConfig};
 use crate::error::Result;
 use crate::graph::{Graph, Init, Packing, ParamSpec, Scope, Value};
 use crate::ops::{self, ConvSpec};
@@ -95,6 +95,15 @@ impl Blocks<'_> {
         ops::leaky_relu(self.graph, x)
     }
 
+    /// The domain's depthwise 3³, norm and activation, then the shared 1³ convolution.
+    fn separable(&mut self, prefix: &str, x: Value, out: usize, spec: ConvSpec) -> Result<Value> {
+        let adapter = format!("{prefix}.adapOps.{}", self.index);
+        let y = self.depthwise(&format!("{adapter}.conv1"), x)?;
+        let y = self.norm(&format!("{adapter}.op1.0"), y)?;
+        let y = self.act(y)?;
+        self.conv(&format!("{prefix}.pwise.conv1"), y, out, spec, Scope::Shared)
+    }
+
     /// Cin → `out` channels, ending in the domain's norm. `kernel` is 3 or 1; the separable unit always takes 3.
     fn unit(&mut self, prefix: &str, x: Value, out: usize, kernel: usize) -> Result<Value> {
         let d = self.index;
@@ -105,14 +114,7 @@ impl Blocks<'_> {
         };
         let y = match adapter {
             None => self.conv(&format!("{prefix}.conv"), x, out, spec, Scope::Shared)?,
-            Some(Adapter::Separable) => {
-                let adapter = format!("{prefix}.adapOps.{d}");
-                let y = self.depthwise(&format!("{adapter}.conv1"), x)?;
-                let y = self.norm(&format!("{adapter}.op1.0"), y)?;
-                let y = self.act(y)?;
-                let name = format!("{prefix}.pwise.conv1");
-                self.conv(&name, y, out, ConvSpec::pointwise(), Scope::Shared)?
-            }
+            Some(Adapter::Separable) => self.separable(prefix, x, out, ConvSpec::pointwise())?,
             Some(Adapter::Series) => {
                 let y = self.conv(&format!("{prefix}.conv"), x, out, spec, Scope::Shared)?;
                 let adapter = format!("{prefix}.adapOps.{d}.op1");
@@ -152,9 +154,17 @@ impl Blocks<'_> {
 
     pub fn down_sample(&mut self, level: usize, x: Value) -> Result<Value> {
         let prefix = format!("down_samps.{level}.op1");
-        let spec = ConvSpec::down(self.domain.stride(level));
+        let stride = self.domain.stride(level);
         let out = self.channels(level + 1);
-        let y = self.conv(&format!("{prefix}.conv"), x, out, spec, Scope::Shared)?;
+        let y = match self.config.downsample {
+            Downsample::Full => {
+                let name = format!("{prefix}.conv");
+                self.conv(&name, x, out, ConvSpec::down(stride), Scope::Shared)?
+            }
+            Downsample::Separable => {
+                self.separable(&prefix, x, out, ConvSpec { stride, ..ConvSpec::pointwise() })?
+            }
+        };
         let y = self.norm(&format!("{prefix}.op.{}", self.index), y)?;
         self.act(y)
     }

@@ -32,6 +32,10 @@ pub fn hash<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> 
     state
 }
 
+fn kind(n: &NetConfig) -> String {
+    format!("{:?} {:?}, down-samplers {:?}, base {}", n.mode, n.adapter, n.downsample, n.base)
+}
+
 impl Model {
     /// The weights that all domains share.
     pub fn shared(&self) -> Result<BTreeMap<String, Tensor>> {
@@ -86,13 +90,8 @@ impl Model {
 
     fn check_merge(&self, other: &Self) -> Result<()> {
         let (a, b) = (&self.network, &other.network);
-        if (a.mode, a.adapter, a.base) != (b.mode, b.adapter, b.base) {
-            return Err(Error::flag(
-                "--add",
-                format!("{:?} {:?}, base {}", b.mode, b.adapter, b.base),
-                format!("{:?} {:?}, base {}", a.mode, a.adapter, a.base),
-                "Merge models of one kind.",
-            ));
+        if (a.mode, a.adapter, a.downsample, a.base) != (b.mode, b.adapter, b.downsample, b.base) {
+            return Err(Error::flag("--add", kind(b), kind(a), "Merge models of one kind."));
         }
         if b.depth() > a.depth() {
             return Err(Error::flag(
@@ -141,7 +140,7 @@ mod tests {
     use super::*;
     use crate::data::Normalisation;
     use crate::domain::Domain;
-    use crate::nn::{Adapter, DomainNet, Mode};
+    use crate::nn::{Adapter, DomainNet, Downsample, Mode};
 
     fn model(names: &[(&str, [usize; 3])], own: f32) -> Model {
         let domains: Vec<DomainNet> = names
@@ -167,8 +166,13 @@ mod tests {
                 clean_up: Vec::new(),
             })
             .collect();
-        let network =
-            NetConfig { mode: Mode::Universal, adapter: Adapter::Separable, base: 4, domains };
+        let network = NetConfig {
+            mode: Mode::Universal,
+            adapter: Adapter::Separable,
+            downsample: Downsample::Full,
+            base: 4,
+            domains,
+        };
         let weights = parameters(&network)
             .unwrap()
             .iter()

@@ -26,6 +26,17 @@ pub enum Adapter {
     Parallel,
 }
 
+/// What halves the grid from a level to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Downsample {
+    /// A shared strided 3³ convolution, as published.
+    #[default]
+    Full,
+    /// Depthwise 3³ of the domain, then a shared strided pointwise convolution (universal mode).
+    Separable,
+}
+
 /// A domain as the network sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DomainNet {
@@ -56,6 +67,8 @@ pub struct NetConfig {
     pub mode: Mode,
     /// Used in the universal mode.
     pub adapter: Adapter,
+    #[serde(default)]
+    pub downsample: Downsample,
     /// Channels of the first level.
     pub base: usize,
     pub domains: Vec<DomainNet>,
@@ -73,6 +86,14 @@ impl NetConfig {
                     "base {}, {} channels and {} classes of domain {}: at least 1, 1 and 2 are needed",
                     self.base, domain.channels, domain.classes, domain.name
                 ),
+            ));
+        }
+        if self.downsample == Downsample::Separable && self.mode != Mode::Universal {
+            return Err(Error::flag(
+                "--downsample",
+                format!("separable in the mode {:?}", self.mode),
+                "full, or --mode universal",
+                "Only the universal mode has depthwise convolutions.",
             ));
         }
         if domain.pools.iter().any(|pools| *pools > 6) {

@@ -74,7 +74,7 @@ pub fn independent_count(config: &NetConfig) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Adapter, DomainNet};
+    use super::super::{Adapter, DomainNet, Downsample};
     use super::*;
 
     #[test]
@@ -89,8 +89,13 @@ mod tests {
                 pools: [5; 3],
             })
             .collect();
-        let config =
-            NetConfig { mode: Mode::Universal, adapter: Adapter::Separable, base: 16, domains };
+        let config = NetConfig {
+            mode: Mode::Universal,
+            adapter: Adapter::Separable,
+            downsample: Downsample::Full,
+            base: 16,
+            domains,
+        };
         let counts = part_counts(&config).unwrap();
         let of = |part: &str| counts.iter().find(|c| c.part == part).unwrap();
         assert_eq!(of("pointwise convolutions").total(), 1_138_864);
@@ -117,8 +122,13 @@ mod tests {
             pools,
         })
         .collect();
-        let config =
-            NetConfig { mode: Mode::Universal, adapter: Adapter::Separable, base: 16, domains };
+        let config = NetConfig {
+            mode: Mode::Universal,
+            adapter: Adapter::Separable,
+            downsample: Downsample::Full,
+            base: 16,
+            domains,
+        };
         assert_eq!(independent_count(&config).unwrap(), 134_508_692);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::{Adapter, DomainNet, Mode, Model, NetConfig, Tensor, parameters};
+use super::{Adapter, DomainNet, Downsample, Mode, Model, NetConfig, Tensor, parameters};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 
@@ -47,7 +47,9 @@ pub fn import(path: &Path, tensors: BTreeMap<String, Tensor>, plans: Vec<Domain>
             pools: plan.pools,
         })
         .collect();
-    let network = NetConfig { mode, adapter, base, domains };
+    let separable = tensors.keys().any(|name| name.starts_with("down_samps.0.op1.pwise."));
+    let downsample = if separable { Downsample::Separable } else { Downsample::Full };
+    let network = NetConfig { mode, adapter, downsample, base, domains };
     let known = parameters(&network)?;
     let names: HashMap<&str, &[usize]> =
         known.iter().map(|spec| (spec.name.as_str(), spec.dims.as_slice())).collect();

@@ -8,7 +8,7 @@ mod import;
 mod model;
 
 pub use compose::hash;
-pub use config::{Adapter, DomainNet, Mode, NetConfig};
+pub use config::{Adapter, DomainNet, Downsample, Mode, NetConfig};
 pub use count::{PartCount, independent_count, part_counts};
 pub use import::import;
 pub use model::{Model, Tensor, read_tensors, write_tensors};
@@ -124,7 +124,7 @@ mod tests {
             pools: [5, 5, 5],
         })
         .collect();
-        NetConfig { mode, adapter, base: 16, domains }
+        NetConfig { mode, adapter, downsample: Downsample::Full, base: 16, domains }
     }
 
     fn count(config: &NetConfig) -> usize {

@@ -6,7 +6,7 @@ use super::schedule::Schedule;
 use super::session::Freeze;
 use crate::data::{Augment, Fold};
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, Mode};
+use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
 
 /// How long to train; the learning rate's schedule is fitted to it.
@@ -31,6 +31,8 @@ pub struct RunConfig {
     pub data: Vec<PathBuf>,
     pub mode: Mode,
     pub adapter: Adapter,
+    #[serde(default)]
+    pub downsample: Downsample,
     /// Channels of the first level.
     pub base: usize,
     pub length: Length,
@@ -60,6 +62,7 @@ impl RunConfig {
             data,
             mode: Mode::Universal,
             adapter: Adapter::Separable,
+            downsample: Downsample::Full,
             base: 16,
             length: Length::Steps(1000),
             seed: 0,

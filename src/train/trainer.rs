@@ -70,6 +70,7 @@ fn network(config: &RunConfig, domains: &[Domain]) -> NetConfig {
     NetConfig {
         mode: config.mode,
         adapter: config.adapter,
+        downsample: config.downsample,
         base: config.base,
         domains: domains
             .iter()

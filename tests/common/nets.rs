@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part
 
 use u2seg::graph::{Caps, Dispatch, Graph, Layout};
-use u2seg::nn::{self, Adapter, DomainNet, Mode, NetConfig};
+use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::Plan;
 
@@ -33,6 +33,7 @@ fn configs() -> Vec<NetConfig> {
             pools.map(|pools| NetConfig {
                 mode: *mode,
                 adapter: *adapter,
+                downsample: Downsample::Full,
                 base: 8,
                 domains: vec![domain(pools)],
             })
@@ -68,6 +69,7 @@ pub fn refused(pools: [usize; 3], caps: &Caps) -> String {
     let config = NetConfig {
         mode: Mode::Independent,
         adapter: Adapter::Separable,
+        downsample: Downsample::Full,
         base: 8,
         domains: vec![domain],
     };

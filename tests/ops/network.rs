@@ -1,7 +1,7 @@
 //! Directional derivatives through whole networks: what the loss changes by along a direction, against the gradient.
 
 use u2seg::graph::Region;
-use u2seg::nn::{Adapter, DomainNet, Mode, NetConfig};
+use u2seg::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{LossWeights, Optimizer};
 use u2seg::train::{DomainBatch, Freeze, Session, SessionSettings};
 
@@ -10,7 +10,7 @@ use super::harness::{labels, random};
 
 fn config(mode: Mode, adapter: Adapter, pools: [usize; 3]) -> NetConfig {
     let domain = DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
-    NetConfig { mode, adapter, base: 4, domains: vec![domain] }
+    NetConfig { mode, adapter, downsample: Downsample::Full, base: 4, domains: vec![domain] }
 }
 
 fn write(session: &Session, names: &[String], weights: &[Vec<f64>]) {
