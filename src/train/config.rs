@@ -46,6 +46,9 @@ pub struct RunConfig {
     pub loss: LossWeights,
     pub optimizer: Optimizer,
     pub augment: Augment,
+    /// Bytes of GPU memory for whole cases.
+    #[serde(default = "volume_cache")]
+    pub volume_cache: u64,
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
@@ -53,6 +56,11 @@ pub struct RunConfig {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+}
+
+/// A quarter of what small GPUs have.
+fn volume_cache() -> u64 {
+    1 << 30
 }
 
 impl RunConfig {
@@ -72,6 +80,7 @@ impl RunConfig {
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),
             augment: Augment::default(),
+            volume_cache: volume_cache(),
             start: None,
             log_every: 5,
             checkpoint_every: 50,

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::cases::{self, DomainCases};
+use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
+use super::patches::{Patches, Target};
 use super::schedule::{Chooser, Losses};
 use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
 use crate::data::write_atomically;
@@ -41,6 +42,7 @@ pub struct Trainer {
     domains: Arc<Vec<DomainCases>>,
     network: NetConfig,
     session: Session,
+    patches: Patches,
     state: State,
 }
 
@@ -227,6 +229,8 @@ impl Trainer {
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
+        let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
+        let patches = Patches::new(gpu, &sources, &config.augment, config.volume_cache)?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -235,6 +239,7 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
+            patches,
             state: State { step: 0, seconds: 0.0, counts, losses: Losses::default() },
         })
     }
@@ -273,6 +278,11 @@ impl Trainer {
         self.session.bytes()
     }
 
+    /// Bytes of GPU memory that cases and patches take at most.
+    pub fn patch_bytes(&self) -> u64 {
+        self.patches.bytes()
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.state.step
@@ -298,6 +308,7 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
+            self.patches.capacity(),
         )?;
         let path = self.out.join(LOG);
         let mut log = std::fs::OpenOptions::new()
@@ -310,10 +321,11 @@ impl Trainer {
         let (mut last, mut last_step) = (Instant::now(), self.state.step);
         while self.progress(start.elapsed().as_secs_f64()) < 1.0 {
             let batch =
-                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
+                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))??;
             let domain = batch.domain;
             let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
-            self.session.step(domain, &batch.image, &batch.label, rate)?;
+            self.make(&batch)?;
+            self.session.update(domain, rate)?;
             self.state.step += 1;
             let mut reading = None;
             if self.state.step.is_multiple_of(self.config.log_every) || self.state.step == 1 {
@@ -338,6 +350,17 @@ impl Trainer {
         bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
         self.finish()
+    }
+
+    /// Makes the drawn patches where the session reads them.
+    fn make(&mut self, batch: &Batch) -> Result<()> {
+        let source = self.domains[batch.domain].source();
+        let [image, labels] = self.session.inputs(batch.domain)?;
+        let target = Target { image, labels };
+        for (at, sample) in batch.samples.iter().enumerate() {
+            self.patches.make((batch.domain, &source), sample, at, &target)?;
+        }
+        Ok(())
     }
 
     /// Writes the finished model; an adapted one holds the old domains too, unless shared weights were trained.
