@@ -17,4 +17,5 @@ pub mod window;
 pub use decide::{Decision, Kept};
 pub use evaluate::evaluate;
 pub use forward::Forward;
-pub use predict::{Ensemble, Predictor, Weighting, Windows};
+pub use crate::domain::Weighting;
+pub use predict::{Ensemble, Predictor, Windows};
