@@ -63,7 +63,7 @@ impl std::str::FromStr for Fold {
 /// Folds of a cross-validation, fewer where there are fewer cases.
 pub const FOLDS: usize = 5;
 /// A value that occurs in published hippocampus labels and means nothing.
-const STRAY: &[u8] = &[254];
+pub const STRAY: &[u8] = &[254];
 
 #[derive(serde::Deserialize)]
 struct Description {

@@ -10,7 +10,7 @@ mod patch;
 mod preprocess;
 mod resample;
 
-pub use dataset::{Case, Dataset, FOLDS, Fold, splits};
+pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
 pub use io::write_atomically;

@@ -385,8 +385,9 @@ mod tests {
     #[test]
     fn the_same_draw_gives_the_same_patch_and_another_one_differs() {
         let case = case([20, 30, 25]);
-        let of =
-            |step| sample(&case, [16; 3], Focus::Foreground, &Augment::default(), &mut rng_for(3, step, 1));
+        let of = |step| {
+            sample(&case, [16; 3], Focus::Foreground, &Augment::default(), &mut rng_for(3, step, 1))
+        };
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
     }
@@ -436,8 +437,13 @@ mod tests {
     fn foreground_patches_hold_foreground() {
         let case = case([40, 40, 40]);
         for step in 0..20 {
-            let patch =
-                sample(&case, [16; 3], Focus::Foreground, &Augment::none(), &mut rng_for(2, step, 0));
+            let patch = sample(
+                &case,
+                [16; 3],
+                Focus::Foreground,
+                &Augment::none(),
+                &mut rng_for(2, step, 0),
+            );
             assert!(patch.label.contains(&1));
         }
     }

@@ -102,8 +102,7 @@ impl Domain {
     ) -> Result<Self> {
         let preset = options.preset(dataset);
         let published = preset.map(|preset| preset.spacing);
-        let spacing =
-            options.spacing.or(published).unwrap_or_else(|| fingerprint.median_spacing());
+        let spacing = options.spacing.or(published).unwrap_or_else(|| fingerprint.median_spacing());
         if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return Err(Error::flag(
                 "--spacing",
@@ -172,9 +171,7 @@ fn native(
         (None, Some(preset)) if options.max_voxels.is_none() => {
             (preset.patch, options.pools.unwrap_or(few(preset.pools)))
         }
-        (None, _) => {
-            fit(fingerprint.median_shape(spacing), spacing, budget, (options.pools, most))
-        }
+        (None, _) => fit(fingerprint.median_shape(spacing), spacing, budget, (options.pools, most)),
     };
     Sizes { patch, pools, cut: None }
 }

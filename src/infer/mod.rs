@@ -14,8 +14,8 @@ mod predict;
 pub mod summary;
 pub mod window;
 
+pub use crate::domain::Weighting;
 pub use decide::{Decision, Kept};
 pub use evaluate::evaluate;
 pub use forward::Forward;
-pub use crate::domain::Weighting;
 pub use predict::{Ensemble, Predictor, Windows};

@@ -247,13 +247,8 @@ mod tests {
 
     #[test]
     fn the_rate_halves_on_a_plateau_until_training_ends() {
-        let rule = Rate::Plateau {
-            epoch: 3,
-            window: 2,
-            improvement: 1e-4,
-            factor: 0.5,
-            least: 1e-2,
-        };
+        let rule =
+            Rate::Plateau { epoch: 3, window: 2, improvement: 1e-4, factor: 0.5, least: 1e-2 };
         let mut falls = Falls::default();
         let mut rates = Vec::new();
         // six epochs of falling losses, then none better

@@ -232,7 +232,13 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
-            state: State { step: 0, seconds: 0.0, counts, losses: Losses::default(), falls: Falls::default() },
+            state: State {
+                step: 0,
+                seconds: 0.0,
+                counts,
+                losses: Losses::default(),
+                falls: Falls::default(),
+            },
         })
     }
 

@@ -19,21 +19,22 @@ pub struct Planned {
 
 fn configs() -> Vec<NetConfig> {
     let modes = [
-        (Mode::Universal, Adapter::Separable),
-        (Mode::Universal, Adapter::Series),
-        (Mode::Universal, Adapter::Parallel),
-        (Mode::Shared, Adapter::Separable),
-        (Mode::Independent, Adapter::Separable),
+        (Mode::Universal, Adapter::Separable, Downsample::Full),
+        (Mode::Universal, Adapter::Separable, Downsample::Separable),
+        (Mode::Universal, Adapter::Series, Downsample::Full),
+        (Mode::Universal, Adapter::Parallel, Downsample::Full),
+        (Mode::Shared, Adapter::Separable, Downsample::Full),
+        (Mode::Independent, Adapter::Separable, Downsample::Full),
     ];
     let pools = [[0, 0, 0], [1, 2, 2], [3, 3, 3], [0, 3, 1], [6, 4, 5]];
     let domain = |pools| DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
     modes
         .iter()
-        .flat_map(|(mode, adapter)| {
+        .flat_map(|(mode, adapter, downsample)| {
             pools.map(|pools| NetConfig {
                 mode: *mode,
                 adapter: *adapter,
-                downsample: Downsample::Full,
+                downsample: *downsample,
                 base: 8,
                 domains: vec![domain(pools)],
             })
@@ -116,8 +117,8 @@ pub fn all() -> Vec<Planned> {
                 continue;
             }
             let name = format!(
-                "{:?} {:?} pools {:?} on {adapter}",
-                config.mode, config.adapter, config.domains[0].pools
+                "{:?} {:?} {:?} pools {:?} on {adapter}",
+                config.mode, config.adapter, config.downsample, config.domains[0].pools
             );
             let loss = losses[index % losses.len()];
             let (graph, plan) = training(config, loss, &caps);

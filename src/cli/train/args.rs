@@ -86,7 +86,9 @@ impl std::str::FromStr for Folds {
         if text == "all" {
             return Ok(Self::All);
         }
-        text.parse().map(Self::One).map_err(|_| format!("expected 0 to 4, all or none, found {text}"))
+        text.parse()
+            .map(Self::One)
+            .map_err(|_| format!("expected 0 to 4, all or none, found {text}"))
     }
 }
 
