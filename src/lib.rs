@@ -6,6 +6,7 @@ pub mod data;
 pub mod domain;
 pub mod error;
 pub mod exec;
+pub mod files;
 pub mod gpu;
 pub mod graph;
 pub mod infer;
