@@ -17,5 +17,6 @@ pub mod reference;
 pub mod shader;
 pub mod shape;
 pub mod train;
+pub mod tune;
 
 pub use error::{Error, Result};

@@ -17,10 +17,11 @@ const FLOORS: &[(&str, u32)] = &[
     ("plan", 4),
     ("nn", 4),
     ("exec", 5),
-    ("train", 6),
-    ("infer", 6),
-    ("bench", 7),
-    ("cli", 8),
+    ("tune", 6),
+    ("train", 7),
+    ("infer", 7),
+    ("bench", 8),
+    ("cli", 9),
 ];
 
 /// Names that `lib.rs` lifts to the crate's root, and where they come from.

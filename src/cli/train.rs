@@ -16,6 +16,7 @@ use crate::infer::{Decision, Kept, Predictor};
 use crate::nn::{Adapter, Downsample, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
 use crate::train::{DomainCases, Length, MODEL, RunConfig, Schedule, Trainer, check_held_out};
+use crate::tune;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -110,6 +111,9 @@ pub(super) struct RunArgs {
     /// Update rule.
     #[arg(long, value_enum, default_value = "adam")]
     optimizer: OptimizerArg,
+    /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
+    #[arg(long, value_enum, default_value = "cached")]
+    tune: tune::Mode,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
     pub resume: bool,
@@ -171,6 +175,7 @@ impl RunArgs {
             Fold::HoldOut(self.hold_out.clone())
         };
         config.lr = self.lr;
+        config.tune = self.tune;
         config
     }
 

@@ -192,7 +192,8 @@ pub(super) fn weight_grad(
     let words = graph.info(weight).words;
     let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
     let split = if spec.is_pointwise() {
-        let load = switches(&Source::of(graph, dy)?.switches(KernelKey::new("pointwise_weight.wgsl")));
+        let load =
+            switches(&Source::of(graph, dy)?.switches(KernelKey::new("pointwise_weight.wgsl")));
         let size = (layout.n, layout.voxels());
         Some(WeightSplit::choose(size, (ins, outs), most, &load, graph.caps())?)
     } else {

@@ -34,7 +34,9 @@ enum Tile {
 impl Display for Tile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Outputs { vox, out, group } => write!(f, "outputs VOX={vox} OUT={out} WG={group}"),
+            Self::Outputs { vox, out, group } => {
+                write!(f, "outputs VOX={vox} OUT={out} WG={group}")
+            }
             Self::Held { out, ins, steps } => write!(f, "held OUT={out} INS={ins} steps={steps}"),
             Self::Shared { vox, out } => write!(f, "shared VOX={vox} OUT={out}"),
         }
@@ -78,7 +80,8 @@ fn held(outs: usize, ins: usize, loads: usize, held: usize) -> (usize, usize) {
 impl Product {
     /// Tiles that can pay, the default first: weights stay in registers where loads are dear, outputs elsewhere.
     fn tiles(&self, caps: &Caps) -> Vec<Tile> {
-        let outputs = |vox, out: usize, group| Tile::Outputs { vox, out: out.min(self.outs), group };
+        let outputs =
+            |vox, out: usize, group| Tile::Outputs { vox, out: out.min(self.outs), group };
         let held = |registers, steps| {
             let (out, ins) = held(self.outs, self.ins, self.loads, registers);
             Tile::Held { out, ins, steps }

@@ -8,6 +8,7 @@ use crate::data::{Augment, Fold};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
+use crate::tune;
 
 /// How long to train; the learning rate's schedule is fitted to it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -46,6 +47,9 @@ pub struct RunConfig {
     pub loss: LossWeights,
     pub optimizer: Optimizer,
     pub augment: Augment,
+    /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
+    #[serde(default)]
+    pub tune: tune::Mode,
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
@@ -72,6 +76,7 @@ impl RunConfig {
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),
             augment: Augment::default(),
+            tune: tune::Mode::default(),
             start: None,
             log_every: 5,
             checkpoint_every: 50,
