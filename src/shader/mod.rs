@@ -5,9 +5,11 @@
 
 mod lint;
 mod specialise;
+mod tuning;
 
 pub use lint::lint;
 pub use specialise::specialise;
+pub use tuning::{Choice, Class, Tuning};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -34,6 +36,11 @@ impl KernelKey {
     pub fn set(mut self, name: &'static str, value: u32) -> Self {
         self.overrides.push((name, value));
         self
+    }
+
+    /// Sets the size of a workgroup, where it is not the usual one.
+    pub fn group(self, invocations: usize) -> Self {
+        if invocations == 64 { self } else { self.set("WG", invocations as u32) }
     }
 
     /// Replaces a `const` line.
@@ -101,11 +108,18 @@ fn message(error: impl std::error::Error) -> String {
     text
 }
 
+/// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
+const SUBGROUPS: &str = "_subgroups.wgsl";
+
+fn capabilities(file: &str) -> Capabilities {
+    if file.ends_with(SUBGROUPS) { Capabilities::SUBGROUP } else { Capabilities::empty() }
+}
+
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), capabilities(key.file))
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();

@@ -5,6 +5,7 @@ use u2seg::graph::{Caps, Dispatch, Graph, Layout};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::Plan;
+use u2seg::shader::Tuning;
 
 /// A planned network.
 pub struct Planned {
@@ -134,6 +135,26 @@ pub fn all() -> Vec<Planned> {
             let (graph, plan) = inference(config, &caps);
             let tail = Vec::new();
             planned.push(Planned { name: format!("inference {name}"), graph, plan, caps, tail });
+        }
+    }
+    planned
+}
+
+/// Training of one network for every further variant of its kernels.
+pub fn variants() -> Vec<Planned> {
+    let config = &configs()[2];
+    let mut planned = Vec::new();
+    for software in [false, true] {
+        for position in 1.. {
+            let tuning = Tuning::at(position).into();
+            let caps = Caps { software, subgroups: true, tuning, ..Caps::default() };
+            let (graph, plan) = training(config, LossWeights::dice_ce(), &caps);
+            let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);
+            if !plan.dispatches().any(taken) {
+                break;
+            }
+            let name = format!("training with variant {position}, software {software}");
+            planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
         }
     }
     planned

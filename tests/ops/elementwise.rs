@@ -28,7 +28,7 @@ fn stage(case: &Case, prep: Prep, name: &str, seed: u64) -> (Tensor, Stage) {
     (x, stage)
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) {
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) -> usize {
     let mut sides = vec![stage(case, case.a, "a", 1)];
     sides.extend(case.b.map(|b| stage(case, b, "b", 2)));
     let first = sides[0].1.y.clone();
@@ -56,14 +56,15 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) {
         stage.check_affine(what, &ran, &affine);
     }
     after.check_affine(what, &ran, &after_affine);
+    ran.variants
 }
 
 fn check(test: &str, cases: &[Case]) {
     let gpu = common::gpu();
     for (index, case) in cases.iter().enumerate() {
-        for (plan, caps) in plans(&gpu, case.spatial.iter().product()) {
-            run(&gpu, &caps, case, &format!("{test} {index} planned for {plan}:"));
-        }
+        every_plan(&gpu, case.spatial.iter().product(), |plan, caps| {
+            run(&gpu, caps, case, &format!("{test} {index} planned for {plan}:"))
+        });
     }
 }
 

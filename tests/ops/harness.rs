@@ -6,6 +6,7 @@ use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Sco
 use u2seg::ops;
 use u2seg::plan::Plan;
 use u2seg::reference::{self as oracle, Tensor};
+use u2seg::shader::Tuning;
 use u2seg::shape::Shape;
 
 /// Uniform values in -1..1, the same for the same seed.
@@ -40,7 +41,7 @@ fn singles(values: &[f64]) -> Vec<f32> {
 /// The ways in which every case is planned: as for a GPU, as for an adapter on the CPU, in small bindings and with few groups
 /// in a dimension. `voxels` is the size of the largest tensor: small bindings hold one channel block of it.
 pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
-    let own = Caps { software: false, ..caps(gpu) };
+    let own = Caps { software: false, tuning: Default::default(), ..caps(gpu) };
     let small = (voxels as u64 * 16).next_multiple_of(own.alignment) + 2 * own.alignment;
     vec![
         ("gpu", own.clone()),
@@ -48,6 +49,20 @@ pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
         ("small bindings", Caps { max_binding: small, ..own.clone() }),
         ("few groups", Caps { max_groups: 48, ..own }),
     ]
+}
+
+/// Runs a case for each of its [`plans`], then once for every further variant that a kernel of it has. `run` is told how the
+/// case is planned, and says how many variants its kernels have at most.
+pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Caps) -> usize) {
+    let plans = plans(gpu, voxels);
+    let most: Vec<usize> = plans.iter().map(|(name, caps)| run(name, caps)).collect();
+    // the first two differ in what their adapters may run
+    for ((name, caps), most) in plans.iter().zip(most).take(2) {
+        for position in 1..most {
+            let caps = Caps { tuning: Tuning::at(position).into(), ..caps.clone() };
+            run(&format!("{name}, variant {position}"), &caps);
+        }
+    }
 }
 
 /// A graph under construction with the values of its inputs and parameters.
@@ -66,6 +81,8 @@ pub struct Ran {
     graph: Graph,
     program: Program,
     store: Store,
+    /// Variants of the kernel that has most.
+    pub variants: usize,
 }
 
 impl<'a> Rig<'a> {
@@ -151,7 +168,9 @@ impl<'a> Rig<'a> {
             store.write(self.gpu, u2seg::graph::Region::Weights, name, values).unwrap();
         }
         program.run(self.gpu).unwrap();
-        Ran { gpu: self.gpu.clone(), graph: self.graph, program, store }
+        let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
+        let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
+        Ran { gpu: self.gpu.clone(), graph: self.graph, program, store, variants }
     }
 }
 
