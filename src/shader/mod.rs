@@ -3,6 +3,7 @@
 //! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
+mod halves;
 mod lint;
 mod specialise;
 
@@ -22,12 +23,22 @@ pub struct KernelKey {
     pub overrides: Vec<(&'static str, u32)>,
     /// Values of `const NAME: u32 = …;` lines.
     pub consts: Vec<(&'static str, u32)>,
+    /// Bindings of `vec4<f32>` that are stored as halves, in order.
+    pub halves: Vec<&'static str>,
 }
 
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new() }
+        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new() }
+    }
+
+    /// Stores these bindings as halves.
+    pub fn halves(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.halves.extend(names);
+        self.halves.sort_unstable();
+        self.halves.dedup();
+        self
     }
 
     /// Sets an override.
@@ -105,7 +116,9 @@ fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    // packing of halves, which WebGPU has everywhere and naga wants named
+    let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();
