@@ -2,10 +2,12 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use u2seg::data::{
-    self, Augment, Draw, Grid, Interpolation, LabelVolume, Normalisation, PatchSize, Prepared,
-    Volume, draw_patch, make_patch, rng_for,
+    self, Augment, Draw, Focus, Grid, Interpolation, LabelVolume, Normalisation, PatchSize,
+    Prepared, Volume, draw_patch, make_patch, rng_for,
 };
 use u2seg::gpu::Gpu;
 use u2seg::graph::Layout;
@@ -95,7 +97,15 @@ fn compare(
     tolerance: f64,
 ) {
     let draws: Vec<Draw> = (0..4)
-        .map(|step| draw_patch(case, &size, step % 2 == 0, augment, &mut rng_for(11, step, 0)))
+        .map(|step| {
+            draw_patch(
+                case,
+                &size,
+                [Focus::Foreground, Focus::Anywhere][step as usize % 2],
+                augment,
+                &mut rng_for(11, step, 0),
+            )
+        })
         .collect();
     for budget in [1 << 30, 0] {
         let (packed, labels, cached) = made(gpu, case, size, augment, &draws, budget);
@@ -272,7 +282,7 @@ fn the_budget_changes_no_patch_and_is_kept() {
         for at in 0..8 {
             let index = at * 2 % 3;
             let mut rng = rng_for(5, at as u64, 1);
-            let draw = draw_patch(&cases[index], &size, true, &augment, &mut rng);
+            let draw = draw_patch(&cases[index], &size, Focus::Foreground, &augment, &mut rng);
             let sample =
                 Sample::new(index, &cases[index], draw, &size, &patches.capacity()).unwrap();
             patches.make((0, &source), &sample, at, &out.target()).unwrap();
@@ -282,6 +292,53 @@ fn the_budget_changes_no_patch_and_is_kept() {
         results.push(out.read(&gpu));
     }
     assert!(results.iter().all(|result| *result == results[0]));
+}
+
+/// A case that is there is not sent again, and the one not used for longest leaves.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn the_least_recently_used_case_leaves() {
+    let gpu = common::gpu();
+    let cases = [1, 2, 3].map(|seed| case(1, [16, 16, 16], PLAIN, seed));
+    let size = PatchSize::plain([8; 3]);
+    let source = Source { cases: &cases, size };
+    let augment = Augment::u2net();
+    let two = 2 * 5 * 16 * 16 * 16 + 1024;
+    let mut patches = Patches::new(&gpu, &[source], &augment, two).unwrap();
+    let out = Out::new(&gpu, 1, 1, size.patch);
+    let mut step = 0;
+    // whether memory is taken for a step on this case
+    let mut takes = |index: usize| {
+        let before = gpu.allocated();
+        let draw =
+            draw_patch(&cases[index], &size, Focus::Anywhere, &augment, &mut rng_for(1, step, 0));
+        step += 1;
+        let sample = Sample::new(index, &cases[index], draw, &size, &patches.capacity()).unwrap();
+        patches.make((0, &source), &sample, 0, &out.target()).unwrap();
+        gpu.allocated() > before
+    };
+    let taken = [0, 1, 0, 1, 0, 2, 0, 2, 1, 0].map(&mut takes);
+    let expected = [true, true, false, false, false, true, false, false, true, true];
+    assert_eq!(taken, expected);
+}
+
+/// Training with room for every case and for none.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn the_cache_changes_no_weight_and_augmentation_does() {
+    use program::{dataset, strs, succeed, train, weights};
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("Balls");
+    dataset(&data, "Balls", 3, 90.0);
+    let of = |name: &str, more: &[&str]| {
+        let run = folder.path().join(name);
+        succeed(&strs(&train(&[&data], &run, &[&["--steps", "5"], more].concat())));
+        weights(&run)
+    };
+    let cached = of("cached", &["--augment", "u2net"]);
+    assert!(cached == of("sent", &["--augment", "u2net", "--volume-cache", "0"]));
+    assert!(cached == of("one", &["--augment", "u2net", "--volume-cache", "48KiB"]));
+    assert!(cached != of("plain", &["--augment", "none"]));
 }
 
 #[test]

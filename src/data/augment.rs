@@ -114,6 +114,20 @@ impl Default for Augment {
 pub const MAX_BLUR: f32 = 8.0;
 
 impl Augment {
+    /// As in the published training: deformed, turned about the depth axis, scaled, mirrored from left to right.
+    pub fn u2net() -> Self {
+        Self {
+            interpolation: Interpolation::Cubic,
+            rotate_prob: 0.3,
+            rotate_max: [std::f32::consts::PI, 0.0, 0.0],
+            scale_prob: 0.5,
+            scale_range: [0.75, 1.25],
+            mirror: [0.0, 0.0, 0.3],
+            elastic_prob: 0.3,
+            ..Self::none()
+        }
+    }
+
     /// No changes.
     pub fn none() -> Self {
         Self {

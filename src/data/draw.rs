@@ -26,6 +26,16 @@ impl PatchSize {
     }
 }
 
+/// What a patch is centred near.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    Anywhere,
+    /// A voxel of a random class that the case has.
+    Foreground,
+    /// A voxel of the class with the fewest voxels in the case.
+    Smallest,
+}
+
 /// A drawn patch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draw {
@@ -114,16 +124,15 @@ pub fn rng_for(seed: u64, step: u64, index: u64) -> ChaCha8Rng {
     rng
 }
 
-/// Draws a patch of a case. With `foreground` it is centred near a voxel of a random class that the case has, else it lies
-/// anywhere inside.
+/// Draws a patch of a case, anywhere inside where the case lacks what it should be near.
 pub fn draw_patch(
     case: &Prepared,
     size: &PatchSize,
-    foreground: bool,
+    focus: Focus,
     augment: &Augment,
     rng: &mut ChaCha8Rng,
 ) -> Draw {
-    let centre = centre(case, size.crop, foreground, rng);
+    let centre = centre(case, size.crop, focus, rng);
     Draw {
         spatial: spatial(case, centre, size, augment, rng),
         intensities: (0..case.channels).map(|_| intensity(augment, rng)).collect(),
@@ -137,9 +146,13 @@ fn between([low, high]: [f32; 2], share: f32) -> f32 {
     low + (high - low) * share
 }
 
-fn centre(case: &Prepared, crop: [usize; 3], foreground: bool, rng: &mut ChaCha8Rng) -> [f32; 3] {
-    let classes: Vec<&Vec<u32>> = case.foreground.iter().filter(|p| !p.is_empty()).collect();
-    let point = if foreground && !classes.is_empty() {
+fn centre(case: &Prepared, crop: [usize; 3], focus: Focus, rng: &mut ChaCha8Rng) -> [f32; 3] {
+    let classes: Vec<&Vec<u32>> = match (focus, case.smallest) {
+        (Focus::Anywhere, _) | (Focus::Smallest, None) => Vec::new(),
+        (Focus::Smallest, Some(class)) => vec![&case.foreground[class]],
+        (Focus::Foreground, _) => case.foreground.iter().filter(|p| !p.is_empty()).collect(),
+    };
+    let point = if !classes.is_empty() {
         let class = classes[rng.random_range(0..classes.len())];
         let v = class[rng.random_range(0..class.len())] as usize;
         let [_, h, w] = case.shape;

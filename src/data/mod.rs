@@ -6,20 +6,19 @@ mod dataset;
 mod draw;
 mod fingerprint;
 mod grid;
-mod io;
 mod nifti;
 mod patch;
 mod preprocess;
 mod resample;
 
 pub use augment::{Augment, Interpolation, MAX_BLUR};
-pub use dataset::{Case, Dataset, Fold, splits};
+pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use draw::{
-    Bounds, Draw, Elastic, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch, rng_for,
+    Bounds, Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch,
+    rng_for,
 };
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
-pub use io::write_atomically;
 pub use nifti::{
     LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
     write_mask,
@@ -27,3 +26,5 @@ pub use nifti::{
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+
+pub use crate::files::write_atomically;

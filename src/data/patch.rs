@@ -241,7 +241,7 @@ fn normal(voxel: u32, channel: u32, seed: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::augment::Augment;
-    use super::super::draw::{draw_patch, rng_for};
+    use super::super::draw::{Focus, draw_patch, rng_for};
     use super::super::grid::Grid;
     use super::super::nifti::{LabelVolume, Volume};
     use super::super::preprocess::{Normalisation, prepare};
@@ -260,7 +260,13 @@ mod tests {
 
     fn patch(case: &Prepared, size: [usize; 3], augment: &Augment, step: u64) -> Patch {
         let size = PatchSize::plain(size);
-        let draw = draw_patch(case, &size, step % 2 == 0, augment, &mut rng_for(3, step, 1));
+        let draw = draw_patch(
+            case,
+            &size,
+            [Focus::Foreground, Focus::Anywhere][step as usize % 2],
+            augment,
+            &mut rng_for(3, step, 1),
+        );
         make_patch(case, &draw, &size)
     }
 
@@ -277,7 +283,13 @@ mod tests {
         let case = case([20, 9, 25]);
         for step in 0..20 {
             let size = PatchSize::plain([16, 16, 8]);
-            let drawn = draw_patch(&case, &size, true, &Augment::none(), &mut rng_for(1, step, 0));
+            let drawn = draw_patch(
+                &case,
+                &size,
+                Focus::Foreground,
+                &Augment::none(),
+                &mut rng_for(1, step, 0),
+            );
             let first = drawn.spatial.position([0, 0, 0], size.patch);
             assert!(drawn.spatial.on_voxels && first.iter().all(|p| p & 0xffff == 0));
             let patch = make_patch(&case, &drawn, &size);
@@ -329,7 +341,8 @@ mod tests {
     fn a_resized_patch_covers_the_crop() {
         let case = case([24, 24, 24]);
         let size = PatchSize { crop: [24; 3], patch: [12; 3] };
-        let drawn = draw_patch(&case, &size, false, &Augment::none(), &mut rng_for(0, 0, 0));
+        let drawn =
+            draw_patch(&case, &size, Focus::Anywhere, &Augment::none(), &mut rng_for(0, 0, 0));
         let made = make_patch(&case, &drawn, &size);
         let label = case.label.as_ref().unwrap();
         assert_eq!(made.label, resample_nearest(label, [24; 3], [12; 3]));

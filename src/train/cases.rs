@@ -21,6 +21,15 @@ pub struct DomainCases {
     pub dataset: Dataset,
 }
 
+impl DomainCases {
+    /// A case's image, and its labels as the domain's classes.
+    pub fn load(&self, case: &data::Case) -> Result<(data::Volume, data::LabelVolume)> {
+        let (image, mut label) = self.dataset.load(case)?;
+        self.domain.merge(&mut label.data);
+        Ok((image, label))
+    }
+}
+
 /// Plans each domain of a run from its data.
 pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
     check_held_out(config)?;
@@ -32,18 +41,35 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
     each.collect()
 }
 
-/// Refuses a held-out case that no dataset has.
+/// Refuses a held-out case or a fold that no dataset has.
 pub fn check_held_out(config: &RunConfig) -> Result<()> {
-    let Fold::HoldOut(ids) = &config.fold else { return Ok(()) };
-    let datasets = config.data.iter().map(Dataset::open).collect::<Result<Vec<_>>>()?;
-    match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
-        None => Ok(()),
-        Some(id) => Err(Error::flag(
-            "--hold-out",
-            id.clone(),
-            "a case of one of the datasets",
-            "See the names in imagesTr.",
-        )),
+    let datasets = || config.data.iter().map(Dataset::open).collect::<Result<Vec<_>>>();
+    match &config.fold {
+        Fold::None => Ok(()),
+        Fold::Index(index) => {
+            let folds = datasets()?.iter().map(Dataset::folds).max().unwrap_or(0);
+            if *index < folds {
+                return Ok(());
+            }
+            Err(Error::flag(
+                "--fold",
+                index.to_string(),
+                format!("less than {folds}, the folds that the cases allow"),
+                "Use --fold none to train without validation, or add cases.",
+            ))
+        }
+        Fold::HoldOut(ids) => {
+            let datasets = datasets()?;
+            match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
+                None => Ok(()),
+                Some(id) => Err(Error::flag(
+                    "--hold-out",
+                    id.clone(),
+                    "a case of one of the datasets",
+                    "See the names in imagesTr.",
+                )),
+            }
+        }
     }
 }
 
@@ -61,7 +87,8 @@ pub fn open(
         None => Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)?,
     };
     let prepare = |case: &&data::Case| -> Result<Prepared> {
-        let (image, label) = dataset.load(case)?;
+        let (image, mut label) = dataset.load(case)?;
+        domain.merge(&mut label.data);
         data::prepare(&image, Some(&label), domain.spacing, &domain.normalisation)
     };
     let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
@@ -78,11 +105,12 @@ pub struct Batch {
 impl DomainCases {
     /// Cases and size of patches.
     pub fn source(&self) -> Source<'_> {
-        Source { cases: &self.cases, size: PatchSize::plain(self.domain.patch) }
+        let size = PatchSize { crop: self.domain.extent(), patch: self.domain.patch };
+        Source { cases: &self.cases, size }
     }
 }
 
-/// Draws the batch of a domain's step: the last third of a batch, at least one sample, is centred on foreground.
+/// Draws the batch of a domain's step.
 pub fn batch(
     cases: &DomainCases,
     domain: usize,
@@ -96,8 +124,8 @@ pub fn batch(
         let mut rng = data::rng_for(config.seed, step, index as u64);
         let index_of_case = rng.random_range(0..cases.cases.len());
         let case = &cases.cases[index_of_case];
-        let foreground = index >= count - count.div_ceil(3);
-        let draw = data::draw_patch(case, &size, foreground, &config.augment, &mut rng);
+        let focus = config.sampling.focus(index, count, &mut rng);
+        let draw = data::draw_patch(case, &size, focus, &config.augment, &mut rng);
         Sample::new(index_of_case, case, draw, &size, capacity)
     };
     let samples = (0..count).into_par_iter().map(sample).collect::<Result<_>>()?;
