@@ -6,12 +6,14 @@ mod common;
 mod program;
 
 use u2seg::data::{
-    self, Augment, Draw, Focus, Grid, Interpolation, LabelVolume, Normalisation, PatchSize,
+    self, Augment, Draw, Focus, Grid, Interpolation, LabelVolume, Normalisation, Patch, PatchSize,
     Prepared, Volume, draw_patch, make_patch, rng_for,
 };
+use u2seg::exec::caps;
 use u2seg::gpu::Gpu;
-use u2seg::graph::Layout;
+use u2seg::graph::{Caps, Layout};
 use u2seg::train::{Capacity, Patches, Sample, Source, Target};
+use u2seg::{Error, Result};
 
 /// Smooth and rough parts, several classes, a value of its own beyond the edge.
 fn case(channels: usize, shape: [usize; 3], spacing: [f64; 3], seed: u64) -> Prepared {
@@ -67,80 +69,98 @@ impl Out {
     }
 }
 
-/// What the shaders make of some draws of one case.
-fn made(
-    gpu: &Gpu,
-    case: &Prepared,
-    size: PatchSize,
-    augment: &Augment,
-    draws: &[Draw],
-    budget: u64,
-) -> (Vec<f32>, Vec<u32>, u64) {
-    let source = Source { cases: std::slice::from_ref(case), size };
-    let mut patches = Patches::new(gpu, &[source], augment, budget).unwrap();
-    let out = Out::new(gpu, draws.len(), case.channels, size.patch);
-    for (at, draw) in draws.iter().enumerate() {
-        let sample = Sample::new(0, case, draw.clone(), &size, &patches.capacity()).unwrap();
-        patches.make((0, &source), &sample, at, &out.target()).unwrap();
+/// Limits under which patches are made, with the bytes of the cache: as a GPU and as a CPU, in few groups, of cases too
+/// large for the cache or for a binding.
+fn ways(gpu: &Gpu, case: &Prepared, size: PatchSize) -> Vec<(&'static str, Caps, u64)> {
+    let own = Caps { software: false, ..caps(gpu) };
+    let plane = 4 * case.shape.iter().product::<usize>() as u64;
+    let patch = 16 * size.patch.iter().product::<usize>() as u64;
+    let few = 48.max((patch as f64 / 1024.0).sqrt() as u32 + 1);
+    let mut ways = vec![
+        ("gpu", own.clone(), 1 << 30),
+        ("software", Caps { software: true, ..own.clone() }, 1 << 30),
+        ("few groups", Caps { max_groups: few, ..own.clone() }, 1 << 30),
+        ("boxes", own.clone(), 0),
+    ];
+    // where the patch itself needs less than the case
+    if patch < plane {
+        ways.push(("small bindings", Caps { max_binding: plane - 1, ..own }, 1 << 30));
     }
-    let (image, labels) = out.read(gpu);
-    (image, labels, patches.cached())
+    ways
 }
 
-/// Compares shaders and plain loops over some draws; gives the largest difference.
+/// What the shaders make of some draws of one case: packed words, labels, bytes of the cached case.
+fn made(
+    gpu: &Gpu,
+    (caps, budget): (&Caps, u64),
+    (case, size): (&Prepared, PatchSize),
+    augment: &Augment,
+    draws: &[Draw],
+) -> Result<(Vec<f32>, Vec<u32>, u64)> {
+    let source = Source { cases: std::slice::from_ref(case), size };
+    let mut patches = Patches::within(gpu, caps, &[source], augment, budget)?;
+    let out = Out::new(gpu, draws.len(), case.channels, size.patch);
+    for (at, draw) in draws.iter().enumerate() {
+        let sample = Sample::new(0, case, draw.clone(), &size, &patches.capacity())?;
+        patches.make((0, &source), &sample, at, &out.target())?;
+    }
+    let (image, labels) = out.read(gpu);
+    Ok((image, labels, patches.cached()))
+}
+
+/// A displaced position is rounded: near the edge of the case, or halfway between voxels, the shader may take the next voxel,
+/// which nothing but displacement excuses.
+fn unsure(draw: &Draw, voxel: usize, [d, h, w]: [usize; 3]) -> bool {
+    let at = [voxel / (h * w), voxel / w % h, voxel % w];
+    let halfway = |p: &i32| {
+        let over = (p + (1 << 15)) & 0xffff;
+        over.min(0xffff - over) < 16
+    };
+    draw.spatial.elastic.is_some() && draw.spatial.position(at, [d, h, w]).iter().any(halfway)
+}
+
+/// Compares shaders and plain loops over some draws in all ways.
 fn compare(
     gpu: &Gpu,
     name: &str,
-    case: &Prepared,
-    size: PatchSize,
-    augment: &Augment,
-    tolerance: f64,
+    (case, size): (&Prepared, PatchSize),
+    (augment, tolerance): (&Augment, f64),
+    count: u64,
 ) {
-    let draws: Vec<Draw> = (0..4)
-        .map(|step| {
-            draw_patch(
-                case,
-                &size,
-                [Focus::Foreground, Focus::Anywhere][step as usize % 2],
-                augment,
-                &mut rng_for(11, step, 0),
-            )
-        })
-        .collect();
-    for budget in [1 << 30, 0] {
-        let (packed, labels, cached) = made(gpu, case, size, augment, &draws, budget);
-        assert_eq!(cached > 0, budget > 0);
-        let layout = Layout::new(draws.len(), case.channels, size.patch);
+    let of = |step: u64| {
+        let focus = [Focus::Foreground, Focus::Anywhere][step as usize % 2];
+        draw_patch(case, &size, focus, augment, &mut rng_for(11, step, 0))
+    };
+    let draws: Vec<Draw> = (0..count).map(of).collect();
+    let expected: Vec<Patch> = draws.iter().map(|draw| make_patch(case, draw, &size)).collect();
+    let layout = Layout::new(draws.len(), case.channels, size.patch);
+    let voxels = layout.voxels();
+    for (way, caps, budget) in ways(gpu, case, size) {
+        let result = made(gpu, (&caps, budget), (case, size), augment, &draws);
+        let (packed, labels, cached) = match result {
+            // a box may be as large as the case
+            Err(Error::Flag { .. }) if way == "small bindings" => continue,
+            result => result.unwrap(),
+        };
+        assert_eq!(cached > 0, !["boxes", "small bindings"].contains(&way));
         let image = layout.unpack(&packed).unwrap();
         assert_eq!(layout.pack(&image).unwrap(), packed, "{name}: padding lanes");
-        let voxels = layout.voxels();
-        for (n, draw) in draws.iter().enumerate() {
-            let patch = make_patch(case, draw, &size);
-            let range = n * case.channels * voxels..(n + 1) * case.channels * voxels;
-            // a displaced position is rounded: near the edge of the case, or halfway between voxels, the shader may take
-            // the next one, which nothing but displacement excuses
-            let unsure = |index: usize| {
-                draw.spatial.elastic.is_some() && {
-                    let [_, h, w] = size.patch;
-                    let voxel = [index / (h * w), index / w % h, index % w];
-                    let position = draw.spatial.position(voxel, size.patch);
-                    position.iter().any(|p| {
-                        ((p + (1 << 15)) & 0xffff).min(0xffff - ((p + (1 << 15)) & 0xffff)) < 16
-                    })
-                }
-            };
-            for (index, (got, want)) in image[range].iter().zip(&patch.image).enumerate() {
-                let difference = (f64::from(*got) - want).abs();
+        let images = image.chunks(case.channels * voxels);
+        for (n, ((image, label), patch)) in
+            images.zip(labels.chunks(voxels)).zip(&expected).enumerate()
+        {
+            let unsure = |index: usize| unsure(&draws[n], index % voxels, size.patch);
+            for (index, (got, want)) in image.iter().zip(&patch.image).enumerate() {
                 assert!(
-                    difference <= tolerance || unsure(index % voxels),
-                    "{name}, draw {n}, voxel {index}: {got} where {want} is expected: {draw:?}"
+                    (f64::from(*got) - want).abs() <= tolerance || unsure(index),
+                    "{name}, {way}, voxel {index}: {got} where {want} is: {:?}",
+                    draws[n]
                 );
             }
-            for (index, want) in patch.label.iter().enumerate() {
-                let got = labels[n * voxels + index];
+            for (index, (got, want)) in label.iter().zip(&patch.label).enumerate() {
                 assert!(
-                    got == u32::from(*want) || unsure(index),
-                    "{name}, draw {n}, label {index}: {got} where {want} is expected"
+                    *got == u32::from(*want) || unsure(index),
+                    "{name}, {way}, draw {n}, label {index}: {got} where {want} is"
                 );
             }
         }
@@ -172,7 +192,7 @@ fn plain_and_mirrored_patches_are_exact() {
     for (name, case, patch) in cases {
         for mirror in [[0.0; 3], [1.0, 0.0, 1.0], [0.5; 3]] {
             let augment = Augment { mirror, ..Augment::none() };
-            compare(&gpu, name, &case, PatchSize::plain(patch), &augment, 0.0);
+            compare(&gpu, name, (&case, PatchSize::plain(patch)), (&augment, 0.0), 4);
         }
     }
 }
@@ -210,14 +230,14 @@ fn rotated_scaled_deformed_and_resized_patches_match() {
             for (index, (case, crop, patch)) in cases.iter().enumerate() {
                 let size = PatchSize { crop: *crop, patch: *patch };
                 let name = format!("{name} {interpolation:?} {index}");
-                compare(&gpu, &name, case, size, &augment, 2e-4);
+                compare(&gpu, &name, (case, size), (&augment, 2e-4), 4);
             }
         }
         // positions halfway between voxels, and thirds, are integers on both sides
         for (crop, patch) in [([24, 12, 16], [12, 24, 16]), ([12, 18, 10], [18, 12, 15])] {
             let augment = Augment { interpolation, mirror: [0.5; 3], ..none() };
             let case = case(1, [25, 26, 27], PLAIN, 7);
-            compare(&gpu, "resized", &case, PatchSize { crop, patch }, &augment, 2e-5);
+            compare(&gpu, "resized", (&case, PatchSize { crop, patch }), (&augment, 2e-5), 4);
         }
     }
 }
@@ -258,9 +278,28 @@ fn intensities_match() {
     for (name, tolerance, augment) in settings {
         for (index, (case, patch)) in cases.iter().enumerate() {
             let name = format!("{name} {index}");
-            compare(&gpu, &name, case, PatchSize::plain(*patch), &augment, tolerance);
+            compare(&gpu, &name, (case, PatchSize::plain(*patch)), (&augment, tolerance), 4);
         }
     }
+}
+
+/// More groups than one dimension of a dispatch has.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn large_patches_match() {
+    let gpu = common::gpu();
+    let case = case(1, [40, 41, 42], PLAIN, 1);
+    let augment = Augment {
+        mirror: [0.5; 3],
+        blur_prob: 1.0,
+        low_res_prob: 1.0,
+        brightness_prob: 1.0,
+        contrast_prob: 1.0,
+        ..Augment::none()
+    };
+    let size = PatchSize::plain([160, 168, 168]);
+    assert!(size.patch.iter().product::<usize>() > 65_535 * 64);
+    compare(&gpu, "large", (&case, size), (&augment, 1e-4), 1);
 }
 
 /// Patches of several cases with room for all, for one and for none.
@@ -346,8 +385,8 @@ fn the_cache_changes_no_weight_and_augmentation_does() {
 fn what_an_adapter_cannot_hold_is_refused_at_the_start() {
     let gpu = common::gpu();
     let cases = [case(1, [8, 8, 8], PLAIN, 1)];
-    let capacity = Capacity::new(&gpu, 1 << 20);
-    assert!(capacity.holds(&cases[0]) && !Capacity::new(&gpu, 100).holds(&cases[0]));
+    let capacity = Capacity::new(&gpu, &caps(&gpu), 1 << 20);
+    assert!(capacity.holds(&cases[0]) && !Capacity::new(&gpu, &caps(&gpu), 100).holds(&cases[0]));
     let source = Source { cases: &cases, size: PatchSize::plain([40_000, 1, 1]) };
     let error = Patches::new(&gpu, &[source], &Augment::none(), 1 << 20).err().unwrap().to_string();
     assert!(error.contains("--patch") || error.contains("--spacing"), "{error}");

@@ -369,7 +369,7 @@ mod tests {
         let apart = 4;
         for _ in 0..12 {
             let e = elastic(patch, [1.0; 3], &IDENTITY, &augment, &mut rng);
-            let at = |i: [usize; 3]| f64::from(e.at(i)[0]);
+            let at = |i: [usize; 3]| e.at(i)[0];
             for z in (0..40).step_by(3) {
                 for y in (0..40).step_by(3) {
                     for x in 0..40 - apart {
@@ -381,7 +381,7 @@ mod tests {
                 }
             }
         }
-        let std = (square / count as f64).sqrt();
+        let std = (square / count).sqrt();
         let smoothed = (2.0 * f64::from(sigma) * std::f64::consts::PI.sqrt()).powf(-1.5);
         let expected = f64::from(alpha) * smoothed / 3f64.sqrt();
         assert!((std / expected - 1.0).abs() < 0.08, "{std} where {expected}");

@@ -13,7 +13,9 @@ use volumes::{Places, Volume, Volumes};
 
 use crate::data::{Augment, Draw, MAX_EXTENT, PatchSize, Prepared, Reach};
 use crate::error::{Error, Result};
+use crate::exec::caps;
 use crate::gpu::Gpu;
+use crate::graph::Caps;
 
 /// A sample of a batch to come.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,8 +69,19 @@ pub struct Patches {
 impl Patches {
     /// Compiles the kernels and makes what a step needs; `budget` bytes are for whole cases.
     pub fn new(gpu: &Gpu, sources: &[Source<'_>], augment: &Augment, budget: u64) -> Result<Self> {
+        Self::within(gpu, &caps(gpu), sources, augment, budget)
+    }
+
+    /// As [`Patches::new`], within limits narrower than the device's.
+    pub fn within(
+        gpu: &Gpu,
+        caps: &Caps,
+        sources: &[Source<'_>],
+        augment: &Augment,
+        budget: u64,
+    ) -> Result<Self> {
         augment.check()?;
-        let capacity = Capacity::new(gpu, budget);
+        let capacity = Capacity::new(gpu, caps, budget);
         let mut cacheable = 0;
         let mut largest: Option<Places> = None;
         let mut coefficients = 1;
@@ -89,7 +102,7 @@ impl Patches {
                 largest = Some(places);
             }
         }
-        let passes = Passes::new(gpu, sources, augment, coefficients)?;
+        let passes = Passes::new((gpu, caps), sources, augment, coefficients)?;
         let staging =
             largest.map(|places| Volume::new(gpu, places, |b| passes.bind(gpu, b))).transpose()?;
         let volumes = Volumes::new(capacity);

@@ -10,12 +10,13 @@ use super::volumes::Volume;
 use super::work::{GROUPS, Work};
 use crate::data::{Augment, Draw, Interpolation, Prepared};
 use crate::error::{Error, Result};
-use crate::exec::caps;
 use crate::gpu::{Gpu, Kernel};
 use crate::graph::Caps;
 use crate::shader::KernelKey;
 use crate::shape::LANES;
 
+/// Bytes of the parameters of a run at most.
+const PARAMS: u64 = 256;
 /// Bytes of a packed voxel.
 const VECTOR: u64 = 16;
 
@@ -77,12 +78,39 @@ fn keys(channels: &[usize], interpolations: &[Interpolation]) -> Vec<KernelKey> 
     keys
 }
 
+/// Channels of the blocks that the cases have: 1 to 4.
+fn block_sizes(sources: &[Source<'_>]) -> Vec<usize> {
+    let channels = sources.iter().flat_map(|s| s.cases).map(|case| case.channels);
+    let mut sizes: Vec<usize> = channels
+        .flat_map(|c| (0..c).step_by(LANES).map(move |first| (c - first).min(LANES)))
+        .collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
 /// Every kernel that makes patches.
 pub fn kernels() -> Vec<KernelKey> {
     keys(&[1, 2, 3, 4], &[Interpolation::Linear, Interpolation::Cubic])
 }
 
-/// A second buffer for what cannot be done in place, and the groups that go there and back.
+/// Memory of one patch and of what its kernels read.
+pub(super) struct Buffers {
+    params: wgpu::Buffer,
+    /// From one run's parameters to the next's.
+    pub stride: u64,
+    control: wgpu::Buffer,
+    pub taps: wgpu::Buffer,
+    pub image: wgpu::Buffer,
+    labels: wgpu::Buffer,
+    partial: wgpu::Buffer,
+    total: wgpu::Buffer,
+    /// A second image for what cannot be done in place, where the settings draw such.
+    spare: Option<wgpu::Buffer>,
+    bytes: u64,
+}
+
+/// Bind groups that go to the second image and back.
 pub(super) struct Spare {
     pub image: wgpu::Buffer,
     /// Along W there, along H back, along D there.
@@ -93,19 +121,13 @@ pub(super) struct Spare {
 /// Memory and bind groups.
 pub(super) struct Passes {
     pub caps: Caps,
-    pub params: wgpu::Buffer,
-    pub stride: u64,
-    control: wgpu::Buffer,
-    pub taps: wgpu::Buffer,
-    pub image: wgpu::Buffer,
-    labels: wgpu::Buffer,
+    pub buffers: Buffers,
     spare: Option<Spare>,
     pub moments: wgpu::BindGroup,
     pub merge: wgpu::BindGroup,
     pub intensity: wgpu::BindGroup,
     /// The plainest kernel that takes patches: all have its bindings.
     plain: Arc<Kernel>,
-    bytes: u64,
 }
 
 fn binding(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
@@ -132,26 +154,94 @@ fn group(
     gpu.bind_group(&kernel.label, kernel, &entries)
 }
 
-impl Passes {
-    pub fn new(
+impl Buffers {
+    fn new(gpu: &Gpu, augment: &Augment, (voxels, coefficients): (u64, u64)) -> Result<Self> {
+        use wgpu::BufferUsages as Usage;
+        let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment);
+        let stride = PARAMS.next_multiple_of(alignment);
+        let mut bytes = 0;
+        let mut buffer = |label: &str, size: u64, usage: Usage| {
+            bytes += size;
+            gpu.buffer(label, size, usage)
+        };
+        let radius = (3.0 * f64::from(augment.blur_sigma[1])).ceil() as u64;
+        let written = Usage::STORAGE | Usage::COPY_DST;
+        let image = written | Usage::COPY_SRC;
+        let uniform = Usage::UNIFORM | Usage::COPY_DST;
+        let twice = augment.blur_prob > 0.0 || augment.low_res_prob > 0.0;
+        Ok(Self {
+            params: buffer("parameters of patches", RUNS * stride, uniform)?,
+            stride,
+            control: buffer("displacements", coefficients * VECTOR, written)?,
+            taps: buffer("weights of blurs", (radius + 1) * VECTOR, written)?,
+            image: buffer("patch", voxels * VECTOR, image)?,
+            labels: buffer("labels of a patch", voxels * 4, image)?,
+            partial: buffer("parts of moments", 3 * GROUPS as u64 * VECTOR, Usage::STORAGE)?,
+            total: buffer("moments", 3 * VECTOR, Usage::STORAGE)?,
+            spare: twice.then(|| buffer("second patch", voxels * VECTOR, image)).transpose()?,
+            bytes,
+        })
+    }
+
+    /// Sends the parameters of all runs.
+    pub fn send(&self, gpu: &Gpu, params: &[u8]) {
+        gpu.upload(&self.params, 0, params);
+    }
+
+    fn section(&self, run: Run) -> wgpu::BufferBinding<'_> {
+        wgpu::BufferBinding {
+            buffer: &self.params,
+            offset: run as u64 * self.stride,
+            size: wgpu::BufferSize::new(PARAMS),
+        }
+    }
+
+    fn group(
+        &self,
         gpu: &Gpu,
+        (run, key): (Run, &KernelKey),
+        parts: [(&str, &wgpu::Buffer); 2],
+    ) -> Result<wgpu::BindGroup> {
+        let mut named = vec![("params", self.section(run)), ("taps", binding(&self.taps))];
+        named.extend(parts.map(|(name, buffer)| (name, binding(buffer))));
+        group(gpu, &*gpu.kernel(key)?, &named)
+    }
+}
+
+impl Spare {
+    fn new(
+        gpu: &Gpu,
+        buffers: &Buffers,
+        spare: &wgpu::Buffer,
+        interpolation: Interpolation,
+    ) -> Result<Self> {
+        let there = [("src", &buffers.image), ("dst", spare)];
+        let back = [("src", spare), ("dst", &buffers.image)];
+        let blur = KernelKey::new("blur.wgsl");
+        Ok(Self {
+            image: spare.clone(),
+            blur: [
+                buffers.group(gpu, (Run::BlurW, &blur), there)?,
+                buffers.group(gpu, (Run::BlurH, &blur), back)?,
+                buffers.group(gpu, (Run::BlurD, &blur), there)?,
+            ],
+            low_res: buffers.group(gpu, (Run::LowRes, &low_res_key(interpolation)), there)?,
+        })
+    }
+}
+
+impl Passes {
+    /// Compiles what the settings can draw and makes memory for the largest patch.
+    pub fn new(
+        (gpu, caps): (&Gpu, &Caps),
         sources: &[Source<'_>],
         augment: &Augment,
         coefficients: usize,
     ) -> Result<Self> {
-        let mut blocks: Vec<usize> = Vec::new();
-        for case in sources.iter().flat_map(|s| s.cases) {
-            for first in (0..case.channels).step_by(LANES) {
-                blocks.push((case.channels - first).min(LANES));
-            }
-        }
-        blocks.sort_unstable();
-        blocks.dedup();
-        let keys = keys(&blocks, &[augment.interpolation]);
+        let keys = keys(&block_sizes(sources), &[augment.interpolation]);
         keys.par_iter().try_for_each(|key| gpu.kernel(key).map(drop))?;
         let most = sources.iter().map(|s| s.size.patch.iter().product::<usize>()).max();
         let voxels = most.unwrap_or(1) as u64;
-        let caps = caps(gpu);
         if voxels * VECTOR > caps.max_binding {
             return Err(Error::flag(
                 "--patch",
@@ -160,79 +250,19 @@ impl Passes {
                 "Use a smaller patch.",
             ));
         }
-        Self::with_memory(gpu, augment, (voxels, coefficients as u64), caps)
-    }
-
-    fn with_memory(
-        gpu: &Gpu,
-        augment: &Augment,
-        (voxels, coefficients): (u64, u64),
-        caps: Caps,
-    ) -> Result<Self> {
-        use wgpu::BufferUsages as Usage;
-        let stride =
-            256u64.next_multiple_of(u64::from(gpu.limits().min_uniform_buffer_offset_alignment));
-        let mut bytes = 0;
-        let mut buffer = |label: &str, size: u64, usage: Usage| {
-            bytes += size;
-            gpu.buffer(label, size, usage)
-        };
-        let radius = (3.0 * f64::from(augment.blur_sigma[1])).ceil() as u64;
-        let written = Usage::STORAGE | Usage::COPY_DST;
-        let params =
-            buffer("parameters of patches", RUNS * stride, Usage::UNIFORM | Usage::COPY_DST)?;
-        let control = buffer("displacements", coefficients * VECTOR, written)?;
-        let taps = buffer("weights of blurs", (radius + 1) * VECTOR, written)?;
-        let image = buffer("patch", voxels * VECTOR, written | Usage::COPY_SRC)?;
-        let labels = buffer("labels of a patch", voxels * 4, written | Usage::COPY_SRC)?;
-        let partial = buffer("parts of moments", 3 * GROUPS as u64 * VECTOR, Usage::STORAGE)?;
-        let total = buffer("moments", 3 * VECTOR, Usage::STORAGE)?;
-        let section = |run: Run| wgpu::BufferBinding {
-            buffer: &params,
-            offset: run as u64 * stride,
-            size: wgpu::BufferSize::new(256),
-        };
-        let bind = |run: Run, key: &KernelKey, parts: [(&str, &wgpu::Buffer); 2]| {
-            let mut named = vec![("params", section(run)), ("taps", binding(&taps))];
-            named.extend(parts.map(|(name, buffer)| (name, binding(buffer))));
-            group(gpu, &*gpu.kernel(key)?, &named)
-        };
-        let spare = if augment.blur_prob > 0.0 || augment.low_res_prob > 0.0 {
-            let spare = buffer("changed patch", voxels * VECTOR, written | Usage::COPY_SRC)?;
-            let (there, back) =
-                ([("src", &image), ("dst", &spare)], [("src", &spare), ("dst", &image)]);
-            let blur = KernelKey::new("blur.wgsl");
-            Some(Spare {
-                blur: [
-                    bind(Run::BlurW, &blur, there)?,
-                    bind(Run::BlurH, &blur, back)?,
-                    bind(Run::BlurD, &blur, there)?,
-                ],
-                low_res: bind(Run::LowRes, &low_res_key(augment.interpolation), there)?,
-                image: spare,
-            })
-        } else {
-            None
-        };
-        let moments = bind(Run::Moments, &moments_key(false), [("x", &image), ("out", &partial)])?;
-        let merge = bind(Run::Merge, &moments_key(true), [("x", &partial), ("out", &total)])?;
-        let changed = [("moments", &total), ("values", &image)];
-        let intensity = bind(Run::Intensity, &intensity_key(true, true), changed)?;
-        let plain = gpu.kernel(&patch_key(1, 1, false))?;
+        let b = Buffers::new(gpu, augment, (voxels, coefficients as u64))?;
+        let spare = b.spare.as_ref().map(|spare| Spare::new(gpu, &b, spare, augment.interpolation));
+        let sums = [("x", &b.image), ("out", &b.partial)];
+        let merged = [("x", &b.partial), ("out", &b.total)];
+        let changed = [("moments", &b.total), ("values", &b.image)];
         Ok(Self {
-            caps,
-            stride,
-            params,
-            control,
-            taps,
-            image,
-            labels,
-            spare,
-            moments,
-            merge,
-            intensity,
-            plain,
-            bytes,
+            caps: caps.clone(),
+            spare: spare.transpose()?,
+            moments: b.group(gpu, (Run::Moments, &moments_key(false)), sums)?,
+            merge: b.group(gpu, (Run::Merge, &moments_key(true)), merged)?,
+            intensity: b.group(gpu, (Run::Intensity, &intensity_key(true, true)), changed)?,
+            plain: gpu.kernel(&patch_key(1, 1, false))?,
+            buffers: b,
         })
     }
 
@@ -242,7 +272,7 @@ impl Passes {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.buffers.bytes
     }
 
     /// Binds four channels and the labels of a volume to the patch kernel.
@@ -251,21 +281,16 @@ impl Passes {
         gpu: &Gpu,
         [a, b, c, d, label]: [wgpu::BufferBinding<'_>; 5],
     ) -> Result<wgpu::BindGroup> {
-        let params = wgpu::BufferBinding {
-            buffer: &self.params,
-            offset: Run::Patch as u64 * self.stride,
-            size: wgpu::BufferSize::new(256),
-        };
         let named = [
-            ("params", params),
+            ("params", self.buffers.section(Run::Patch)),
             ("image0", a),
             ("image1", b),
             ("image2", c),
             ("image3", d),
             ("label", label),
-            ("control", binding(&self.control)),
-            ("out", binding(&self.image)),
-            ("labels_out", binding(&self.labels)),
+            ("control", binding(&self.buffers.control)),
+            ("out", binding(&self.buffers.image)),
+            ("labels_out", binding(&self.buffers.labels)),
         ];
         group(gpu, &self.plain, &named)
     }
@@ -279,10 +304,11 @@ impl Passes {
         at: usize,
         target: &Target<'_>,
     ) -> Result<()> {
+        let Buffers { control, image, labels, .. } = &self.buffers;
         if let Some(elastic) = &draw.spatial.elastic {
             let vectors = elastic.coefficients.iter();
             let words: Vec<[f32; 4]> = vectors.map(|[d, h, w]| [*d, *h, *w, 0.0]).collect();
-            gpu.upload(&self.control, 0, bytemuck::cast_slice(&words));
+            gpu.upload(control, 0, bytemuck::cast_slice(&words));
         }
         let voxels: usize = size.iter().product();
         let blocks = draw.intensities.chunks(LANES);
@@ -293,11 +319,11 @@ impl Passes {
             work.change(intensities, draw, block)?;
             let mut encoder = work.finish();
             let (bytes, position) = (voxels as u64 * VECTOR, (at * count + block) as u64);
-            encoder.copy_buffer_to_buffer(&self.image, 0, target.image, position * bytes, bytes);
+            encoder.copy_buffer_to_buffer(image, 0, target.image, position * bytes, bytes);
             if block == 0 {
                 let bytes = voxels as u64 * 4;
                 let start = at as u64 * bytes;
-                encoder.copy_buffer_to_buffer(&self.labels, 0, target.labels, start, bytes);
+                encoder.copy_buffer_to_buffer(labels, 0, target.labels, start, bytes);
             }
             gpu.submit("patch", encoder)?;
         }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::data::{Bounds, Prepared};
 use crate::error::{Error, Result};
-use crate::exec::caps;
 use crate::gpu::Gpu;
+use crate::graph::Caps;
 
 /// What decides whether a case lies in GPU memory as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,7 @@ impl Places {
 
 impl Capacity {
     /// With `budget` bytes for whole cases.
-    pub fn new(gpu: &Gpu, budget: u64) -> Self {
-        let caps = caps(gpu);
+    pub fn new(gpu: &Gpu, caps: &Caps, budget: u64) -> Self {
         Self {
             budget,
             binding: caps.max_binding,

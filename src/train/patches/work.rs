@@ -61,13 +61,13 @@ impl<'a> Work<'a> {
     pub fn new(passes: &'a Passes, gpu: &'a Gpu, size: [usize; 3]) -> Self {
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some("patch") };
         let encoder = gpu.device().create_command_encoder(&descriptor);
-        let params = vec![0; (RUNS * passes.stride) as usize];
+        let params = vec![0; (RUNS * passes.buffers.stride) as usize];
         Self { passes, gpu, size, params, encoder }
     }
 
     /// The commands, whose parameters are on their way.
     pub fn finish(self) -> wgpu::CommandEncoder {
-        self.gpu.upload(&self.passes.params, 0, &self.params);
+        self.passes.buffers.send(self.gpu, &self.params);
         self.encoder
     }
 
@@ -83,7 +83,7 @@ impl<'a> Work<'a> {
         members: &Members<'_>,
     ) -> Result<()> {
         let kernel = self.gpu.kernel(&key)?;
-        let start = run as usize * self.passes.stride as usize;
+        let start = run as usize * self.passes.buffers.stride as usize;
         put(&mut self.params[start..], &kernel, members)?;
         let [x, y] = fold(groups, &self.passes.caps)?;
         let mut pass = self.encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -150,7 +150,7 @@ impl<'a> Work<'a> {
 
     fn copy_back(&mut self, from: &wgpu::Buffer) {
         let bytes = (self.voxels() * LANES * 4) as u64;
-        self.encoder.copy_buffer_to_buffer(from, 0, &self.passes.image, 0, bytes);
+        self.encoder.copy_buffer_to_buffer(from, 0, &self.passes.buffers.image, 0, bytes);
     }
 
     fn blur(&mut self, intensities: &[Intensity]) -> Result<()> {
@@ -161,7 +161,7 @@ impl<'a> Work<'a> {
         let taps: Vec<[f32; LANES]> = (0..=radius)
             .map(|o| [0, 1, 2, 3].map(|lane| *weights[lane].get(o).unwrap_or(&0.0) as f32))
             .collect();
-        self.gpu.upload(&self.passes.taps, 0, bytemuck::cast_slice(&taps));
+        self.gpu.upload(&self.passes.buffers.taps, 0, bytemuck::cast_slice(&taps));
         let voxels = self.voxels();
         for (run, axis, group) in [
             (Run::BlurW, 2, &spare.blur[0]),
@@ -207,7 +207,8 @@ impl<'a> Work<'a> {
         let (passes, voxels) = (self.passes, self.voxels());
         let moments = intensities.iter().any(Intensity::needs_moments);
         if moments {
-            let groups = voxels.div_ceil(WG).min(GROUPS);
+            // in one dimension of the dispatch
+            let groups = voxels.div_ceil(WG).min(GROUPS).min(passes.caps.max_groups as usize);
             let count = |n: usize| [n as u32];
             let each = [("count", &count(voxels)[..]), ("groups", &count(groups)[..])];
             self.run((Run::Moments, moments_key(false)), &passes.moments, groups, &each)?;
