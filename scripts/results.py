@@ -99,8 +99,8 @@ class Results:
             if json.loads(finished.read_text())["args"] != args:
                 raise SystemExit(f"{out} was made with other settings; give another --out or take it away")
             return out
-        resume = command == "train" and (out / "last.safetensors").exists()
-        _, seconds, memory = u2seg(*(["train", "--continue"] if resume else args), "--out", out)
+        resume = (out / "last.safetensors").exists()
+        _, seconds, memory = u2seg(*([command, "--continue"] if resume else args), "--out", out)
         if not (out / "model.safetensors").exists():
             raise SystemExit(f"{out} has no model")
         told = {"args": args, "process_mib": memory, "seconds": None if resume else seconds}
