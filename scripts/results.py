@@ -16,7 +16,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 FOLDERS = ["Task04_Hippocampus", "Task09_Spleen", "Task21_MSLesion", "Task22_SpinalCord"]
@@ -35,17 +34,16 @@ FINISHED = "finished.json"
 
 
 def u2seg(*args):
-    """Runs the program; its output, the seconds it took and the MiB of memory that its process had at most."""
+    """Runs the program; its output, and the MiB of memory that its process had at most."""
     command = [str(BINARY), *map(str, args)]
     print("+", " ".join(command[1:]), file=sys.stderr, flush=True)
-    start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"u2seg {args[0]} failed; run this again to go on")
-    return output, time.monotonic() - start, usage.ru_maxrss / 1024
+    return output, usage.ru_maxrss / 1024
 
 
 def cells(*values):
@@ -100,11 +98,10 @@ class Results:
                 raise SystemExit(f"{out} was made with other settings; give another --out or take it away")
             return out
         resume = (out / "last.safetensors").exists()
-        _, seconds, memory = u2seg(*([command, "--continue"] if resume else args), "--out", out)
+        _, memory = u2seg(*([command, "--continue"] if resume else args), "--out", out)
         if not (out / "model.safetensors").exists():
             raise SystemExit(f"{out} has no model")
-        told = {"args": args, "process_mib": memory, "seconds": None if resume else seconds}
-        finished.write_text(json.dumps(told))
+        finished.write_text(json.dumps({"args": args, "process_mib": memory}))
         return out
 
     def train(self, out, folders, steps, mode):
