@@ -10,14 +10,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
-use super::schedule::{Chooser, Losses};
-use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
+use super::schedule::{Chooser, Falls, Losses};
+use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Caps, Region};
+use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
+use crate::tune;
 
 /// Where a run stands; part of its checkpoint.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -31,6 +32,9 @@ struct State {
     /// What the next domains are chosen by.
     #[serde(default)]
     losses: Losses,
+    /// What the learning rate falls by.
+    #[serde(default)]
+    falls: Falls,
 }
 
 /// A run in its folder.
@@ -58,9 +62,13 @@ struct LogLine<'a> {
     seconds_per_step: f64,
 }
 
+/// The plans of the domains.
+const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
 /// Readings of the loss, a JSON object a line.
 const LOG: &str = "log.jsonl";
+/// The variants of kernels that the run uses.
+const TUNING: &str = "tuning.json";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -95,20 +103,7 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
             ));
         }
     }
-    let good = match config.length {
-        Length::Steps(steps) => steps > 0,
-        Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
-    };
-    config.schedule.check(domains.len())?;
-    if !good || !config.lr.is_finite() || config.lr <= 0.0 || config.base == 0 {
-        return Err(Error::flag(
-            "--steps, --minutes, --lr, --base",
-            format!("{:?}, {}, {}", config.length, config.lr, config.base),
-            "numbers above 0",
-            "Correct the flag.",
-        ));
-    }
-    Ok(())
+    config.check(domains.len())
 }
 
 /// The batch of each domain.
@@ -126,6 +121,11 @@ pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Re
     Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
 }
 
+/// What training these domains runs, for an adapter.
+fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
+    graphs(&network(config, domains), &batches(domains), &settings(config), caps)
+}
+
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
 pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
     if out.join(CHECKPOINT).exists() {
@@ -139,7 +139,21 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     config.write(&out.join("config.toml"))?;
     let json = serde_json::to_vec_pretty(&domains).map_err(|e| Error::Internal(e.to_string()))?;
-    write_atomically(&out.join("plan.json"), &json)
+    write_atomically(&out.join(PLAN), &json)
+}
+
+/// Reads `plan.json` of a run.
+pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
+    let path = out.join(PLAN);
+    let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    serde_json::from_slice(&text).map_err(|e| {
+        Error::file(
+            &path,
+            e.to_string(),
+            "a plan for each domain",
+            "Correct the file, or start a new run.",
+        )
+    })
 }
 
 impl Trainer {
@@ -159,29 +173,25 @@ impl Trainer {
             .iter()
             .map(|dir| cases::open(&config, dir, options, None))
             .collect::<Result<Vec<_>>>()?;
-        let trainer = Self::build(gpu, config, domains, out)?;
+        check(&config, &domains)?;
+        let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
+        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
+        let record = tune::Record::of(&gpu, &graphs)?;
+        let trainer = Self::build(&gpu, config, domains, out)?;
         trainer.initialise()?;
-        let plans: Vec<Domain> = trainer.domains.iter().map(|d| d.domain.clone()).collect();
         write_plan(&trainer.config, &plans, out)?;
+        record.write(&out.join(TUNING))?;
         Ok(trainer)
     }
 
     /// Goes on with the run in `out` from its last checkpoint, or from its start if there is none yet.
     pub fn resume(gpu: &Gpu, out: &Path) -> Result<Self> {
         let config = RunConfig::read(&out.join("config.toml"))?;
-        let path = out.join("plan.json");
-        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
-            Error::file(
-                &path,
-                e.to_string(),
-                "a plan for each domain",
-                "Correct the file, or start a new run.",
-            )
-        })?;
+        let plans = read_plan(out)?;
         if plans.len() != config.data.len() {
             return Err(Error::file(
-                &path,
+                out.join(PLAN),
                 format!("{} plans", plans.len()),
                 format!("{}, one a dataset of config.toml", config.data.len()),
                 "Restore the file.",
@@ -193,7 +203,10 @@ impl Trainer {
             .zip(&plans)
             .map(|(dir, plan)| cases::open(&config, dir, &PlanOptions::default(), Some(plan)))
             .collect::<Result<Vec<_>>>()?;
-        let mut trainer = Self::build(gpu, config, domains, out)?;
+        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        check(&config, &domains)?;
+        let (gpu, _) = tune::Record::resume(gpu, &out.join(TUNING), &graphs)?;
+        let mut trainer = Self::build(&gpu, config, domains, out)?;
         let checkpoint = out.join(CHECKPOINT);
         if checkpoint.exists() {
             trainer.load(&checkpoint)?;
@@ -223,7 +236,6 @@ impl Trainer {
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
-        check(&config, &domains)?;
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
@@ -235,7 +247,13 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
-            state: State { step: 0, seconds: 0.0, counts, losses: Losses::default() },
+            state: State {
+                step: 0,
+                seconds: 0.0,
+                counts,
+                losses: Losses::default(),
+                falls: Falls::default(),
+            },
         })
     }
 
@@ -290,6 +308,13 @@ impl Trainer {
         }
     }
 
+    /// The learning rate of the next step; none at the end.
+    fn rate(&self, seconds: f64) -> Option<f64> {
+        let progress = self.progress(seconds);
+        let RunConfig { rate, lr, .. } = &self.config;
+        rate.at(*lr, progress, &self.state.falls).filter(|_| progress < 1.0)
+    }
+
     /// Trains to the end, with a progress bar and a log, and writes the model.
     pub fn run(&mut self) -> Result<Model> {
         let chooser = self.chooser();
@@ -308,15 +333,14 @@ impl Trainer {
         let bar = self.bar();
         let start = Instant::now();
         let (mut last, mut last_step) = (Instant::now(), self.state.step);
-        while self.progress(start.elapsed().as_secs_f64()) < 1.0 {
+        while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
                 batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
             let domain = batch.domain;
-            let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
             self.session.step(domain, &batch.image, &batch.label, rate)?;
             self.state.step += 1;
             let mut reading = None;
-            if self.state.step.is_multiple_of(self.config.log_every) || self.state.step == 1 {
+            if self.config.reads(self.state.step) {
                 let losses = self.session.losses(domain)?;
                 reading = Some((domain, f64::from(losses[0])));
                 let steps = (self.state.step - last_step).max(1) as f64;
@@ -329,6 +353,8 @@ impl Trainer {
                 self.show(&bar, &line, start.elapsed().as_secs_f64());
             }
             chooser.report(self.state.step - 1, reading);
+            let loss = reading.map(|(_, loss)| loss);
+            self.state.falls.add(&self.config.rate, self.state.step - 1, loss);
             self.state.losses = chooser.losses();
             if self.state.step.is_multiple_of(self.config.checkpoint_every) {
                 self.save(start.elapsed().as_secs_f64())?;
@@ -381,7 +407,7 @@ impl Trainer {
             line.step, line.domain, line.loss, line.seconds_per_step
         );
         if bar.is_hidden() {
-            if line.step.is_multiple_of(self.config.log_every * 10) || line.step == 1 {
+            if line.step.is_multiple_of(self.config.interval() * 10) || line.step == 1 {
                 eprintln!("{text}");
             }
         } else {
@@ -422,6 +448,7 @@ impl Trainer {
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
+            falls: self.state.falls.clone(),
         };
         let mut metadata = model.metadata()?;
         let json = serde_json::to_string(&state).map_err(|e| Error::Internal(e.to_string()))?;
