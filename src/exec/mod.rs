@@ -17,5 +17,8 @@ pub fn caps(gpu: &Gpu) -> Caps {
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),
+        subgroups: gpu.report().subgroups,
+        tuning: gpu.tuning().clone(),
+        ..Caps::default()
     }
 }

@@ -3,11 +3,14 @@
 //! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
+mod halves;
 mod lint;
 mod specialise;
+mod tuning;
 
 pub use lint::lint;
 pub use specialise::specialise;
+pub use tuning::{Choice, Class, Tuning};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -22,18 +25,33 @@ pub struct KernelKey {
     pub overrides: Vec<(&'static str, u32)>,
     /// Values of `const NAME: u32 = …;` lines.
     pub consts: Vec<(&'static str, u32)>,
+    /// Bindings of `vec4<f32>` that are stored as halves, in order.
+    pub halves: Vec<&'static str>,
 }
 
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new() }
+        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new() }
+    }
+
+    /// Stores these bindings as halves.
+    pub fn halves(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.halves.extend(names);
+        self.halves.sort_unstable();
+        self.halves.dedup();
+        self
     }
 
     /// Sets an override.
     pub fn set(mut self, name: &'static str, value: u32) -> Self {
         self.overrides.push((name, value));
         self
+    }
+
+    /// Sets the size of a workgroup, where it is not the usual one.
+    pub fn group(self, invocations: usize) -> Self {
+        if invocations == 64 { self } else { self.set("WG", invocations as u32) }
     }
 
     /// Replaces a `const` line.
@@ -101,11 +119,20 @@ fn message(error: impl std::error::Error) -> String {
     text
 }
 
+/// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
+const SUBGROUPS: &str = "_subgroups.wgsl";
+
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the file's name tells.
+fn capabilities(file: &str) -> Capabilities {
+    let halves = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if file.ends_with(SUBGROUPS) { halves | Capabilities::SUBGROUP } else { halves }
+}
+
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), capabilities(key.file))
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();
