@@ -301,6 +301,52 @@ mod tests {
         assert_eq!(off(&[1.0], &[1.0, 2.0]), f32::INFINITY);
     }
 
+    /// A variant that leaves the bias out, and one that does not compile: neither wins, however fast.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn wrong_and_failing_variants_are_refused() {
+        use crate::exec::caps;
+        use crate::graph::{Init, Layout, Packing, Scope};
+        let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
+        let gpu = Gpu::open(&device).unwrap();
+        let caps = caps(&gpu);
+        let mut graph = Graph::sized_for(&caps);
+        let param = |graph: &mut Graph, name: &str, packing: Packing| {
+            let dims = vec![packing.elements()];
+            let init = Init::Constant(0.0);
+            graph.param(
+                ParamSpec { name: name.into(), dims, scope: Scope::Shared, packing, init },
+                false,
+            )
+        };
+        let x = graph.input("x", Layout::new(1, 8, [4, 6, 8]));
+        let matrix = Packing::Matrix { out: 8, ins: vec![8], taps: 1 };
+        let weight = param(&mut graph, "w.weight", matrix);
+        let bias = param(&mut graph, "w.bias", Packing::Channels { segments: vec![8] });
+        let spec = crate::ops::ConvSpec::pointwise();
+        let y = crate::ops::conv(&mut graph, x, weight, bias, spec).unwrap();
+        graph.keep(y);
+        let site =
+            super::super::site::sites(std::slice::from_ref(&graph), &caps).unwrap().remove(0);
+        let node = &graph.nodes()[site.node];
+        let right = node.op.lower(&graph, node, &caps).unwrap();
+        let mut wrong = right.clone();
+        wrong[0].kernel.overrides.retain(|(name, _)| *name != "BIAS");
+        wrong[0].kernel.overrides.push(("BIAS", 0));
+        let mut failing = right.clone();
+        failing[0].kernel.consts.push(("NOTHING", 1));
+        let taken = site.choice.taken;
+        let mut lowered = vec![(&graph, right); 3.max(taken + 1)];
+        let (a, b) = ((taken + 1) % 3, (taken + 2) % 3);
+        lowered[a].1 = wrong;
+        lowered[b].1 = failing;
+        let mut bench = Bench::new(&gpu, &site, &lowered).unwrap();
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        let best = bench.best(deadline).unwrap().unwrap();
+        assert!(best != a && best != b);
+        assert_eq!(bench.refused, 2);
+    }
+
     #[test]
     fn medians_stand_outliers() {
         assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
