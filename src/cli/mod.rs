@@ -9,6 +9,7 @@ mod info;
 mod plan;
 mod predict;
 mod train;
+mod validate;
 
 use std::path::{Path, PathBuf};
 

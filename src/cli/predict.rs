@@ -49,9 +49,9 @@ pub struct Args {
     /// Step between windows as a share of the patch, above 0 and at most 1.
     #[arg(long, default_value_t = 0.5)]
     step_size: f32,
-    /// How much the voxels of a window count.
-    #[arg(long, value_enum, default_value = "gaussian")]
-    weighting: WeightingArg,
+    /// How much the voxels of a window count; by default as the domain's plan says (linear under the recipe u2net).
+    #[arg(long, value_enum)]
+    weighting: Option<WeightingArg>,
     /// Average over mirror images along these axes, such as D,H,W; for networks that saw mirrored patches.
     #[arg(long, value_enum, value_delimiter = ',', ignore_case = true)]
     mirror: Vec<Axis>,
@@ -106,10 +106,10 @@ impl Args {
     fn windows(&self) -> Windows {
         Windows {
             step: self.step_size,
-            weighting: match self.weighting {
+            weighting: self.weighting.map(|weighting| match weighting {
                 WeightingArg::Gaussian => Weighting::Gaussian,
                 WeightingArg::Linear => Weighting::Linear,
-            },
+            }),
             mirror: [Axis::D, Axis::H, Axis::W]
                 .iter()
                 .enumerate()

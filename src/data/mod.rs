@@ -9,14 +9,14 @@ mod patch;
 mod preprocess;
 mod resample;
 
-pub use dataset::{Case, Dataset, Fold, splits};
+pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
 pub use nifti::{
     LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
     write_mask,
 };
-pub use patch::{Augment, Patch, rng_for, sample};
+pub use patch::{Augment, Focus, Patch, resize, rng_for, sample};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
 

@@ -21,5 +21,6 @@ pub fn caps(gpu: &Gpu) -> Caps {
         software: gpu.is_software(),
         subgroups: gpu.report().subgroups,
         tuning: gpu.tuning().clone(),
+        ..Caps::default()
     }
 }

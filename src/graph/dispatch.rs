@@ -21,6 +21,8 @@ pub struct Caps {
     pub subgroups: bool,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
+    /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
+    pub vector_bytes: usize,
 }
 
 impl Caps {
@@ -40,6 +42,7 @@ impl Default for Caps {
             software: false,
             subgroups: false,
             tuning: Arc::default(),
+            vector_bytes: 16,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
+mod halves;
 mod lint;
 mod specialise;
 mod tuning;
@@ -24,12 +25,22 @@ pub struct KernelKey {
     pub overrides: Vec<(&'static str, u32)>,
     /// Values of `const NAME: u32 = …;` lines.
     pub consts: Vec<(&'static str, u32)>,
+    /// Bindings of `vec4<f32>` that are stored as halves, in order.
+    pub halves: Vec<&'static str>,
 }
 
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new() }
+        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new() }
+    }
+
+    /// Stores these bindings as halves.
+    pub fn halves(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.halves.extend(names);
+        self.halves.sort_unstable();
+        self.halves.dedup();
+        self
     }
 
     /// Sets an override.
@@ -111,8 +122,10 @@ fn message(error: impl std::error::Error) -> String {
 /// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
 const SUBGROUPS: &str = "_subgroups.wgsl";
 
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the file's name tells.
 fn capabilities(file: &str) -> Capabilities {
-    if file.ends_with(SUBGROUPS) { Capabilities::SUBGROUP } else { Capabilities::empty() }
+    let halves = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if file.ends_with(SUBGROUPS) { halves | Capabilities::SUBGROUP } else { halves }
 }
 
 fn compile(key: &KernelKey) -> Result<Compiled> {

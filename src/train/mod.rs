@@ -7,7 +7,7 @@ mod session;
 mod trainer;
 
 pub use cases::{DomainCases, check_held_out, plan};
-pub use config::{Length, RunConfig, Start};
-pub use schedule::Schedule;
+pub use config::{Length, RunConfig, Sampling, Start};
+pub use schedule::{Rate, Schedule};
 pub use session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
-pub use trainer::{ADDED, MODEL, Trainer, planned_memory, write_plan};
+pub use trainer::{ADDED, MODEL, Trainer, planned_memory, read_plan, write_plan};

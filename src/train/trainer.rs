@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
-use super::schedule::{Chooser, Losses};
+use super::schedule::{Chooser, Falls, Losses};
 use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
@@ -32,6 +32,9 @@ struct State {
     /// What the next domains are chosen by.
     #[serde(default)]
     losses: Losses,
+    /// What the learning rate falls by.
+    #[serde(default)]
+    falls: Falls,
 }
 
 /// A run in its folder.
@@ -80,6 +83,8 @@ struct Watch {
     last: (Instant, u64),
 }
 
+/// The plans of the domains.
+const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
 /// Readings of the loss, a JSON object a line.
 const LOG: &str = "log.jsonl";
@@ -119,20 +124,7 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
             ));
         }
     }
-    let good = match config.length {
-        Length::Steps(steps) => steps > 0,
-        Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
-    };
-    config.schedule.check(domains.len())?;
-    if !good || !config.lr.is_finite() || config.lr <= 0.0 || config.base == 0 {
-        return Err(Error::flag(
-            "--steps, --minutes, --lr, --base",
-            format!("{:?}, {}, {}", config.length, config.lr, config.base),
-            "numbers above 0",
-            "Correct the flag.",
-        ));
-    }
-    Ok(())
+    config.check(domains.len())
 }
 
 /// The batch of each domain.
@@ -168,7 +160,21 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     config.write(&out.join("config.toml"))?;
     let json = serde_json::to_vec_pretty(&domains).map_err(|e| Error::Internal(e.to_string()))?;
-    write_atomically(&out.join("plan.json"), &json)
+    write_atomically(&out.join(PLAN), &json)
+}
+
+/// Reads `plan.json` of a run.
+pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
+    let path = out.join(PLAN);
+    let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    serde_json::from_slice(&text).map_err(|e| {
+        Error::file(
+            &path,
+            e.to_string(),
+            "a plan for each domain",
+            "Correct the file, or start a new run.",
+        )
+    })
 }
 
 impl Trainer {
@@ -203,19 +209,10 @@ impl Trainer {
     /// Goes on with the run in `out` from its last checkpoint, or from its start if there is none yet.
     pub fn resume(gpu: &Gpu, out: &Path) -> Result<Self> {
         let config = RunConfig::read(&out.join("config.toml"))?;
-        let path = out.join("plan.json");
-        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
-            Error::file(
-                &path,
-                e.to_string(),
-                "a plan for each domain",
-                "Correct the file, or start a new run.",
-            )
-        })?;
+        let plans = read_plan(out)?;
         if plans.len() != config.data.len() {
             return Err(Error::file(
-                &path,
+                out.join(PLAN),
                 format!("{} plans", plans.len()),
                 format!("{}, one a dataset of config.toml", config.data.len()),
                 "Restore the file.",
@@ -271,7 +268,13 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
-            state: State { step: 0, seconds: 0.0, counts, losses: Losses::default() },
+            state: State {
+                step: 0,
+                seconds: 0.0,
+                counts,
+                losses: Losses::default(),
+                falls: Falls::default(),
+            },
         })
     }
 
@@ -326,6 +329,13 @@ impl Trainer {
         }
     }
 
+    /// The learning rate of the next step; none at the end.
+    fn rate(&self, seconds: f64) -> Option<f64> {
+        let progress = self.progress(seconds);
+        let RunConfig { rate, lr, .. } = &self.config;
+        rate.at(*lr, progress, &self.state.falls).filter(|_| progress < 1.0)
+    }
+
     /// Trains to the end, with a progress bar and a log, and writes the model.
     pub fn run(&mut self) -> Result<Model> {
         let chooser = self.chooser();
@@ -346,15 +356,14 @@ impl Trainer {
         let last = (start, self.state.step);
         let mut watch = Watch { chooser, log, path, bar, start, last };
         let mut before: Option<Done> = None;
-        while self.progress(start.elapsed().as_secs_f64()) < 1.0 {
+        while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
                 batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
             let domain = batch.domain;
-            let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
             self.session.step(domain, &batch.image, &batch.label, rate)?;
             self.state.step += 1;
             let step = self.state.step;
-            let read = step.is_multiple_of(self.config.log_every) || step == 1;
+            let read = self.config.reads(step);
             if read {
                 self.session.ask_losses(domain)?;
             }
@@ -394,6 +403,8 @@ impl Trainer {
             self.show(&watch.bar, &line, watch.start.elapsed().as_secs_f64());
         }
         watch.chooser.report(done.step - 1, reading);
+        let loss = reading.map(|(_, loss)| loss);
+        self.state.falls.add(&self.config.rate, done.step - 1, loss);
         self.state.losses = watch.chooser.losses();
         Ok(())
     }
@@ -439,7 +450,7 @@ impl Trainer {
             line.step, line.domain, line.loss, line.seconds_per_step
         );
         if bar.is_hidden() {
-            if line.step.is_multiple_of(self.config.log_every * 10) || line.step == 1 {
+            if line.step.is_multiple_of(self.config.interval() * 10) || line.step == 1 {
                 eprintln!("{text}");
             }
         } else {
@@ -480,6 +491,7 @@ impl Trainer {
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
+            falls: self.state.falls.clone(),
         };
         let mut metadata = model.metadata()?;
         let json = serde_json::to_string(&state).map_err(|e| Error::Internal(e.to_string()))?;

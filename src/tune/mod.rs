@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::exec::caps;
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph};
+use crate::plan::lower;
 use crate::shader::Tuning;
 use site::{Site, sites};
 use trial::Bench;
@@ -170,7 +171,7 @@ impl<'a> Tuner<'a> {
                 let graph = graphs(position);
                 let caps = Caps { tuning: tuning.into(), ..caps(&self.gpu) };
                 let node = &graph.nodes()[site.node];
-                Ok((graph, node.op.lower(graph, node, &caps)?))
+                Ok((graph, lower(graph, node, &caps)?))
             })
             .collect::<Result<Vec<_>>>()?;
         let mut bench = Bench::new(&self.gpu, site, &lowered)?;

@@ -1,7 +1,7 @@
 //! Plans of every kind of network, as training and inference build them.
 #![allow(dead_code)] // each test binary uses a part
 
-use u2seg::graph::{Caps, Dispatch, Graph, Layout};
+use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::Plan;
@@ -20,21 +20,22 @@ pub struct Planned {
 
 fn configs() -> Vec<NetConfig> {
     let modes = [
-        (Mode::Universal, Adapter::Separable),
-        (Mode::Universal, Adapter::Series),
-        (Mode::Universal, Adapter::Parallel),
-        (Mode::Shared, Adapter::Separable),
-        (Mode::Independent, Adapter::Separable),
+        (Mode::Universal, Adapter::Separable, Downsample::Full),
+        (Mode::Universal, Adapter::Separable, Downsample::Separable),
+        (Mode::Universal, Adapter::Series, Downsample::Full),
+        (Mode::Universal, Adapter::Parallel, Downsample::Full),
+        (Mode::Shared, Adapter::Separable, Downsample::Full),
+        (Mode::Independent, Adapter::Separable, Downsample::Full),
     ];
     let pools = [[0, 0, 0], [1, 2, 2], [3, 3, 3], [0, 3, 1], [6, 4, 5]];
     let domain = |pools| DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
     modes
         .iter()
-        .flat_map(|(mode, adapter)| {
+        .flat_map(|(mode, adapter, downsample)| {
             pools.map(|pools| NetConfig {
                 mode: *mode,
                 adapter: *adapter,
-                downsample: Downsample::Full,
+                downsample: *downsample,
                 base: 8,
                 domains: vec![domain(pools)],
             })
@@ -42,13 +43,16 @@ fn configs() -> Vec<NetConfig> {
         .collect()
 }
 
-/// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones.
+/// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
 pub fn adapters() -> Vec<(&'static str, Caps)> {
     let all = Caps::default();
     vec![
         ("gpu", all.clone()),
         ("software", Caps { software: true, ..all.clone() }),
-        ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all }),
+        ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all.clone() }),
+        ("gpu in f16", Caps { vector_bytes: 8, ..all.clone() }),
+        ("software in f16", Caps { software: true, vector_bytes: 8, ..all.clone() }),
+        ("small in f16", Caps { max_binding: 1 << 20, max_groups: 512, vector_bytes: 8, ..all }),
     ]
 }
 
@@ -89,17 +93,25 @@ fn training_graph(config: &NetConfig, weights: LossWeights, caps: &Caps) -> Grap
     graph.keep(logits);
     graph.keep(loss);
     graph.backward(loss, loss).unwrap();
+    graph.store_as_f16(|value, info| caps.vector_bytes == 8 && in_f16(value, info, logits));
     graph
+}
+
+/// As training and inference do: tensors, but not the logits.
+fn in_f16(value: Value, info: &ValueInfo, logits: Value) -> bool {
+    info.storage == Storage::Tensor && value != logits
 }
 
 fn inference(config: &NetConfig, caps: &Caps) -> (Graph, Plan) {
     let mut graph = Graph::sized_for(caps);
     let image = image(&mut graph, config, 1);
     let logits = nn::network(&mut graph, config, 0, image).unwrap();
+    let logits = ops::materialise(&mut graph, logits).unwrap();
     let p = ops::softmax(&mut graph, logits).unwrap();
     let best = ops::argmax(&mut graph, p).unwrap();
     graph.keep(p);
     graph.keep(best);
+    graph.store_as_f16(|value, info| caps.vector_bytes == 8 && in_f16(value, info, logits));
     let plan = Plan::new(&graph, caps).unwrap();
     (graph, plan)
 }
@@ -113,12 +125,14 @@ pub fn all() -> Vec<Planned> {
     for (index, config) in configs().iter().enumerate() {
         for (adapter, caps) in adapters() {
             // weights are bound whole: those of many pools need the binding that every adapter has
-            if adapter == "small" && config.domains[0].pools.iter().any(|pools| *pools > 3) {
+            if adapter.starts_with("small")
+                && config.domains[0].pools.iter().any(|pools| *pools > 3)
+            {
                 continue;
             }
             let name = format!(
-                "{:?} {:?} pools {:?} on {adapter}",
-                config.mode, config.adapter, config.domains[0].pools
+                "{:?} {:?} {:?} pools {:?} on {adapter}",
+                config.mode, config.adapter, config.downsample, config.domains[0].pools
             );
             let loss = losses[index % losses.len()];
             let (graph, plan) = training(config, loss, &caps);
