@@ -10,6 +10,7 @@ mod nifti;
 mod patch;
 mod preprocess;
 mod resample;
+mod verify;
 
 pub use augment::{Augment, Interpolation, MAX_BLUR};
 pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
@@ -26,5 +27,6 @@ pub use nifti::{
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+pub use verify::{CaseReport, Contents, DatasetReport, verify};
 
 pub use crate::files::write_atomically;
