@@ -354,7 +354,7 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
-            self.patches.capacity(),
+            self.patches.cache(),
         )?;
         let path = self.out.join(LOG);
         let log = std::fs::OpenOptions::new()
@@ -405,7 +405,7 @@ impl Trainer {
         let [image, labels] = self.session.inputs(batch.domain)?;
         let target = Target { image, labels };
         for (at, sample) in batch.samples.iter().enumerate() {
-            self.patches.make((batch.domain, &source), sample, at, &target)?;
+            self.patches.make(&source, sample, at, &target)?;
         }
         Ok(())
     }

@@ -185,7 +185,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_enum)]
     augment: Option<AugmentArg>,
     /// GPU memory for whole cases, such as 4GiB or 300MiB, 0 for none, by default 1GiB; of cases that find no room the part
-    /// that a patch needs is sent each step.
+    /// that a patch needs is sent each time.
     #[arg(long, value_parser = volume_cache)]
     volume_cache: Option<u64>,
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
