@@ -146,14 +146,16 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
 pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
     let path = out.join(PLAN);
     let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    serde_json::from_slice(&text).map_err(|e| {
+    let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
         Error::file(
             &path,
             e.to_string(),
             "a plan for each domain",
             "Correct the file, or start a new run.",
         )
-    })
+    })?;
+    plans.iter().try_for_each(|plan| plan.check(&path))?;
+    Ok(plans)
 }
 
 impl Trainer {
