@@ -2,6 +2,7 @@
 
 mod cases;
 mod config;
+mod progress;
 mod schedule;
 mod session;
 mod trainer;

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
+use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
 use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
@@ -90,6 +91,8 @@ const CHECKPOINT: &str = "last.safetensors";
 const LOG: &str = "log.jsonl";
 /// The variants of kernels that the run uses.
 const TUNING: &str = "tuning.json";
+/// The loss of each domain over the steps.
+const PROGRESS: &str = "progress.png";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -373,10 +376,13 @@ impl Trainer {
             if let Some(done) = before.replace(Done { step, domain, rate, read }) {
                 self.end(&done, &mut watch)?;
             }
-            if step.is_multiple_of(self.config.checkpoint_every) {
-                if let Some(done) = before.take() {
-                    self.end(&done, &mut watch)?;
-                }
+            let saves = step.is_multiple_of(self.config.checkpoint_every);
+            if (saves || self.config.rate.changes(step))
+                && let Some(done) = before.take()
+            {
+                self.end(&done, &mut watch)?;
+            }
+            if saves {
                 self.save(start.elapsed().as_secs_f64())?;
             }
         }
@@ -500,7 +506,8 @@ impl Trainer {
         metadata.insert("state".into(), json);
         self.collect("moment1/", Region::Moment1, &mut model.weights)?;
         self.collect("moment2/", Region::Moment2, &mut model.weights)?;
-        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)
+        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)?;
+        progress::draw(&self.out.join(LOG), &self.out.join(PROGRESS))
     }
 
     fn load(&mut self, path: &Path) -> Result<()> {
