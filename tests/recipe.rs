@@ -39,7 +39,7 @@ fn the_published_recipe_fills_what_flags_leave_open() {
     let d = &domains[0];
     assert_eq!((d.patch, d.pools, d.batch), ([40, 56, 40], [3, 3, 3], 9));
     assert_eq!((d.preset.as_deref(), d.weighting), (Some("hippocampus"), Weighting::Linear));
-    assert_eq!(d.clean_up[0].steps, [Step::Closing(1), Step::LargestTwo(0.1)]);
+    assert_eq!(d.clean_up[0].steps, [Step::ClosingEdges(1), Step::LargestTwo(0.1)]);
     // flags come first
     let more = ["--recipe", "u2net", "--lr", "0.01", "--loss", "ce", "--optimizer", "sgd"];
     let plan = ["--steps", "7", "--batch", "3", "--patch", "16,16,16", "--spacing", "1,1,2"];
@@ -86,7 +86,7 @@ fn tumours_of_the_liver_count_as_liver() {
     succeed(&strs(&train(&[&data], &run, &more)));
     let model = Model::read(&run.join("model.safetensors")).unwrap();
     assert_eq!(model.domains[0].classes, ["background", "liver"]);
-    assert_eq!(model.domains[0].clean_up[0].steps, [Step::Closing(1), Step::Largest]);
+    assert_eq!(model.domains[0].clean_up[0].steps, [Step::ClosingEdges(1), Step::Largest]);
     let json = summary(&run.join("validation/Liver/summary.json"));
     assert_eq!(json["metric_per_case"][0]["metrics"]["1"]["n_ref"], ball);
     assert!(json["mean"]["2"].is_null());
