@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::cases::{self, DomainCases};
+use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
+use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
 use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
@@ -46,6 +47,7 @@ pub struct Trainer {
     domains: Arc<Vec<DomainCases>>,
     network: NetConfig,
     session: Session,
+    patches: Patches,
     state: State,
 }
 
@@ -265,6 +267,8 @@ impl Trainer {
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
+        let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
+        let patches = Patches::new(gpu, &sources, &config.augment, config.volume_cache)?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -273,6 +277,7 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
+            patches,
             state: State {
                 step: 0,
                 seconds: 0.0,
@@ -317,6 +322,11 @@ impl Trainer {
         self.session.bytes()
     }
 
+    /// Bytes of GPU memory that cases and patches take at most.
+    pub fn patch_bytes(&self) -> u64 {
+        self.patches.bytes()
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.state.step
@@ -349,6 +359,7 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
+            self.patches.capacity(),
         )?;
         let path = self.out.join(LOG);
         let log = std::fs::OpenOptions::new()
@@ -363,9 +374,10 @@ impl Trainer {
         let mut before: Option<Done> = None;
         while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
-                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
+                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))??;
             let domain = batch.domain;
-            self.session.step(domain, &batch.image, &batch.label, rate)?;
+            self.make(&batch)?;
+            self.session.update(domain, rate)?;
             self.state.step += 1;
             let step = self.state.step;
             let read = self.config.reads(step);
@@ -393,6 +405,17 @@ impl Trainer {
         watch.bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
         self.finish()
+    }
+
+    /// Makes the drawn patches where the session reads them.
+    fn make(&mut self, batch: &Batch) -> Result<()> {
+        let source = self.domains[batch.domain].source();
+        let [image, labels] = self.session.inputs(batch.domain)?;
+        let target = Target { image, labels };
+        for (at, sample) in batch.samples.iter().enumerate() {
+            self.patches.make((batch.domain, &source), sample, at, &target)?;
+        }
+        Ok(())
     }
 
     /// Takes in what a submitted step left: its losses, where they are read, go to the log and to the choice of domains.

@@ -185,9 +185,10 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model> {
         );
     }
     eprintln!(
-        "{}: {} MiB of GPU memory, from step {}",
+        "{}: {} MiB of GPU memory and at most {} MiB for cases and patches, from step {}",
         gpu.report().name,
         trainer.bytes() >> 20,
+        trainer.patch_bytes().div_ceil(1 << 20),
         trainer.step()
     );
     let mut model = trainer.run()?;
