@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs};
+use super::train::{NetArgs, RunArgs, recomputed};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::caps;
@@ -62,11 +62,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
-        "memory on {}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB in all",
+        "memory on {}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB for dispatches and checkpoints, {:.1} MiB in all{}",
         gpu.report().name,
         mib(memory.parameters),
         mib(memory.activations),
-        mib(memory.total())
+        mib(memory.uniforms + memory.read_back),
+        mib(memory.total()),
+        recomputed(&memory)
     );
+    if args.dry_run {
+        println!("largest where most is in memory:");
+        for value in &memory.peak {
+            println!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
+        }
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
+use super::PrecisionArg;
 use crate::data::{read_images, write_image, write_mask};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -65,6 +66,9 @@ pub struct Args {
     /// The part to do, from 0.
     #[arg(long, default_value_t = 0)]
     part_id: usize,
+    /// How activations are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionArg,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -154,7 +158,9 @@ pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.device)?;
     let members = models
         .iter()
-        .map(|(model, domain)| Predictor::with(&gpu, model, *domain, args.windows()))
+        .map(|(model, domain)| {
+            Predictor::stored(&gpu, (model, *domain), args.windows(), args.precision.into())
+        })
         .collect::<Result<Vec<_>>>()?;
     let ensemble = Ensemble::new(members)?;
     let bar = ProgressBar::new(jobs.len() as u64);

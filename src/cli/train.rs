@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::{triple, window};
+use super::{MemoryArgs, triple, window};
 use crate::data::{Case, Dataset, Fold, read_labels, write_mask};
 use crate::domain::{CleanUp, DEFAULT_VOXELS, PlanOptions};
 use crate::error::{Error, Result};
@@ -15,7 +15,9 @@ use crate::infer::summary::{CaseScores, Summary};
 use crate::infer::{Decision, Kept, Predictor};
 use crate::nn::{Adapter, Downsample, Mode, Model};
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{DomainCases, Length, MODEL, RunConfig, Schedule, Trainer, check_held_out};
+use crate::train::{
+    DomainCases, Length, MODEL, Memory, RunConfig, Schedule, Trainer, check_held_out,
+};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -110,6 +112,8 @@ pub(super) struct RunArgs {
     /// Update rule.
     #[arg(long, value_enum, default_value = "adam")]
     optimizer: OptimizerArg,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
     pub resume: bool,
@@ -171,6 +175,8 @@ impl RunArgs {
             Fold::HoldOut(self.hold_out.clone())
         };
         config.lr = self.lr;
+        let footprint = self.memory.footprint();
+        (config.precision, config.vram) = (footprint.element, footprint.vram);
         config
     }
 
@@ -278,16 +284,28 @@ pub(super) fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model
             d.spacing
         );
     }
+    let memory = trainer.memory();
     eprintln!(
-        "{}: {} MiB of GPU memory, from step {}",
+        "{}: {} MiB of GPU memory{}, from step {}",
         gpu.report().name,
-        trainer.bytes() >> 20,
+        memory.total() >> 20,
+        recomputed(memory),
         trainer.step()
     );
     let mut model = trainer.run()?;
     println!("{}", out.join(MODEL).display());
-    validate(gpu, &mut model, trainer.domains(), out)?;
+    // frees what training took before the predictors take theirs
+    let domains = trainer.into_domains();
+    validate(gpu, &mut model, &domains, out)?;
     Ok(model)
+}
+
+/// Words for tensors that are made twice, if any are.
+pub(super) fn recomputed(memory: &Memory) -> String {
+    match memory.recomputed {
+        0 => String::new(),
+        count => format!(" ({count} tensors computed twice)"),
+    }
 }
 
 /// Segments the held-out cases of each domain, keeps the clean-up that helps in the model, and scores.

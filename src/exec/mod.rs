@@ -4,7 +4,7 @@ mod program;
 mod store;
 
 pub use program::{CommandInfo, Pool, Program};
-pub use store::{Store, region_words};
+pub use store::{LossScale, Store, region_words};
 
 use crate::gpu::Gpu;
 use crate::graph::Caps;
@@ -17,6 +17,7 @@ pub fn caps(gpu: &Gpu) -> Caps {
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),
+        uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         ..Caps::default()
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::exec::{Pool, Program, Store, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Layout, Region, Value};
+use crate::graph::{Element, Graph, Layout, Region, Storage, Value};
 use crate::nn::{self, NetConfig};
 use crate::ops;
 use crate::plan::Plan;
@@ -27,6 +27,17 @@ impl Forward {
         (samples, patch): (usize, [usize; 3]),
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
+        Self::stored(gpu, (network, domain), (samples, patch), weights, Element::F32)
+    }
+
+    /// As [`Forward::new`], with activations stored as `element`; logits are in f32.
+    pub fn stored<'a>(
+        gpu: &Gpu,
+        (network, domain): (&NetConfig, usize),
+        (samples, patch): (usize, [usize; 3]),
+        weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
+        element: Element,
+    ) -> Result<Self> {
         let caps = caps(gpu);
         let mut graph = Graph::sized_for(&caps);
         let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
@@ -34,6 +45,9 @@ impl Forward {
         let logits = nn::network(&mut graph, network, domain, image)?;
         let logits = ops::materialise(&mut graph, logits)?;
         graph.keep(logits);
+        graph.store_as_f16(|value, info| {
+            element == Element::F16 && info.storage == Storage::Tensor && value != logits
+        });
         let plan = Plan::new(&graph, &caps)?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {

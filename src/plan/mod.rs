@@ -67,6 +67,11 @@ impl Plan {
         self.slots.iter().sum()
     }
 
+    /// Bytes of the buffer that holds the dispatches' settings.
+    pub fn uniform_bytes(&self, caps: &Caps) -> u64 {
+        self.dispatches().count() as u64 * caps.uniform_alignment.max(LEAST_UNIFORM)
+    }
+
     /// The dispatches in order.
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.steps.iter().filter_map(|step| match step {
@@ -75,6 +80,9 @@ impl Plan {
         })
     }
 }
+
+/// Bytes of the settings of most kernels.
+const LEAST_UNIFORM: u64 = 64;
 
 /// Smaller limits than any adapter's serve to test how tensors are split: weights are not held to those.
 const LEAST_BINDING: u64 = 1 << 20;

@@ -6,6 +6,7 @@ use super::schedule::Schedule;
 use super::session::Freeze;
 use crate::data::{Augment, Fold};
 use crate::error::{Error, Result};
+use crate::graph::Element;
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
 
@@ -49,6 +50,12 @@ pub struct RunConfig {
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
+    /// How activations are stored.
+    #[serde(default)]
+    pub precision: Element,
+    /// Bytes of GPU memory that training may take.
+    #[serde(default)]
+    pub vram: Option<u64>,
     /// Steps between readings of the loss.
     pub log_every: u64,
     /// Steps between checkpoints.
@@ -73,6 +80,8 @@ impl RunConfig {
             optimizer: Optimizer::adam(),
             augment: Augment::default(),
             start: None,
+            precision: Element::F32,
+            vram: None,
             log_every: 5,
             checkpoint_every: 50,
         }

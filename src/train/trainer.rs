@@ -10,11 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
+use super::footprint::{Footprint, Memory};
 use super::schedule::{Chooser, Losses};
-use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
+use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
@@ -31,6 +33,9 @@ struct State {
     /// What the next domains are chosen by.
     #[serde(default)]
     losses: Losses,
+    /// Where gradients pass through f16.
+    #[serde(default)]
+    loss_scale: Option<LossScale>,
 }
 
 /// A run in its folder.
@@ -55,6 +60,8 @@ struct LogLine<'a> {
     focal: f32,
     lovasz: f32,
     lr: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<f32>,
     seconds_per_step: f64,
 }
 
@@ -121,9 +128,14 @@ fn settings(config: &RunConfig) -> SessionSettings {
     SessionSettings { loss: config.loss, optimizer: config.optimizer, freeze }
 }
 
+fn footprint(config: &RunConfig) -> Footprint {
+    Footprint { element: config.precision, vram: config.vram }
+}
+
 /// Memory that training these domains takes on an adapter.
 pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
-    Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    Memory::planned(&network, &batches, &settings(config), footprint(config), caps)
 }
 
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
@@ -226,7 +238,8 @@ impl Trainer {
         check(&config, &domains)?;
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
-        let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
+        let (batches, settings) = (batches(&plans), settings(&config));
+        let session = Session::within(gpu, &network, &batches, settings, footprint(&config))?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -235,7 +248,13 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
-            state: State { step: 0, seconds: 0.0, counts, losses: Losses::default() },
+            state: State {
+                step: 0,
+                seconds: 0.0,
+                counts,
+                losses: Losses::default(),
+                loss_scale: None,
+            },
         })
     }
 
@@ -268,9 +287,14 @@ impl Trainer {
         &self.domains
     }
 
-    /// Bytes of GPU memory for parameters, moments and activations.
-    pub fn bytes(&self) -> u64 {
-        self.session.bytes()
+    /// What training takes of the GPU's memory.
+    pub fn memory(&self) -> &Memory {
+        self.session.memory()
+    }
+
+    /// The domains alone: the memory of training is free again.
+    pub fn into_domains(self) -> Arc<Vec<DomainCases>> {
+        self.domains
     }
 
     /// Steps done.
@@ -322,7 +346,8 @@ impl Trainer {
                 let steps = (self.state.step - last_step).max(1) as f64;
                 let pace = last.elapsed().as_secs_f64() / steps;
                 (last, last_step) = (Instant::now(), self.state.step);
-                let line = self.log_line(domain, losses, rate, pace);
+                let mut line = self.log_line(domain, losses, rate, pace);
+                line.loss_scale = self.session.loss_scale()?.map(|state| state.scale);
                 let text =
                     serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
                 writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
@@ -371,6 +396,7 @@ impl Trainer {
             focal,
             lovasz,
             lr,
+            loss_scale: None,
             seconds_per_step: pace,
         }
     }
@@ -422,6 +448,7 @@ impl Trainer {
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
+            loss_scale: self.session.loss_scale()?,
         };
         let mut metadata = model.metadata()?;
         let json = serde_json::to_string(&state).map_err(|e| Error::Internal(e.to_string()))?;
@@ -456,6 +483,9 @@ impl Trainer {
             }
         }
         self.session.set_counts(state.counts.clone())?;
+        if let Some(scale) = &state.loss_scale {
+            self.session.set_loss_scale(scale)?;
+        }
         self.state = state;
         Ok(())
     }
