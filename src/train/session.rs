@@ -389,8 +389,7 @@ struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// The dispatches, and for each update its place among them and a parameter whose count of updates it shares.
-    fn lower(&self, store: &Store, caps: &Caps) -> Result<(Vec<Dispatch>, Vec<(usize, usize)>)> {
+    fn lower(&self, store: &Store, caps: &Caps) -> Result<Tail> {
         let scaled = self.footprint.element == Element::F16;
         let spans: Vec<(usize, usize, usize)> = ranges(self.mine, self.all)
             .into_iter()
@@ -412,8 +411,15 @@ impl Update<'_> {
                 tail.push(if scaled { dispatch.scaled() } else { dispatch });
             }
         }
-        Ok((tail, updates))
+        Ok(Tail { dispatches: tail, updates })
     }
+}
+
+/// What follows a domain's backward pass.
+struct Tail {
+    dispatches: Vec<Dispatch>,
+    /// Place of each update among them and a parameter whose count of updates it shares.
+    updates: Vec<(usize, usize)>,
 }
 
 impl DomainProgram {
@@ -424,9 +430,9 @@ impl DomainProgram {
         (store, pool): (&Store, &Pool),
     ) -> Result<Self> {
         let gradient_commands = plan.steps.len();
-        let (tail, updates) = update.lower(store, &caps(gpu))?;
-        let updates = updates.into_iter().map(|(at, first)| (gradient_commands + at, first));
-        let program = Program::new(gpu, &built.graph, plan, &tail, (store, pool))?;
+        let tail = update.lower(store, &caps(gpu))?;
+        let program = Program::new(gpu, &built.graph, plan, &tail.dispatches, (store, pool))?;
+        let after = |(at, first)| (gradient_commands + at, first);
         Ok(Self {
             program,
             image: built.image,
@@ -436,7 +442,7 @@ impl DomainProgram {
             layout: built.graph.layout(built.image)?.clone(),
             logits_layout: built.graph.layout(built.logits)?.clone(),
             gradient_commands,
-            updates: updates.collect(),
+            updates: tail.updates.into_iter().map(after).collect(),
             touched: update.mine.iter().copied().collect(),
         })
     }
