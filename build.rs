@@ -25,6 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .map_or_else(|| Path::new(&root).join("../shared").join(default), Into::into);
         switch(name, variable, folder.is_dir());
     }
+    let python = std::env::var("U2SEG_PYTHON").unwrap_or("python3".into());
+    for (name, code) in [
+        ("python", "import numpy, safetensors.numpy"),
+        ("pytorch", "import numpy, safetensors.torch"),
+    ] {
+        let run = std::process::Command::new(&python).args(["-c", code]).output();
+        switch(name, "U2SEG_PYTHON", run.is_ok_and(|output| output.status.success()));
+    }
     switch("without_gpu", "U2SEG_NO_GPU", std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1"));
     Ok(())
 }

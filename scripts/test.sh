@@ -3,4 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
+. scripts/python.sh
 exec cargo test --release --locked "$@"

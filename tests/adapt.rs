@@ -108,14 +108,16 @@ fn state_dicts_travel_both_ways() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("A");
     dataset(&data, "Bright", 2, 90.0);
-    for (mode, adapter) in [
-        ("universal", "separable"),
-        ("universal", "series"),
-        ("universal", "parallel"),
-        ("independent", "separable"),
+    for (mode, adapter, downsample) in [
+        ("universal", "separable", "full"),
+        ("universal", "separable", "separable"),
+        ("universal", "series", "separable"),
+        ("universal", "parallel", "full"),
+        ("independent", "separable", "full"),
     ] {
-        let run = folder.path().join(format!("{mode}-{adapter}"));
-        let more = ["--steps", "2", "--mode", mode, "--adapter", adapter];
+        let run = folder.path().join(format!("{mode}-{adapter}-{downsample}"));
+        let more =
+            ["--steps", "2", "--mode", mode, "--adapter", adapter, "--downsample", downsample];
         succeed(&strs(&train(&[&data], &run, &more)));
         let file = run.join("model.safetensors");
         // what PyTorch saves: the same tensors, nothing about domains
@@ -127,7 +129,15 @@ fn state_dicts_travel_both_ways() {
         succeed(&["import", path(&state), "--plan", path(&plan), "-o", path(&back)]);
         let (model, original) = (Model::read(&back).unwrap(), Model::read(&file).unwrap());
         assert_eq!(model.weights, original.weights);
-        assert_eq!((model.network.mode, model.domains), (original.network.mode, original.domains));
+        assert_eq!(
+            (&model.network.mode, &model.domains),
+            (&original.network.mode, &original.domains)
+        );
+        assert_eq!(model.network.downsample, original.network.downsample);
+        let alone = folder.path().join("alone.safetensors");
+        succeed(&["export", "-m", path(&back), "--domain", "Bright", "-o", path(&alone)]);
+        assert_eq!(Model::read(&alone).unwrap(), model);
+        assert!(succeed(&["info", path(&back)]).contains("independent networks"));
         // a tensor too few is named
         let name = "out_tr_list.0.conv1.bias";
         let fewer = tensors.into_iter().filter(|(n, _)| n != name).collect();

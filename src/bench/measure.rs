@@ -9,11 +9,12 @@ use super::roofline::Roofline;
 use crate::error::{Error, Result};
 use crate::exec::{CommandInfo, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Element, Init, Region};
+use crate::graph::{Caps, Element, Graph, Init, Region};
 use crate::infer::Forward;
 use crate::nn;
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{Footprint, Freeze, Memory, Session, SessionSettings};
+use crate::train::{self, Footprint, Freeze, Memory, Session, SessionSettings};
+use crate::tune;
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -39,8 +40,11 @@ pub struct ConfigurationReport {
     pub encode_ms: Option<f64>,
     /// Median milliseconds to submit a step; adapters that compute on the CPU may do the work in it.
     pub submit_ms: Option<f64>,
-    /// Seconds from nothing to the end of the first training step.
+    /// Seconds from an open device to the end of the first training step; shaders that the driver keeps compiled make it
+    /// shorter the second time.
     pub start_s: Option<f64>,
+    /// What tuning before that did.
+    pub tuning: tune::Report,
     /// Mebibytes of weights, moments, gradients and activations that the plan names.
     pub planned_mib: f64,
     /// Tensors that the backward pass makes again.
@@ -54,11 +58,14 @@ pub struct ConfigurationReport {
 /// Times a configuration: `repeats` runs of each, after one to warm up.
 pub fn measure(
     gpu: &Gpu,
-    configuration: &Configuration,
-    footprint: Footprint,
+    (configuration, footprint): (&Configuration, Footprint),
     repeats: usize,
     roofline: Option<&Roofline>,
+    mode: tune::Mode,
 ) -> Result<ConfigurationReport> {
+    let (gpu, tuning) =
+        tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.element, caps))?;
+    let gpu = &gpu;
     let batch = configuration.batch;
     let domain = configuration.network.domain(0)?;
     let voxels = batch.samples * batch.patch.iter().product::<usize>();
@@ -72,6 +79,7 @@ pub fn measure(
         encode_ms: None,
         submit_ms: None,
         start_s: None,
+        tuning,
         planned_mib: 0.0,
         recomputed: 0,
         allocated_mib: 0.0,
@@ -79,11 +87,24 @@ pub fn measure(
     };
     if configuration.train {
         let kind = (configuration, footprint);
-        train(gpu, kind, (&image, &labels), repeats, &mut report, roofline)?;
+        time_training(gpu, kind, (&image, &labels), repeats, &mut report, roofline)?;
     }
     let kind = (configuration, footprint.element);
     forward(gpu, kind, &image, repeats, &mut report, roofline)?;
     Ok(report)
+}
+
+/// What a configuration runs.
+fn graphs(configuration: &Configuration, element: Element, caps: &Caps) -> Result<Vec<Graph>> {
+    let network = &configuration.network;
+    let batch = (configuration.batch.samples, configuration.batch.patch);
+    let mut graphs = vec![Forward::graph((network, 0), batch, element, caps)?];
+    if configuration.train {
+        // every domain has the same batch, hence the same shapes
+        let batches = configuration.batches();
+        graphs.extend(train::graphs(network, &batches, (&SETTINGS, element), caps)?);
+    }
+    Ok(graphs)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -106,7 +127,7 @@ pub fn least(gpu: &Gpu, configuration: &Configuration, element: Element) -> Resu
     Memory::least(&configuration.network, &batches, &SETTINGS, element, &caps(gpu))
 }
 
-fn train(
+fn time_training(
     gpu: &Gpu,
     (configuration, footprint): (&Configuration, Footprint),
     (image, labels): (&[f32], &[u8]),

@@ -1,12 +1,14 @@
 //! `u2seg adapt`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::train::{RunArgs, train};
+use super::train::{RunArgs, resume, runs, start};
+use crate::data::Dataset;
+use crate::domain::{PlanOptions, Unify};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Mode, Model, part_counts};
-use crate::train::{ADDED, Freeze, RunConfig, Start, Trainer};
+use crate::train::{ADDED, Freeze, RunConfig, Start, read_plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -28,8 +30,9 @@ pub struct Args {
 }
 
 impl Args {
-    fn start(&self, gpu: &Gpu, model: PathBuf, data: PathBuf) -> Result<Trainer> {
-        let file = super::model_file(&model);
+    /// The settings of the run, and what is fixed of the new domain's plan.
+    fn settings(&self, model: &Path, data: &Path) -> Result<(RunConfig, PlanOptions)> {
+        let file = super::model_file(model);
         let old = Model::read(&file)?;
         if old.network.mode == Mode::Independent {
             return Err(Error::file(
@@ -39,52 +42,63 @@ impl Args {
                 "Train with --mode universal.",
             ));
         }
-        let absolute = |path| std::path::absolute(&path).map_err(|e| Error::io(&path, e));
-        let (file, data) = (absolute(file)?, absolute(data)?);
+        let name = Dataset::open(data)?.name;
+        if old.domain(Some(&name)).is_ok() {
+            return Err(Error::flag(
+                "--data",
+                format!("a dataset named {name}, like a domain of the model"),
+                "a name of its own",
+                "Change \"name\" in dataset.json.",
+            ));
+        }
+        let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
         let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
         let config = RunConfig {
             mode: old.network.mode,
             adapter: old.network.adapter,
             downsample: old.network.downsample,
             base: old.network.base,
-            start: Some(Start { model: file, freeze }),
-            ..self.run.config(vec![data])
+            start: Some(Start { model: absolute(&file)?, freeze }),
+            ..self.run.config(vec![absolute(data)?])
         };
-        let mut options = self.run.options();
+        let mut options = self.run.options(1)?;
         options.max_pools = Some(old.network.depth() - 1);
-        let trainer = Trainer::start(gpu, config, &options, &self.out)?;
-        let name = &trainer.domains()[0].domain.name;
-        match old.domain(Some(name)) {
-            Err(_) => Ok(trainer),
-            Ok(_) => Err(Error::flag(
-                "--data",
-                format!("a dataset named {name}, like a domain of the model"),
-                "a name of its own",
-                "Change \"name\" in dataset.json.",
-            )),
+        let resized = old.domains.iter().find(|d| d.cut.is_some() && !self.run.unifies());
+        if let Some(domain) = resized {
+            options.unify = Unify::Resize;
+            options.patch = options.patch.or(Some(domain.patch));
         }
+        Ok((config, options))
     }
 }
 
 pub fn run(args: Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
-    let trainer = match (&args.model, &args.data) {
-        _ if args.run.resume => Trainer::resume(&gpu, &args.out)?,
-        (Some(model), Some(data)) => args.start(&gpu, model.clone(), data.clone())?,
-        _ => return Err(Error::Internal("neither a model nor a run to continue".into())),
-    };
-    let name = trainer.domains()[0].domain.name.clone();
-    let model = train(&gpu, trainer, &args.out)?;
-    let index = model.domain(Some(&name))?;
+    match (&args.model, &args.data) {
+        _ if args.run.resume => resume(&gpu, &args.out, report),
+        (Some(model), Some(data)) => {
+            let (config, options) = args.settings(model, data)?;
+            start(&gpu, runs(&config, &args.run.fold, &args.out)?, &options, report)
+        }
+        _ => Err(Error::Internal("neither a model nor a run to continue".into())),
+    }
+}
+
+/// Says what a finished run added, and writes the new domain alone.
+fn report(out: &Path, model: Model) -> Result<()> {
+    let plans = read_plan(out)?;
+    let name = plans.first().map(|plan| plan.name.as_str());
+    let index = model.domain(name)?;
     let parts = part_counts(&model.network)?;
     let own: usize = parts.iter().map(|part| part.domains[index]).sum();
     let all: usize = parts.iter().map(|part| part.total()).sum();
-    println!("{name}: {own} parameters of its own, of {all} in the model");
-    let added = args.out.join(ADDED);
+    let name = &model.domains[index].name;
+    say!("{name}: {own} parameters of its own, of {all} in the model");
+    let added = out.join(ADDED);
     if added.exists() {
         // with the clean-up that its validation decided on
         model.export(index)?.write(&added)?;
-        println!("{} holds the new domain alone, for `u2seg merge`", added.display());
+        say!("{} holds the new domain alone, for `u2seg merge`", added.display());
     }
     Ok(())
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, recomputed};
+use super::train::{NetArgs, RunArgs, recomputed, runs};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::caps;
 use crate::gpu::Gpu;
-use crate::train::{Memory, RunConfig, plan, planned_memory, write_plan};
+use crate::train::{Memory, plan, planned_memory, write_plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -26,55 +26,79 @@ pub struct Args {
     run: RunArgs,
 }
 
+/// What is planned of one run: a network for one or more domains.
 #[derive(serde::Serialize)]
-struct Report<'a> {
-    domains: &'a [Domain],
+struct Report {
+    /// Folder of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<PathBuf>,
+    domains: Vec<Domain>,
     /// Bytes on the adapter.
     memory: Memory,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let gpu = Gpu::open(&args.run.device)?;
-    let config: RunConfig = args.net.config(&args.run);
-    let domains = plan(&config, &args.run.options())?;
-    let memory = planned_memory(&config, &domains, &caps(&gpu))?;
-    if let Some(out) = &args.out {
-        write_plan(&config, &domains, out)?;
-    }
-    if args.json {
-        let report = Report { domains: &domains, memory };
-        let text =
-            serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
-        println!("{text}");
-        return Ok(());
-    }
-    for d in &domains {
-        println!(
-            "{}: {} channels, classes {}; patch {:?} at {:.3?} mm (D, H, W), batch {}, pools {:?}",
-            d.name,
-            d.channels,
-            d.classes.join(", "),
-            d.patch,
-            d.spacing,
-            d.batch,
-            d.pools
+impl Report {
+    fn print(&self, adapter: &str) {
+        if let Some(out) = &self.out {
+            say!("{}", out.display());
+        }
+        for d in &self.domains {
+            let cut = d.cut.map(|cut| format!(" resized from {cut:?}")).unwrap_or_default();
+            let preset = d.preset.as_ref().map(|name| format!("; as published for {name}"));
+            say!(
+                "{}: {} channels, classes {}; patch {:?}{cut} at {:.3?} mm (D, H, W), batch {}, pools {:?}{}",
+                d.name,
+                d.channels,
+                d.classes.join(", "),
+                d.patch,
+                d.spacing,
+                d.batch,
+                d.pools,
+                preset.unwrap_or_default()
+            );
+        }
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        say!(
+            "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB for dispatches and checkpoints, {:.1} MiB in all{}",
+            mib(self.memory.parameters),
+            mib(self.memory.activations),
+            mib(self.memory.uniforms + self.memory.read_back),
+            mib(self.memory.total()),
+            recomputed(&self.memory)
         );
-    }
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    println!(
-        "memory on {}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB for dispatches and checkpoints, {:.1} MiB in all{}",
-        gpu.report().name,
-        mib(memory.parameters),
-        mib(memory.activations),
-        mib(memory.uniforms + memory.read_back),
-        mib(memory.total()),
-        recomputed(&memory)
-    );
-    if args.dry_run {
-        println!("largest where most is in memory:");
-        for value in &memory.peak {
-            println!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
+        if self.out.is_some() {
+            return;
+        }
+        say!("largest where most is in memory:");
+        for value in &self.memory.peak {
+            say!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
         }
     }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let gpu = Gpu::open(&args.run.device)?;
+    let config = args.net.config(&args.run);
+    let options = args.net.options(&args.run)?;
+    let out = args.out.clone().unwrap_or_default();
+    let mut reports = Vec::new();
+    for (folder, config) in runs(&config, &args.run.fold, &out)? {
+        let domains = plan(&config, &options)?;
+        let memory = planned_memory(&config, &domains, &caps(&gpu))?;
+        let out = args.out.is_some().then_some(folder);
+        if let Some(folder) = &out {
+            write_plan(&config, &domains, folder)?;
+        }
+        reports.push(Report { out, domains, memory });
+    }
+    if !args.json {
+        reports.iter().for_each(|report| report.print(&gpu.report().name));
+        return Ok(());
+    }
+    let text = match reports.as_slice() {
+        [one] => serde_json::to_string_pretty(one),
+        several => serde_json::to_string_pretty(several),
+    };
+    say!("{}", text.map_err(|e| Error::Internal(e.to_string()))?);
     Ok(())
 }

@@ -10,8 +10,10 @@ use super::PrecisionArg;
 use crate::data::{read_images, write_image, write_mask};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::infer::{Ensemble, Predictor, Weighting, Windows};
+use crate::graph::Caps;
+use crate::infer::{Ensemble, Forward, Predictor, Weighting, Windows};
 use crate::nn::Model;
+use crate::tune;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {
@@ -48,9 +50,9 @@ pub struct Args {
     /// Step between windows as a share of the patch, above 0 and at most 1.
     #[arg(long, default_value_t = 0.5)]
     step_size: f32,
-    /// How much the voxels of a window count.
-    #[arg(long, value_enum, default_value = "gaussian")]
-    weighting: WeightingArg,
+    /// How much the voxels of a window count; by default as the domain's plan says (linear under the recipe u2net).
+    #[arg(long, value_enum)]
+    weighting: Option<WeightingArg>,
     /// Average over mirror images along these axes, such as D,H,W; for networks that saw mirrored patches.
     #[arg(long, value_enum, value_delimiter = ',', ignore_case = true)]
     mirror: Vec<Axis>,
@@ -69,6 +71,9 @@ pub struct Args {
     /// How activations are stored.
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionArg,
+    /// How the variants of kernels are chosen; others may round differently.
+    #[arg(long, value_enum, default_value = "cached")]
+    tune: tune::Mode,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -105,10 +110,10 @@ impl Args {
     fn windows(&self) -> Windows {
         Windows {
             step: self.step_size,
-            weighting: match self.weighting {
+            weighting: self.weighting.map(|weighting| match weighting {
                 WeightingArg::Gaussian => Weighting::Gaussian,
                 WeightingArg::Linear => Weighting::Linear,
-            },
+            }),
             mirror: [Axis::D, Axis::H, Axis::W]
                 .iter()
                 .enumerate()
@@ -156,6 +161,14 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let gpu = Gpu::open(&args.device)?;
+    let graphs = |caps: &Caps| {
+        let of = |(model, domain): &(Model, usize)| {
+            let batch = (1, model.domains[*domain].patch);
+            Forward::graph((&model.network, *domain), batch, args.precision.into(), caps)
+        };
+        models.iter().map(of).collect()
+    };
+    let (gpu, _) = tune::tuned(&gpu, args.tune, &graphs)?;
     let members = models
         .iter()
         .map(|(model, domain)| {
@@ -167,7 +180,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut failed = 0;
     for job in &jobs {
         match args.segment(&ensemble, &plan.classes, job) {
-            Ok(()) => println!("{}", job.mask.display()),
+            Ok(()) => say!("{}", job.mask.display()),
             // the other images must not suffer from one that is broken
             Err(error) if jobs.len() > 1 => {
                 failed += 1;

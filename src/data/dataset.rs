@@ -38,7 +38,8 @@ pub enum Fold {
     /// One of five (fewer where there are fewer cases).
     Index(usize),
     /// None: train on everything.
-    All,
+    #[serde(alias = "all")]
+    None,
     /// These cases.
     HoldOut(Vec<String>),
 }
@@ -47,19 +48,22 @@ impl std::str::FromStr for Fold {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text == "all" {
-            return Ok(Self::All);
+        if text == "none" {
+            return Ok(Self::None);
         }
         match text.parse() {
             Ok(index) if index < FOLDS => Ok(Self::Index(index)),
-            _ => Err(Error::flag("--fold", text, "0 to 4 or all", "Choose one of the five folds.")),
+            _ => {
+                Err(Error::flag("--fold", text, "0 to 4 or none", "Choose one of the five folds."))
+            }
         }
     }
 }
 
-const FOLDS: usize = 5;
+/// Folds of a cross-validation, fewer where there are fewer cases.
+pub const FOLDS: usize = 5;
 /// A value that occurs in published hippocampus labels and means nothing.
-const STRAY: &[u8] = &[254];
+pub const STRAY: &[u8] = &[254];
 
 #[derive(serde::Deserialize)]
 struct Description {
@@ -169,23 +173,21 @@ impl Dataset {
         self.cases.iter().any(|case| case.id == id)
     }
 
-    /// Training and validation cases; names to hold out that other datasets have mean nothing here.
+    /// Folds that hold cases out.
+    pub fn folds(&self) -> usize {
+        if self.cases.len() > 1 { self.cases.len().min(FOLDS) } else { 0 }
+    }
+
+    /// Training and validation cases. Names to hold out that other datasets have mean nothing here, and a fold beyond
+    /// [`Dataset::folds`] holds nothing out.
     pub fn split(&self, fold: &Fold, seed: u64) -> Result<(Vec<&Case>, Vec<&Case>)> {
         let held: Vec<String> = match fold {
-            Fold::All => Vec::new(),
+            Fold::None => Vec::new(),
             Fold::HoldOut(ids) => ids.clone(),
             Fold::Index(index) => {
                 let ids: Vec<String> = self.cases.iter().map(|c| c.id.clone()).collect();
                 let folds = splits(&ids, FOLDS, seed);
-                let held = if ids.len() > 1 { folds.get(*index).cloned() } else { None };
-                held.ok_or_else(|| {
-                    Error::flag(
-                        "--fold",
-                        index.to_string(),
-                        format!("less than the {} cases of {}", ids.len(), self.dir.display()),
-                        "Use --fold all to train without validation, or add cases.",
-                    )
-                })?
+                folds.get(*index).filter(|_| *index < self.folds()).cloned().unwrap_or_default()
             }
         };
         let (validation, training): (Vec<_>, Vec<_>) =

@@ -4,20 +4,22 @@
 mod dataset;
 mod fingerprint;
 mod grid;
-mod io;
 mod nifti;
 mod patch;
 mod preprocess;
 mod resample;
+mod verify;
 
-pub use dataset::{Case, Dataset, Fold, splits};
+pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
-pub use io::write_atomically;
 pub use nifti::{
     LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
     write_mask,
 };
-pub use patch::{Augment, Patch, rng_for, sample};
+pub use patch::{Augment, Focus, Patch, resize, rng_for, sample};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+pub use verify::{CaseReport, Contents, DatasetReport, verify};
+
+pub use crate::files::write_atomically;

@@ -4,6 +4,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::preprocess::Prepared;
+use super::resample::{resample_cubic, resample_nearest};
 
 /// An image patch with its labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +66,18 @@ impl Default for Augment {
 }
 
 impl Augment {
+    /// As in the published training: turned about the depth axis, scaled, mirrored from left to right.
+    pub fn u2net() -> Self {
+        Self {
+            rotate_prob: 0.3,
+            rotate_max: [std::f32::consts::PI, 0.0, 0.0],
+            scale_prob: 0.5,
+            scale_range: [0.75, 1.25],
+            mirror: [0.0, 0.0, 0.3],
+            ..Self::none()
+        }
+    }
+
     /// No changes.
     pub fn none() -> Self {
         Self {
@@ -88,6 +101,16 @@ pub fn rng_for(seed: u64, step: u64, index: u64) -> ChaCha8Rng {
     rng
 }
 
+/// What a patch is centred near.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    Anywhere,
+    /// A voxel of a random class that the case has.
+    Foreground,
+    /// A voxel of the class with the fewest voxels in the case.
+    Smallest,
+}
+
 /// Where a patch comes from: centre in voxels of the case, and the inverse map of its axes.
 struct Frame {
     centre: [f32; 3],
@@ -96,16 +119,16 @@ struct Frame {
     plain: bool,
 }
 
-/// Cuts a patch (D, H, W). With `foreground` it is centred near a voxel of a random class that the case has, else it lies
-/// anywhere inside. Beyond the case it is `outside` with label 0.
+/// Cuts a patch (D, H, W), anywhere inside where the case lacks what it should be near. Beyond the case it is `outside`
+/// with label 0.
 pub fn sample(
     case: &Prepared,
     patch: [usize; 3],
-    foreground: bool,
+    focus: Focus,
     augment: &Augment,
     rng: &mut ChaCha8Rng,
 ) -> Patch {
-    let centre = centre(case, patch, foreground, rng);
+    let centre = centre(case, patch, focus, rng);
     let frame = frame(case, centre, augment, rng);
     let mut out =
         if frame.plain { cut(case, patch, &frame) } else { interpolate(case, patch, &frame) };
@@ -120,9 +143,23 @@ pub fn sample(
     out
 }
 
-fn centre(case: &Prepared, patch: [usize; 3], foreground: bool, rng: &mut ChaCha8Rng) -> [f32; 3] {
-    let classes: Vec<&Vec<u32>> = case.foreground.iter().filter(|p| !p.is_empty()).collect();
-    let point = if foreground && !classes.is_empty() {
+/// A patch of size `from` resized to `to`: cubic image, nearest label.
+pub fn resize(patch: &Patch, from: [usize; 3], to: [usize; 3]) -> Patch {
+    let channels = patch.image.chunks(from.iter().product());
+    Patch {
+        image: channels.flat_map(|channel| resample_cubic(channel, from, to)).collect(),
+        label: resample_nearest(&patch.label, from, to),
+    }
+}
+
+fn centre(case: &Prepared, patch: [usize; 3], focus: Focus, rng: &mut ChaCha8Rng) -> [f32; 3] {
+    let classes: Vec<&Vec<u32>> = match (focus, case.smallest) {
+        (Focus::Anywhere, _) => Vec::new(),
+        (Focus::Smallest, Some(class)) => vec![&case.foreground[class]],
+        (Focus::Smallest, None) => Vec::new(),
+        (Focus::Foreground, _) => case.foreground.iter().filter(|p| !p.is_empty()).collect(),
+    };
+    let point = if !classes.is_empty() {
         let class = classes[rng.random_range(0..classes.len())];
         let v = class[rng.random_range(0..class.len())] as usize;
         let [_, h, w] = case.shape;
@@ -348,8 +385,9 @@ mod tests {
     #[test]
     fn the_same_draw_gives_the_same_patch_and_another_one_differs() {
         let case = case([20, 30, 25]);
-        let of =
-            |step| sample(&case, [16, 16, 16], true, &Augment::default(), &mut rng_for(3, step, 1));
+        let of = |step| {
+            sample(&case, [16; 3], Focus::Foreground, &Augment::default(), &mut rng_for(3, step, 1))
+        };
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
     }
@@ -359,7 +397,8 @@ mod tests {
         let case = case([20, 9, 25]);
         for step in 0..20 {
             let mut rng = rng_for(1, step, 0);
-            let centre = centre(&case, [16, 16, 8], step % 2 == 0, &mut rng);
+            let focus = [Focus::Foreground, Focus::Anywhere][step as usize % 2];
+            let centre = centre(&case, [16, 16, 8], focus, &mut rng);
             let mut frame = frame(&case, centre, &Augment::none(), &mut rng);
             let plain = cut(&case, [16, 16, 8], &frame);
             frame.plain = false;
@@ -377,7 +416,7 @@ mod tests {
         case.outside = -2.0;
         let mut augment = Augment { rotate_prob: 1.0, ..Augment::none() };
         for _ in 0..2 {
-            let patch = sample(&case, [16, 16, 16], false, &augment, &mut rng_for(1, 0, 0));
+            let patch = sample(&case, [16; 3], Focus::Anywhere, &augment, &mut rng_for(1, 0, 0));
             assert_eq!((patch.image[0], patch.label[0]), (-2.0, 0));
             augment.rotate_prob = 0.0;
         }
@@ -386,7 +425,7 @@ mod tests {
     #[test]
     fn a_shift_moves_every_voxel_alike() {
         let case = case([16, 16, 16]);
-        let of = |augment| sample(&case, [16; 3], false, &augment, &mut rng_for(1, 0, 0));
+        let of = |augment| sample(&case, [16; 3], Focus::Anywhere, &augment, &mut rng_for(1, 0, 0));
         let plain = of(Augment::none());
         let shifted = of(Augment { shift_prob: 1.0, shift_max: 0.5, ..Augment::none() });
         let by = shifted.image[0] - plain.image[0];
@@ -398,8 +437,13 @@ mod tests {
     fn foreground_patches_hold_foreground() {
         let case = case([40, 40, 40]);
         for step in 0..20 {
-            let patch =
-                sample(&case, [16, 16, 16], true, &Augment::none(), &mut rng_for(2, step, 0));
+            let patch = sample(
+                &case,
+                [16; 3],
+                Focus::Foreground,
+                &Augment::none(),
+                &mut rng_for(2, step, 0),
+            );
             assert!(patch.label.contains(&1));
         }
     }

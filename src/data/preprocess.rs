@@ -12,7 +12,8 @@ pub enum Normalisation {
     ZScore,
     /// Clip to fixed bounds, subtract a fixed mean, divide by a fixed deviation (CT, from the dataset's labels).
     Fixed { lower: f32, upper: f32, mean: f32, std: f32 },
-    /// The published way: clip below −1024, then to the 2nd to 98th percentile; mean and deviation of positive voxels.
+    /// The published way: clip below −1024, then to the 2nd to 98th percentile; mean and deviation of positive voxels;
+    /// voxels that are 0 stay 0.
     Published,
 }
 
@@ -32,6 +33,8 @@ pub struct Prepared {
     pub label: Option<Vec<u8>>,
     /// Voxel indices of each foreground class, thinned where there are many.
     pub foreground: Vec<Vec<u32>>,
+    /// Which of these has the fewest voxels, of those that the case has.
+    pub smallest: Option<usize>,
     /// Box of the canonical volume, D, H, W, as [first, end).
     crop: [[usize; 2]; 3],
     /// Shape of the canonical volume.
@@ -125,7 +128,11 @@ impl Normalisation {
             }
         };
         let scale = if std > 1e-8 { 1.0 / std } else { 0.0 };
-        values.iter_mut().for_each(|v| *v = (v.clamp(lower, upper) - mean) * scale);
+        let zero = matches!(self, Self::Published);
+        values.iter_mut().for_each(|v| {
+            let clipped = v.clamp(lower, upper);
+            *v = if zero && clipped == 0.0 { 0.0 } else { (clipped - mean) * scale };
+        });
     }
 }
 
@@ -162,7 +169,7 @@ pub fn prepare(
         data.extend(values);
     }
     let label = label.map(|l| resample_nearest(&crop(&l.data, l.shape, bounds), old, new));
-    let foreground = label.as_deref().map(points).unwrap_or_default();
+    let (foreground, smallest) = label.as_deref().map(points).unwrap_or_default();
     Ok(Prepared {
         channels: image.channels,
         shape: new,
@@ -171,22 +178,27 @@ pub fn prepare(
         outside: normalisation.outside(),
         label,
         foreground,
+        smallest,
         crop: bounds,
         source: image.shape,
     })
 }
 
-/// Voxels of each class from 1, thinned evenly.
-fn points(label: &[u8]) -> Vec<Vec<u32>> {
+/// Voxels of each class from 1, thinned evenly, and the position of the class with the fewest.
+fn points(label: &[u8]) -> (Vec<Vec<u32>>, Option<usize>) {
     let classes = label.iter().copied().max().unwrap_or(0);
-    (1..=classes)
+    let mut counts = Vec::new();
+    let thinned = (1..=classes)
         .map(|class| {
             let all: Vec<u32> =
                 (0..label.len() as u32).filter(|i| label[*i as usize] == class).collect();
+            counts.push(all.len());
             let step = all.len().div_ceil(MAX_POINTS).max(1);
             all.into_iter().step_by(step).collect()
         })
-        .collect()
+        .collect();
+    let present = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    (thinned, present.min_by_key(|(_, count)| **count).map(|(class, _)| class))
 }
 
 impl Prepared {

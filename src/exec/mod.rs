@@ -1,9 +1,11 @@
 //! Programs: plans bound to pipelines, bind groups and buffers, and the parameter store that programs share.
 
 mod program;
+mod readback;
 mod store;
 
 pub use program::{CommandInfo, Pool, Program};
+pub use readback::Readback;
 pub use store::{LossScale, Store, region_words};
 
 use crate::gpu::Gpu;
@@ -17,6 +19,8 @@ pub fn caps(gpu: &Gpu) -> Caps {
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),
+        subgroups: gpu.report().subgroups,
+        tuning: gpu.tuning().clone(),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         ..Caps::default()
     }

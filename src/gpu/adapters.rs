@@ -1,6 +1,7 @@
 //! Listing and choosing adapters.
 
 use crate::error::{Error, Result};
+use crate::shader::Class;
 
 /// What an adapter is and offers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -21,6 +22,20 @@ pub struct AdapterReport {
     pub f16: bool,
     pub subgroups: bool,
     pub timestamps: bool,
+}
+
+impl AdapterReport {
+    /// Which of the shipped tables serves this adapter.
+    pub fn class(&self) -> Class {
+        match self.device_type.as_str() {
+            "cpu" => Class::Software,
+            _ if self.backend.eq_ignore_ascii_case("metal") || self.name.contains("Apple") => {
+                Class::Apple
+            }
+            "integrated" => Class::Integrated,
+            _ => Class::Discrete,
+        }
+    }
 }
 
 fn all() -> Vec<(wgpu::Adapter, AdapterReport)> {

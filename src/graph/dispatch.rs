@@ -1,8 +1,10 @@
 //! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
 
+use std::sync::Arc;
+
 use super::Value;
 use crate::error::{Error, Result};
-use crate::shader::KernelKey;
+use crate::shader::{Choice, KernelKey, Tuning};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub struct Caps {
     pub software: bool,
     /// Alignment of a uniform binding's offset in bytes.
     pub uniform_alignment: u64,
+    /// Whether shaders may use subgroup operations.
+    pub subgroups: bool,
+    /// Which variant of each kernel runs at which shape.
+    pub tuning: Arc<Tuning>,
     /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
     pub vector_bytes: usize,
 }
@@ -37,6 +43,8 @@ impl Default for Caps {
             max_groups: 65_535,
             software: false,
             uniform_alignment: 256,
+            subgroups: false,
+            tuning: Arc::default(),
             vector_bytes: 16,
         }
     }
@@ -76,6 +84,8 @@ pub struct Dispatch {
     pub flops: u64,
     /// Bytes that must move.
     pub bytes: u64,
+    /// What the kernel's variant was taken from, where it has several.
+    pub choice: Option<Arc<Choice>>,
 }
 
 impl Dispatch {
@@ -89,6 +99,7 @@ impl Dispatch {
             groups,
             flops: 0,
             bytes: 0,
+            choice: None,
         }
     }
 
@@ -115,6 +126,12 @@ impl Dispatch {
         self.kernel = self.kernel.set("SCALED", 1);
         self.bindings.retain(|(name, _)| *name != "state");
         self.bind("state", Bind::Region { region: Region::Scale, start: 0, words: 8 })
+    }
+
+    /// Notes what the variant was taken from.
+    pub fn chosen(mut self, choice: Arc<Choice>) -> Self {
+        self.choice = Some(choice);
+        self
     }
 
     /// Notes the work: arithmetic operations and bytes.

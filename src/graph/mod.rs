@@ -150,7 +150,7 @@ impl Gradients {
 /// A network of operations, forward and backward alike.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    threads: usize,
+    caps: Caps,
     nodes: Vec<Node>,
     values: Vec<ValueInfo>,
     params: Vec<ParamSpec>,
@@ -176,7 +176,7 @@ impl Graph {
     /// An empty graph whose partial sums are sized for this adapter.
     pub fn sized_for(caps: &Caps) -> Self {
         Self {
-            threads: caps.threads(),
+            caps: caps.clone(),
             nodes: Vec::new(),
             values: Vec::new(),
             params: Vec::new(),
@@ -187,9 +187,14 @@ impl Graph {
         }
     }
 
+    /// What partial sums are sized for.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
     /// Threads that keep the adapter busy.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.caps.threads()
     }
 
     pub fn nodes(&self) -> &[Node] {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use super::summary::{CaseScores, Summary};
-use crate::data::{check_same_grid, read_labels};
+use crate::data::{LabelVolume, STRAY, check_same_grid, read_labels};
 use crate::error::{Error, Result};
 
 fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -27,9 +27,16 @@ fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Scores each mask of `predictions` against the file of the same name in `references`.
-pub fn evaluate(predictions: &Path, references: &Path) -> Result<Summary> {
-    let values: Vec<u8> = (0..=255).collect();
+/// Scores each mask of `predictions` against the file of the same name in `references`; labels in `merge` count as others.
+pub fn evaluate(predictions: &Path, references: &Path, merge: &[(u8, u8)]) -> Result<Summary> {
+    let values: Vec<u8> = (0..=255).filter(|value| !STRAY.contains(value)).collect();
+    let read = |file: &Path| -> Result<LabelVolume> {
+        let mut labels = read_labels(file, &values, STRAY)?;
+        for label in &mut labels.data {
+            *label = merge.iter().find(|(from, _)| from == label).map_or(*label, |(_, to)| *to);
+        }
+        Ok(labels)
+    };
     let mut cases = Vec::new();
     for file in masks(predictions)? {
         let name = file.file_name().map(PathBuf::from).unwrap_or_default();
@@ -42,8 +49,7 @@ pub fn evaluate(predictions: &Path, references: &Path) -> Result<Summary> {
                 "Point -g at the folder of true labels.",
             ));
         }
-        let prediction = read_labels(&file, &values, &[])?;
-        let truth = read_labels(&reference, &values, &[])?;
+        let (prediction, truth) = (read(&file)?, read(&reference)?);
         check_same_grid((&truth.grid, &reference), (&prediction.grid, &file))?;
         let pair = Pair::new(&truth.data, &prediction.data, truth.shape, truth.spacing)?;
         let classes: Vec<u8> =

@@ -14,7 +14,8 @@ mod predict;
 pub mod summary;
 pub mod window;
 
+pub use crate::domain::Weighting;
 pub use decide::{Decision, Kept};
 pub use evaluate::evaluate;
 pub use forward::Forward;
-pub use predict::{Ensemble, Predictor, Weighting, Windows};
+pub use predict::{Ensemble, Predictor, Windows};

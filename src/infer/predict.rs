@@ -5,35 +5,27 @@ use std::borrow::Cow;
 use super::forward::Forward;
 use super::postprocess::clean_up;
 use super::window::{gaussian, linear, positions};
-use crate::data::{Prepared, Volume, prepare};
-use crate::domain::Domain;
+use crate::data::{Prepared, Volume, prepare, resample_cubic, resample_linear};
+use crate::domain::{Domain, Weighting};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Element;
 use crate::nn::Model;
-
-/// How much the voxels of a window count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weighting {
-    /// A Gaussian about the centre.
-    Gaussian,
-    /// One minus the distance to the centre, as published.
-    Linear,
-}
 
 /// How a volume is covered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Windows {
     /// Step between windows as a share of the patch, above 0 and at most 1.
     pub step: f32,
-    pub weighting: Weighting,
+    /// How much the voxels of a window count; otherwise as the domain's plan says.
+    pub weighting: Option<Weighting>,
     /// Axes (0 to 2: D, H, W) along which windows are also mirrored; logits are averaged over all combinations.
     pub mirror: Vec<usize>,
 }
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { step: 0.5, weighting: Weighting::Gaussian, mirror: Vec::new() }
+        Self { step: 0.5, weighting: None, mirror: Vec::new() }
     }
 }
 
@@ -71,9 +63,9 @@ impl Predictor {
         };
         let batch = (1, plan.patch);
         let forward = Forward::stored(gpu, (&model.network, domain), batch, weights, element)?;
-        let weights = match windows.weighting {
-            Weighting::Gaussian => gaussian(plan.patch),
-            Weighting::Linear => linear(plan.patch),
+        let weights = match windows.weighting.unwrap_or(plan.weighting) {
+            Weighting::Gaussian => gaussian(plan.extent()),
+            Weighting::Linear => linear(plan.extent()),
         };
         Ok(Self { domain: plan.clone(), forward, weights, windows })
     }
@@ -126,7 +118,7 @@ impl Predictor {
     /// Weighted mean logits (K, D, H, W) of all windows over a prepared case.
     pub fn logits(&self, case: &Prepared) -> Result<Vec<f32>> {
         let classes = self.domain.classes.len();
-        let patch = self.domain.patch;
+        let patch = self.domain.extent();
         let voxels: usize = case.shape.iter().product();
         let size: usize = patch.iter().product();
         let mut sums = vec![0.0f32; classes * voxels];
@@ -161,8 +153,24 @@ impl Predictor {
         Ok(sums)
     }
 
-    /// Logits of one window (C, D, H, W), averaged over its mirror images.
+    /// Logits of one window (C, D, H, W) of the domain's extent, resized to what the network sees and back.
     fn window(&self, image: &[f32]) -> Result<Vec<f32>> {
+        let Domain { patch, cut, .. } = self.domain;
+        let Some(cut) = cut else { return self.mirrored(image) };
+        let resize = |maps: &[f32], [from, to]: [[usize; 3]; 2], cubic: bool| -> Vec<f32> {
+            let maps = maps.chunks(from.iter().product());
+            let each = |map| match cubic {
+                true => resample_cubic(map, from, to),
+                false => resample_linear(map, from, to),
+            };
+            maps.flat_map(each).collect()
+        };
+        let logits = self.mirrored(&resize(image, [cut, patch], true))?;
+        Ok(resize(&logits, [patch, cut], false))
+    }
+
+    /// Logits of what the network sees (C, D, H, W), averaged over its mirror images.
+    fn mirrored(&self, image: &[f32]) -> Result<Vec<f32>> {
         let patch = self.domain.patch;
         let mut mean = self.forward.run(image)?;
         let all = 1usize << self.windows.mirror.len();

@@ -163,6 +163,10 @@ mod tests {
                 pools: d.pools,
                 batch: 1,
                 normalisation: Normalisation::ZScore,
+                cut: None,
+                preset: None,
+                class_of_label: Vec::new(),
+                weighting: Default::default(),
                 clean_up: Vec::new(),
             })
             .collect();

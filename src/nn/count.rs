@@ -1,6 +1,6 @@
 //! Where a network's parameters are: by part, shared and of each domain.
 
-use super::{Mode, NetConfig, parameters};
+use super::{Downsample, Mode, NetConfig, parameters};
 use crate::error::Result;
 use crate::graph::Scope;
 
@@ -64,6 +64,7 @@ pub fn independent_count(config: &NetConfig) -> Result<usize> {
         .map(|domain| {
             let one = NetConfig {
                 mode: Mode::Independent,
+                downsample: Downsample::Full,
                 domains: vec![domain.clone()],
                 ..config.clone()
             };
@@ -74,7 +75,7 @@ pub fn independent_count(config: &NetConfig) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Adapter, DomainNet, Downsample};
+    use super::super::{Adapter, DomainNet};
     use super::*;
 
     #[test]

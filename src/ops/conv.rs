@@ -4,7 +4,7 @@ use super::conv_grad::{input_grads, weight_grad};
 use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
 use super::norm::bias_grad;
 use super::pointwise::Product;
-use super::{WORKGROUP, output_grad, pointwise};
+use super::{WORKGROUP, output_grad};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
 use crate::shader::KernelKey;
@@ -278,7 +278,7 @@ impl Forward {
         };
         let label = format!("pointwise {}", graph.info(self.y).name);
         let dispatch = product
-            .dispatch(label, self.key(pointwise::file(caps), piece), caps)?
+            .dispatch(label, |file| self.key(file, piece), caps)?
             .param("src_voxels", self.source.stored_voxels())
             .param("h", y.spatial[1])
             .param("w", y.spatial[2]);

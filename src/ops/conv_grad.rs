@@ -2,9 +2,9 @@
 
 use super::conv::{ConvSpec, Piece, along, lanes, lines, out_tile, pieces, taps_key};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
-use super::pointwise::Product;
+use super::pointwise::{Product, WeightSplit};
 use super::reduce::{reduce, scratch_words};
-use super::{FEW_THREADS, WORKGROUP, addend, materialise, pointwise};
+use super::{FEW_THREADS, WORKGROUP, addend, materialise, switches};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Value, fold};
 use crate::shader::KernelKey;
@@ -88,7 +88,7 @@ impl ConvInputGrad {
             let (outs, ins) = (piece.outs.1, piece.ins.1);
             let loads = source.tensors();
             let product = Product { samples: piece.samples, voxels, outs, ins, loads };
-            let key = key(pointwise::file(caps)).set("TRANSPOSE", 1).set("BIAS", 0);
+            let key = |file| key(file).set("TRANSPOSE", 1).set("BIAS", 0);
             product
                 .dispatch(format!("pointwise {name}"), key, caps)?
                 .bind("bias", whole(graph, node.inputs[1]))
@@ -191,13 +191,16 @@ pub(super) fn weight_grad(
     let lines = layout.spatial[0] * layout.spatial[1];
     let words = graph.info(weight).words;
     let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
-    let per_sample = if spec.is_pointwise() {
-        let tile = pointwise::weight_tile(graph.threads());
-        let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * layout.n;
-        (graph.threads() / tasks)
-            .clamp(1, layout.voxels().div_ceil(16))
-            .min(most)
-            .next_multiple_of(8)
+    let split = if spec.is_pointwise() {
+        let load =
+            switches(&Source::of(graph, dy)?.switches(KernelKey::new("pointwise_weight.wgsl")));
+        let size = (layout.n, layout.voxels());
+        Some(WeightSplit::choose(size, (ins, outs), most, &load, graph.caps())?)
+    } else {
+        None
+    };
+    let per_sample = if let Some(split) = &split {
+        split.per_sample
     } else {
         let (out, lines) = taps_tile(&spec, outs, graph.threads());
         let tasks = ins * outs.div_ceil(out) * spec.kernel[0] * spec.kernel[1] / lines * layout.n;
@@ -210,7 +213,8 @@ pub(super) fn weight_grad(
     let parts = per_sample * layout.n;
     let partial = graph.words(format!("{name}.partial"), parts * words);
     let scratch = graph.words(format!("{name}.scratch"), scratch_words(parts, words));
-    graph.node(ConvWeightGrad { spec, per_sample, rows }, vec![x, dy], vec![out, partial, scratch]);
+    let node = ConvWeightGrad { spec, per_sample, rows, split };
+    graph.node(node, vec![x, dy], vec![out, partial, scratch]);
     Ok(())
 }
 
@@ -219,6 +223,8 @@ struct ConvWeightGrad {
     spec: ConvSpec,
     per_sample: usize,
     rows: usize,
+    /// Where it is pointwise.
+    split: Option<WeightSplit>,
 }
 
 impl Op for ConvWeightGrad {
@@ -280,13 +286,13 @@ impl ConvWeightGrad {
             .set("GNORM", grad.coef().is_some() as u32)
             .set("GACT", grad.act() as u32);
         let name = graph.info(node.outputs[0]).name.clone();
-        let dispatch = if self.spec.is_pointwise() {
-            let tile = pointwise::weight_tile(caps.threads());
-            let (tile_in, tile_out) = (tile.min(ins), tile.min(outs));
+        let dispatch = if let Some(split) = &self.split {
+            let (tile_in, tile_out) = (split.tile.min(ins), split.tile.min(outs));
             let key = key.tile("OUT", tile_out as u32).tile("IN", tile_in as u32);
             let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
             let threads = parts * in_tiles * out_tiles;
             Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+                .chosen(split.choice.clone())
                 .param("voxels", grad.layout.voxels())
                 .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
                 .param("in_tiles", in_tiles)

@@ -6,9 +6,11 @@
 mod halves;
 mod lint;
 mod specialise;
+mod tuning;
 
 pub use lint::lint;
 pub use specialise::specialise;
+pub use tuning::{Choice, Class, Tuning};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -45,6 +47,11 @@ impl KernelKey {
     pub fn set(mut self, name: &'static str, value: u32) -> Self {
         self.overrides.push((name, value));
         self
+    }
+
+    /// Sets the size of a workgroup, where it is not the usual one.
+    pub fn group(self, invocations: usize) -> Self {
+        if invocations == 64 { self } else { self.set("WG", invocations as u32) }
     }
 
     /// Replaces a `const` line.
@@ -112,13 +119,20 @@ fn message(error: impl std::error::Error) -> String {
     text
 }
 
+/// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
+const SUBGROUPS: &str = "_subgroups.wgsl";
+
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the file's name tells.
+fn capabilities(file: &str) -> Capabilities {
+    let halves = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if file.ends_with(SUBGROUPS) { halves | Capabilities::SUBGROUP } else { halves }
+}
+
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    // packing of halves, which WebGPU has everywhere and naga wants named
-    let capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let info = Validator::new(ValidationFlags::all(), capabilities)
+    let info = Validator::new(ValidationFlags::all(), capabilities(key.file))
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();

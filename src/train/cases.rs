@@ -20,6 +20,15 @@ pub struct DomainCases {
     pub dataset: Dataset,
 }
 
+impl DomainCases {
+    /// A case's image, and its labels as the domain's classes.
+    pub fn load(&self, case: &data::Case) -> Result<(data::Volume, data::LabelVolume)> {
+        let (image, mut label) = self.dataset.load(case)?;
+        self.domain.merge(&mut label.data);
+        Ok((image, label))
+    }
+}
+
 /// Plans each domain of a run from its data.
 pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
     check_held_out(config)?;
@@ -31,18 +40,35 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
     each.collect()
 }
 
-/// Refuses a held-out case that no dataset has.
+/// Refuses a held-out case or a fold that no dataset has.
 pub fn check_held_out(config: &RunConfig) -> Result<()> {
-    let Fold::HoldOut(ids) = &config.fold else { return Ok(()) };
-    let datasets = config.data.iter().map(Dataset::open).collect::<Result<Vec<_>>>()?;
-    match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
-        None => Ok(()),
-        Some(id) => Err(Error::flag(
-            "--hold-out",
-            id.clone(),
-            "a case of one of the datasets",
-            "See the names in imagesTr.",
-        )),
+    let datasets = || config.data.iter().map(Dataset::open).collect::<Result<Vec<_>>>();
+    match &config.fold {
+        Fold::None => Ok(()),
+        Fold::Index(index) => {
+            let folds = datasets()?.iter().map(Dataset::folds).max().unwrap_or(0);
+            if *index < folds {
+                return Ok(());
+            }
+            Err(Error::flag(
+                "--fold",
+                index.to_string(),
+                format!("less than {folds}, the folds that the cases allow"),
+                "Use --fold none to train without validation, or add cases.",
+            ))
+        }
+        Fold::HoldOut(ids) => {
+            let datasets = datasets()?;
+            match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
+                None => Ok(()),
+                Some(id) => Err(Error::flag(
+                    "--hold-out",
+                    id.clone(),
+                    "a case of one of the datasets",
+                    "See the names in imagesTr.",
+                )),
+            }
+        }
     }
 }
 
@@ -60,7 +86,8 @@ pub fn open(
         None => Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)?,
     };
     let prepare = |case: &&data::Case| -> Result<Prepared> {
-        let (image, label) = dataset.load(case)?;
+        let (image, mut label) = dataset.load(case)?;
+        domain.merge(&mut label.data);
         data::prepare(&image, Some(&label), domain.spacing, &domain.normalisation)
     };
     let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
@@ -77,7 +104,7 @@ pub struct Batch {
     pub label: Vec<u8>,
 }
 
-/// Cuts the batch of a domain's step: the last third of a batch, at least one sample, is centred on foreground.
+/// Cuts the batch of a domain's step.
 pub fn batch(domains: &[DomainCases], domain: usize, config: &RunConfig, step: u64) -> Batch {
     use rand::RngExt;
     let turn = &domains[domain];
@@ -86,8 +113,13 @@ pub fn batch(domains: &[DomainCases], domain: usize, config: &RunConfig, step: u
         .map(|index| {
             let mut rng = data::rng_for(config.seed, step, index as u64);
             let case = &turn.cases[rng.random_range(0..turn.cases.len())];
-            let foreground = index >= count - count.div_ceil(3);
-            data::sample(case, turn.domain.patch, foreground, &config.augment, &mut rng)
+            let focus = config.sampling.focus(index, count, &mut rng);
+            let Domain { patch, cut, .. } = turn.domain;
+            let mut sample = |size| data::sample(case, size, focus, &config.augment, &mut rng);
+            match cut {
+                None => sample(patch),
+                Some(cut) => data::resize(&sample(cut), cut, patch),
+            }
         })
         .collect();
     Batch {

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::schedule::Schedule;
+use rand::{Rng, RngExt};
+
+use super::schedule::{Rate, Schedule};
 use super::session::Freeze;
-use crate::data::{Augment, Fold};
+use crate::data::{Augment, Focus, Fold};
+use crate::domain::Recipe;
 use crate::error::{Error, Result};
 use crate::graph::Element;
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
+use crate::tune;
 
 /// How long to train; the learning rate's schedule is fitted to it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -16,6 +20,49 @@ use crate::ops::{LossWeights, Optimizer};
 pub enum Length {
     Steps(u64),
     Minutes(f64),
+}
+
+/// Where the patches of a batch lie.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Sampling {
+    /// Share of a batch, rounded up, that is centred on foreground.
+    pub foreground_share: f64,
+    /// Probability that any other patch is, too.
+    pub foreground_prob: f64,
+    /// Probability that a patch is centred on the smallest class of its case instead.
+    pub smallest_prob: f64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { foreground_share: 1.0 / 3.0, foreground_prob: 0.0, smallest_prob: 0.0 }
+    }
+}
+
+impl Sampling {
+    /// The published oversampling.
+    pub fn u2net() -> Self {
+        Self { foreground_prob: 0.3, smallest_prob: 0.3, ..Self::default() }
+    }
+
+    /// What patch `index` of a batch of `count` is centred near.
+    pub(super) fn focus(&self, index: usize, count: usize, rng: &mut impl Rng) -> Focus {
+        let mut happens = |prob: f64| prob > 0.0 && rng.random::<f64>() < prob;
+        let share = ((self.foreground_share * count as f64).ceil() as usize).min(count);
+        if happens(self.smallest_prob) {
+            Focus::Smallest
+        } else if index >= count - share || happens(self.foreground_prob) {
+            Focus::Foreground
+        } else {
+            Focus::Anywhere
+        }
+    }
+
+    /// Whether these are probabilities.
+    fn good(&self) -> bool {
+        let all = [self.foreground_share, self.foreground_prob, self.smallest_prob];
+        all.iter().all(|p| (0.0..=1.0).contains(p))
+    }
 }
 
 /// A model whose shared weights a run starts from and keeps.
@@ -42,11 +89,19 @@ pub struct RunConfig {
     /// How domains share the steps.
     #[serde(default)]
     pub schedule: Schedule,
-    /// Learning rate at the start; it falls as (1 − progress)^0.9.
+    /// Learning rate at the start.
     pub lr: f64,
+    /// How it falls.
+    #[serde(default)]
+    pub rate: Rate,
     pub loss: LossWeights,
     pub optimizer: Optimizer,
+    #[serde(default)]
+    pub sampling: Sampling,
     pub augment: Augment,
+    /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
+    #[serde(default)]
+    pub tune: tune::Mode,
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
@@ -62,6 +117,17 @@ pub struct RunConfig {
     pub checkpoint_every: u64,
 }
 
+/// Steps of an epoch of the published training.
+const PUBLISHED_EPOCH: u64 = 300;
+
+fn coprime(a: u64, b: u64) -> bool {
+    let (mut a, mut b) = (a, b);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a <= 1
+}
+
 impl RunConfig {
     /// The defaults for some dataset folders.
     pub fn new(data: Vec<PathBuf>) -> Self {
@@ -73,12 +139,15 @@ impl RunConfig {
             base: 16,
             length: Length::Steps(1000),
             seed: 0,
-            fold: Fold::All,
+            fold: Fold::None,
             schedule: Schedule::Turns,
             lr: 3e-3,
+            rate: Rate::default(),
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),
+            sampling: Sampling::default(),
             augment: Augment::default(),
+            tune: tune::Mode::default(),
             start: None,
             precision: Element::F32,
             vram: None,
@@ -87,9 +156,60 @@ impl RunConfig {
         }
     }
 
-    /// The learning rate at a share of the run.
-    pub fn rate(&self, progress: f64) -> f64 {
-        self.lr * (1.0 - progress.clamp(0.0, 1.0)).powf(0.9)
+    /// The settings that a recipe has for some dataset folders.
+    pub fn of(recipe: Recipe, data: Vec<PathBuf>) -> Self {
+        let own = Self::new(data);
+        match recipe {
+            Recipe::Default => own,
+            Recipe::U2net => Self {
+                // at most 300 epochs; the plateau ends training before that
+                length: Length::Steps(300 * PUBLISHED_EPOCH),
+                lr: 3e-4,
+                rate: Rate::plateau(PUBLISHED_EPOCH),
+                loss: LossWeights::u2net(),
+                optimizer: Optimizer::adam(),
+                sampling: Sampling::u2net(),
+                augment: Augment::u2net(),
+                ..own
+            },
+        }
+    }
+
+    /// Steps between readings of the loss: at least `log_every`, such that of domains that take turns each is read.
+    pub(super) fn interval(&self) -> u64 {
+        let domains = self.data.len() as u64;
+        (self.log_every.max(1)..).find(|n| coprime(*n, domains)).unwrap_or(1)
+    }
+
+    /// Whether the loss is read after a step, counted from 1.
+    pub(super) fn reads(&self, step: u64) -> bool {
+        step == 1 || step.is_multiple_of(self.interval())
+    }
+
+    /// Refuses settings that cannot be trained with.
+    pub(super) fn check(&self, domains: usize) -> Result<()> {
+        let good = match self.length {
+            Length::Steps(steps) => steps > 0,
+            Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
+        };
+        self.schedule.check(domains)?;
+        if !good || !self.lr.is_finite() || self.lr <= 0.0 || self.base == 0 {
+            return Err(Error::flag(
+                "--steps, --minutes, --lr, --base",
+                format!("{:?}, {}, {}", self.length, self.lr, self.base),
+                "numbers above 0",
+                "Correct the flag.",
+            ));
+        }
+        if !self.sampling.good() || !self.rate.good() {
+            return Err(Error::flag(
+                "config.toml",
+                format!("{:?}, {:?}", self.sampling, self.rate),
+                "sampling from 0 to 1, epochs and windows from 1, a factor between 0 and 1",
+                "Correct the file.",
+            ));
+        }
+        Ok(())
     }
 
     /// Writes `config.toml`.
@@ -109,5 +229,60 @@ impl RunConfig {
                 "Correct the line, or start a new run.",
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::rng_for;
+
+    #[test]
+    fn the_published_recipe_is_what_was_published_and_survives_its_file() {
+        let config = RunConfig::of(Recipe::U2net, vec!["a".into()]);
+        assert_eq!((config.lr, config.length), (3e-4, Length::Steps(90_000)));
+        assert_eq!(config.loss, LossWeights::u2net());
+        let Optimizer::Adam { betas, eps, weight_decay } = config.optimizer else {
+            panic!("{:?}", config.optimizer)
+        };
+        assert_eq!((betas, eps, weight_decay), ([0.9, 0.999], 1e-8, 5e-4));
+        let augment = &config.augment;
+        assert_eq!((augment.scale_prob, augment.scale_range), (0.5, [0.75, 1.25]));
+        assert_eq!((augment.rotate_prob, augment.mirror), (0.3, [0.0, 0.0, 0.3]));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        config.write(&file).unwrap();
+        assert_eq!(RunConfig::read(&file).unwrap(), config);
+    }
+
+    #[test]
+    fn a_third_of_a_batch_is_foreground_and_some_patches_are_on_the_smallest_class() {
+        let drawn = |sampling: Sampling| {
+            let mut counts = [[0; 3]; 3];
+            for step in 0..2000 {
+                for (index, count) in counts.iter_mut().enumerate() {
+                    let mut rng = rng_for(1, step, index as u64);
+                    count[sampling.focus(index, 3, &mut rng) as usize] += 1;
+                }
+            }
+            counts.map(|each| each.map(|n: i32| f64::from(n) / 2000.0))
+        };
+        assert_eq!(drawn(Sampling::default())[0], [1.0, 0.0, 0.0]);
+        assert_eq!(drawn(Sampling::default())[2], [0.0, 1.0, 0.0]);
+        let [first, _, last] = drawn(Sampling::u2net());
+        let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.04);
+        assert!(near(first, [0.49, 0.21, 0.3]), "{first:?}");
+        assert!(near(last, [0.0, 0.7, 0.3]), "{last:?}");
+    }
+
+    #[test]
+    fn every_domain_is_read() {
+        for domains in 1..=6 {
+            let config = RunConfig::new(vec![PathBuf::new(); domains]);
+            let steps = (2..400u64).filter(|step| config.reads(*step));
+            let read: std::collections::BTreeSet<u64> =
+                steps.map(|step| (step - 1) % domains as u64).collect();
+            assert_eq!(read.len(), domains);
+        }
     }
 }

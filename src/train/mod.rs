@@ -8,8 +8,8 @@ mod session;
 mod trainer;
 
 pub use cases::{DomainCases, check_held_out, plan};
-pub use config::{Length, RunConfig, Start};
+pub use config::{Length, RunConfig, Sampling, Start};
 pub use footprint::{Footprint, Memory, PeakValue};
-pub use schedule::Schedule;
-pub use session::{DomainBatch, Freeze, Session, SessionSettings};
-pub use trainer::{ADDED, MODEL, Trainer, planned_memory, write_plan};
+pub use schedule::{Rate, Schedule};
+pub use session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+pub use trainer::{ADDED, MODEL, Trainer, planned_memory, read_plan, write_plan};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::footprint::{Fitted, Footprint, Memory, fit, smallest};
 use crate::error::{Error, Result};
-use crate::exec::{CommandInfo, LossScale, Pool, Program, Store, caps};
+use crate::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
 use crate::gpu::Gpu;
 use crate::graph::{
     Caps, Dispatch, Element, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
@@ -55,6 +55,9 @@ pub struct DomainBatch {
     pub patch: [usize; 3],
 }
 
+/// Total and the four losses alone.
+const LOSSES: usize = 5;
+
 /// A domain's forward, backward and update dispatches.
 struct DomainProgram {
     program: Program,
@@ -82,6 +85,7 @@ pub struct Session {
     /// Updates so far of each parameter.
     counts: Vec<u64>,
     memory: Memory,
+    readings: Readback<()>,
 }
 
 /// A domain's graph and what the host reads and writes of it.
@@ -168,10 +172,19 @@ impl Memory {
         caps: &Caps,
     ) -> Result<Self> {
         let params = nn::parameters(config)?;
-        let built = build_all(config, batches, (settings, element), caps)?;
-        let graphs: Vec<Graph> = built.into_iter().map(|b| b.graph).collect();
+        let graphs = graphs(config, batches, (settings, element), caps)?;
         Ok(smallest(&graphs, &params, caps)?.memory)
     }
+}
+
+/// The graphs of all domains, for an adapter: what is tuned.
+pub fn graphs(
+    config: &NetConfig,
+    batches: &[DomainBatch],
+    kind: (&SessionSettings, Element),
+    caps: &Caps,
+) -> Result<Vec<Graph>> {
+    Ok(build_all(config, batches, kind, caps)?.into_iter().map(|built| built.graph).collect())
 }
 
 impl Session {
@@ -209,8 +222,10 @@ impl Session {
             domains.push(DomainProgram::new(gpu, (built, plan), &update, (&store, &pool))?);
         }
         let counts = vec![0; store.params().len()];
-        let memory = fitted.memory;
-        Ok(Self { gpu: gpu.clone(), store, settings, footprint, domains, counts, memory })
+        // one under way while the next is asked for
+        let readings = Readback::new(gpu, LOSSES, 2)?;
+        let (gpu, memory) = (gpu.clone(), fitted.memory);
+        Ok(Self { gpu, store, settings, footprint, domains, counts, memory, readings })
     }
 
     /// Draws Kaiming normal weights; biases zero, norms one. The same seed gives the same weights everywhere.
@@ -340,10 +355,23 @@ impl Session {
     }
 
     /// Total, cross-entropy, focal, Dice and Lovász loss of a domain's last run; waits for it.
-    pub fn losses(&self, domain: usize) -> Result<[f32; 5]> {
+    pub fn losses(&self, domain: usize) -> Result<[f32; LOSSES]> {
         let d = &self.domains[domain];
         let values: Vec<f32> = d.program.read(&self.gpu, d.loss)?;
         Ok([values[0], values[1], values[2], values[3], values[4]])
+    }
+
+    /// Asks for the losses of a domain's last run, which [`Session::take_losses`] gives; waits for nothing.
+    pub fn ask_losses(&mut self, domain: usize) -> Result<()> {
+        let d = &self.domains[domain];
+        let (buffer, _) = d.program.value(d.loss)?;
+        self.readings.ask(&self.gpu, (), buffer, LOSSES)
+    }
+
+    /// The losses that were asked for longest ago, as [`Session::losses`] gives them; waits for their run, not for later ones.
+    pub fn take_losses(&mut self) -> Result<Option<[f32; LOSSES]>> {
+        let reading = self.readings.take::<f32>(&self.gpu)?;
+        Ok(reading.and_then(|((), values)| values.try_into().ok()))
     }
 
     /// Logits N,K,D,H,W of a domain's last run; waits for it.

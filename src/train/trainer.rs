@@ -11,15 +11,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
 use super::footprint::{Footprint, Memory};
-use super::schedule::{Chooser, Losses};
-use super::session::{DomainBatch, Freeze, Session, SessionSettings};
+use super::schedule::{Chooser, Falls, Losses};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 use crate::exec::LossScale;
 use crate::gpu::Gpu;
-use crate::graph::{Caps, Region};
+use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
+use crate::tune;
 
 /// Where a run stands; part of its checkpoint.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -36,6 +37,9 @@ struct State {
     /// Where gradients pass through f16.
     #[serde(default)]
     loss_scale: Option<LossScale>,
+    /// What the learning rate falls by.
+    #[serde(default)]
+    falls: Falls,
 }
 
 /// A run in its folder.
@@ -60,14 +64,37 @@ struct LogLine<'a> {
     focal: f32,
     lovasz: f32,
     lr: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    loss_scale: Option<f32>,
     seconds_per_step: f64,
 }
 
+/// A step that was submitted.
+struct Done {
+    /// From 1.
+    step: u64,
+    domain: usize,
+    rate: f64,
+    /// Whether its losses were asked for.
+    read: bool,
+}
+
+/// What follows a run.
+struct Watch {
+    chooser: Chooser,
+    log: std::fs::File,
+    path: PathBuf,
+    bar: ProgressBar,
+    start: Instant,
+    /// When losses were read last, and of which step.
+    last: (Instant, u64),
+}
+
+/// The plans of the domains.
+const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
 /// Readings of the loss, a JSON object a line.
 const LOG: &str = "log.jsonl";
+/// The variants of kernels that the run uses.
+const TUNING: &str = "tuning.json";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -102,20 +129,7 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
             ));
         }
     }
-    let good = match config.length {
-        Length::Steps(steps) => steps > 0,
-        Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
-    };
-    config.schedule.check(domains.len())?;
-    if !good || !config.lr.is_finite() || config.lr <= 0.0 || config.base == 0 {
-        return Err(Error::flag(
-            "--steps, --minutes, --lr, --base",
-            format!("{:?}, {}, {}", config.length, config.lr, config.base),
-            "numbers above 0",
-            "Correct the flag.",
-        ));
-    }
-    Ok(())
+    config.check(domains.len())
 }
 
 /// The batch of each domain.
@@ -138,6 +152,12 @@ pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Re
     Memory::planned(&network, &batches, &settings(config), footprint(config), caps)
 }
 
+/// What training these domains runs, for an adapter.
+fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
+    let (network, batches) = (network(config, domains), batches(domains));
+    graphs(&network, &batches, (&settings(config), config.precision), caps)
+}
+
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
 pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
     if out.join(CHECKPOINT).exists() {
@@ -151,7 +171,21 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     config.write(&out.join("config.toml"))?;
     let json = serde_json::to_vec_pretty(&domains).map_err(|e| Error::Internal(e.to_string()))?;
-    write_atomically(&out.join("plan.json"), &json)
+    write_atomically(&out.join(PLAN), &json)
+}
+
+/// Reads `plan.json` of a run.
+pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
+    let path = out.join(PLAN);
+    let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+    serde_json::from_slice(&text).map_err(|e| {
+        Error::file(
+            &path,
+            e.to_string(),
+            "a plan for each domain",
+            "Correct the file, or start a new run.",
+        )
+    })
 }
 
 impl Trainer {
@@ -171,29 +205,25 @@ impl Trainer {
             .iter()
             .map(|dir| cases::open(&config, dir, options, None))
             .collect::<Result<Vec<_>>>()?;
-        let trainer = Self::build(gpu, config, domains, out)?;
+        check(&config, &domains)?;
+        let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
+        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
+        let record = tune::Record::of(&gpu, &graphs)?;
+        let trainer = Self::build(&gpu, config, domains, out)?;
         trainer.initialise()?;
-        let plans: Vec<Domain> = trainer.domains.iter().map(|d| d.domain.clone()).collect();
         write_plan(&trainer.config, &plans, out)?;
+        record.write(&out.join(TUNING))?;
         Ok(trainer)
     }
 
     /// Goes on with the run in `out` from its last checkpoint, or from its start if there is none yet.
     pub fn resume(gpu: &Gpu, out: &Path) -> Result<Self> {
         let config = RunConfig::read(&out.join("config.toml"))?;
-        let path = out.join("plan.json");
-        let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
-            Error::file(
-                &path,
-                e.to_string(),
-                "a plan for each domain",
-                "Correct the file, or start a new run.",
-            )
-        })?;
+        let plans = read_plan(out)?;
         if plans.len() != config.data.len() {
             return Err(Error::file(
-                &path,
+                out.join(PLAN),
                 format!("{} plans", plans.len()),
                 format!("{}, one a dataset of config.toml", config.data.len()),
                 "Restore the file.",
@@ -205,7 +235,10 @@ impl Trainer {
             .zip(&plans)
             .map(|(dir, plan)| cases::open(&config, dir, &PlanOptions::default(), Some(plan)))
             .collect::<Result<Vec<_>>>()?;
-        let mut trainer = Self::build(gpu, config, domains, out)?;
+        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        check(&config, &domains)?;
+        let (gpu, _) = tune::Record::resume(gpu, &out.join(TUNING), &graphs)?;
+        let mut trainer = Self::build(&gpu, config, domains, out)?;
         let checkpoint = out.join(CHECKPOINT);
         if checkpoint.exists() {
             trainer.load(&checkpoint)?;
@@ -235,7 +268,6 @@ impl Trainer {
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
-        check(&config, &domains)?;
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let (batches, settings) = (batches(&plans), settings(&config));
@@ -254,6 +286,7 @@ impl Trainer {
                 counts,
                 losses: Losses::default(),
                 loss_scale: None,
+                falls: Falls::default(),
             },
         })
     }
@@ -292,6 +325,11 @@ impl Trainer {
         self.session.memory()
     }
 
+    /// The loss scale, where gradients pass through f16.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        self.session.loss_scale()
+    }
+
     /// The domains alone: the memory of training is free again.
     pub fn into_domains(self) -> Arc<Vec<DomainCases>> {
         self.domains
@@ -314,6 +352,13 @@ impl Trainer {
         }
     }
 
+    /// The learning rate of the next step; none at the end.
+    fn rate(&self, seconds: f64) -> Option<f64> {
+        let progress = self.progress(seconds);
+        let RunConfig { rate, lr, .. } = &self.config;
+        rate.at(*lr, progress, &self.state.falls).filter(|_| progress < 1.0)
+    }
+
     /// Trains to the end, with a progress bar and a log, and writes the model.
     pub fn run(&mut self) -> Result<Model> {
         let chooser = self.chooser();
@@ -324,45 +369,67 @@ impl Trainer {
             self.state.step,
         )?;
         let path = self.out.join(LOG);
-        let mut log = std::fs::OpenOptions::new()
+        let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&path)
             .map_err(|e| Error::io(&path, e))?;
         let bar = self.bar();
         let start = Instant::now();
-        let (mut last, mut last_step) = (Instant::now(), self.state.step);
-        while self.progress(start.elapsed().as_secs_f64()) < 1.0 {
+        let last = (start, self.state.step);
+        let mut watch = Watch { chooser, log, path, bar, start, last };
+        let mut before: Option<Done> = None;
+        while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
                 batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
             let domain = batch.domain;
-            let rate = self.config.rate(self.progress(start.elapsed().as_secs_f64()));
             self.session.step(domain, &batch.image, &batch.label, rate)?;
             self.state.step += 1;
-            let mut reading = None;
-            if self.state.step.is_multiple_of(self.config.log_every) || self.state.step == 1 {
-                let losses = self.session.losses(domain)?;
-                reading = Some((domain, f64::from(losses[0])));
-                let steps = (self.state.step - last_step).max(1) as f64;
-                let pace = last.elapsed().as_secs_f64() / steps;
-                (last, last_step) = (Instant::now(), self.state.step);
-                let mut line = self.log_line(domain, losses, rate, pace);
-                line.loss_scale = self.session.loss_scale()?.map(|state| state.scale);
-                let text =
-                    serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
-                writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
-                self.show(&bar, &line, start.elapsed().as_secs_f64());
+            let step = self.state.step;
+            let read = self.config.reads(step);
+            if read {
+                self.session.ask_losses(domain)?;
             }
-            chooser.report(self.state.step - 1, reading);
-            self.state.losses = chooser.losses();
-            if self.state.step.is_multiple_of(self.config.checkpoint_every) {
+            // the losses of the step before are read while this one runs
+            if let Some(done) = before.replace(Done { step, domain, rate, read }) {
+                self.end(&done, &mut watch)?;
+            }
+            if step.is_multiple_of(self.config.checkpoint_every) {
+                if let Some(done) = before.take() {
+                    self.end(&done, &mut watch)?;
+                }
                 self.save(start.elapsed().as_secs_f64())?;
             }
         }
+        if let Some(done) = before {
+            self.end(&done, &mut watch)?;
+        }
         self.gpu.wait()?;
-        bar.finish_and_clear();
+        watch.bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
         self.finish()
+    }
+
+    /// Takes in what a submitted step left: its losses, where they are read, go to the log and to the choice of domains.
+    fn end(&mut self, done: &Done, watch: &mut Watch) -> Result<()> {
+        let mut reading = None;
+        if done.read {
+            let losses = self.session.take_losses()?;
+            let losses = losses.ok_or_else(|| Error::Internal("no losses were read".into()))?;
+            reading = Some((done.domain, f64::from(losses[0])));
+            let steps = done.step.saturating_sub(watch.last.1).max(1) as f64;
+            let pace = watch.last.0.elapsed().as_secs_f64() / steps;
+            watch.last = (Instant::now(), done.step);
+            let line = self.log_line(done, losses, pace);
+            let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
+            writeln!(watch.log, "{text}").map_err(|e| Error::io(&watch.path, e))?;
+            self.show(&watch.bar, &line, watch.start.elapsed().as_secs_f64());
+        }
+        watch.chooser.report(done.step - 1, reading);
+        let loss = reading.map(|(_, loss)| loss);
+        self.state.falls.add(&self.config.rate, done.step - 1, loss);
+        self.state.losses = watch.chooser.losses();
+        Ok(())
     }
 
     /// Writes the finished model; an adapted one holds the old domains too, unless shared weights were trained.
@@ -385,18 +452,17 @@ impl Trainer {
         bar
     }
 
-    fn log_line(&self, domain: usize, losses: [f32; 5], lr: f64, pace: f64) -> LogLine<'_> {
+    fn log_line(&self, done: &Done, losses: [f32; 5], pace: f64) -> LogLine<'_> {
         let [loss, cross_entropy, focal, dice, lovasz] = losses;
         LogLine {
-            step: self.state.step,
-            domain: &self.domains[domain].domain.name,
+            step: done.step,
+            domain: &self.domains[done.domain].domain.name,
             loss,
             cross_entropy,
             dice,
             focal,
             lovasz,
-            lr,
-            loss_scale: None,
+            lr: done.rate,
             seconds_per_step: pace,
         }
     }
@@ -407,7 +473,7 @@ impl Trainer {
             line.step, line.domain, line.loss, line.seconds_per_step
         );
         if bar.is_hidden() {
-            if line.step.is_multiple_of(self.config.log_every * 10) || line.step == 1 {
+            if line.step.is_multiple_of(self.config.interval() * 10) || line.step == 1 {
                 eprintln!("{text}");
             }
         } else {
@@ -449,6 +515,7 @@ impl Trainer {
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
             loss_scale: self.session.loss_scale()?,
+            falls: self.state.falls.clone(),
         };
         let mut metadata = model.metadata()?;
         let json = serde_json::to_string(&state).map_err(|e| Error::Internal(e.to_string()))?;

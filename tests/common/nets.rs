@@ -5,6 +5,7 @@ use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::{Plan, shrink};
+use u2seg::shader::Tuning;
 
 /// A planned network.
 pub struct Planned {
@@ -19,21 +20,22 @@ pub struct Planned {
 
 fn configs() -> Vec<NetConfig> {
     let modes = [
-        (Mode::Universal, Adapter::Separable),
-        (Mode::Universal, Adapter::Series),
-        (Mode::Universal, Adapter::Parallel),
-        (Mode::Shared, Adapter::Separable),
-        (Mode::Independent, Adapter::Separable),
+        (Mode::Universal, Adapter::Separable, Downsample::Full),
+        (Mode::Universal, Adapter::Separable, Downsample::Separable),
+        (Mode::Universal, Adapter::Series, Downsample::Full),
+        (Mode::Universal, Adapter::Parallel, Downsample::Full),
+        (Mode::Shared, Adapter::Separable, Downsample::Full),
+        (Mode::Independent, Adapter::Separable, Downsample::Full),
     ];
     let pools = [[0, 0, 0], [1, 2, 2], [3, 3, 3], [0, 3, 1], [6, 4, 5]];
     let domain = |pools| DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
     modes
         .iter()
-        .flat_map(|(mode, adapter)| {
+        .flat_map(|(mode, adapter, downsample)| {
             pools.map(|pools| NetConfig {
                 mode: *mode,
                 adapter: *adapter,
-                downsample: Downsample::Full,
+                downsample: *downsample,
                 base: 8,
                 domains: vec![domain(pools)],
             })
@@ -151,8 +153,8 @@ pub fn all() -> Vec<Planned> {
                 continue;
             }
             let name = format!(
-                "{:?} {:?} pools {:?} on {adapter}",
-                config.mode, config.adapter, config.domains[0].pools
+                "{:?} {:?} {:?} pools {:?} on {adapter}",
+                config.mode, config.adapter, config.downsample, config.domains[0].pools
             );
             let loss = losses[index % losses.len()];
             let (graph, plan) = training(config, loss, &caps);
@@ -172,6 +174,26 @@ pub fn all() -> Vec<Planned> {
             let (graph, plan) = inference(config, &caps);
             let tail = Vec::new();
             planned.push(Planned { name: format!("inference {name}"), graph, plan, caps, tail });
+        }
+    }
+    planned
+}
+
+/// Training of one network for every further variant of its kernels.
+pub fn variants() -> Vec<Planned> {
+    let config = &configs()[2];
+    let mut planned = Vec::new();
+    for software in [false, true] {
+        for position in 1.. {
+            let tuning = Tuning::at(position).into();
+            let caps = Caps { software, subgroups: true, tuning, ..Caps::default() };
+            let (graph, plan) = training(config, LossWeights::dice_ce(), &caps);
+            let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);
+            if !plan.dispatches().any(taken) {
+                break;
+            }
+            let name = format!("training with variant {position}, software {software}");
+            planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
         }
     }
     planned

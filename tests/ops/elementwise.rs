@@ -28,7 +28,7 @@ fn stage(caps: &Caps, case: &Case, prep: Prep, name: &str, seed: u64) -> (Tensor
     (x, stage)
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) {
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) -> usize {
     let mut sides = vec![stage(caps, case, case.a, "a", 1)];
     sides.extend(case.b.map(|b| stage(caps, case, b, "b", 2)));
     let first = sides[0].1.y.clone();
@@ -57,14 +57,15 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) {
         stage.check_affine(what, &ran, &affine);
     }
     after.check_affine(what, &ran, &after_affine);
+    ran.variants
 }
 
 fn check(test: &str, cases: &[Case]) {
     let gpu = common::gpu();
     for (index, case) in cases.iter().enumerate() {
-        for (plan, caps) in plans(&gpu, case.spatial.iter().product()) {
-            run(&gpu, &caps, case, &format!("{test} {index} planned for {plan}:"));
-        }
+        every_plan(&gpu, case.spatial.iter().product(), |plan, caps| {
+            run(&gpu, caps, case, &format!("{test} {index} planned for {plan}:"))
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Sco
 use u2seg::ops;
 use u2seg::plan::Plan;
 use u2seg::reference::{self as oracle, Tensor};
+use u2seg::shader::Tuning;
 use u2seg::shape::Shape;
 
 /// Uniform values in -1..1, the same for the same seed.
@@ -42,7 +43,7 @@ fn singles(values: &[f64]) -> Vec<f32> {
 /// in a dimension, and with every tensor stored in f16. `voxels` is the size of the largest tensor: small bindings hold one
 /// channel block of it.
 pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
-    let own = Caps { software: false, ..caps(gpu) };
+    let own = Caps { software: false, tuning: Default::default(), ..caps(gpu) };
     let small =
         |vector: u64| (voxels as u64 * vector).next_multiple_of(own.alignment) + 2 * own.alignment;
     let tight = Caps { max_binding: small(8), vector_bytes: 8, ..own.clone() };
@@ -54,6 +55,20 @@ pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
         ("halves in small bindings", tight),
         ("halves on a CPU", Caps { software: true, vector_bytes: 8, ..own }),
     ]
+}
+
+/// Runs a case for each of its [`plans`], then once for every further variant that a kernel of it has. `run` is told how the
+/// case is planned, and says how many variants its kernels have at most.
+pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Caps) -> usize) {
+    let plans = plans(gpu, voxels);
+    let most: Vec<usize> = plans.iter().map(|(name, caps)| run(name, caps)).collect();
+    // the first two differ in what their adapters may run
+    for ((name, caps), most) in plans.iter().zip(most).take(2) {
+        for position in 1..most {
+            let caps = Caps { tuning: Tuning::at(position).into(), ..caps.clone() };
+            run(&format!("{name}, variant {position}"), &caps);
+        }
+    }
 }
 
 /// Whether a plan of [`plans`] stores tensors in f16.
@@ -83,6 +98,8 @@ pub struct Ran {
     graph: Graph,
     program: Program,
     store: Store,
+    /// Variants of the kernel that has most.
+    pub variants: usize,
 }
 
 impl<'a> Rig<'a> {
@@ -176,7 +193,9 @@ impl<'a> Rig<'a> {
             store.write(self.gpu, u2seg::graph::Region::Weights, name, values).unwrap();
         }
         program.run(self.gpu).unwrap();
-        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store }
+        let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
+        let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
+        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants }
     }
 }
 

@@ -71,10 +71,13 @@ fn slope_error(gpu: &u2seg::gpu::Gpu, config: &NetConfig, loss: LossWeights) -> 
 fn directional_derivatives_of_whole_networks() {
     let gpu = common::gpu();
     let universal = |adapter| config(Mode::Universal, adapter, [2, 2, 1]);
+    let thin = |adapter| NetConfig { downsample: Downsample::Separable, ..universal(adapter) };
     let lovasz = LossWeights { focal: 0.0, ..LossWeights::u2net() };
     let cases = [
         ("separable", universal(Adapter::Separable), LossWeights::dice_ce()),
         ("separable, Lovász", universal(Adapter::Separable), lovasz),
+        ("separable down-samplers", thin(Adapter::Separable), LossWeights::dice_ce()),
+        ("series, separable down-samplers", thin(Adapter::Series), LossWeights::ce()),
         ("series", universal(Adapter::Series), LossWeights::dice_ce()),
         ("parallel", universal(Adapter::Parallel), LossWeights::ce()),
         ("plain", config(Mode::Shared, Adapter::Separable, [3, 2, 3]), LossWeights::dice_ce()),

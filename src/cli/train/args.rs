@@ -1,0 +1,301 @@
+//! Flags of `u2seg train`, `adapt` and `plan`, and the settings they make.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::cli::{MemoryArgs, triple, window};
+use crate::data::Fold;
+use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
+use crate::error::{Error, Result};
+use crate::nn::{Adapter, Downsample, Mode};
+use crate::ops::{LossWeights, Optimizer};
+use crate::train::{Length, RunConfig, Schedule};
+use crate::tune;
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ModeArg {
+    /// One run trains each dataset on its own, with plain convolutions.
+    Independent,
+    /// Shared plain convolutions; norms, first and last layers belong to a domain.
+    Shared,
+    /// Shared convolutions with an adapter for each domain.
+    Universal,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DownsampleArg {
+    /// A shared strided 3³ convolution, as published.
+    Full,
+    /// Depthwise 3³ of the domain, then a shared strided pointwise convolution (universal mode): far fewer parameters.
+    Separable,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AdapterArg {
+    Separable,
+    Series,
+    Parallel,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LossArg {
+    /// Cross-entropy plus soft Dice.
+    DiceCe,
+    /// Cross-entropy.
+    Ce,
+    /// Lovász-softmax plus focal loss, as published.
+    U2net,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OptimizerArg {
+    /// Adam with L2 weight decay 5e-4.
+    Adam,
+    /// Stochastic gradient descent with Nesterov momentum 0.99.
+    Sgd,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RecipeArg {
+    /// This program's own settings: soft Dice plus cross-entropy, a rate that falls to zero, small patches.
+    Default,
+    /// The published training: Lovász-softmax plus focal loss, Adam at 3e-4 halved on plateaus, its oversampling,
+    /// augmentation, normalisation and window weights, and for six tasks its plans.
+    U2net,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UnifyArg {
+    /// Each domain keeps its own patch.
+    Native,
+    /// Patches are cut at each domain's own size and resized to --patch, or 128,128,128, as published.
+    Resize,
+}
+
+/// `--fold`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) enum Folds {
+    One(Fold),
+    All,
+}
+
+impl std::str::FromStr for Folds {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        text.parse()
+            .map(Self::One)
+            .map_err(|_| format!("expected 0 to 4, all or none, found {text}"))
+    }
+}
+
+/// What training and adapting have in common.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RunArgs {
+    /// Settings where no flag says otherwise; all of them are in the run's config.toml.
+    #[arg(long, value_enum, default_value = "default")]
+    recipe: RecipeArg,
+    /// Plan as published: heart, liver, hippocampus, prostate, pancreas or spleen; auto takes the one that the dataset's or
+    /// folder's name tells, under the recipe u2net; none plans from the data.
+    #[arg(long, default_value = "auto")]
+    preset: PresetChoice,
+    /// What domains of different patch sizes do in one network; by default native, and when adapting as the model's domains do.
+    #[arg(long, value_enum)]
+    unify: Option<UnifyArg>,
+    /// Training steps, by default 1000; the rate falls to zero over them. Under the recipe u2net at most so many, by default
+    /// 90000, and the rate falls on plateaus.
+    #[arg(long, conflicts_with = "minutes")]
+    steps: Option<u64>,
+    /// Minutes to train instead of steps.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Samples a step, by default 2 or what the published plan says.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Patch of the network in voxels, D,H,W.
+    #[arg(long, value_parser = triple::<usize>)]
+    patch: Option<[usize; 3]>,
+    /// Voxels that a domain's own patch has at most; by default 100000, or 2097152 under the recipe u2net.
+    #[arg(long)]
+    patch_voxels: Option<usize>,
+    /// Halvings of D,H,W, 0 to 6 each.
+    #[arg(long, value_parser = triple::<usize>)]
+    pools: Option<[usize; 3]>,
+    /// Millimetres of the network's voxels, D,H,W.
+    #[arg(long, value_parser = triple::<f64>)]
+    spacing: Option<[f64; 3]>,
+    /// Intensities to which a one-channel image is clipped, LOWER,UPPER, such as -160,240 for soft tissue in a CT; by
+    /// default those found inside the labels of a CT (at least -160,240 where there are few cases), and each image's own
+    /// otherwise, or always under the recipe u2net.
+    #[arg(long, value_parser = window, allow_hyphen_values = true)]
+    window: Option<[f32; 2]>,
+    /// Fold whose cases are left out and scored at the end: 0 to 4; all trains and scores every fold, one after another, in
+    /// fold_0 to fold_4 of --out; none trains on every case.
+    #[arg(short, long, default_value = "none")]
+    pub(in crate::cli) fold: Folds,
+    /// Cases left out and scored at the end, by name, instead of a fold.
+    #[arg(long, num_args = 1.., conflicts_with = "fold")]
+    hold_out: Vec<String>,
+    /// How domains share the steps: turns, size (training cases), loss, or a number for each such as 2,1,1.
+    #[arg(long, default_value = "turns")]
+    schedule: Schedule,
+    /// Seed of weights, splits and patches.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Learning rate at the start, by default 3e-3, or 3e-4 under the recipe u2net.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// What is minimised, by default dice-ce, or u2net under the recipe u2net.
+    #[arg(long, value_enum)]
+    loss: Option<LossArg>,
+    /// Update rule, by default adam.
+    #[arg(long, value_enum)]
+    optimizer: Option<OptimizerArg>,
+    /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
+    #[arg(long, value_enum, default_value = "cached")]
+    tune: tune::Mode,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
+    #[arg(long = "continue")]
+    pub resume: bool,
+    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
+/// Data and network.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct NetArgs {
+    /// Dataset folders (Decathlon or nnU-Net v2 raw), one a domain.
+    #[arg(long, num_args = 1.., required_unless_present = "resume")]
+    data: Vec<PathBuf>,
+    /// How domains share the network.
+    #[arg(long, value_enum, default_value = "universal")]
+    mode: ModeArg,
+    /// A domain's own part in the universal mode.
+    #[arg(long, value_enum, default_value = "separable")]
+    adapter: AdapterArg,
+    /// What halves the grid from a level to the next.
+    #[arg(long, value_enum, default_value = "full")]
+    downsample: DownsampleArg,
+    /// Channels of the first level.
+    #[arg(long, default_value_t = 16)]
+    base: usize,
+}
+
+impl RunArgs {
+    fn recipe(&self) -> Recipe {
+        match self.recipe {
+            RecipeArg::Default => Recipe::Default,
+            RecipeArg::U2net => Recipe::U2net,
+        }
+    }
+
+    /// Whether `--unify` is given.
+    pub fn unifies(&self) -> bool {
+        self.unify.is_some()
+    }
+
+    /// The settings of a run on these folders, with the first fold where all are asked for.
+    pub fn config(&self, data: Vec<PathBuf>) -> RunConfig {
+        let mut config = RunConfig::of(self.recipe(), data);
+        if let Some(loss) = self.loss {
+            config.loss = match loss {
+                LossArg::DiceCe => LossWeights::dice_ce(),
+                LossArg::Ce => LossWeights::ce(),
+                LossArg::U2net => LossWeights::u2net(),
+            };
+        }
+        if let Some(optimizer) = self.optimizer {
+            config.optimizer = match optimizer {
+                OptimizerArg::Adam => Optimizer::adam(),
+                OptimizerArg::Sgd => Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 },
+            };
+        }
+        let length = self.minutes.map(Length::Minutes).or(self.steps.map(Length::Steps));
+        config.length = length.unwrap_or(config.length);
+        config.lr = self.lr.unwrap_or(config.lr);
+        config.seed = self.seed;
+        let footprint = self.memory.footprint();
+        (config.precision, config.vram) = (footprint.element, footprint.vram);
+        config.tune = self.tune;
+        config.schedule = self.schedule.clone();
+        config.fold = match &self.fold {
+            _ if !self.hold_out.is_empty() => Fold::HoldOut(self.hold_out.clone()),
+            Folds::One(fold) => fold.clone(),
+            Folds::All => Fold::Index(0),
+        };
+        config
+    }
+
+    /// What the user fixes of the plans of `datasets` domains.
+    pub fn options(&self, datasets: usize) -> Result<PlanOptions> {
+        let unify = match self.unify {
+            Some(UnifyArg::Native) | None => Unify::Native,
+            Some(UnifyArg::Resize) => Unify::Resize,
+        };
+        if let (Some(voxels), Some(_), Unify::Native) = (self.patch_voxels, self.patch, unify) {
+            return Err(Error::flag(
+                "--patch-voxels",
+                format!("{voxels} beside --patch"),
+                "one of the two, or --unify resize",
+                "Leave one out.",
+            ));
+        }
+        if let (PresetChoice::Named(preset), 2..) = (&self.preset, datasets) {
+            return Err(Error::flag(
+                "--preset",
+                format!("{} for {datasets} datasets", preset.name),
+                "one dataset, or auto or none",
+                "Under --recipe u2net auto takes the one of each dataset's name.",
+            ));
+        }
+        Ok(PlanOptions {
+            recipe: self.recipe(),
+            preset: self.preset.clone(),
+            unify,
+            patch: self.patch,
+            max_voxels: self.patch_voxels,
+            batch: self.batch,
+            pools: self.pools,
+            spacing: self.spacing,
+            window: self.window,
+            max_pools: None,
+        })
+    }
+}
+
+impl NetArgs {
+    /// What the user fixes of the plans.
+    pub fn options(&self, run: &RunArgs) -> Result<PlanOptions> {
+        run.options(self.data.len())
+    }
+
+    /// The settings of a run.
+    pub fn config(&self, run: &RunArgs) -> RunConfig {
+        // absolute, so that the run goes on from any folder
+        let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        let mut config = run.config(self.data.iter().map(absolute).collect());
+        config.mode = match self.mode {
+            ModeArg::Independent => Mode::Independent,
+            ModeArg::Shared => Mode::Shared,
+            ModeArg::Universal => Mode::Universal,
+        };
+        config.adapter = match self.adapter {
+            AdapterArg::Separable => Adapter::Separable,
+            AdapterArg::Series => Adapter::Series,
+            AdapterArg::Parallel => Adapter::Parallel,
+        };
+        config.downsample = match self.downsample {
+            DownsampleArg::Full => Downsample::Full,
+            DownsampleArg::Separable => Downsample::Separable,
+        };
+        config.base = self.base;
+        config
+    }
+}
