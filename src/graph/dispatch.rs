@@ -17,6 +17,8 @@ pub struct Caps {
     pub max_groups: u32,
     /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
     pub software: bool,
+    /// Alignment of a uniform binding's offset in bytes.
+    pub uniform_alignment: u64,
     /// Whether shaders may use subgroup operations.
     pub subgroups: bool,
     /// Which variant of each kernel runs at which shape.
@@ -40,6 +42,7 @@ impl Default for Caps {
             alignment: 256,
             max_groups: 65_535,
             software: false,
+            uniform_alignment: 256,
             subgroups: false,
             tuning: Arc::default(),
             vector_bytes: 16,
@@ -54,6 +57,8 @@ pub enum Region {
     Grads,
     Moment1,
     Moment2,
+    /// State of the loss scale: a few words, no parameters.
+    Scale,
 }
 
 /// Memory behind a binding, in 32-bit words.
@@ -114,6 +119,13 @@ impl Dispatch {
     pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
         self.params.push((name, value.to_bits()));
         self
+    }
+
+    /// Sets SCALED and binds the state of the loss scale, for kernels that can go without either.
+    pub fn scaled(mut self) -> Self {
+        self.kernel = self.kernel.set("SCALED", 1);
+        self.bindings.retain(|(name, _)| *name != "state");
+        self.bind("state", Bind::Region { region: Region::Scale, start: 0, words: 8 })
     }
 
     /// Notes what the variant was taken from.

@@ -2,6 +2,7 @@
 
 mod cases;
 mod config;
+mod footprint;
 mod patches;
 mod progress;
 mod schedule;
@@ -10,7 +11,8 @@ mod trainer;
 
 pub use cases::{DomainCases, check_held_out, plan};
 pub use config::{Length, RunConfig, Sampling, Start};
+pub use footprint::{Footprint, Memory, PeakValue};
 pub use patches::{Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
 pub use schedule::{Rate, Schedule};
-pub use session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
+pub use session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 pub use trainer::{ADDED, MODEL, Trainer, planned_memory, read_plan, write_plan};

@@ -10,13 +10,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
+use super::footprint::{Footprint, Memory};
 use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
+use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
@@ -34,6 +36,9 @@ struct State {
     /// What the next domains are chosen by.
     #[serde(default)]
     losses: Losses,
+    /// Where gradients pass through f16.
+    #[serde(default)]
+    loss_scale: Option<LossScale>,
     /// What the learning rate falls by.
     #[serde(default)]
     falls: Falls,
@@ -142,14 +147,20 @@ fn settings(config: &RunConfig) -> SessionSettings {
     SessionSettings { loss: config.loss, optimizer: config.optimizer, freeze }
 }
 
+fn footprint(config: &RunConfig) -> Footprint {
+    Footprint { element: config.precision, vram: config.vram }
+}
+
 /// Memory that training these domains takes on an adapter.
 pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
-    Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    Memory::planned(&network, &batches, &settings(config), footprint(config), caps)
 }
 
 /// What training these domains runs, for an adapter.
 fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
-    graphs(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    graphs(&network, &batches, (&settings(config), config.precision), caps)
 }
 
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
@@ -266,7 +277,8 @@ impl Trainer {
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
-        let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
+        let (batches, settings) = (batches(&plans), settings(&config));
+        let session = Session::within(gpu, &network, &batches, settings, footprint(&config))?;
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
         let patches = Patches::new(gpu, &sources, &config.augment, config.volume_cache)?;
         let counts = session.counts().to_vec();
@@ -283,6 +295,7 @@ impl Trainer {
                 seconds: 0.0,
                 counts,
                 losses: Losses::default(),
+                loss_scale: None,
                 falls: Falls::default(),
             },
         })
@@ -317,9 +330,19 @@ impl Trainer {
         &self.domains
     }
 
-    /// Bytes of GPU memory for parameters, moments and activations.
-    pub fn bytes(&self) -> u64 {
-        self.session.bytes()
+    /// What training takes of the GPU's memory.
+    pub fn memory(&self) -> &Memory {
+        self.session.memory()
+    }
+
+    /// The loss scale, where gradients pass through f16.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        self.session.loss_scale()
+    }
+
+    /// The domains alone: the memory of training is free again.
+    pub fn into_domains(self) -> Arc<Vec<DomainCases>> {
+        self.domains
     }
 
     /// Bytes of GPU memory that cases and patches take at most.
@@ -522,6 +545,7 @@ impl Trainer {
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
+            loss_scale: self.session.loss_scale()?,
             falls: self.state.falls.clone(),
         };
         let mut metadata = model.metadata()?;
@@ -558,6 +582,9 @@ impl Trainer {
             }
         }
         self.session.set_counts(state.counts.clone())?;
+        if let Some(scale) = &state.loss_scale {
+            self.session.set_loss_scale(scale)?;
+        }
         self.state = state;
         Ok(())
     }

@@ -4,7 +4,7 @@
 use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
-use u2seg::plan::Plan;
+use u2seg::plan::{Plan, shrink};
 use u2seg::shader::Tuning;
 
 /// A planned network.
@@ -68,6 +68,26 @@ fn training(config: &NetConfig, weights: LossWeights, caps: &Caps) -> (Graph, Pl
     (graph, plan)
 }
 
+/// Plans of training with all recomputed that pays.
+pub fn smallest() -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for config in configs() {
+        for (adapter, caps) in adapters().into_iter().filter(|(name, _)| name.starts_with("gpu")) {
+            let graph = training_graph(&config, LossWeights::dice_ce(), &caps);
+            let shrunk = shrink(&graph, &caps, 0).unwrap();
+            let plan = Plan::new(&shrunk.graph, &caps).unwrap();
+            let name = format!(
+                "smallest {:?} {:?} pools {:?} on {adapter}",
+                config.mode, config.adapter, config.domains[0].pools
+            );
+            assert_eq!(plan.slot_bytes(), shrunk.bytes, "{name}");
+            assert!(plan.slot_bytes() <= Plan::new(&graph, &caps).unwrap().slot_bytes(), "{name}");
+            planned.push(Planned { name, graph: shrunk.graph, plan, caps, tail: Vec::new() });
+        }
+    }
+    planned
+}
+
 /// What planning the training of a dense network says where it cannot.
 pub fn refused(pools: [usize; 3], caps: &Caps) -> String {
     let domain = DomainNet { name: "A".into(), channels: 2, classes: 3, pools };
@@ -89,7 +109,9 @@ fn training_graph(config: &NetConfig, weights: LossWeights, caps: &Caps) -> Grap
     let labels = graph.input_words("labels", voxels);
     let logits = nn::network(&mut graph, config, 0, image).unwrap();
     let logits = ops::materialise(&mut graph, logits).unwrap();
-    let loss = ops::segmentation_loss(&mut graph, logits, labels, weights).unwrap();
+    let scaled = caps.vector_bytes == 8;
+    let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
+    let loss = loss(&mut graph, logits, labels, weights).unwrap();
     graph.keep(logits);
     graph.keep(loss);
     graph.backward(loss, loss).unwrap();
@@ -137,7 +159,11 @@ pub fn all() -> Vec<Planned> {
             let loss = losses[index % losses.len()];
             let (graph, plan) = training(config, loss, &caps);
             let optimizer = optimizers[index % optimizers.len()];
-            let tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
+            let mut tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
+            if caps.vector_bytes == 8 {
+                tail = tail.into_iter().map(|dispatch| dispatch.scaled()).collect();
+                tail.extend(ops::loss_scale_dispatches(&[(0, 4096)], &caps).unwrap());
+            }
             planned.push(Planned {
                 name: format!("training {name}"),
                 graph,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::{triple, window};
+use crate::cli::{MemoryArgs, triple, window};
 use crate::data::{Augment, Fold};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
@@ -191,6 +191,8 @@ pub(in crate::cli) struct RunArgs {
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
     pub resume: bool,
@@ -260,6 +262,8 @@ impl RunArgs {
         }
         config.volume_cache = self.volume_cache.unwrap_or(config.volume_cache);
         config.seed = self.seed;
+        let footprint = self.memory.footprint();
+        (config.precision, config.vram) = (footprint.element, footprint.vram);
         config.tune = self.tune;
         config.schedule = self.schedule.clone();
         config.fold = match &self.fold {
