@@ -15,6 +15,8 @@ pub struct Caps {
     pub max_groups: u32,
     /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
     pub software: bool,
+    /// Invocations of every subgroup; zero where their number varies or there are none.
+    pub subgroup: u32,
 }
 
 impl Caps {
@@ -27,7 +29,13 @@ impl Caps {
 impl Default for Caps {
     /// The limits that every WebGPU adapter has.
     fn default() -> Self {
-        Self { max_binding: 128 << 20, alignment: 256, max_groups: 65_535, software: false }
+        Self {
+            max_binding: 128 << 20,
+            alignment: 256,
+            max_groups: 65_535,
+            software: false,
+            subgroup: 0,
+        }
     }
 }
 

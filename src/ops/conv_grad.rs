@@ -1,6 +1,7 @@
 //! Input and weight gradients of convolutions.
 
-use super::conv::{ConvSpec, Piece, along, lanes, lines, out_tile, pieces, taps_key};
+use super::conv::{ConvSpec, Pass, Piece, first, lanes, pieces, taps_key};
+use super::conv_tile::{Kernel, Shape, Tile};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
 use super::pointwise::Product;
 use super::reduce::{reduce, scratch_words};
@@ -96,7 +97,30 @@ impl ConvInputGrad {
                 .param("h", dx.spatial[1])
                 .param("w", dx.spatial[2])
         } else {
-            self.taps(source, dx, (piece, key("conv_input.wgsl"), name), caps)?
+            let shape = Shape {
+                spec: self.spec,
+                transposed: true,
+                height: dx.spatial[1].div_ceil(self.spec.stride[1]),
+                width: dx.spatial[2],
+                outs: piece.outs.1,
+                lanes: 4,
+            };
+            let tile = first(shape.candidates(caps))?;
+            let name = format!("conv input gradient {name}");
+            match tile.kernel {
+                Kernel::Winograd => {
+                    let key = key("conv_winograd.wgsl").set("TRANSPOSE", 1).set("BIAS", 0);
+                    let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
+                    let [inner, outer] = [source.layout.spatial, dx.spatial];
+                    Pass { spec: self.spec, pad, inner, outer }
+                        .winograd((name, key), tile, piece, caps)?
+                        .bind("bias", whole(graph, node.inputs[1]))
+                }
+                Kernel::Direct => {
+                    let key = key("conv_input.wgsl");
+                    self.direct(source, dx, (piece, key, name, tile), caps)?
+                }
+            }
         };
         let part =
             Part { n0: piece.n0, samples: piece.samples, b0: piece.ins.0, blocks: piece.ins.1 };
@@ -121,26 +145,25 @@ impl ConvInputGrad {
         Ok(source.bind(dispatch, &SOURCE, graph, part, caps)?.work(flops as u64, bytes))
     }
 
-    fn taps(
+    fn direct(
         &self,
         source: &Source,
         dx: &Layout,
-        (piece, key, name): (&Piece, KernelKey, String),
+        (piece, key, name, tile): (&Piece, KernelKey, String, Tile),
         caps: &Caps,
     ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = along(dx.spatial[2], stride[2], caps);
+        let Tile { vox, lines, out, .. } = tile;
         let (kw, sw, pw) = (kernel[2], stride[2], pad_lo[2]);
         // gradients before w0/SW that the first voxel's last tap reaches
         let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
         let row = (vox - 1 + pw + first * sw) / sw + 1;
         // each parity of D and H counts on its own
         let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
-        let lines = lines(h, caps);
         let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
-        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
+        let tiles = piece.outs.1.div_ceil(out);
         let key = taps_key(key, &self.spec, vox)
-            .tile("OUT", out_tile(piece.outs.1) as u32)
+            .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
             .tile("ROW", row as u32)
             .tile("FIRST", first as u32)
@@ -150,21 +173,17 @@ impl ConvInputGrad {
         let quads = dx.spatial[2].div_ceil(vox);
         let threads = quads * lattice * tiles * piece.samples;
         let [od, oh, ow] = source.layout.spatial;
-        Ok(Dispatch::new(
-            format!("conv input gradient {name}"),
-            key,
-            fold(threads.div_ceil(WORKGROUP), caps)?,
-        )
-        .param("tiles", tiles)
-        .param("quads", quads)
-        .param("od", od)
-        .param("oh", oh)
-        .param("ow", ow)
-        .param("id", dx.spatial[0])
-        .param("ih", dx.spatial[1])
-        .param("iw", dx.spatial[2])
-        .param("pd", pad_lo[0])
-        .param("ph", pad_lo[1]))
+        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+            .param("tiles", tiles)
+            .param("quads", quads)
+            .param("od", od)
+            .param("oh", oh)
+            .param("ow", ow)
+            .param("id", dx.spatial[0])
+            .param("ih", dx.spatial[1])
+            .param("iw", dx.spatial[2])
+            .param("pd", pad_lo[0])
+            .param("ph", pad_lo[1]))
     }
 }
 

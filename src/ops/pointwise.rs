@@ -1,6 +1,6 @@
 //! Tiles of the pointwise kernels.
 
-use super::conv::out_tile;
+use super::conv_tile::out_tile;
 use super::{FEW_THREADS, WORKGROUP};
 use crate::error::Result;
 use crate::graph::{Caps, Dispatch, fold};

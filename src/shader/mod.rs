@@ -105,7 +105,8 @@ fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    // subgroups are asked for by capability, as `Caps::subgroup` says
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP)
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();
@@ -182,6 +183,14 @@ fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflection> {
     Ok(reflection)
 }
 
+fn uses_subgroups(module: &naga::Module) -> bool {
+    let asks = |argument: &naga::FunctionArgument| {
+        let builtin = naga::BuiltIn::SubgroupInvocationId;
+        argument.binding == Some(naga::Binding::BuiltIn(builtin))
+    };
+    module.entry_points.iter().any(|entry| entry.function.arguments.iter().any(asks))
+}
+
 /// Parses, validates and lints a kernel and writes it as SPIR-V, MSL and HLSL, so that what breaks on one platform shows
 /// on all.
 pub fn validate(key: &KernelKey) -> Result<()> {
@@ -193,10 +202,23 @@ pub fn validate(key: &KernelKey) -> Result<()> {
     }
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .map_err(|e| fail("SPIR-V", message(e)))?;
-    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    // what subgroup operations need at least
+    let options = naga::back::msl::Options {
+        fake_missing_bindings: true,
+        lang_version: if uses_subgroups(&module) { (2, 1) } else { (1, 0) },
+        ..Default::default()
+    };
     naga::back::msl::write_string(&module, &info, &options, &Default::default())
         .map_err(|e| fail("MSL", message(e)))?;
-    let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let options = naga::back::hlsl::Options {
+        fake_missing_bindings: true,
+        shader_model: if uses_subgroups(&module) {
+            naga::back::hlsl::ShaderModel::V6_0
+        } else {
+            naga::back::hlsl::ShaderModel::V5_1
+        },
+        ..Default::default()
+    };
     let mut text = String::new();
     let pipeline_options = naga::back::hlsl::PipelineOptions::default();
     naga::back::hlsl::Writer::new(&mut text, &options, &pipeline_options)

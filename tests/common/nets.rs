@@ -48,6 +48,7 @@ pub fn adapters() -> Vec<(&'static str, Caps)> {
     vec![
         ("gpu", all.clone()),
         ("software", Caps { software: true, ..all.clone() }),
+        ("software with subgroups", Caps { software: true, subgroup: 8, ..all.clone() }),
         ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all }),
     ]
 }

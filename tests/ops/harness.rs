@@ -45,6 +45,7 @@ pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
     vec![
         ("gpu", own.clone()),
         ("software", Caps { software: true, ..own.clone() }),
+        ("software without subgroups", Caps { software: true, subgroup: 0, ..own.clone() }),
         ("small bindings", Caps { max_binding: small, ..own.clone() }),
         ("few groups", Caps { max_groups: 48, ..own }),
     ]
