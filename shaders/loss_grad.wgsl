@@ -9,7 +9,7 @@
 //   labels   u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
 //   dice     vec4<f32> [2, CB]            of loss_finish: a, then b; not read where w_dice is 0
 //   dldp     f32 [K, total]               of lovasz_grad; not read where w_lovasz is 0
-//   dlogits  vec4<f32> [samples, CB, V]   gradient; padding lanes become 0
+//   dlogits  vec4<f32> [samples, CB, V]   gradient, from vector out_base on; padding lanes become 0
 // `total` is the voxel count of the whole batch. One thread: one voxel, all its classes.
 // Dispatch: ceil(samples * V / WG) groups, folded into x and y (group index = x + y * groups.x).
 // Source: the softmax Jacobian; the published network detaches the focal factor.
@@ -25,8 +25,8 @@ struct Params {
     w_dice: f32,
     w_lovasz: f32,
     scale: f32,
-    pad0: u32,
-    pad1: u32,
+    out_base: u32,
+    pad: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -125,7 +125,7 @@ fn main(
             }
             let q = p / sums.x;
             let distance = select(q, vec4<f32>(-miss), lanes_of(b) == vec4<u32>(label));
-            dlogits[base + b * params.voxels] = params.scale * (q * (g - mean) + factor * distance);
+            dlogits[params.out_base + base + b * params.voxels] = params.scale * (q * (g - mean) + factor * distance);
         }
     }
 }

@@ -2,12 +2,13 @@
 //
 //   mean, var = biased moments of x[n,c];  coef = (mean, gamma/sqrt(var+eps), beta, 1/sqrt(var+eps))
 //
-// Bindings (vec4 = 4 channel lanes): partial [N*CB, chunks*LANES, 2] of norm_stats.wgsl, gamma [CB], beta [CB],
-// coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
+// Bindings (vec4 = 4 channel lanes): partial [N*CB, chunks*LANES, 2] of norm_stats.wgsl, or with WHOLE [N*CB, chunks, 2] of its
+// variants that sum a chunk whole; gamma [CB], beta [CB], coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
 // Source: Chan, Golub, LeVeque 1983; instance norm of Ulyanov et al. 2016 with biased variance.
 
 struct Params { blocks: u32, channel_blocks: u32, voxels: u32, chunk: u32, chunks: u32, eps: f32, pad0: u32, pad1: u32 }
 
+override WHOLE: bool = false;
 const LANES: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -27,18 +28,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   var square = vec4<f32>(0.0);
   var count = 0.0;
   if (block < params.blocks) {
-    for (var chunk = 0u; chunk < params.chunks; chunk++) {
-      // what this lane of norm_stats.wgsl summed
-      let run = params.chunk / (LANES / 8u);
-      let first = chunk * params.chunk + lane / 8u * run + lane % 8u;
-      let end = min(chunk * params.chunk + (lane / 8u + 1u) * run, params.voxels);
-      if (first < end) {
-        let other = f32((end - first + 7u) / 8u);
-        let at = ((block * params.chunks + chunk) * LANES + lane) * 2u;
+    for (var p = select(0u, lane, WHOLE); p < params.chunks; p += select(1u, LANES, WHOLE)) {
+      var other = min(params.chunk, params.voxels - p * params.chunk);
+      var at = (block * params.chunks + p) * 2u;
+      if (!WHOLE) {
+        // what this lane of norm_stats.wgsl summed
+        let run = params.chunk / (LANES / 8u);
+        let first = p * params.chunk + lane / 8u * run + lane % 8u;
+        let end = min(p * params.chunk + (lane / 8u + 1u) * run, params.voxels);
+        other = (max(end, first) - first + 7u) / 8u;
+        at = ((block * params.chunks + p) * LANES + lane) * 2u;
+      }
+      if (other > 0u) {
         let delta = partial[at] - mean;
-        let total = count + other;
-        mean += delta * (other / total);
-        square += partial[at + 1u] + delta * delta * (count * other / total);
+        let total = count + f32(other);
+        mean += delta * (f32(other) / total);
+        square += partial[at + 1u] + delta * delta * (count * f32(other) / total);
         count = total;
       }
     }

@@ -4,7 +4,7 @@
 //   dgamma[c] = sum_n sum(dz (r-mean)) / std,  dbeta[c] = sum_n sum(dz)
 //
 // Without NORM only dbeta is written: the gradient of a convolution's bias.
-// Bindings (vec4 = 4 channel lanes): partial [N*CB, parts, 2] of norm_grad.wgsl, coef [N*CB, 4],
+// Bindings (vec4 = 4 channel lanes): partial [N*CB, parts, 2] of norm_grad.wgsl or its variants, coef [N*CB, 4],
 // gcoef [N*CB, 5] mean, scale, shift, m1, k; dgamma [CB], dbeta [CB]
 // One workgroup a channel block, samples one after another: lanes sum strided parts, then a tree.
 // Source: the chain rule of instance norm.

@@ -6,6 +6,7 @@ pub mod data;
 pub mod domain;
 pub mod error;
 pub mod exec;
+pub mod files;
 pub mod gpu;
 pub mod graph;
 pub mod infer;
@@ -16,5 +17,6 @@ pub mod reference;
 pub mod shader;
 pub mod shape;
 pub mod train;
+pub mod tune;
 
 pub use error::{Error, Result};

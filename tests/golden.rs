@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use safetensors::SafeTensors;
 use u2seg::gpu::Gpu;
 use u2seg::graph::Region;
-use u2seg::nn::{Adapter, DomainNet, Mode, NetConfig};
+use u2seg::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{LossWeights, Optimizer};
 use u2seg::train::{DomainBatch, Freeze, Session, SessionSettings};
 
@@ -114,6 +114,7 @@ impl File<'_> {
                 Some("parallel_adapter" | "parallel") => Adapter::Parallel,
                 Some(other) => panic!("{}: adapter {other}", self.name),
             },
+            downsample: Downsample::Full,
             base: m.base_channels,
             domains: m
                 .domains

@@ -127,8 +127,8 @@ fn simulate(planned: &Planned) {
 
 #[test]
 fn no_value_is_overwritten_before_its_last_use() {
-    for planned in nets::all() {
-        simulate(&planned);
+    for planned in nets::all().iter().chain(&nets::variants()) {
+        simulate(planned);
     }
 }
 

@@ -9,11 +9,12 @@ use super::roofline::Roofline;
 use crate::error::{Error, Result};
 use crate::exec::{CommandInfo, caps};
 use crate::gpu::Gpu;
-use crate::graph::Init;
+use crate::graph::{Caps, Graph, Init};
 use crate::infer::Forward;
 use crate::nn;
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{Freeze, Memory, Session, SessionSettings};
+use crate::train::{self, Freeze, Memory, Session, SessionSettings};
+use crate::tune;
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -39,8 +40,11 @@ pub struct ConfigurationReport {
     pub encode_ms: Option<f64>,
     /// Median milliseconds to submit a step; adapters that compute on the CPU may do the work in it.
     pub submit_ms: Option<f64>,
-    /// Seconds from nothing to the end of the first training step.
+    /// Seconds from an open device to the end of the first training step; shaders that the driver keeps compiled make it
+    /// shorter the second time.
     pub start_s: Option<f64>,
+    /// What tuning before that did.
+    pub tuning: tune::Report,
     /// Mebibytes of weights, moments, gradients and activations that the plan names.
     pub planned_mib: f64,
     /// Mebibytes of all buffers that were made.
@@ -55,7 +59,10 @@ pub fn measure(
     configuration: &Configuration,
     repeats: usize,
     roofline: Option<&Roofline>,
+    mode: tune::Mode,
 ) -> Result<ConfigurationReport> {
+    let (gpu, tuning) = tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, caps))?;
+    let gpu = &gpu;
     let batch = configuration.batch;
     let domain = configuration.network.domain(0)?;
     let voxels = batch.samples * batch.patch.iter().product::<usize>();
@@ -69,15 +76,28 @@ pub fn measure(
         encode_ms: None,
         submit_ms: None,
         start_s: None,
+        tuning,
         planned_mib: 0.0,
         allocated_mib: 0.0,
         kernels: Vec::new(),
     };
     if configuration.train {
-        train(gpu, configuration, (&image, &labels), repeats, &mut report, roofline)?;
+        time_training(gpu, configuration, (&image, &labels), repeats, &mut report, roofline)?;
     }
     forward(gpu, configuration, &image, repeats, &mut report, roofline)?;
     Ok(report)
+}
+
+/// What a configuration runs.
+fn graphs(configuration: &Configuration, caps: &Caps) -> Result<Vec<Graph>> {
+    let network = &configuration.network;
+    let batch = (configuration.batch.samples, configuration.batch.patch);
+    let mut graphs = vec![Forward::graph((network, 0), batch, caps)?];
+    if configuration.train {
+        // every domain has the same batch, hence the same shapes
+        graphs.extend(train::graphs(network, &configuration.batches(), &SETTINGS, caps)?);
+    }
+    Ok(graphs)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -95,7 +115,7 @@ pub fn planned_mib(gpu: &Gpu, configuration: &Configuration) -> Result<f64> {
     Ok(memory.total() as f64 / MIB)
 }
 
-fn train(
+fn time_training(
     gpu: &Gpu,
     configuration: &Configuration,
     (image, labels): (&[f32], &[u8]),

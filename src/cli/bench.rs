@@ -7,6 +7,7 @@ use crate::bench::{
 };
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::tune;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,6 +20,9 @@ pub struct Args {
     /// Timed runs of each figure; the median counts.
     #[arg(long, default_value_t = 5)]
     repeats: usize,
+    /// How the variants of kernels are chosen before timing.
+    #[arg(long, value_enum, default_value = "cached")]
+    tune: tune::Mode,
     /// Only plan: print the memory of a training step, run nothing.
     #[arg(long, conflicts_with_all = ["kernels", "repeats", "json"])]
     dry_run: bool,
@@ -70,13 +74,14 @@ pub fn run(args: &Args) -> Result<()> {
             roofline.flops_per_second / 1e9
         );
         println!(
-            "{:<14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>13}{:>15}",
+            "{:<14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>10}{:>13}{:>15}",
             "configuration",
             "forward ms",
             "step ms",
             "encode ms",
             "submit ms",
             "start s",
+            "tuning s",
             "planned MiB",
             "allocated MiB"
         );
@@ -85,8 +90,10 @@ pub fn run(args: &Args) -> Result<()> {
     for name in names {
         eprintln!("{name} ...");
         let configuration = Configuration::named(name)?;
-        let report =
-            measure(&gpu, &configuration, args.repeats, args.kernels.then_some(&roofline))?;
+        let report = {
+            let roofline = args.kernels.then_some(&roofline);
+            measure(&gpu, &configuration, args.repeats, roofline, args.tune)?
+        };
         if !args.json {
             print(&report);
         }
@@ -111,16 +118,23 @@ pub fn run(args: &Args) -> Result<()> {
 fn print(report: &ConfigurationReport) {
     let optional = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.1}"));
     println!(
-        "{:<14}{:>12.1}{:>12}{:>12}{:>12}{:>10}{:>13.1}{:>15.1}",
+        "{:<14}{:>12.1}{:>12}{:>12}{:>12}{:>10}{:>10.1}{:>13.1}{:>15.1}",
         report.name,
         report.forward_ms,
         optional(report.step_ms),
         optional(report.encode_ms),
         optional(report.submit_ms),
         optional(report.start_s),
+        report.tuning.seconds,
         report.planned_mib,
         report.allocated_mib
     );
+    let tune::Report { sites, timed, changed, refused, .. } = report.tuning;
+    if timed > 0 {
+        println!(
+            "tuning: {timed} of {sites} shapes timed, {changed} changed, {refused} variants refused"
+        );
+    }
     if report.kernels.is_empty() {
         return;
     }

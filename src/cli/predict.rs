@@ -9,8 +9,10 @@ use indicatif::ProgressBar;
 use crate::data::{read_images, write_image, write_mask};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::infer::{Ensemble, Predictor, Weighting, Windows};
+use crate::graph::Caps;
+use crate::infer::{Ensemble, Forward, Predictor, Weighting, Windows};
 use crate::nn::Model;
+use crate::tune;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {
@@ -65,6 +67,9 @@ pub struct Args {
     /// The part to do, from 0.
     #[arg(long, default_value_t = 0)]
     part_id: usize,
+    /// How the variants of kernels are chosen; others may round differently.
+    #[arg(long, value_enum, default_value = "cached")]
+    tune: tune::Mode,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -152,6 +157,14 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let gpu = Gpu::open(&args.device)?;
+    let graphs = |caps: &Caps| {
+        let of = |(model, domain): &(Model, usize)| {
+            let batch = (1, model.domains[*domain].patch);
+            Forward::graph((&model.network, *domain), batch, caps)
+        };
+        models.iter().map(of).collect()
+    };
+    let (gpu, _) = tune::tuned(&gpu, args.tune, &graphs)?;
     let members = models
         .iter()
         .map(|(model, domain)| Predictor::with(&gpu, model, *domain, args.windows()))

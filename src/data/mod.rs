@@ -4,7 +4,6 @@
 mod dataset;
 mod fingerprint;
 mod grid;
-mod io;
 mod nifti;
 mod patch;
 mod preprocess;
@@ -13,7 +12,6 @@ mod resample;
 pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
-pub use io::write_atomically;
 pub use nifti::{
     LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
     write_mask,
@@ -21,3 +19,5 @@ pub use nifti::{
 pub use patch::{Augment, Focus, Patch, resize, rng_for, sample};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+
+pub use crate::files::write_atomically;

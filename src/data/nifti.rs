@@ -8,8 +8,8 @@ use nifti::writer::WriterOptions;
 use nifti::{Endianness, Extender, Extension, ExtensionSequence, NiftiHeader, NiftiType};
 
 use super::grid::Grid;
-use super::io::folder;
 use crate::error::{Error, Result};
+use crate::files::folder;
 
 /// An image: channels over a canonical RAS grid.
 #[derive(Debug, Clone)]

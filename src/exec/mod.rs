@@ -17,6 +17,9 @@ pub fn caps(gpu: &Gpu) -> Caps {
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),
-        subgroup: gpu.report().subgroup,
+        subgroups: gpu.report().subgroups,
+        subgroup_size: gpu.report().subgroup_size,
+        tuning: gpu.tuning().clone(),
+        ..Caps::default()
     }
 }

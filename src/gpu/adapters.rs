@@ -1,6 +1,7 @@
 //! Listing and choosing adapters.
 
 use crate::error::{Error, Result};
+use crate::shader::Class;
 
 /// What an adapter is and offers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -21,8 +22,22 @@ pub struct AdapterReport {
     pub f16: bool,
     pub subgroups: bool,
     /// Invocations of every subgroup; zero where their number varies or there are none.
-    pub subgroup: u32,
+    pub subgroup_size: u32,
     pub timestamps: bool,
+}
+
+impl AdapterReport {
+    /// Which of the shipped tables serves this adapter.
+    pub fn class(&self) -> Class {
+        match self.device_type.as_str() {
+            "cpu" => Class::Software,
+            _ if self.backend.eq_ignore_ascii_case("metal") || self.name.contains("Apple") => {
+                Class::Apple
+            }
+            "integrated" => Class::Integrated,
+            _ => Class::Discrete,
+        }
+    }
 }
 
 fn all() -> Vec<(wgpu::Adapter, AdapterReport)> {
@@ -72,7 +87,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         max_buffer_bytes: limits.max_buffer_size,
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups,
-        subgroup: if fixed { info.subgroup_min_size } else { 0 },
+        subgroup_size: if fixed { info.subgroup_min_size } else { 0 },
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
 }

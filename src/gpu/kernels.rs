@@ -22,6 +22,7 @@ impl Kernel {
             .iter()
             .chain(&key.consts)
             .map(|(name, value)| format!("{name}={value}"))
+            .chain(key.halves.iter().map(|name| format!("{name}:f16")))
             .collect();
         let label = format!("{} {}", key.file, settings.join(" "));
         let constants: Vec<(&str, f64)> =

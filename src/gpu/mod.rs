@@ -11,12 +11,13 @@ pub use adapters::{AdapterReport, adapters};
 pub use kernels::Kernel;
 
 use crate::error::{Error, Result};
-use crate::shader::KernelKey;
+use crate::shader::{Class, KernelKey, Tuning};
 
 /// An open device. Cloning shares it.
 #[derive(Clone)]
 pub struct Gpu {
     inner: Arc<Inner>,
+    tuning: Arc<Tuning>,
 }
 
 struct Inner {
@@ -76,9 +77,29 @@ impl Gpu {
         log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
         let kernels = Mutex::new(HashMap::new());
         let allocated = AtomicU64::new(0);
-        Ok(Self {
-            inner: Arc::new(Inner { device, queue, report, limits, kernels, failure, allocated }),
-        })
+        let tuning = Arc::new(Tuning::shipped(report.class())?);
+        let inner = Inner { device, queue, report, limits, kernels, failure, allocated };
+        Ok(Self { inner: Arc::new(inner), tuning })
+    }
+
+    /// The same device with other variants of its kernels.
+    pub fn tuned(&self, tuning: Tuning) -> Self {
+        Self { inner: self.inner.clone(), tuning: Arc::new(tuning) }
+    }
+
+    /// Which variant of each kernel runs at which shape.
+    pub fn tuning(&self) -> &Arc<Tuning> {
+        &self.tuning
+    }
+
+    /// Variants that are shipped for adapters of this class.
+    pub fn shipped(&self) -> Result<Tuning> {
+        Tuning::shipped(self.class())
+    }
+
+    /// Which of the shipped tables serves this adapter.
+    pub fn class(&self) -> Class {
+        self.report().class()
     }
 
     /// What the adapter offers.
@@ -88,7 +109,7 @@ impl Gpu {
 
     /// Whether the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
-        self.report().device_type.eq_ignore_ascii_case("cpu")
+        self.class() == Class::Software
     }
 
     /// The device's limits: the adapter's own.

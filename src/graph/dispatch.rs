@@ -1,8 +1,10 @@
 //! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
 
+use std::sync::Arc;
+
 use super::Value;
 use crate::error::{Error, Result};
-use crate::shader::KernelKey;
+use crate::shader::{Choice, KernelKey, Tuning};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +17,14 @@ pub struct Caps {
     pub max_groups: u32,
     /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
     pub software: bool,
+    /// Whether shaders may use subgroup operations.
+    pub subgroups: bool,
     /// Invocations of every subgroup; zero where their number varies or there are none.
-    pub subgroup: u32,
+    pub subgroup_size: u32,
+    /// Which variant of each kernel runs at which shape.
+    pub tuning: Arc<Tuning>,
+    /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
+    pub vector_bytes: usize,
 }
 
 impl Caps {
@@ -34,7 +42,10 @@ impl Default for Caps {
             alignment: 256,
             max_groups: 65_535,
             software: false,
-            subgroup: 0,
+            subgroups: false,
+            subgroup_size: 0,
+            tuning: Arc::default(),
+            vector_bytes: 16,
         }
     }
 }
@@ -71,6 +82,8 @@ pub struct Dispatch {
     pub flops: u64,
     /// Bytes that must move.
     pub bytes: u64,
+    /// What the kernel's variant was taken from, where it has several.
+    pub choice: Option<Arc<Choice>>,
 }
 
 impl Dispatch {
@@ -84,6 +97,7 @@ impl Dispatch {
             groups,
             flops: 0,
             bytes: 0,
+            choice: None,
         }
     }
 
@@ -102,6 +116,12 @@ impl Dispatch {
     /// Sets a float parameter.
     pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
         self.params.push((name, value.to_bits()));
+        self
+    }
+
+    /// Notes what the variant was taken from.
+    pub fn chosen(mut self, choice: Arc<Choice>) -> Self {
+        self.choice = Some(choice);
         self
     }
 

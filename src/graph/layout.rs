@@ -3,6 +3,33 @@
 use crate::error::{Error, Result};
 use crate::shape::LANES;
 
+/// How the elements of a tensor lie in memory; arithmetic is in f32 either way.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Element {
+    #[default]
+    F32,
+    /// Two a word: rounded when stored, infinite beyond ±65504.
+    F16,
+}
+
+impl Element {
+    /// Bytes of a vector of four lanes.
+    pub fn vector_bytes(self) -> usize {
+        match self {
+            Self::F32 => 16,
+            Self::F16 => 8,
+        }
+    }
+
+    /// 32-bit words of a packed tensor, at least one vector of f32, so that any kernel can bind it.
+    pub fn words(self, layout: &Layout) -> usize {
+        (layout.vectors() * self.vector_bytes() / 4).next_multiple_of(4)
+    }
+}
+
 /// A channel-packed tensor `[N, blocks, D, H, W, 4]`. A concatenation has several channel segments, each padded to whole
 /// blocks of its own, so that any channel counts can be concatenated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

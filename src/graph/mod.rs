@@ -6,12 +6,13 @@
 
 mod dispatch;
 mod layout;
+mod recompute;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use dispatch::{Bind, Caps, Dispatch, Region, fold};
-pub use layout::{Layout, Packing};
+pub use layout::{Element, Layout, Packing};
 
 use crate::error::{Error, Result};
 
@@ -97,6 +98,8 @@ pub struct ValueInfo {
     pub name: String,
     /// Layout of tensors, also of lazy ones.
     pub layout: Option<Layout>,
+    /// How the elements of a stored tensor lie in memory.
+    pub element: Element,
     /// 32-bit words in memory; 0 where lazy.
     pub words: usize,
     pub storage: Storage,
@@ -145,15 +148,17 @@ impl Gradients {
 }
 
 /// A network of operations, forward and backward alike.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Graph {
-    threads: usize,
+    caps: Caps,
     nodes: Vec<Node>,
     values: Vec<ValueInfo>,
     params: Vec<ParamSpec>,
     param_values: Vec<Value>,
     param_grads: HashMap<usize, Value>,
     kept: Vec<Value>,
+    /// First node of the backward pass.
+    backward_start: Option<usize>,
 }
 
 impl Default for Graph {
@@ -171,19 +176,25 @@ impl Graph {
     /// An empty graph whose partial sums are sized for this adapter.
     pub fn sized_for(caps: &Caps) -> Self {
         Self {
-            threads: caps.threads(),
+            caps: caps.clone(),
             nodes: Vec::new(),
             values: Vec::new(),
             params: Vec::new(),
             param_values: Vec::new(),
             param_grads: HashMap::new(),
             kept: Vec::new(),
+            backward_start: None,
         }
+    }
+
+    /// What partial sums are sized for.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
     }
 
     /// Threads that keep the adapter busy.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.caps.threads()
     }
 
     pub fn nodes(&self) -> &[Node] {
@@ -232,6 +243,7 @@ impl Graph {
             name: name.into(),
             words: layout.words(),
             layout: Some(layout),
+            element: Element::F32,
             storage: Storage::Tensor,
             needs_grad: false,
             producer: None,
@@ -244,6 +256,7 @@ impl Graph {
             name: name.into(),
             words: words.max(4),
             layout: None,
+            element: Element::F32,
             storage: Storage::Words,
             needs_grad: false,
             producer: None,
@@ -277,6 +290,7 @@ impl Graph {
         let value = self.push(ValueInfo {
             name: spec.name.clone(),
             layout: None,
+            element: Element::F32,
             words: spec.packing.words(),
             storage: Storage::Param(index),
             needs_grad: !frozen,
@@ -317,6 +331,7 @@ impl Graph {
         let value = self.push(ValueInfo {
             name,
             layout: None,
+            element: Element::F32,
             words,
             storage: Storage::Grad(index),
             needs_grad: false,
@@ -338,6 +353,7 @@ impl Graph {
         self.push(ValueInfo {
             name: name.into(),
             layout: Some(layout),
+            element: Element::F32,
             words: 0,
             storage: Storage::Lazy(loads),
             needs_grad: false,
@@ -409,6 +425,19 @@ impl Graph {
         !matches!(self.info(value).storage, Storage::Lazy(_))
     }
 
+    /// Stores the tensors and tensor inputs that `which` picks in f16, their arithmetic still in f32. For use once the graph
+    /// is complete.
+    pub fn store_as_f16(&mut self, which: impl Fn(Value, &ValueInfo) -> bool) {
+        for (index, info) in self.values.iter_mut().enumerate() {
+            let stored = matches!(info.storage, Storage::Tensor | Storage::Input);
+            let picked = stored && which(Value(index as u32), info);
+            if let (true, Some(layout)) = (picked, &info.layout) {
+                info.element = Element::F16;
+                info.words = Element::F16.words(layout);
+            }
+        }
+    }
+
     /// Walks the nodes backwards from `output`, whose gradient is `grad`.
     pub fn backward(&mut self, output: Value, grad: Value) -> Result<Gradients> {
         if self.info(output).layout != self.info(grad).layout {
@@ -418,6 +447,7 @@ impl Graph {
                 format!("the gradient of {name} has another layout"),
             ));
         }
+        self.backward_start = Some(self.nodes.len());
         let mut grads = Gradients::default();
         grads.set(output, grad);
         for index in (0..self.nodes.len()).rev() {

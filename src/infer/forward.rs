@@ -3,10 +3,24 @@
 use crate::error::Result;
 use crate::exec::{Pool, Program, Store, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Layout, Region, Value};
+use crate::graph::{Caps, Graph, Layout, Region, Value};
 use crate::nn::{self, NetConfig};
 use crate::ops;
 use crate::plan::Plan;
+
+fn build(
+    (network, domain): (&NetConfig, usize),
+    (samples, patch): (usize, [usize; 3]),
+    caps: &Caps,
+) -> Result<(Graph, Value, Value)> {
+    let mut graph = Graph::sized_for(caps);
+    let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
+    let image = graph.input("image", layout);
+    let logits = nn::network(&mut graph, network, domain, image)?;
+    let logits = ops::materialise(&mut graph, logits)?;
+    graph.keep(logits);
+    Ok((graph, image, logits))
+}
 
 /// A domain's network without gradients, bound to its weights.
 pub struct Forward {
@@ -28,12 +42,8 @@ impl Forward {
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
         let caps = caps(gpu);
-        let mut graph = Graph::sized_for(&caps);
-        let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
-        let image = graph.input("image", layout.clone());
-        let logits = nn::network(&mut graph, network, domain, image)?;
-        let logits = ops::materialise(&mut graph, logits)?;
-        graph.keep(logits);
+        let (graph, image, logits) = build((network, domain), (samples, patch), &caps)?;
+        let layout = graph.layout(image)?.clone();
         let plan = Plan::new(&graph, &caps)?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
@@ -44,6 +54,15 @@ impl Forward {
         let logits_layout = graph.layout(logits)?.clone();
         let bytes = pool.bytes() + store.bytes();
         Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })
+    }
+
+    /// The graph of such a program, for an adapter: what is tuned.
+    pub fn graph(
+        network: (&NetConfig, usize),
+        batch: (usize, [usize; 3]),
+        caps: &Caps,
+    ) -> Result<Graph> {
+        Ok(build(network, batch, caps)?.0)
     }
 
     /// Bytes of weights and activations.

@@ -1,11 +1,11 @@
 //! Convolution with 1 or 3 taps, stride 1 or 2 per axis and any padding; shape inference and the forward kernels.
 
 use super::conv_grad::{input_grads, weight_grad};
-use super::conv_tile::{Kernel, Shape, Tile, sharing};
+use super::conv_tile::{Kernel, Shape, Tile, shared};
 use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
 use super::norm::bias_grad;
 use super::pointwise::Product;
-use super::{WORKGROUP, output_grad, pointwise};
+use super::{WORKGROUP, output_grad, switches};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
 use crate::shader::KernelKey;
@@ -259,7 +259,7 @@ impl Forward {
         };
         let label = format!("pointwise {}", graph.info(self.y).name);
         let dispatch = product
-            .dispatch(label, self.key(pointwise::file(caps), piece), caps)?
+            .dispatch(label, |file| self.key(file, piece), caps)?
             .param("src_voxels", self.source.stored_voxels())
             .param("h", y.spatial[1])
             .param("w", y.spatial[2]);
@@ -271,29 +271,31 @@ impl Forward {
         let shape = Shape {
             spec: self.spec,
             transposed: false,
-            height: y.spatial[1],
-            width: y.spatial[2],
+            samples: piece.samples,
+            spatial: y.spatial,
+            ins: piece.ins.1,
             outs: piece.outs.1,
             lanes: lanes(&self.source.layout),
         };
-        let tile = first(shape.candidates(caps))?;
+        let key = taps_key(self.key("conv.wgsl", piece), &self.spec);
+        let (tile, choice) = shape.choose(&switches(&key), caps)?;
         let name = format!("conv {}", graph.info(self.y).name);
         let dispatch = match tile.kernel {
             Kernel::Winograd => {
-                let key = self.key("conv_winograd.wgsl", piece);
+                let key = KernelKey { file: "conv_winograd_subgroups.wgsl", ..key };
                 let [inner, outer] = [self.source.layout.spatial, y.spatial];
                 let pass = Pass { spec: self.spec, pad: self.spec.pad_lo, inner, outer };
                 pass.winograd((name, key), tile, piece, caps)?
             }
-            Kernel::Direct => self.direct(y, (name, tile), piece, caps)?,
+            Kernel::Direct => self.direct(y, (name, key, tile), piece, caps)?,
         };
-        self.common(graph, dispatch, piece, caps)
+        self.common(graph, dispatch.chosen(choice), piece, caps)
     }
 
     fn direct(
         &self,
         y: &Layout,
-        (name, tile): (String, Tile),
+        (name, key, tile): (String, KernelKey, Tile),
         piece: &Piece,
         caps: &Caps,
     ) -> Result<Dispatch> {
@@ -302,7 +304,7 @@ impl Forward {
         let tiles = piece.outs.1.div_ceil(out);
         let quads = y.spatial[2].div_ceil(vox);
         let threads = quads * y.spatial[0] * y.spatial[1].div_ceil(lines) * tiles * piece.samples;
-        let key = taps_key(self.key("conv.wgsl", piece), &self.spec, vox)
+        let key = row_key(key, &self.spec, vox)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
             .tile("CIN", lanes(&self.source.layout))
@@ -326,7 +328,7 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The dispatch of a key of `conv_winograd.wgsl` that has its switches.
+    /// The dispatch of a key of `conv_winograd_subgroups.wgsl` that has its switches.
     pub fn winograd(
         &self,
         (name, key): (String, KernelKey),
@@ -334,14 +336,13 @@ impl Pass {
         piece: &Piece,
         caps: &Caps,
     ) -> Result<Dispatch> {
-        let lanes = sharing(caps)
-            .ok_or_else(|| Error::Internal(format!("{name}: no subgroups to share weights")))?;
+        let lanes = shared(caps, &name)?;
         let Tile { vox, out, .. } = tile;
         let quads = self.outer[2].div_ceil(vox);
         let positions = piece.samples * self.outer[0] * self.outer[1] * quads;
         let groups = positions.div_ceil(lanes);
         let tiles = piece.outs.1.div_ceil(out);
-        let key = taps_key(key, &self.spec, vox)
+        let key = row_key(key, &self.spec, vox)
             .tile("SUB", lanes as u32)
             .tile("PAIRS", (vox / 2) as u32)
             .tile("OUT", out as u32)
@@ -354,13 +355,8 @@ impl Pass {
     }
 }
 
-/// The default tile.
-pub(super) fn first(tiles: Vec<Tile>) -> Result<Tile> {
-    tiles.first().copied().ok_or_else(|| Error::Internal("a convolution without a tile".into()))
-}
-
 /// Sizes of what a convolution reads and makes.
-fn sizes(
+pub(super) fn sizes(
     dispatch: Dispatch,
     inner: [usize; 3],
     outer: [usize; 3],
@@ -380,12 +376,15 @@ fn sizes(
         .param("pw", pw)
 }
 
-/// Tap counts and strides of D and H as switches, and the row of inputs that `vox` outputs along W need.
-pub(super) fn taps_key(key: KernelKey, spec: &ConvSpec, vox: usize) -> KernelKey {
+/// Tap counts and strides of D and H as switches.
+pub(super) fn taps_key(key: KernelKey, spec: &ConvSpec) -> KernelKey {
     key.set("KD", spec.kernel[0] as u32)
         .set("KH", spec.kernel[1] as u32)
         .set("SD", spec.stride[0] as u32)
         .set("SH", spec.stride[1] as u32)
-        .tile("VOX", vox as u32)
-        .tile("ROW", ((vox - 1) * spec.stride[2] + spec.kernel[2]) as u32)
+}
+
+/// The row of inputs that `vox` outputs along W need.
+pub(super) fn row_key(key: KernelKey, spec: &ConvSpec, vox: usize) -> KernelKey {
+    key.tile("VOX", vox as u32).tile("ROW", ((vox - 1) * spec.stride[2] + spec.kernel[2]) as u32)
 }

@@ -1,14 +1,16 @@
 //! Input and weight gradients of convolutions.
 
-use super::conv::{ConvSpec, Pass, Piece, first, lanes, pieces, taps_key};
-use super::conv_tile::{Kernel, Shape, Tile};
+use std::sync::Arc;
+
+use super::conv::{ConvSpec, Pass, Piece, lanes, pieces, row_key, sizes, taps_key};
+use super::conv_tile::{Kernel, Shape, Tile, WeightTile, shared};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
-use super::pointwise::Product;
+use super::pointwise::{Product, WeightSplit};
 use super::reduce::{reduce, scratch_words};
-use super::{FEW_THREADS, WORKGROUP, addend, materialise, pointwise};
+use super::{WORKGROUP, addend, materialise, switches};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Value, fold};
-use crate::shader::KernelKey;
+use crate::shader::{Choice, KernelKey};
 
 /// Appends the gradient of each concatenated part that wants one.
 pub(super) fn input_grads(
@@ -89,7 +91,7 @@ impl ConvInputGrad {
             let (outs, ins) = (piece.outs.1, piece.ins.1);
             let loads = source.tensors();
             let product = Product { samples: piece.samples, voxels, outs, ins, loads };
-            let key = key(pointwise::file(caps)).set("TRANSPOSE", 1).set("BIAS", 0);
+            let key = |file| key(file).set("TRANSPOSE", 1).set("BIAS", 0);
             product
                 .dispatch(format!("pointwise {name}"), key, caps)?
                 .bind("bias", whole(graph, node.inputs[1]))
@@ -97,30 +99,9 @@ impl ConvInputGrad {
                 .param("h", dx.spatial[1])
                 .param("w", dx.spatial[2])
         } else {
-            let shape = Shape {
-                spec: self.spec,
-                transposed: true,
-                height: dx.spatial[1].div_ceil(self.spec.stride[1]),
-                width: dx.spatial[2],
-                outs: piece.outs.1,
-                lanes: 4,
-            };
-            let tile = first(shape.candidates(caps))?;
             let name = format!("conv input gradient {name}");
-            match tile.kernel {
-                Kernel::Winograd => {
-                    let key = key("conv_winograd.wgsl").set("TRANSPOSE", 1).set("BIAS", 0);
-                    let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
-                    let [inner, outer] = [source.layout.spatial, dx.spatial];
-                    Pass { spec: self.spec, pad, inner, outer }
-                        .winograd((name, key), tile, piece, caps)?
-                        .bind("bias", whole(graph, node.inputs[1]))
-                }
-                Kernel::Direct => {
-                    let key = key("conv_input.wgsl");
-                    self.direct(source, dx, (piece, key, name, tile), caps)?
-                }
-            }
+            self.taps(source, dx, (piece, key("conv_input.wgsl"), name), caps)?
+                .bind("bias", whole(graph, node.inputs[1]))
         };
         let part =
             Part { n0: piece.n0, samples: piece.samples, b0: piece.ins.0, blocks: piece.ins.1 };
@@ -145,6 +126,38 @@ impl ConvInputGrad {
         Ok(source.bind(dispatch, &SOURCE, graph, part, caps)?.work(flops as u64, bytes))
     }
 
+    fn taps(
+        &self,
+        source: &Source,
+        dx: &Layout,
+        (piece, key, name): (&Piece, KernelKey, String),
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let shape = Shape {
+            spec: self.spec,
+            transposed: true,
+            samples: piece.samples,
+            spatial: dx.spatial,
+            ins: piece.ins.1,
+            outs: piece.outs.1,
+            lanes: 4,
+        };
+        let key = taps_key(key, &self.spec);
+        let (tile, choice) = shape.choose(&switches(&key), caps)?;
+        let dispatch = match tile.kernel {
+            Kernel::Winograd => {
+                let key = KernelKey { file: "conv_winograd_subgroups.wgsl", ..key };
+                let key = key.set("TRANSPOSE", 1).set("BIAS", 0);
+                let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
+                let [inner, outer] = [source.layout.spatial, dx.spatial];
+                let pass = Pass { spec: self.spec, pad, inner, outer };
+                pass.winograd((name, key), tile, piece, caps)?
+            }
+            Kernel::Direct => self.direct(source, dx, (piece, key, name, tile), caps)?,
+        };
+        Ok(dispatch.chosen(choice))
+    }
+
     fn direct(
         &self,
         source: &Source,
@@ -162,7 +175,8 @@ impl ConvInputGrad {
         let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
         let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
         let tiles = piece.outs.1.div_ceil(out);
-        let key = taps_key(key, &self.spec, vox)
+        let key = key
+            .tile("VOX", vox as u32)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
             .tile("ROW", row as u32)
@@ -187,11 +201,6 @@ impl ConvInputGrad {
     }
 }
 
-/// Output blocks and taps along H that one thread of a weight gradient owns: more of both where loads are dear.
-fn taps_tile(spec: &ConvSpec, outs: usize, threads: usize) -> (usize, usize) {
-    if threads < FEW_THREADS { (outs.min(2), spec.kernel[1]) } else { (1, 1) }
-}
-
 /// Most words of partial weight gradients.
 const PARTIAL_WORDS: usize = 8 << 20;
 
@@ -210,17 +219,22 @@ pub(super) fn weight_grad(
     let lines = layout.spatial[0] * layout.spatial[1];
     let words = graph.info(weight).words;
     let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
-    let per_sample = if spec.is_pointwise() {
-        let tile = pointwise::weight_tile(graph.threads());
-        let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * layout.n;
-        (graph.threads() / tasks)
-            .clamp(1, layout.voxels().div_ceil(16))
-            .min(most)
-            .next_multiple_of(8)
+    let load = switches(&Source::of(graph, dy)?.switches(KernelKey::new("conv_weight.wgsl")));
+    let caps = graph.caps();
+    let (split, per_sample) = if spec.is_pointwise() {
+        let size = (layout.n, layout.voxels());
+        let split = WeightSplit::choose(size, (ins, outs), most, &load, caps)?;
+        let per_sample = split.per_sample;
+        (Split::Voxels(split), per_sample)
     } else {
-        let (out, lines) = taps_tile(&spec, outs, graph.threads());
-        let tasks = ins * outs.div_ceil(out) * spec.kernel[0] * spec.kernel[1] / lines * layout.n;
-        (graph.threads() / tasks.max(1)).clamp(1, lines).min(most)
+        let lanes = lanes(graph.layout(x)?);
+        let tiles = WeightTile::candidates(&spec, [ins, outs], lanes, caps);
+        let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = spec;
+        let shape = format!("{layout} {ins}>{outs} {kd}{kh}{kw} {sd}{sh}{sw}{load}");
+        let (tile, choice) = caps.tuning.choose("conv-weight", shape, &tiles)?;
+        let threads = tile.threads(&spec, [ins, outs], caps) * layout.n;
+        let per_sample = (caps.threads() / threads.max(1)).clamp(1, lines).min(most);
+        (Split::Lines(tile, choice), per_sample)
     };
     // every part has the same number of lines; the last may run over
     let rows = lines.div_ceil(per_sample);
@@ -229,8 +243,16 @@ pub(super) fn weight_grad(
     let parts = per_sample * layout.n;
     let partial = graph.words(format!("{name}.partial"), parts * words);
     let scratch = graph.words(format!("{name}.scratch"), scratch_words(parts, words));
-    graph.node(ConvWeightGrad { spec, per_sample, rows }, vec![x, dy], vec![out, partial, scratch]);
+    let node = ConvWeightGrad { spec, per_sample, rows, split };
+    graph.node(node, vec![x, dy], vec![out, partial, scratch]);
     Ok(())
+}
+
+/// How a weight gradient is shared out: by voxels for a pointwise convolution, else by lines.
+#[derive(Debug)]
+enum Split {
+    Voxels(WeightSplit),
+    Lines(WeightTile, Arc<Choice>),
 }
 
 #[derive(Debug)]
@@ -238,6 +260,8 @@ struct ConvWeightGrad {
     spec: ConvSpec,
     per_sample: usize,
     rows: usize,
+    /// Where it is pointwise.
+    split: Split,
 }
 
 impl Op for ConvWeightGrad {
@@ -290,31 +314,18 @@ impl ConvWeightGrad {
     ) -> Result<Dispatch> {
         let (outs, ins) = (piece.outs.1, piece.ins.1);
         let parts = self.per_sample * piece.samples;
-        let file =
-            if self.spec.is_pointwise() { "pointwise_weight.wgsl" } else { "conv_weight.wgsl" };
         let key = source
-            .upsampling(KernelKey::new(file))
+            .upsampling(KernelKey::new("conv_weight.wgsl"))
             .set("NORM", source.coef().is_some() as u32)
             .set("ACT", source.act() as u32)
             .set("GNORM", grad.coef().is_some() as u32)
             .set("GACT", grad.act() as u32);
         let name = graph.info(node.outputs[0]).name.clone();
-        let dispatch = if self.spec.is_pointwise() {
-            let tile = pointwise::weight_tile(caps.threads());
-            let (tile_in, tile_out) = (tile.min(ins), tile.min(outs));
-            let key = key.tile("OUT", tile_out as u32).tile("IN", tile_in as u32);
-            let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
-            let threads = parts * in_tiles * out_tiles;
-            Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
-                .param("voxels", grad.layout.voxels())
-                .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
-                .param("in_tiles", in_tiles)
-                .param("out_tiles", out_tiles)
-                .param("src_voxels", source.stored_voxels())
-                .param("h", grad.layout.spatial[1])
-                .param("w", grad.layout.spatial[2])
-        } else {
-            self.taps(source, grad, (piece, key, name), caps)?
+        let dispatch = match &self.split {
+            Split::Voxels(split) => self.voxels(source, grad, (piece, key, name), split, caps)?,
+            Split::Lines(tile, choice) => {
+                self.lines(source, grad, (piece, key, name), *tile, caps)?.chosen(choice.clone())
+            }
         };
         let dispatch = dispatch
             .bind("partial", whole(graph, node.outputs[1]))
@@ -339,37 +350,75 @@ impl ConvWeightGrad {
         Ok(dispatch.work(flops as u64, bytes))
     }
 
-    fn taps(
+    fn voxels(
         &self,
         source: &Source,
         grad: &Source,
         (piece, key, name): (&Piece, KernelKey, String),
+        split: &WeightSplit,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let (outs, ins) = (piece.outs.1, piece.ins.1);
+        let (tile_in, tile_out) = (split.tile.min(ins), split.tile.min(outs));
+        let key = KernelKey { file: "pointwise_weight.wgsl", ..key }
+            .tile("OUT", tile_out as u32)
+            .tile("IN", tile_in as u32);
+        let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
+        let threads = self.per_sample * piece.samples * in_tiles * out_tiles;
+        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+            .chosen(split.choice.clone())
+            .param("voxels", grad.layout.voxels())
+            .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
+            .param("in_tiles", in_tiles)
+            .param("out_tiles", out_tiles)
+            .param("src_voxels", source.stored_voxels())
+            .param("h", grad.layout.spatial[1])
+            .param("w", grad.layout.spatial[2]))
+    }
+
+    fn lines(
+        &self,
+        source: &Source,
+        grad: &Source,
+        (piece, key, name): (&Piece, KernelKey, String),
+        tile: WeightTile,
         caps: &Caps,
     ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = 4;
-        let (out, lines) = taps_tile(&self.spec, piece.outs.1, caps.threads());
-        let key = taps_key(key, &self.spec, vox)
-            .tile("KW", kernel[2] as u32)
-            .tile("SW", stride[2] as u32)
-            .tile("OUT", out as u32)
-            .tile("LINES", lines as u32)
-            .tile("CIN", lanes(&source.layout));
-        let tasks = kernel[0] * kernel[1] / lines * piece.ins.1 * piece.outs.1.div_ceil(out);
-        let threads = tasks * self.per_sample * piece.samples;
+        let key = taps_key(key, &self.spec);
+        let threads = tile.threads(&self.spec, [piece.ins.1, piece.outs.1], caps)
+            * self.per_sample
+            * piece.samples;
+        let (key, vox, group) = match tile {
+            WeightTile::Direct { out, lines } => {
+                let key = row_key(key, &self.spec, 4)
+                    .tile("KW", kernel[2] as u32)
+                    .tile("SW", stride[2] as u32)
+                    .tile("OUT", out as u32)
+                    .tile("LINES", lines as u32)
+                    .tile("CIN", lanes(&source.layout));
+                (key, 4, WORKGROUP)
+            }
+            WeightTile::Winograd { out, vox } => {
+                let lanes = shared(caps, &name)?;
+                let key = KernelKey { file: "conv_weight_winograd_subgroups.wgsl", ..key };
+                let key = row_key(key, &self.spec, vox)
+                    .tile("SUB", lanes as u32)
+                    .tile("PAIRS", (vox / 2) as u32)
+                    .tile("OUT", out as u32)
+                    .tile("ROUNDS", (out * vox / 2).div_ceil(lanes) as u32);
+                (key, vox, lanes)
+            }
+        };
+        let tasks = piece.ins.1 * kernel[0] * kernel[1];
         let [od, oh, ow] = grad.layout.spatial;
-        let [id, ih, iw] = source.layout.spatial;
-        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
-            .param("od", od)
-            .param("oh", oh)
-            .param("ow", ow)
+        let dispatch = Dispatch::new(name, key, fold(threads.div_ceil(group), caps)?)
             .param("quads", ow.div_ceil(vox))
-            .param("id", id)
-            .param("ih", ih)
-            .param("iw", iw)
-            .param("rows", self.rows)
-            .param("pd", pad_lo[0])
-            .param("ph", pad_lo[1])
-            .param("pw", pad_lo[2]))
+            .param("rows", self.rows);
+        let dispatch = match tile {
+            WeightTile::Direct { .. } => dispatch,
+            WeightTile::Winograd { .. } => dispatch.param("groups", tasks.div_ceil(group)),
+        };
+        Ok(sizes(dispatch, source.layout.spatial, [od, oh, ow], pad_lo))
     }
 }

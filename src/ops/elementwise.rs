@@ -1,7 +1,7 @@
 //! LeakyReLU, addition, nearest upsampling, concatenation. Only additions are ever stored.
 
 use super::load::{Part, Source, SourceNames, block_parts, fits, whole, window};
-use super::{WORKGROUP, accumulate, addend, output_grad};
+use super::{WORKGROUP, accumulate, addend, output_grad, switches};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Load, Node, Value, fold};
 use crate::shader::KernelKey;
@@ -208,6 +208,29 @@ const B: SourceNames = SourceNames {
     first: "first",
 };
 
+/// Voxels that a thread of the sum walks over, and invocations of its workgroup.
+#[derive(Debug, Clone, Copy)]
+struct Walk {
+    run: usize,
+    group: usize,
+}
+
+impl std::fmt::Display for Walk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "run={} WG={}", self.run, self.group)
+    }
+}
+
+impl Walk {
+    /// Those that can pay, the default first: long runs where loads are dear.
+    fn all(caps: &Caps) -> Vec<Self> {
+        let runs = if caps.software { [16, 4, 64] } else { [1, 2, 4] };
+        let wide = Self { run: runs[0], group: 4 * WORKGROUP };
+        let usual = runs.map(|run| Self { run, group: WORKGROUP });
+        usual.into_iter().chain((!caps.software).then_some(wide)).collect()
+    }
+}
+
 impl Add {
     fn switches(key: KernelKey, source: &Source, names: [&'static str; 6]) -> KernelKey {
         let [norm, act, grad, ud, uh, uw] = names;
@@ -268,10 +291,13 @@ impl Op for Add {
                 let start = (n0 * layout.blocks() + b0) * voxels;
                 let count = if whole_sample { per * layout.blocks() } else { blocks };
                 let (to, out_base) = window(graph, out, start, count * voxels, caps)?;
-                let run = if caps.software { 16 } else { 1 };
+                let shape = format!("{count}x{voxels}{}", switches(&key));
+                let (Walk { run, group }, choice) =
+                    caps.tuning.choose("add", shape, &Walk::all(caps))?;
                 let per_block = voxels.div_ceil(8 * run) * 8;
-                let groups = fold((count * per_block).div_ceil(WORKGROUP), caps)?;
-                let mut dispatch = Dispatch::new("add", key.clone(), groups)
+                let groups = fold((count * per_block).div_ceil(group), caps)?;
+                let mut dispatch = Dispatch::new("add", key.clone().group(group), groups)
+                    .chosen(choice)
                     .bind("out", to)
                     .param("run", run)
                     .param("per_block", per_block)

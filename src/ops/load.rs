@@ -23,9 +23,10 @@ pub fn window(
     if graph.info(value).words as u64 * 4 <= caps.max_binding {
         return Ok((whole(graph, value), start));
     }
-    let step = (caps.alignment as usize).div_ceil(VECTOR_BYTES).max(1);
+    let vector = graph.info(value).element.vector_bytes();
+    let step = (caps.alignment as usize).div_ceil(vector).max(1);
     let first = start / step * step;
-    let words = (start + len - first) * LANES;
+    let words = (start + len - first) * vector / 4;
     if words as u64 * 4 > caps.max_binding {
         return Err(Error::shape(
             graph.info(value).name.clone(),
@@ -36,7 +37,7 @@ pub fn window(
             ),
         ));
     }
-    Ok((Bind::Value { value, start: first * LANES, words }, start - first))
+    Ok((Bind::Value { value, start: first * vector / 4, words }, start - first))
 }
 
 fn mib(bytes: u64) -> f64 {
@@ -54,13 +55,13 @@ pub struct Part {
 
 /// Whether a stored tensor of this many vectors fits one binding.
 pub fn fits(vectors: usize, caps: &Caps) -> bool {
-    (vectors * VECTOR_BYTES) as u64 <= caps.max_binding
+    (vectors * caps.vector_bytes) as u64 <= caps.max_binding
 }
 
 /// Covers `blocks` channel blocks of one sample in parts that fit a binding each.
 pub fn block_parts(blocks: usize, block_vectors: usize, caps: &Caps) -> Vec<(usize, usize)> {
     let room = caps.max_binding.saturating_sub(caps.alignment) as usize;
-    let most = (room / (block_vectors * VECTOR_BYTES)).clamp(1, blocks);
+    let most = (room / (block_vectors * caps.vector_bytes)).clamp(1, blocks);
     (0..blocks).step_by(most).map(|b0| (b0, most.min(blocks - b0))).collect()
 }
 
@@ -131,7 +132,7 @@ impl Source {
         if self.aux().is_some() && (self.act() || self.coef().is_some()) { 2 } else { 1 }
     }
 
-    /// Bytes that reading `blocks` blocks of `samples` samples once moves.
+    /// Bytes that reading `blocks` blocks of `samples` samples once moves, in f32; a plan counts f16 as what it is.
     pub fn bytes(&self, samples: usize, blocks: usize) -> u64 {
         (samples * blocks * self.stored_voxels() * VECTOR_BYTES * self.tensors()) as u64
     }

@@ -393,7 +393,7 @@ impl Op for LossGrad {
         for (n0, samples) in sample_runs(layout, caps) {
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
-            let (to, _) = window(graph, out, n0 * per_sample, samples * per_sample, caps)?;
+            let (to, out_base) = window(graph, out, n0 * per_sample, samples * per_sample, caps)?;
             let groups = fold((samples * self.0.voxels).div_ceil(WORKGROUP), caps)?;
             let dispatch = Dispatch::new("loss gradient", KernelKey::new("loss_grad.wgsl"), groups)
                 .bind("logits", from)
@@ -404,6 +404,7 @@ impl Op for LossGrad {
                 .param("samples", samples)
                 .param("voxels", self.0.voxels)
                 .param("first", n0 * self.0.voxels)
+                .param("out_base", out_base)
                 .param_f32("scale", 1.0)
                 .work((samples * per_sample * 80) as u64, (samples * per_sample * 36) as u64);
             dispatches.push(self.0.weighed(dispatch));

@@ -11,6 +11,7 @@ mod elementwise;
 pub(crate) mod load;
 mod loss;
 mod norm;
+mod norm_parts;
 mod optim;
 mod pointwise;
 mod reduce;
@@ -25,6 +26,7 @@ pub use optim::{Optimizer, optimizer_dispatch};
 
 use crate::error::{Error, Result};
 use crate::graph::{Gradients, Graph, Node, Value};
+use crate::shader::KernelKey;
 
 /// Slope of LeakyReLU below zero, as in the shaders.
 pub const SLOPE: f32 = 0.01;
@@ -34,6 +36,27 @@ pub(crate) const FEW_THREADS: usize = 4096;
 
 /// Invocations of a workgroup, as in the shaders.
 pub(crate) const WORKGROUP: usize = 64;
+
+/// The items without repetitions, in order.
+pub(crate) fn distinct<T: PartialEq>(items: Vec<T>) -> Vec<T> {
+    let mut kept = Vec::new();
+    for item in items {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    kept
+}
+
+/// Switches that are on, for the site of a variant: what rides on a kernel changes what it costs.
+pub(crate) fn switches(key: &KernelKey) -> String {
+    let on = key.overrides.iter().filter(|(_, value)| *value > 0);
+    on.map(|(name, value)| match value {
+        1 => format!(" {name}"),
+        _ => format!(" {name}{value}"),
+    })
+    .collect()
+}
 
 /// The gradient of a node's first output, if anything wants it.
 pub(crate) fn output_grad(node: &Node, grads: &Gradients) -> Result<Value> {

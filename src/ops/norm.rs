@@ -1,25 +1,14 @@
 //! Instance norm with affine parameters: statistics are two small kernels, the norm itself rides on every load.
 
 use super::load::{block_parts, fits, whole, window};
-use super::{WORKGROUP, accumulate, materialise, output_grad};
+use super::norm_parts::{Parts, Pass};
+use super::{accumulate, materialise, output_grad, switches};
 use crate::error::{Error, Result};
-use crate::graph::{Bind, Caps, Dispatch, Gradients, Graph, Layout, Load, Node, Op, Value, fold};
+use crate::graph::{Bind, Caps, Dispatch, Gradients, Graph, Load, Node, Op, Value, fold};
 use crate::shader::KernelKey;
 
 /// Added to the variance, as in the reference.
 pub const EPS: f32 = 1e-5;
-
-/// Voxels of a channel that one workgroup sums: large tensors in up to 256 chunks.
-fn chunk(voxels: usize, threads: usize) -> usize {
-    let most = (threads / WORKGROUP).min(256);
-    voxels.div_ceil(most).max(1024).next_multiple_of(WORKGROUP)
-}
-
-/// Words of the per-lane partial sums of a tensor.
-fn partial_words(layout: &Layout, threads: usize) -> usize {
-    let chunks = layout.voxels().div_ceil(chunk(layout.voxels(), threads));
-    layout.n * layout.blocks() * chunks * WORKGROUP * 8
-}
 
 /// Instance norm over D, H, W of each sample and channel, with biased variance. `gamma` and `beta` have a value a channel.
 /// The result is lazy; its statistics are computed here.
@@ -36,8 +25,9 @@ pub fn instance_norm(graph: &mut Graph, x: Value, gamma: Value, beta: Value) -> 
     }
     let name = graph.info(x).name.clone();
     let coef = graph.words(format!("{name}.coef"), layout.n * layout.blocks() * 16);
-    let partial = graph.words(format!("{name}.moments"), partial_words(&layout, graph.threads()));
-    graph.node(Statistics, vec![x, gamma, beta], vec![coef, partial]);
+    let parts = Parts::choose(Pass::Statistics, &layout, "", graph.caps())?;
+    let partial = graph.words(format!("{name}.moments"), parts.words(&layout));
+    graph.node(Statistics { parts }, vec![x, gamma, beta], vec![coef, partial]);
     let load = Load::Forward { source: x, norm: Some(coef), act: false, up: [1; 3] };
     let out = graph.lazy(format!("{name}.norm"), layout, vec![load]);
     graph.node(NormAct { act: false }, vec![x, gamma, beta, coef], vec![out]);
@@ -66,7 +56,9 @@ pub(super) fn norm_act(graph: &mut Graph, x: Value, act: bool) -> Result<Value> 
 
 /// Mean, scale, shift and 1/std of each sample and channel block.
 #[derive(Debug)]
-struct Statistics;
+struct Statistics {
+    parts: Parts,
+}
 
 impl Op for Statistics {
     fn name(&self) -> &'static str {
@@ -84,17 +76,17 @@ impl Op for Statistics {
         let (coef, partial) = (node.outputs[0], node.outputs[1]);
         let layout = graph.layout(x)?;
         let (voxels, all) = (layout.voxels(), layout.n * layout.blocks());
-        let chunk = chunk(voxels, graph.threads());
-        let chunks = voxels.div_ceil(chunk);
+        let (chunk, chunks) = (self.parts.chunk(), self.parts.chunks);
         let mut dispatches = Vec::new();
         for (b0, blocks) in flat(all, voxels, caps) {
             let (bind, base) = window(graph, x, b0 * voxels, blocks * voxels, caps)?;
             dispatches.push(
                 Dispatch::new(
                     format!("statistics {}", graph.info(x).name),
-                    KernelKey::new("norm_stats.wgsl"),
+                    self.parts.key(),
                     fold(blocks * chunks, caps)?,
                 )
+                .chosen(self.parts.choice.clone())
                 .bind("x", bind)
                 .bind("partial", whole(graph, partial))
                 .param("blocks", blocks)
@@ -109,7 +101,7 @@ impl Op for Statistics {
         dispatches.push(
             Dispatch::new(
                 format!("norm {}", graph.info(x).name),
-                KernelKey::new("norm_finish.wgsl"),
+                KernelKey::new("norm_finish.wgsl").set("WHOLE", self.parts.is_whole() as u32),
                 fold(all, caps)?,
             )
             .bind("partial", whole(graph, partial))
@@ -155,15 +147,11 @@ impl Op for NormAct {
         let gcoef = if normed {
             let (gamma, beta, coef) = (node.inputs[1], node.inputs[2], node.inputs[3]);
             let gcoef = graph.words(format!("{name}.gcoef"), layout.n * layout.blocks() * 20);
-            let partial =
-                graph.words(format!("{name}.gmoments"), partial_words(&layout, graph.threads()));
+            let sums = ChannelSums::of(graph, raw, true, self.act)?;
+            let partial = graph.words(format!("{name}.gmoments"), sums.parts.words(&layout));
             let dgamma = affine_grad(graph, gamma)?;
             let dbeta = affine_grad(graph, beta)?;
-            graph.node(
-                ChannelSums { normed: true, act: self.act },
-                vec![da, raw, coef],
-                vec![gcoef, dgamma, dbeta, partial],
-            );
+            graph.node(sums, vec![da, raw, coef], vec![gcoef, dgamma, dbeta, partial]);
             Some(gcoef)
         } else {
             None
@@ -207,12 +195,9 @@ pub(super) fn bias_grad(graph: &mut Graph, bias: Value, dy: Value) -> Result<()>
     let words = layout.blocks() * 4;
     let gcoef = graph.words(format!("{name}.unused"), 4);
     let dgamma = graph.words(format!("{name}.unused2"), words);
-    let partial = graph.words(format!("{name}.sums"), partial_words(&layout, graph.threads()));
-    graph.node(
-        ChannelSums { normed: false, act },
-        vec![da, raw, raw],
-        vec![gcoef, dgamma, grad, partial],
-    );
+    let sums = ChannelSums::of(graph, raw, false, act)?;
+    let partial = graph.words(format!("{name}.sums"), sums.parts.words(&layout));
+    graph.node(sums, vec![da, raw, raw], vec![gcoef, dgamma, grad, partial]);
     Ok(())
 }
 
@@ -221,6 +206,19 @@ pub(super) fn bias_grad(graph: &mut Graph, bias: Value, dy: Value) -> Result<()>
 struct ChannelSums {
     normed: bool,
     act: bool,
+    parts: Parts,
+}
+
+impl ChannelSums {
+    fn of(graph: &Graph, raw: Value, normed: bool, act: bool) -> Result<Self> {
+        let load = switches(&Self::switches(KernelKey::new("norm_grad.wgsl"), normed, act));
+        let parts = Parts::choose(Pass::Gradient, graph.layout(raw)?, &load, graph.caps())?;
+        Ok(Self { normed, act, parts })
+    }
+
+    fn switches(key: KernelKey, normed: bool, act: bool) -> KernelKey {
+        key.set("NORM", normed as u32).set("ACT", act as u32)
+    }
 }
 
 impl Op for ChannelSums {
@@ -239,11 +237,8 @@ impl Op for ChannelSums {
         };
         let layout = graph.layout(da)?;
         let (voxels, all) = (layout.voxels(), layout.n * layout.blocks());
-        let chunk = chunk(voxels, graph.threads());
-        let chunks = voxels.div_ceil(chunk);
-        let key = KernelKey::new("norm_grad.wgsl")
-            .set("NORM", self.normed as u32)
-            .set("ACT", self.act as u32);
+        let (chunk, chunks) = (self.parts.chunk(), self.parts.chunks);
+        let key = Self::switches(self.parts.key(), self.normed, self.act);
         let mut dispatches = Vec::new();
         for (b0, blocks) in flat(all, voxels, caps) {
             let (da_bind, da_base) = window(graph, da, b0 * voxels, blocks * voxels, caps)?;
@@ -255,6 +250,7 @@ impl Op for ChannelSums {
                     key.clone(),
                     fold(blocks * chunks, caps)?,
                 )
+                .chosen(self.parts.choice.clone())
                 .bind("da", da_bind)
                 .bind("r", r_bind)
                 .bind("coef", coef_bind)
@@ -284,7 +280,7 @@ impl Op for ChannelSums {
             .param("samples", layout.n)
             .param("channel_blocks", layout.blocks())
             .param("voxels", voxels)
-            .param("parts", chunks * WORKGROUP),
+            .param("parts", self.parts.sums),
         );
         Ok(dispatches)
     }

@@ -68,12 +68,15 @@ impl Scan {
         Ok(dispatches)
     }
 
-    /// A read-only buffer other than the data: any parameter or input of the graph.
+    /// A read-only buffer of words other than the data: any parameter or input of the graph.
     fn idle(&self, graph: &Graph) -> Result<Value> {
         use crate::graph::Storage;
+        let words = |info: &crate::graph::ValueInfo| {
+            info.layout.is_none() && matches!(info.storage, Storage::Input | Storage::Param(_))
+        };
         (0..graph.values().len() as u32)
             .map(Value)
-            .find(|value| matches!(graph.info(*value).storage, Storage::Input | Storage::Param(_)))
+            .find(|value| words(graph.info(*value)))
             .ok_or_else(|| Error::Internal("a graph without inputs".into()))
     }
 }

@@ -3,10 +3,15 @@
 //! Steps run in the order in which nodes were appended. Every stored value gets a whole buffer (a slot) for its lifetime,
 //! because one buffer cannot be read and written in the same dispatch, not even in disjoint ranges.
 
+mod memory;
+mod recompute;
+
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::graph::{Bind, Caps, Dispatch, Graph, Storage, Value};
+use crate::graph::{Bind, Caps, Dispatch, Element, Graph, Node, Storage, Value};
+use memory::Memory;
+pub use recompute::{Shrunk, shrink};
 
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,67 +35,31 @@ pub struct Plan {
     pub value_to_slot: HashMap<Value, usize>,
 }
 
-/// First and last step index of a value, shared by values that share memory.
-#[derive(Debug, Clone, Copy)]
-struct Lifetime {
-    first: usize,
-    last: usize,
-    bytes: u64,
-}
-
 impl Plan {
     /// Plans a graph for an adapter's limits.
     pub fn new(graph: &Graph, caps: &Caps) -> Result<Self> {
-        let last = last_uses(graph);
-        let mut root: HashMap<Value, Value> = HashMap::new();
-        let mut lifetimes: HashMap<Value, Lifetime> = HashMap::new();
-        for (index, info) in graph.values().iter().enumerate() {
-            if info.storage == Storage::Input {
-                let value = Value(index as u32);
-                let end = last.get(&value).copied().unwrap_or(0);
-                lifetimes
-                    .insert(value, Lifetime { first: 0, last: end, bytes: bytes(graph, value) });
-            }
-        }
+        let memory = Memory::of(graph);
         let mut steps = Vec::new();
-        for (index, node) in graph.nodes().iter().enumerate() {
-            let onto = node.addend.map(|addend| (addend, node.outputs[0]));
-            for output in &node.outputs {
-                if !in_slots(graph, *output) {
-                    continue;
-                }
-                let end = last.get(output).copied().unwrap_or(index);
-                let shared = onto.filter(|(addend, out)| {
-                    out == output && can_share(graph, node, *addend, index, &last)
-                });
-                if let Some((addend, _)) = shared {
-                    let owner = root.get(&addend).copied().unwrap_or(addend);
-                    root.insert(*output, owner);
-                    if let Some(lifetime) = lifetimes.get_mut(&owner) {
-                        lifetime.last = lifetime.last.max(end);
-                    }
-                    continue;
-                }
-                let bytes = bytes(graph, *output);
-                lifetimes.insert(*output, Lifetime { first: index, last: end, bytes });
-                if let Some((addend, out)) = onto
-                    && out == *output
-                {
-                    steps.push(Step::Copy { from: addend, to: out, words: graph.info(out).words });
-                }
+        for node in graph.nodes() {
+            if let Some((from, to)) = memory.copies(node) {
+                steps.push(copy(graph, from, to)?);
             }
-            for dispatch in node.op.lower(graph, node, caps)? {
-                check_bindings(graph, &dispatch, caps)?;
-                steps.push(Step::Run(dispatch));
+            let caps = Caps { vector_bytes: vector_bytes(graph, node), ..caps.clone() };
+            for dispatch in node.op.lower(graph, node, &caps)? {
+                check_bindings(graph, &dispatch, &caps)?;
+                steps.push(Step::Run(stored_as_is(graph, dispatch)));
             }
         }
-        let (slots, mut value_to_slot) = assign(&lifetimes);
-        for (value, owner) in root {
-            if let Some(slot) = value_to_slot.get(&owner).copied() {
-                value_to_slot.insert(value, slot);
-            }
-        }
-        Ok(Self { steps, slots, value_to_slot })
+        Ok(Self { steps, slots: memory.slots, value_to_slot: memory.value_to_slot })
+    }
+
+    /// The values in memory where most is, the largest first, with their bytes.
+    pub fn peak(graph: &Graph) -> Vec<(Value, u64)> {
+        let memory = Memory::of(graph);
+        let (time, _) = memory.peak();
+        let mut values: Vec<_> = memory.live(time).map(|(value, l)| (value, l.bytes)).collect();
+        values.sort_by_key(|(value, bytes)| (std::cmp::Reverse(*bytes), value.0));
+        values
     }
 
     /// Bytes of all slots: the activations' peak.
@@ -128,73 +97,47 @@ fn check_bindings(graph: &Graph, dispatch: &Dispatch, caps: &Caps) -> Result<()>
     Ok(())
 }
 
-fn bytes(graph: &Graph, value: Value) -> u64 {
-    (graph.info(value).words * 4) as u64
+/// A copy between values that lie in memory alike.
+fn copy(graph: &Graph, from: Value, to: Value) -> Result<Step> {
+    let (a, b) = (graph.info(from), graph.info(to));
+    if (a.element, a.words) != (b.element, b.words) {
+        return Err(Error::Internal(format!("{} is copied to {} of another kind", a.name, b.name)));
+    }
+    Ok(Step::Copy { from, to, words: b.words })
 }
 
-fn in_slots(graph: &Graph, value: Value) -> bool {
-    matches!(graph.info(value).storage, Storage::Tensor | Storage::Words | Storage::Input)
+/// Bytes of a vector of the tensors that a node touches, the largest of all.
+fn vector_bytes(graph: &Graph, node: &Node) -> usize {
+    let tensors = graph.reads(node).into_iter().chain(node.outputs.iter().copied());
+    tensors
+        .map(|value| graph.info(value))
+        .filter(|info| info.layout.is_some() && !matches!(info.storage, Storage::Lazy(_)))
+        .map(|info| info.element.vector_bytes())
+        .max()
+        .unwrap_or(Element::F32.vector_bytes())
 }
 
-/// Stored values that a node reads, through lazy ones.
-fn reads(graph: &Graph, inputs: &[Value]) -> Vec<Value> {
-    inputs
-        .iter()
-        .flat_map(|input| graph.loads(*input).iter().flat_map(|l| l.sources()).collect::<Vec<_>>())
-        .collect()
-}
-
-fn last_uses(graph: &Graph) -> HashMap<Value, usize> {
-    let mut last = HashMap::new();
-    for (index, node) in graph.nodes().iter().enumerate() {
-        // a lazy node reads nothing itself: whoever reads its output does
-        if node.outputs.iter().all(|output| !graph.is_stored(*output)) {
-            continue;
+/// Tells the kernel which of its bindings hold f16, and counts their bytes as what they are.
+fn stored_as_is(graph: &Graph, mut dispatch: Dispatch) -> Dispatch {
+    let mut halves = Vec::new();
+    let mut tensors = Vec::new();
+    for (name, bind) in &dispatch.bindings {
+        let Bind::Value { value, words, .. } = *bind else { continue };
+        let info = graph.info(value);
+        if info.element == Element::F16 {
+            halves.push(*name);
         }
-        for value in reads(graph, &node.inputs) {
-            last.insert(value, index);
+        if info.layout.is_some() && !tensors.contains(&(*bind, info.element, words)) {
+            tensors.push((*bind, info.element, words));
         }
     }
-    for kept in graph.kept() {
-        last.insert(*kept, graph.nodes().len());
+    if halves.is_empty() {
+        return dispatch;
     }
-    last
-}
-
-/// Whether a node may add into its addend's memory: nothing else reads the addend now or later.
-fn can_share(
-    graph: &Graph,
-    node: &crate::graph::Node,
-    addend: Value,
-    index: usize,
-    last: &HashMap<Value, usize>,
-) -> bool {
-    let times_read = reads(graph, &node.inputs).iter().filter(|value| **value == addend).count();
-    graph.info(addend).storage == Storage::Tensor
-        && last.get(&addend).is_none_or(|end| *end <= index)
-        && times_read <= 1
-}
-
-/// Largest value first, each into the tightest slot that is free for its whole lifetime.
-fn assign(lifetimes: &HashMap<Value, Lifetime>) -> (Vec<u64>, HashMap<Value, usize>) {
-    let mut order: Vec<(Value, Lifetime)> = lifetimes.iter().map(|(v, l)| (*v, *l)).collect();
-    order.sort_by_key(|(value, lifetime)| {
-        (std::cmp::Reverse(lifetime.bytes), lifetime.first, value.0)
-    });
-    let mut slots: Vec<u64> = Vec::new();
-    let mut busy: Vec<Vec<Lifetime>> = Vec::new();
-    let mut places = HashMap::new();
-    for (value, lifetime) in order {
-        let free = (0..slots.len()).rev().find(|slot| {
-            busy[*slot].iter().all(|l| l.last < lifetime.first || lifetime.last < l.first)
-        });
-        let slot = free.unwrap_or_else(|| {
-            slots.push(lifetime.bytes);
-            busy.push(Vec::new());
-            slots.len() - 1
-        });
-        busy[slot].push(lifetime);
-        places.insert(value, slot);
-    }
-    (slots, places)
+    let bytes: usize = tensors.iter().map(|(.., words)| words * 4).sum();
+    let in_f32 = |(_, element, words): &(Bind, Element, usize)| words * 64 / element.vector_bytes();
+    let all: usize = tensors.iter().map(in_f32).sum();
+    dispatch.bytes = (dispatch.bytes as u128 * bytes as u128 / all.max(1) as u128) as u64;
+    dispatch.kernel = dispatch.kernel.halves(halves);
+    dispatch
 }

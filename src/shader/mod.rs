@@ -3,11 +3,14 @@
 //! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
+mod halves;
 mod lint;
 mod specialise;
+mod tuning;
 
 pub use lint::lint;
 pub use specialise::specialise;
+pub use tuning::{Choice, Class, Tuning};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -22,18 +25,33 @@ pub struct KernelKey {
     pub overrides: Vec<(&'static str, u32)>,
     /// Values of `const NAME: u32 = …;` lines.
     pub consts: Vec<(&'static str, u32)>,
+    /// Bindings of `vec4<f32>` that are stored as halves, in order.
+    pub halves: Vec<&'static str>,
 }
 
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new() }
+        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new() }
+    }
+
+    /// Stores these bindings as halves.
+    pub fn halves(mut self, names: impl IntoIterator<Item = &'static str>) -> Self {
+        self.halves.extend(names);
+        self.halves.sort_unstable();
+        self.halves.dedup();
+        self
     }
 
     /// Sets an override.
     pub fn set(mut self, name: &'static str, value: u32) -> Self {
         self.overrides.push((name, value));
         self
+    }
+
+    /// Sets the size of a workgroup, where it is not the usual one.
+    pub fn group(self, invocations: usize) -> Self {
+        if invocations == 64 { self } else { self.set("WG", invocations as u32) }
     }
 
     /// Replaces a `const` line.
@@ -101,12 +119,20 @@ fn message(error: impl std::error::Error) -> String {
     text
 }
 
+/// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
+const SUBGROUPS: &str = "_subgroups.wgsl";
+
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the file's name tells.
+fn capabilities(file: &str) -> Capabilities {
+    let halves = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if file.ends_with(SUBGROUPS) { halves | Capabilities::SUBGROUP } else { halves }
+}
+
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    // subgroups are asked for by capability, as `Caps::subgroup` says
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP)
+    let info = Validator::new(ValidationFlags::all(), capabilities(key.file))
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();
@@ -183,14 +209,6 @@ fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflection> {
     Ok(reflection)
 }
 
-fn uses_subgroups(module: &naga::Module) -> bool {
-    let asks = |argument: &naga::FunctionArgument| {
-        let builtin = naga::BuiltIn::SubgroupInvocationId;
-        argument.binding == Some(naga::Binding::BuiltIn(builtin))
-    };
-    module.entry_points.iter().any(|entry| entry.function.arguments.iter().any(asks))
-}
-
 /// Parses, validates and lints a kernel and writes it as SPIR-V, MSL and HLSL, so that what breaks on one platform shows
 /// on all.
 pub fn validate(key: &KernelKey) -> Result<()> {
@@ -202,23 +220,10 @@ pub fn validate(key: &KernelKey) -> Result<()> {
     }
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .map_err(|e| fail("SPIR-V", message(e)))?;
-    // what subgroup operations need at least
-    let options = naga::back::msl::Options {
-        fake_missing_bindings: true,
-        lang_version: if uses_subgroups(&module) { (2, 1) } else { (1, 0) },
-        ..Default::default()
-    };
+    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
     naga::back::msl::write_string(&module, &info, &options, &Default::default())
         .map_err(|e| fail("MSL", message(e)))?;
-    let options = naga::back::hlsl::Options {
-        fake_missing_bindings: true,
-        shader_model: if uses_subgroups(&module) {
-            naga::back::hlsl::ShaderModel::V6_0
-        } else {
-            naga::back::hlsl::ShaderModel::V5_1
-        },
-        ..Default::default()
-    };
+    let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let mut text = String::new();
     let pipeline_options = naga::back::hlsl::PipelineOptions::default();
     naga::back::hlsl::Writer::new(&mut text, &options, &pipeline_options)

@@ -11,6 +11,7 @@ use crate::domain::Recipe;
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
+use crate::tune;
 
 /// How long to train; the learning rate's schedule is fitted to it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -97,6 +98,9 @@ pub struct RunConfig {
     #[serde(default)]
     pub sampling: Sampling,
     pub augment: Augment,
+    /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
+    #[serde(default)]
+    pub tune: tune::Mode,
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
@@ -136,6 +140,7 @@ impl RunConfig {
             optimizer: Optimizer::adam(),
             sampling: Sampling::default(),
             augment: Augment::default(),
+            tune: tune::Mode::default(),
             start: None,
             log_every: 5,
             checkpoint_every: 50,

@@ -9,5 +9,5 @@ mod trainer;
 pub use cases::{DomainCases, check_held_out, plan};
 pub use config::{Length, RunConfig, Sampling, Start};
 pub use schedule::{Rate, Schedule};
-pub use session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
+pub use session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
 pub use trainer::{ADDED, MODEL, Trainer, planned_memory, read_plan, write_plan};

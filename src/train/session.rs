@@ -158,6 +158,16 @@ impl Memory {
     }
 }
 
+/// The graphs of all domains, for an adapter: what is tuned.
+pub fn graphs(
+    config: &NetConfig,
+    batches: &[DomainBatch],
+    settings: &SessionSettings,
+    caps: &Caps,
+) -> Result<Vec<Graph>> {
+    Ok(build_all(config, batches, settings, caps)?.into_iter().map(|built| built.graph).collect())
+}
+
 impl Session {
     /// Builds the programs of all domains; weights are zero until [`Session::initialise`] or [`Session::write`].
     pub fn new(

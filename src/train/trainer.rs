@@ -11,13 +11,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::cases::{self, DomainCases};
 use super::config::{Length, RunConfig};
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings};
+use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Caps, Region};
+use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
+use crate::tune;
 
 /// Where a run stands; part of its checkpoint.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -66,6 +67,8 @@ const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
 /// Readings of the loss, a JSON object a line.
 const LOG: &str = "log.jsonl";
+/// The variants of kernels that the run uses.
+const TUNING: &str = "tuning.json";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -118,6 +121,11 @@ pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Re
     Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
 }
 
+/// What training these domains runs, for an adapter.
+fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
+    graphs(&network(config, domains), &batches(domains), &settings(config), caps)
+}
+
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
 pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
     if out.join(CHECKPOINT).exists() {
@@ -165,10 +173,15 @@ impl Trainer {
             .iter()
             .map(|dir| cases::open(&config, dir, options, None))
             .collect::<Result<Vec<_>>>()?;
-        let trainer = Self::build(gpu, config, domains, out)?;
+        check(&config, &domains)?;
+        let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
+        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
+        let record = tune::Record::of(&gpu, &graphs)?;
+        let trainer = Self::build(&gpu, config, domains, out)?;
         trainer.initialise()?;
-        let plans: Vec<Domain> = trainer.domains.iter().map(|d| d.domain.clone()).collect();
         write_plan(&trainer.config, &plans, out)?;
+        record.write(&out.join(TUNING))?;
         Ok(trainer)
     }
 
@@ -190,7 +203,10 @@ impl Trainer {
             .zip(&plans)
             .map(|(dir, plan)| cases::open(&config, dir, &PlanOptions::default(), Some(plan)))
             .collect::<Result<Vec<_>>>()?;
-        let mut trainer = Self::build(gpu, config, domains, out)?;
+        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        check(&config, &domains)?;
+        let (gpu, _) = tune::Record::resume(gpu, &out.join(TUNING), &graphs)?;
+        let mut trainer = Self::build(&gpu, config, domains, out)?;
         let checkpoint = out.join(CHECKPOINT);
         if checkpoint.exists() {
             trainer.load(&checkpoint)?;
@@ -220,7 +236,6 @@ impl Trainer {
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
-        check(&config, &domains)?;
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;

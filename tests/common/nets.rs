@@ -1,10 +1,11 @@
 //! Plans of every kind of network, as training and inference build them.
 #![allow(dead_code)] // each test binary uses a part
 
-use u2seg::graph::{Caps, Dispatch, Graph, Layout};
+use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::Plan;
+use u2seg::shader::Tuning;
 
 /// A planned network.
 pub struct Planned {
@@ -42,14 +43,18 @@ fn configs() -> Vec<NetConfig> {
         .collect()
 }
 
-/// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones.
+/// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
 pub fn adapters() -> Vec<(&'static str, Caps)> {
     let all = Caps::default();
+    let sharing = Caps { software: true, subgroups: true, subgroup_size: 8, ..all.clone() };
     vec![
         ("gpu", all.clone()),
         ("software", Caps { software: true, ..all.clone() }),
-        ("software with subgroups", Caps { software: true, subgroup: 8, ..all.clone() }),
-        ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all }),
+        ("software with subgroups", sharing.clone()),
+        ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all.clone() }),
+        ("gpu in f16", Caps { vector_bytes: 8, ..all.clone() }),
+        ("software in f16", Caps { vector_bytes: 8, ..sharing }),
+        ("small in f16", Caps { max_binding: 1 << 20, max_groups: 512, vector_bytes: 8, ..all }),
     ]
 }
 
@@ -90,17 +95,25 @@ fn training_graph(config: &NetConfig, weights: LossWeights, caps: &Caps) -> Grap
     graph.keep(logits);
     graph.keep(loss);
     graph.backward(loss, loss).unwrap();
+    graph.store_as_f16(|value, info| caps.vector_bytes == 8 && in_f16(value, info, logits));
     graph
+}
+
+/// As training and inference do: tensors, but not the logits.
+fn in_f16(value: Value, info: &ValueInfo, logits: Value) -> bool {
+    info.storage == Storage::Tensor && value != logits
 }
 
 fn inference(config: &NetConfig, caps: &Caps) -> (Graph, Plan) {
     let mut graph = Graph::sized_for(caps);
     let image = image(&mut graph, config, 1);
     let logits = nn::network(&mut graph, config, 0, image).unwrap();
+    let logits = ops::materialise(&mut graph, logits).unwrap();
     let p = ops::softmax(&mut graph, logits).unwrap();
     let best = ops::argmax(&mut graph, p).unwrap();
     graph.keep(p);
     graph.keep(best);
+    graph.store_as_f16(|value, info| caps.vector_bytes == 8 && in_f16(value, info, logits));
     let plan = Plan::new(&graph, caps).unwrap();
     (graph, plan)
 }
@@ -114,7 +127,9 @@ pub fn all() -> Vec<Planned> {
     for (index, config) in configs().iter().enumerate() {
         for (adapter, caps) in adapters() {
             // weights are bound whole: those of many pools need the binding that every adapter has
-            if adapter == "small" && config.domains[0].pools.iter().any(|pools| *pools > 3) {
+            if adapter.starts_with("small")
+                && config.domains[0].pools.iter().any(|pools| *pools > 3)
+            {
                 continue;
             }
             let name = format!(
@@ -135,6 +150,26 @@ pub fn all() -> Vec<Planned> {
             let (graph, plan) = inference(config, &caps);
             let tail = Vec::new();
             planned.push(Planned { name: format!("inference {name}"), graph, plan, caps, tail });
+        }
+    }
+    planned
+}
+
+/// Training of one network for every further variant of its kernels.
+pub fn variants() -> Vec<Planned> {
+    let config = &configs()[2];
+    let mut planned = Vec::new();
+    for software in [false, true] {
+        for position in 1.. {
+            let tuning = Tuning::at(position).into();
+            let caps = Caps { software, subgroups: true, tuning, ..Caps::default() };
+            let (graph, plan) = training(config, LossWeights::dice_ce(), &caps);
+            let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);
+            if !plan.dispatches().any(taken) {
+                break;
+            }
+            let name = format!("training with variant {position}, software {software}");
+            planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
         }
     }
     planned

@@ -102,12 +102,12 @@ impl Kind {
     }
 }
 
-fn expect(case: &Case) -> Expected {
+fn expect(case: &Case, caps: &Caps) -> Expected {
     let mut raw = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     for (i, (channels, prep)) in case.parts.iter().enumerate() {
         let size = std::array::from_fn(|a| case.spatial[a] / prep.up[a]);
-        raw.push(tensor(case.n, *channels, size, 10 + i as u64));
+        raw.push(as_stored(caps, &tensor(case.n, *channels, size, 10 + i as u64)));
         stages.push(Stage::new(*prep, &format!("part{i}"), &raw[i], 20 + i as u64));
     }
     let x = stages[1..]
@@ -120,6 +120,7 @@ fn expect(case: &Case) -> Expected {
     let y = outs[1..].iter().fold(outs[0].clone(), |sum, y| oracle::add_forward(&sum, y));
     let after = Stage::new(case.after, "after", &y, 3);
     let dy = Tensor { shape: after.y.shape, data: random(after.y.data.len(), 4) };
+    let dy = as_stored(caps, &dy);
     let (dr, after_affine) = after.backward(&dy);
     let grads: Vec<Tensor> = convs.iter_mut().map(|c| case.kind.backward(&x, c, &dr)).collect();
     let mut left = grads[1..].iter().fold(grads[0].clone(), |sum, g| oracle::add_forward(&sum, g));
@@ -139,7 +140,7 @@ fn expect(case: &Case) -> Expected {
     Expected { raw, stages, convs, after, dy, dx, affine, after_affine }
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) {
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> usize {
     let mut rig = Rig::new(gpu, caps);
     let inputs: Vec<_> = e.raw.iter().map(|x| rig.input(x)).collect();
     let parts: Vec<_> =
@@ -158,34 +159,39 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) {
     let kept_y = rig.kept(out);
     let kept: Vec<_> = inputs.iter().map(|x| rig.kept_gradient(&grads, *x)).collect();
     let ran = rig.run();
-    close(&format!("{what} y"), &ran.tensor(kept_y), &e.after.y.data, 2e-5);
+    ran.close(&format!("{what} y"), &ran.tensor(kept_y), &e.after.y.data, 2e-5);
     for (i, c) in e.convs.iter().enumerate() {
-        close(&format!("{what} dw{i}"), &ran.grad(&format!("conv{i}.weight")), &c.dw, 1e-4);
+        ran.close(&format!("{what} dw{i}"), &ran.grad(&format!("conv{i}.weight")), &c.dw, 1e-4);
         let db = ran.grad(&format!("conv{i}.bias"));
         if case.after.norm {
             // the norm takes the mean out: what is left is rounding
             let largest = c.dw.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-            assert!(db.iter().all(|v| v.abs() <= 1e-5 * largest.max(1e-1)), "{what} db{i}: {db:?}");
+            let bound = if halves(caps) { 5e-3 } else { 1e-5 } * largest.max(1e-1);
+            assert!(db.iter().all(|v| v.abs() <= bound), "{what} db{i}: {db:?}");
         } else {
-            close(&format!("{what} db{i}"), &db, &c.db, 1e-4);
+            ran.close(&format!("{what} db{i}"), &db, &c.db, 1e-4);
         }
     }
     for (i, value) in kept.iter().enumerate() {
-        close(&format!("{what} dx{i}"), &ran.tensor(*value), &e.dx[i].data, 1e-4);
+        ran.close(&format!("{what} dx{i}"), &ran.tensor(*value), &e.dx[i].data, 1e-4);
     }
     for (stage, affine) in e.stages.iter().zip(&e.affine) {
         stage.check_affine(what, &ran, affine);
     }
     e.after.check_affine(what, &ran, &e.after_affine);
+    ran.variants
 }
 
 fn check(cases: &[Case]) {
     let gpu = common::gpu();
     for (index, case) in cases.iter().enumerate() {
-        let expected = expect(case);
-        for (plan, caps) in plans(&gpu, case.spatial.iter().product()) {
-            run(&gpu, &caps, case, &expected, &format!("case {index} planned for {plan}:"));
-        }
+        let voxels = case.spatial.iter().product();
+        let plans = plans(&gpu, voxels);
+        let (plain, rounded) = (expect(case, &plans[0].1), expect(case, &plans[plans.len() - 1].1));
+        every_plan(&gpu, voxels, |plan, caps| {
+            let expected = if halves(caps) { &rounded } else { &plain };
+            run(&gpu, caps, case, expected, &format!("case {index} planned for {plan}:"))
+        });
     }
 }
 
@@ -262,6 +268,7 @@ fn pointwise_convolutions() {
         Case { n: 2, after: ACT, ..dense(&[(33, NORM)], 34, [3, 3, 5], one) },
         dense(&[(64, ACT)], 32, [2, 5, 9], one),
         Case { after: NORM_ACT, ..dense(&[(100, NORM_ACT)], 60, [2, 2, 2], one) },
+        Case { n: 2, after: NORM_ACT, ..dense(&[(70, UP), (66, ACT)], 75, [4, 6, 4], one) },
         Case { twice: true, n: 2, ..dense(&[(12, NORM_ACT)], 20, [3, 4, 5], one) },
         Case { n: 2, after: NORM_ACT, ..dense(&[(10, UP), (7, NORM_ACT)], 9, [4, 2, 6], one) },
         dense(&[(5, Prep { up: [1, 2, 1], ..NORM })], 6, [3, 4, 5], one),

@@ -21,20 +21,21 @@ struct Case {
     after: Prep,
 }
 
-fn stage(case: &Case, prep: Prep, name: &str, seed: u64) -> (Tensor, Stage) {
+fn stage(caps: &Caps, case: &Case, prep: Prep, name: &str, seed: u64) -> (Tensor, Stage) {
     let size = std::array::from_fn(|a| case.spatial[a] / prep.up[a]);
-    let x = tensor(case.n, case.channels, size, seed);
+    let x = as_stored(caps, &tensor(case.n, case.channels, size, seed));
     let stage = Stage::new(prep, name, &x, seed + 50);
     (x, stage)
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) {
-    let mut sides = vec![stage(case, case.a, "a", 1)];
-    sides.extend(case.b.map(|b| stage(case, b, "b", 2)));
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) -> usize {
+    let mut sides = vec![stage(caps, case, case.a, "a", 1)];
+    sides.extend(case.b.map(|b| stage(caps, case, b, "b", 2)));
     let first = sides[0].1.y.clone();
     let sum = sides[1..].iter().fold(first, |sum, side| oracle::add_forward(&sum, &side.1.y));
     let after = Stage::new(case.after, "after", &sum, 3);
     let dy = Tensor { shape: after.y.shape, data: random(after.y.data.len(), 4) };
+    let dy = as_stored(caps, &dy);
     let (ds, after_affine) = after.backward(&dy);
 
     let mut rig = Rig::new(gpu, caps);
@@ -49,21 +50,22 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) {
     let y = rig.kept(out);
     let kept: Vec<_> = inputs.iter().map(|x| rig.kept_gradient(&grads, *x)).collect();
     let ran = rig.run();
-    close(&format!("{what} y"), &ran.tensor(y), &after.y.data, 2e-5);
+    ran.close(&format!("{what} y"), &ran.tensor(y), &after.y.data, 2e-5);
     for ((_, stage), dx) in sides.iter().zip(kept) {
         let (expected, affine) = stage.backward(&ds);
-        close(&format!("{what} dx"), &ran.tensor(dx), &expected.data, 1e-4);
+        ran.close(&format!("{what} dx"), &ran.tensor(dx), &expected.data, 1e-4);
         stage.check_affine(what, &ran, &affine);
     }
     after.check_affine(what, &ran, &after_affine);
+    ran.variants
 }
 
 fn check(test: &str, cases: &[Case]) {
     let gpu = common::gpu();
     for (index, case) in cases.iter().enumerate() {
-        for (plan, caps) in plans(&gpu, case.spatial.iter().product()) {
-            run(&gpu, &caps, case, &format!("{test} {index} planned for {plan}:"));
-        }
+        every_plan(&gpu, case.spatial.iter().product(), |plan, caps| {
+            run(&gpu, caps, case, &format!("{test} {index} planned for {plan}:"))
+        });
     }
 }
 

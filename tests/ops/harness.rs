@@ -1,11 +1,13 @@
 //! Builds a graph of a few operations, runs it on the adapter, and compares what it read with the f64 oracles.
 
+use half::f16;
 use u2seg::exec::{Pool, Program, Store, caps};
 use u2seg::gpu::Gpu;
 use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Scope, Value};
 use u2seg::ops;
 use u2seg::plan::Plan;
 use u2seg::reference::{self as oracle, Tensor};
+use u2seg::shader::Tuning;
 use u2seg::shape::Shape;
 
 /// Uniform values in -1..1, the same for the same seed.
@@ -37,18 +39,46 @@ fn singles(values: &[f64]) -> Vec<f32> {
     values.iter().map(|v| *v as f32).collect()
 }
 
-/// The ways in which every case is planned: as for a GPU, as for an adapter on the CPU, in small bindings and with few groups
-/// in a dimension. `voxels` is the size of the largest tensor: small bindings hold one channel block of it.
+/// The ways in which every case is planned: as for a GPU, as for an adapter on the CPU, in small bindings, with few groups
+/// in a dimension, and with every tensor stored in f16. `voxels` is the size of the largest tensor: small bindings hold one
+/// channel block of it.
 pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
-    let own = Caps { software: false, ..caps(gpu) };
-    let small = (voxels as u64 * 16).next_multiple_of(own.alignment) + 2 * own.alignment;
+    let own = Caps { software: false, tuning: Default::default(), ..caps(gpu) };
+    let small =
+        |vector: u64| (voxels as u64 * vector).next_multiple_of(own.alignment) + 2 * own.alignment;
+    let tight = Caps { max_binding: small(8), vector_bytes: 8, ..own.clone() };
     vec![
         ("gpu", own.clone()),
         ("software", Caps { software: true, ..own.clone() }),
-        ("software without subgroups", Caps { software: true, subgroup: 0, ..own.clone() }),
-        ("small bindings", Caps { max_binding: small, ..own.clone() }),
-        ("few groups", Caps { max_groups: 48, ..own }),
+        ("small bindings", Caps { max_binding: small(16), ..own.clone() }),
+        ("few groups", Caps { max_groups: 48, ..own.clone() }),
+        ("halves in small bindings", tight),
+        ("halves on a CPU", Caps { software: true, vector_bytes: 8, ..own }),
     ]
+}
+
+/// Runs a case for each of its [`plans`], then once for every further variant that a kernel of it has. `run` is told how the
+/// case is planned, and says how many variants its kernels have at most.
+pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Caps) -> usize) {
+    let plans = plans(gpu, voxels);
+    let most: Vec<usize> = plans.iter().map(|(name, caps)| run(name, caps)).collect();
+    // the first two differ in what their adapters may run
+    for ((name, caps), most) in plans.iter().zip(most).take(2) {
+        for position in 1..most {
+            let caps = Caps { tuning: Tuning::at(position).into(), ..caps.clone() };
+            run(&format!("{name}, variant {position}"), &caps);
+        }
+    }
+}
+
+/// Whether a plan of [`plans`] stores tensors in f16.
+pub fn halves(caps: &Caps) -> bool {
+    caps.vector_bytes == 8
+}
+
+/// A tensor as a plan of [`plans`] stores it.
+pub fn as_stored(caps: &Caps, x: &Tensor) -> Tensor {
+    if halves(caps) { x.map(|v| f16::from_f64(v).to_f64()) } else { x.clone() }
 }
 
 /// A graph under construction with the values of its inputs and parameters.
@@ -64,9 +94,12 @@ pub struct Rig<'a> {
 /// What a run left in memory.
 pub struct Ran {
     gpu: Gpu,
+    halves: bool,
     graph: Graph,
     program: Program,
     store: Store,
+    /// Variants of the kernel that has most.
+    pub variants: usize,
 }
 
 impl<'a> Rig<'a> {
@@ -134,14 +167,22 @@ impl<'a> Rig<'a> {
     }
 
     /// Plans and runs.
-    pub fn run(self) -> Ran {
+    pub fn run(mut self) -> Ran {
+        let halves = halves(&self.caps);
+        self.graph.store_as_f16(|_, _| halves);
         let plan = Plan::new(&self.graph, &self.caps).unwrap();
         let store = Store::new(self.gpu, self.graph.params(), true).unwrap();
         let pool = Pool::new(self.gpu, [&plan]).unwrap();
         let program = Program::new(self.gpu, &self.graph, &plan, &[], (&store, &pool)).unwrap();
         for (value, data) in &self.inputs {
             // an input that nothing reads has no memory
-            if program.value(*value).is_ok() {
+            if program.value(*value).is_err() {
+                continue;
+            }
+            if halves {
+                let data: Vec<u16> = data.iter().map(|v| f16::from_f32(*v).to_bits()).collect();
+                program.write(self.gpu, *value, &data).unwrap();
+            } else {
                 program.write(self.gpu, *value, data).unwrap();
             }
         }
@@ -152,15 +193,23 @@ impl<'a> Rig<'a> {
             store.write(self.gpu, u2seg::graph::Region::Weights, name, values).unwrap();
         }
         program.run(self.gpu).unwrap();
-        Ran { gpu: self.gpu.clone(), graph: self.graph, program, store }
+        let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
+        let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
+        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants }
     }
 }
 
 impl Ran {
     /// A kept tensor in N, C, D, H, W order.
     pub fn tensor(&self, value: Value) -> Vec<f64> {
-        let packed: Vec<f32> = self.program.read(&self.gpu, value).unwrap();
         let layout = self.graph.layout(value).unwrap();
+        let mut packed: Vec<f32> = if self.halves {
+            let packed: Vec<u16> = self.program.read(&self.gpu, value).unwrap();
+            packed.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
+        } else {
+            self.program.read(&self.gpu, value).unwrap()
+        };
+        packed.truncate(layout.words());
         let plain = layout.unpack(&packed).unwrap();
         let nonzero = |values: &[f32]| values.iter().filter(|v| **v != 0.0).count();
         assert_eq!(nonzero(&packed), nonzero(&plain), "padding lanes are not zero");
@@ -178,6 +227,28 @@ impl Ran {
         let all = self.store.read_all(&self.gpu, u2seg::graph::Region::Grads).unwrap();
         all[position].iter().map(|v| f64::from(*v)).collect()
     }
+}
+
+impl Ran {
+    /// [`close`], or [`alike`] where tensors are stored in f16, with 500 times the tolerance.
+    pub fn close(&self, what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+        if self.halves {
+            alike(what, found, expected, 500.0 * tolerance);
+        } else {
+            close(what, found, expected, tolerance);
+        }
+    }
+}
+
+/// Fails where the error is more than `tolerance` in the mean square. Single values may be off by more: an activation's
+/// derivative jumps where rounding to f16 changes a sign.
+fn alike(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}: count");
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let error = square(&mut found.iter().zip(expected).map(|(f, e)| f - e));
+    let scale = square(&mut expected.iter().copied()).max(1e-6);
+    let error = (error / scale).sqrt();
+    assert!(error <= tolerance, "{what}: off by {error:.1e}: {found:?} where {expected:?} belong");
 }
 
 /// Fails where a value is off by more than `tolerance` of the largest expected one.
@@ -269,13 +340,18 @@ impl Stage {
     /// Compares the gradients of gamma and beta.
     pub fn check_affine(&self, what: &str, ran: &Ran, expected: &Option<[Vec<f64>; 2]>) {
         if let Some([dgamma, dbeta]) = expected {
-            close(
+            ran.close(
                 &format!("{what} dgamma"),
                 &ran.grad(&format!("{}.gamma", self.name)),
                 dgamma,
                 1e-4,
             );
-            close(&format!("{what} dbeta"), &ran.grad(&format!("{}.beta", self.name)), dbeta, 1e-4);
+            ran.close(
+                &format!("{what} dbeta"),
+                &ran.grad(&format!("{}.beta", self.name)),
+                dbeta,
+                1e-4,
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
 use crate::train::{Length, RunConfig, Schedule};
+use crate::tune;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -154,6 +155,9 @@ pub(in crate::cli) struct RunArgs {
     /// Update rule, by default adam.
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerArg>,
+    /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
+    #[arg(long, value_enum, default_value = "cached")]
+    tune: tune::Mode,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
     pub resume: bool,
@@ -215,6 +219,7 @@ impl RunArgs {
         config.length = length.unwrap_or(config.length);
         config.lr = self.lr.unwrap_or(config.lr);
         config.seed = self.seed;
+        config.tune = self.tune;
         config.schedule = self.schedule.clone();
         config.fold = match &self.fold {
             _ if !self.hold_out.is_empty() => Fold::HoldOut(self.hold_out.clone()),
