@@ -9,6 +9,7 @@
 #   U2SEG_DEVICE, TORCH_DEVICE   adapters (default auto)         BURN_DEVICES   default "wgpu flex"; "" leaves burn out
 #   TORCH_FLAGS                  such as "--threads 2 --compiled --autocast"
 #   REPEATS, BURN_REPEATS        timed runs of a round, of which the median counts (default 3 and 1)
+#   BURN_ROUNDS                  rounds in which burn runs (default 1: it tunes its kernels anew each time)
 #   RESULTS                      file to which every measurement is appended (default: none is kept)
 set -eu
 cd "$(dirname "$0")/.."
@@ -69,6 +70,7 @@ while [ "$round" -lt "$rounds" ]; do
             measure PyTorch "$python" benches/peers/torch_u2net.py --config "$config" --repeats "${REPEATS:-3}" \
                 --device "${TORCH_DEVICE:-auto}" ${TORCH_FLAGS:-}
         fi
+        [ "$round" -le "${BURN_ROUNDS:-1}" ] || continue
         for device in ${burn:+${BURN_DEVICES-wgpu flex}}; do
             measure "burn on $device" "$burn" --config "$config" --repeats "${BURN_REPEATS:-1}" --device "$device"
         done

@@ -93,12 +93,12 @@ fn report(out: &Path, model: Model) -> Result<()> {
     let own: usize = parts.iter().map(|part| part.domains[index]).sum();
     let all: usize = parts.iter().map(|part| part.total()).sum();
     let name = &model.domains[index].name;
-    println!("{name}: {own} parameters of its own, of {all} in the model");
+    say!("{name}: {own} parameters of its own, of {all} in the model");
     let added = out.join(ADDED);
     if added.exists() {
         // with the clean-up that its validation decided on
         model.export(index)?.write(&added)?;
-        println!("{} holds the new domain alone, for `u2seg merge`", added.display());
+        say!("{} holds the new domain alone, for `u2seg merge`", added.display());
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     let model = Model::read(&super::model_file(&args.model))?;
     let domain = model.domain(Some(&args.domain))?;
     model.export(domain)?.write(&args.output)?;
-    println!("{}", args.output.display());
+    say!("{}", args.output.display());
     Ok(())
 }
 
@@ -48,7 +48,7 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
     let merged = model.merge(&other)?;
     merged.write(&args.output)?;
     let names: Vec<&str> = merged.domains.iter().map(|d| d.name.as_str()).collect();
-    println!("{}: {}", args.output.display(), names.join(", "));
+    say!("{}: {}", args.output.display(), names.join(", "));
     Ok(())
 }
 
@@ -77,6 +77,6 @@ pub fn import_state(args: &ImportArgs) -> Result<()> {
         )
     })?;
     import(&args.state, tensors, plans)?.write(&args.output)?;
-    println!("{}", args.output.display());
+    say!("{}", args.output.display());
     Ok(())
 }

@@ -15,7 +15,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json {
         let text =
             serde_json::to_string_pretty(&found).map_err(|e| Error::Internal(e.to_string()))?;
-        println!("{text}");
+        say!("{text}");
         return Ok(());
     }
     if found.is_empty() {
@@ -24,9 +24,9 @@ pub fn run(args: &Args) -> Result<()> {
         ));
     }
     for a in found {
-        println!("{}: {}", a.index, a.name);
-        println!("   {} {}, driver {} {}", a.device_type, a.backend, a.driver, a.driver_info);
-        println!(
+        say!("{}: {}", a.index, a.name);
+        say!("   {} {}, driver {} {}", a.device_type, a.backend, a.driver, a.driver_info);
+        say!(
             "   binding {} MiB, buffer {} MiB, f16 {}, subgroups {}, timestamps {}",
             a.max_binding_bytes >> 20,
             a.max_buffer_bytes >> 20,

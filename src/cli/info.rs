@@ -53,23 +53,24 @@ impl Report {
     }
 
     fn print(&self) {
-        println!(
+        say!(
             "{}, base {}, {} domains",
             self.title(),
             self.network.base,
             self.network.domains.len()
         );
         for domain in &self.network.domains {
-            println!(
+            say!(
                 "  {}: {} channels, {} classes, pools {:?}",
-                domain.name, domain.channels, domain.classes, domain.pools
+                domain.name,
+                domain.channels,
+                domain.classes,
+                domain.pools
             );
         }
-        print!("{:<24}{:>14}", "part", "shared");
-        for domain in &self.network.domains {
-            print!("{:>14}", domain.name.chars().take(13).collect::<String>());
-        }
-        println!("{:>14}", "total");
+        let names = self.network.domains.iter();
+        let names = names.map(|d| d.name.chars().take(13).collect::<String>());
+        line("part", ["shared".into()].into_iter().chain(names).chain(["total".into()]));
         for part in &self.parts {
             row(part.part, part.shared, &part.domains);
         }
@@ -78,7 +79,7 @@ impl Report {
             .map(|index| self.parts.iter().map(|p| p.domains[index]).sum())
             .collect();
         row("total", shared, &domains);
-        println!(
+        say!(
             "independent networks for the same domains: {}; this one has {:.2} % of that\n",
             thousands(self.independent),
             self.ratio * 100.0
@@ -87,11 +88,13 @@ impl Report {
 }
 
 fn row(name: &str, shared: usize, domains: &[usize]) {
-    print!("{name:<24}{:>14}", thousands(shared));
-    for count in domains {
-        print!("{:>14}", thousands(*count));
-    }
-    println!("{:>14}", thousands(shared + domains.iter().sum::<usize>()));
+    let total = shared + domains.iter().sum::<usize>();
+    line(name, [&[shared], domains, &[total]].concat().into_iter().map(thousands));
+}
+
+fn line(name: &str, cells: impl Iterator<Item = String>) {
+    let cells: String = cells.map(|cell| format!("{cell:>14}")).collect();
+    say!("{name:<24}{cells}");
 }
 
 fn thousands(count: usize) -> String {
@@ -157,7 +160,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json {
         let text =
             serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
-        println!("{text}");
+        say!("{text}");
         return Ok(());
     }
     for report in &reports {

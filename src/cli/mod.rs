@@ -1,5 +1,12 @@
 //! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
 
+/// As `println!`; a reader that has had enough, such as `head`, is no failure.
+macro_rules! say {
+    ($($arg:tt)*) => {
+        $crate::cli::write_line(format_args!($($arg)*))
+    };
+}
+
 mod adapt;
 mod bench;
 mod compose;
@@ -10,6 +17,7 @@ mod plan;
 mod predict;
 mod train;
 mod validate;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +38,8 @@ pub struct Cli {
 enum Command {
     /// List the adapters that can train and segment.
     Devices(devices::Args),
+    /// Read every case of dataset folders and say what is wrong: geometry, labels, names.
+    Verify(verify::Args),
     /// Plan patch, spacing and pools from the data, and what memory training needs.
     Plan(plan::Args),
     /// Train a network on one or more dataset folders.
@@ -71,6 +81,7 @@ pub fn main() -> std::process::ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Devices(args) => devices::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Train(args) => train::run(args),
         Command::Adapt(args) => adapt::run(args),
@@ -81,6 +92,14 @@ fn run(cli: Cli) -> Result<()> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
+    }
+}
+
+fn write_line(line: std::fmt::Arguments<'_>) {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => log::error!("stdout: {error}"),
+        _ => {}
     }
 }
 

@@ -40,12 +40,12 @@ struct Report {
 impl Report {
     fn print(&self, adapter: &str) {
         if let Some(out) = &self.out {
-            println!("{}", out.display());
+            say!("{}", out.display());
         }
         for d in &self.domains {
             let cut = d.cut.map(|cut| format!(" resized from {cut:?}")).unwrap_or_default();
             let preset = d.preset.as_ref().map(|name| format!("; as published for {name}"));
-            println!(
+            say!(
                 "{}: {} channels, classes {}; patch {:?}{cut} at {:.3?} mm (D, H, W), batch {}, pools {:?}{}",
                 d.name,
                 d.channels,
@@ -58,7 +58,7 @@ impl Report {
             );
         }
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        println!(
+        say!(
             "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB in all",
             mib(self.memory.parameters),
             mib(self.memory.activations),
@@ -90,6 +90,6 @@ pub fn run(args: &Args) -> Result<()> {
         [one] => serde_json::to_string_pretty(one),
         several => serde_json::to_string_pretty(several),
     };
-    println!("{}", text.map_err(|e| Error::Internal(e.to_string()))?);
+    say!("{}", text.map_err(|e| Error::Internal(e.to_string()))?);
     Ok(())
 }

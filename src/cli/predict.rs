@@ -174,7 +174,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut failed = 0;
     for job in &jobs {
         match args.segment(&ensemble, &plan.classes, job) {
-            Ok(()) => println!("{}", job.mask.display()),
+            Ok(()) => say!("{}", job.mask.display()),
             // the other images must not suffer from one that is broken
             Err(error) if jobs.len() > 1 => {
                 failed += 1;

@@ -46,14 +46,14 @@ pub(super) fn validate(
         for Kept { clean_up, before, after } in &kept {
             let class = &cases.domain.classes[usize::from(clean_up.class)];
             let steps = &clean_up.steps;
-            println!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
+            say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
         }
         if cases.domain.clean_up.is_empty() {
             model.domains[index].clean_up = kept.into_iter().map(|k| k.clean_up).collect();
         }
         let summary = score(cases, &classes, &model.domains[index].clean_up, &folder)?;
         summary.write(folder.join(SUMMARY))?;
-        println!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.classes));
+        say!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.classes));
     }
     if domains.iter().any(|d| !d.held_out.is_empty()) {
         model.write(&out.join(MODEL))?;
@@ -110,7 +110,7 @@ pub(super) fn combine(parent: &Path) -> Result<()> {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let summary = Summary::new(cases);
         summary.write(folder.join(SUMMARY))?;
-        println!("{name}, all folds\n{}", summary.print_table(&classes));
+        say!("{name}, all folds\n{}", summary.print_table(&classes));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod nifti;
 mod patch;
 mod preprocess;
 mod resample;
+mod verify;
 
 pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use fingerprint::Fingerprint;
@@ -19,5 +20,6 @@ pub use nifti::{
 pub use patch::{Augment, Focus, Patch, resize, rng_for, sample};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+pub use verify::{CaseReport, Contents, DatasetReport, verify};
 
 pub use crate::files::write_atomically;

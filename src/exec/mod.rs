@@ -1,9 +1,11 @@
 //! Programs: plans bound to pipelines, bind groups and buffers, and the parameter store that programs share.
 
 mod program;
+mod readback;
 mod store;
 
 pub use program::{CommandInfo, Pool, Program};
+pub use readback::Readback;
 pub use store::{Store, region_words};
 
 use crate::gpu::Gpu;

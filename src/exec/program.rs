@@ -350,7 +350,14 @@ fn compile(gpu: &Gpu, steps: &[Step]) -> Result<HashMap<KernelKey, Arc<Kernel>>>
             Step::Copy { .. } => None,
         })
         .collect();
-    keys.into_par_iter().map(|key| Ok((key.clone(), gpu.kernel(key)?))).collect()
+    let start = Instant::now();
+    let kernels: HashMap<_, _> = keys
+        .into_par_iter()
+        .map(|key| Ok((key.clone(), gpu.kernel(key)?)))
+        .collect::<Result<_>>()?;
+    log::debug!("{} kernels in {:.2} s", kernels.len(), start.elapsed().as_secs_f64());
+    gpu.keep_pipelines();
+    Ok(kernels)
 }
 
 fn kernel_of<'a>(

@@ -1,21 +1,25 @@
 //! Compiling specialised shaders to pipelines.
 
+use std::sync::Arc;
+
 use super::Gpu;
+use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
-use crate::shader::{BindingKind, KernelKey, Reflection, reflect, specialise};
+use crate::shader::{BindingKind, KernelKey, Reflection, specialise};
 
 /// A pipeline with its layout, as reflected from the shader.
 pub struct Kernel {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
-    pub reflection: Reflection,
+    /// Bindings and parameters; the workgroup is that of the file's defaults.
+    pub reflection: Arc<Reflection>,
     /// File name with the specialisation, for messages.
     pub label: String,
 }
 
 impl Kernel {
     pub(super) fn compile(gpu: &Gpu, key: &KernelKey) -> Result<Self> {
-        let reflection = reflect(key)?;
+        let reflection = gpu.interface(key.file)?;
         let text = specialise(key)?;
         let settings: Vec<String> = key
             .overrides
@@ -52,7 +56,7 @@ impl Kernel {
                     // every kernel writes workgroup memory before it reads it
                     zero_initialize_workgroup_memory: false,
                 },
-                cache: None,
+                cache: gpu.inner.pipelines.as_ref().map(Pipelines::cache),
             });
             (pipeline, layout)
         });

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod kernels;
+mod pipelines;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,8 @@ pub use adapters::{AdapterReport, adapters};
 pub use kernels::Kernel;
 
 use crate::error::{Error, Result};
-use crate::shader::{Class, KernelKey, Tuning};
+use crate::shader::{Class, KernelKey, Reflection, Tuning, reflect};
+use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.
 #[derive(Clone)]
@@ -26,6 +28,9 @@ struct Inner {
     report: AdapterReport,
     limits: wgpu::Limits,
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// Bindings and parameters of each file, which its specialisations share.
+    interfaces: Mutex<HashMap<&'static str, Arc<Reflection>>>,
+    pipelines: Option<Pipelines>,
     /// First error that no scope caught, or the reason why the device was lost.
     failure: Arc<Mutex<Option<String>>>,
     /// Bytes of all buffers made so far.
@@ -78,7 +83,17 @@ impl Gpu {
         let kernels = Mutex::new(HashMap::new());
         let allocated = AtomicU64::new(0);
         let tuning = Arc::new(Tuning::shipped(report.class())?);
-        let inner = Inner { device, queue, report, limits, kernels, failure, allocated };
+        let inner = Inner {
+            pipelines: Pipelines::open(&device, &adapter.get_info()),
+            interfaces: Mutex::new(HashMap::new()),
+            device,
+            queue,
+            report,
+            limits,
+            kernels,
+            failure,
+            allocated,
+        };
         Ok(Self { inner: Arc::new(inner), tuning })
     }
 
@@ -133,6 +148,23 @@ impl Gpu {
         let kernel = Arc::new(Kernel::compile(self, key)?);
         lock(&self.inner.kernels).insert(key.clone(), kernel.clone());
         Ok(kernel)
+    }
+
+    /// Bindings and parameters of a file; parsed once.
+    fn interface(&self, file: &'static str) -> Result<Arc<Reflection>> {
+        if let Some(interface) = lock(&self.inner.interfaces).get(file) {
+            return Ok(interface.clone());
+        }
+        let interface = Arc::new(reflect(&KernelKey::new(file))?);
+        lock(&self.inner.interfaces).insert(file, interface.clone());
+        Ok(interface)
+    }
+
+    /// Keeps what was compiled for the next start, where the backend can.
+    pub fn keep_pipelines(&self) {
+        if let Some(pipelines) = &self.inner.pipelines {
+            pipelines.keep();
+        }
     }
 
     /// Runs `make` under error scopes; an error names `label`.
@@ -211,7 +243,11 @@ impl Gpu {
     }
 
     /// Submits commands; errors name `label`.
-    pub fn submit(&self, label: &str, encoder: wgpu::CommandEncoder) -> Result<()> {
+    pub fn submit(
+        &self,
+        label: &str,
+        encoder: wgpu::CommandEncoder,
+    ) -> Result<wgpu::SubmissionIndex> {
         self.submit_finished(label, self.finish(label, encoder)?)
     }
 
@@ -225,9 +261,14 @@ impl Gpu {
     }
 
     /// Submits encoded commands; errors name `label`. On adapters that compute on the CPU it may do the work.
-    pub fn submit_finished(&self, label: &str, commands: wgpu::CommandBuffer) -> Result<()> {
-        self.scoped(label, || self.queue().submit([commands]))?;
-        self.check()
+    pub fn submit_finished(
+        &self,
+        label: &str,
+        commands: wgpu::CommandBuffer,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let index = self.scoped(label, || self.queue().submit([commands]))?;
+        self.check()?;
+        Ok(index)
     }
 
     /// Blocks until the queue is idle.
@@ -235,6 +276,13 @@ impl Gpu {
         self.device()
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|e| Error::Gpu(e.to_string()))?;
+        self.check()
+    }
+
+    /// Blocks until one submission, and those before it, are done.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        self.device().poll(until).map_err(|e| Error::Gpu(e.to_string()))?;
         self.check()
     }
 

@@ -50,7 +50,8 @@ pub(crate) fn distinct<T: PartialEq>(items: Vec<T>) -> Vec<T> {
 
 /// Switches that are on, for the site of a variant: what rides on a kernel changes what it costs.
 pub(crate) fn switches(key: &KernelKey) -> String {
-    let on = key.overrides.iter().filter(|(_, value)| *value > 0);
+    let factor = |name: &str| ["UD", "UH", "UW"].iter().any(|up| name.ends_with(up));
+    let on = key.overrides.iter().filter(|(name, value)| *value > u32::from(factor(name)));
     on.map(|(name, value)| match value {
         1 => format!(" {name}"),
         _ => format!(" {name}{value}"),

@@ -44,11 +44,7 @@ impl Plan {
             if let Some((from, to)) = memory.copies(node) {
                 steps.push(copy(graph, from, to)?);
             }
-            let caps = Caps { vector_bytes: vector_bytes(graph, node), ..caps.clone() };
-            for dispatch in node.op.lower(graph, node, &caps)? {
-                check_bindings(graph, &dispatch, &caps)?;
-                steps.push(Step::Run(stored_as_is(graph, dispatch)));
-            }
+            steps.extend(lower(graph, node, caps)?.into_iter().map(Step::Run));
         }
         Ok(Self { steps, slots: memory.slots, value_to_slot: memory.value_to_slot })
     }
@@ -74,6 +70,18 @@ impl Plan {
             Step::Copy { .. } => None,
         })
     }
+}
+
+/// The dispatches of a node, with its tensors as they are stored.
+pub fn lower(graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
+    let caps = Caps { vector_bytes: vector_bytes(graph, node), ..caps.clone() };
+    let dispatches = node.op.lower(graph, node, &caps)?.into_iter();
+    dispatches
+        .map(|dispatch| {
+            check_bindings(graph, &dispatch, &caps)?;
+            Ok(stored_as_is(graph, dispatch))
+        })
+        .collect()
 }
 
 /// Smaller limits than any adapter's serve to test how tensors are split: weights are not held to those.

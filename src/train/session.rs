@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
-use crate::exec::{CommandInfo, Pool, Program, Store, caps, region_words};
+use crate::exec::{CommandInfo, Pool, Program, Readback, Store, caps, region_words};
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value};
 use crate::nn::{self, NetConfig};
@@ -52,6 +52,9 @@ pub struct DomainBatch {
     pub patch: [usize; 3],
 }
 
+/// Total and the four losses alone.
+const LOSSES: usize = 5;
+
 /// A domain's forward, backward and update dispatches.
 struct DomainProgram {
     program: Program,
@@ -78,6 +81,7 @@ pub struct Session {
     /// Updates so far of each parameter.
     counts: Vec<u64>,
     slot_bytes: u64,
+    readings: Readback<()>,
 }
 
 struct Built {
@@ -193,7 +197,10 @@ impl Session {
             )?);
         }
         let counts = vec![0; store.params().len()];
-        Ok(Self { gpu: gpu.clone(), store, settings, domains, counts, slot_bytes: pool.bytes() })
+        // one under way while the next is asked for
+        let readings = Readback::new(gpu, LOSSES, 2)?;
+        let (gpu, slot_bytes) = (gpu.clone(), pool.bytes());
+        Ok(Self { gpu, store, settings, domains, counts, slot_bytes, readings })
     }
 
     /// Draws Kaiming normal weights; biases zero, norms one. The same seed gives the same weights everywhere.
@@ -309,10 +316,23 @@ impl Session {
     }
 
     /// Total, cross-entropy, focal, Dice and Lovász loss of a domain's last run; waits for it.
-    pub fn losses(&self, domain: usize) -> Result<[f32; 5]> {
+    pub fn losses(&self, domain: usize) -> Result<[f32; LOSSES]> {
         let d = &self.domains[domain];
         let values: Vec<f32> = d.program.read(&self.gpu, d.loss)?;
         Ok([values[0], values[1], values[2], values[3], values[4]])
+    }
+
+    /// Asks for the losses of a domain's last run, which [`Session::take_losses`] gives; waits for nothing.
+    pub fn ask_losses(&mut self, domain: usize) -> Result<()> {
+        let d = &self.domains[domain];
+        let (buffer, _) = d.program.value(d.loss)?;
+        self.readings.ask(&self.gpu, (), buffer, LOSSES)
+    }
+
+    /// The losses that were asked for longest ago, as [`Session::losses`] gives them; waits for their run, not for later ones.
+    pub fn take_losses(&mut self) -> Result<Option<[f32; LOSSES]>> {
+        let reading = self.readings.take::<f32>(&self.gpu)?;
+        Ok(reading.and_then(|((), values)| values.try_into().ok()))
     }
 
     /// Logits N,K,D,H,W of a domain's last run; waits for it.

@@ -62,6 +62,27 @@ struct LogLine<'a> {
     seconds_per_step: f64,
 }
 
+/// A step that was submitted.
+struct Done {
+    /// From 1.
+    step: u64,
+    domain: usize,
+    rate: f64,
+    /// Whether its losses were asked for.
+    read: bool,
+}
+
+/// What follows a run.
+struct Watch {
+    chooser: Chooser,
+    log: std::fs::File,
+    path: PathBuf,
+    bar: ProgressBar,
+    start: Instant,
+    /// When losses were read last, and of which step.
+    last: (Instant, u64),
+}
+
 /// The plans of the domains.
 const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
@@ -325,45 +346,67 @@ impl Trainer {
             self.state.step,
         )?;
         let path = self.out.join(LOG);
-        let mut log = std::fs::OpenOptions::new()
+        let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&path)
             .map_err(|e| Error::io(&path, e))?;
         let bar = self.bar();
         let start = Instant::now();
-        let (mut last, mut last_step) = (Instant::now(), self.state.step);
+        let last = (start, self.state.step);
+        let mut watch = Watch { chooser, log, path, bar, start, last };
+        let mut before: Option<Done> = None;
         while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
                 batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
             let domain = batch.domain;
             self.session.step(domain, &batch.image, &batch.label, rate)?;
             self.state.step += 1;
-            let mut reading = None;
-            if self.config.reads(self.state.step) {
-                let losses = self.session.losses(domain)?;
-                reading = Some((domain, f64::from(losses[0])));
-                let steps = (self.state.step - last_step).max(1) as f64;
-                let pace = last.elapsed().as_secs_f64() / steps;
-                (last, last_step) = (Instant::now(), self.state.step);
-                let line = self.log_line(domain, losses, rate, pace);
-                let text =
-                    serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
-                writeln!(log, "{text}").map_err(|e| Error::io(&path, e))?;
-                self.show(&bar, &line, start.elapsed().as_secs_f64());
+            let step = self.state.step;
+            let read = self.config.reads(step);
+            if read {
+                self.session.ask_losses(domain)?;
             }
-            chooser.report(self.state.step - 1, reading);
-            let loss = reading.map(|(_, loss)| loss);
-            self.state.falls.add(&self.config.rate, self.state.step - 1, loss);
-            self.state.losses = chooser.losses();
-            if self.state.step.is_multiple_of(self.config.checkpoint_every) {
+            // the losses of the step before are read while this one runs
+            if let Some(done) = before.replace(Done { step, domain, rate, read }) {
+                self.end(&done, &mut watch)?;
+            }
+            if step.is_multiple_of(self.config.checkpoint_every) {
+                if let Some(done) = before.take() {
+                    self.end(&done, &mut watch)?;
+                }
                 self.save(start.elapsed().as_secs_f64())?;
             }
         }
+        if let Some(done) = before {
+            self.end(&done, &mut watch)?;
+        }
         self.gpu.wait()?;
-        bar.finish_and_clear();
+        watch.bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
         self.finish()
+    }
+
+    /// Takes in what a submitted step left: its losses, where they are read, go to the log and to the choice of domains.
+    fn end(&mut self, done: &Done, watch: &mut Watch) -> Result<()> {
+        let mut reading = None;
+        if done.read {
+            let losses = self.session.take_losses()?;
+            let losses = losses.ok_or_else(|| Error::Internal("no losses were read".into()))?;
+            reading = Some((done.domain, f64::from(losses[0])));
+            let steps = done.step.saturating_sub(watch.last.1).max(1) as f64;
+            let pace = watch.last.0.elapsed().as_secs_f64() / steps;
+            watch.last = (Instant::now(), done.step);
+            let line = self.log_line(done, losses, pace);
+            let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
+            writeln!(watch.log, "{text}").map_err(|e| Error::io(&watch.path, e))?;
+            self.show(&watch.bar, &line, watch.start.elapsed().as_secs_f64());
+        }
+        watch.chooser.report(done.step - 1, reading);
+        let loss = reading.map(|(_, loss)| loss);
+        self.state.falls.add(&self.config.rate, done.step - 1, loss);
+        self.state.losses = watch.chooser.losses();
+        Ok(())
     }
 
     /// Writes the finished model; an adapted one holds the old domains too, unless shared weights were trained.
@@ -386,17 +429,17 @@ impl Trainer {
         bar
     }
 
-    fn log_line(&self, domain: usize, losses: [f32; 5], lr: f64, pace: f64) -> LogLine<'_> {
+    fn log_line(&self, done: &Done, losses: [f32; 5], pace: f64) -> LogLine<'_> {
         let [loss, cross_entropy, focal, dice, lovasz] = losses;
         LogLine {
-            step: self.state.step,
-            domain: &self.domains[domain].domain.name,
+            step: done.step,
+            domain: &self.domains[done.domain].domain.name,
             loss,
             cross_entropy,
             dice,
             focal,
             lovasz,
-            lr,
+            lr: done.rate,
             seconds_per_step: pace,
         }
     }

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::exec::caps;
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph};
+use crate::plan::lower;
 use crate::shader::Tuning;
 use site::{Site, sites};
 use trial::Bench;
@@ -127,12 +128,15 @@ impl<'a> Tuner<'a> {
     /// The variant of every site that could be timed, the shipped one where it holds.
     fn run(&mut self, skip: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
         let mut found = BTreeMap::new();
+        let mut last = Duration::ZERO;
         for index in 0..self.sites.len() {
             let site = self.sites[index].clone();
             if skip.contains_key(&site.choice.site) {
                 continue;
             }
-            if Instant::now() >= self.deadline {
+            // the next site costs no more than the last, at most
+            let begin = Instant::now();
+            if begin + last >= self.deadline {
                 break;
             }
             let Some(best) = self.time(&site)? else { break };
@@ -141,6 +145,7 @@ impl<'a> Tuner<'a> {
                 self.report.changed += 1;
             }
             found.insert(site.choice.site.clone(), site.choice.candidates[best].clone());
+            last = begin.elapsed();
         }
         self.report.seconds = self.start.elapsed().as_secs_f64();
         log::info!("tuning: {:?}", self.report);
@@ -166,7 +171,7 @@ impl<'a> Tuner<'a> {
                 let graph = graphs(position);
                 let caps = Caps { tuning: tuning.into(), ..caps(&self.gpu) };
                 let node = &graph.nodes()[site.node];
-                Ok((graph, node.op.lower(graph, node, &caps)?))
+                Ok((graph, lower(graph, node, &caps)?))
             })
             .collect::<Result<Vec<_>>>()?;
         let mut bench = Bench::new(&self.gpu, site, &lowered)?;

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::exec::caps;
 use crate::files::write_atomically;
 use crate::gpu::Gpu;
+use crate::plan::lower;
 
 /// Adapter and variants of a run.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,9 +26,7 @@ impl Record {
         let mut variants = BTreeMap::new();
         for graph in build(&caps)? {
             for node in graph.nodes() {
-                for choice in
-                    node.op.lower(&graph, node, &caps)?.into_iter().filter_map(|d| d.choice)
-                {
+                for choice in lower(&graph, node, &caps)?.into_iter().filter_map(|d| d.choice) {
                     variants.insert(choice.site.clone(), choice.variant().to_string());
                 }
             }

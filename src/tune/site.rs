@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::{Caps, Graph};
+use crate::plan::lower;
 use crate::shader::Choice;
 
 /// A site and the first node that has it.
@@ -26,7 +27,7 @@ pub fn sites(graphs: &[Graph], caps: &Caps) -> Result<Vec<Site>> {
     let mut places: HashMap<String, usize> = HashMap::new();
     for (graph, g) in graphs.iter().enumerate() {
         for (node, n) in g.nodes().iter().enumerate() {
-            for dispatch in n.op.lower(g, n, caps)? {
+            for dispatch in lower(g, n, caps)? {
                 let Some(choice) = dispatch.choice.filter(|c| c.candidates.len() > 1) else {
                     continue;
                 };

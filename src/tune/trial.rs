@@ -9,11 +9,13 @@ use super::site::Site;
 use crate::error::{Error, Result};
 use crate::exec::{Pool, Program, Store};
 use crate::gpu::Gpu;
-use crate::graph::{Bind, Dispatch, Graph, ParamSpec, Region, Storage, Value};
+use crate::graph::{Bind, Dispatch, Element, Graph, ParamSpec, Region, Storage, Value};
 use crate::plan::{Plan, Step};
 
 /// Largest difference from the default's results, of their largest value: as in the case tables.
 const TOLERANCE: f32 = 1e-4;
+/// The same where results are stored in f16.
+const TOLERANCE_F16: f32 = 2e-3;
 /// What a variant has to save of the default's time to take its place.
 const MARGIN: f64 = 0.03;
 /// Timed runs of a variant: at least and at most.
@@ -41,7 +43,8 @@ pub struct Bench<'a> {
     gpu: &'a Gpu,
     site: &'a Site,
     store: Store,
-    pattern: wgpu::Buffer,
+    /// What inputs are filled with, in f32 and in f16.
+    patterns: (wgpu::Buffer, wgpu::Buffer),
     /// Values that the trials bind.
     values: BTreeSet<Value>,
     /// Outputs that another node reads, or that are kept.
@@ -68,14 +71,19 @@ impl<'a> Bench<'a> {
             .collect();
         keys.into_par_iter().for_each(|key| drop(gpu.kernel(key)));
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let pattern = gpu.buffer("pattern", (PATTERN * 4) as u64, usage)?;
-        gpu.upload(&pattern, 0, bytemuck::cast_slice(&values_of_pattern()));
+        let patterns = [Element::F32, Element::F16].map(|element| {
+            let buffer = gpu.buffer("pattern", (PATTERN * 4) as u64, usage)?;
+            gpu.upload(&buffer, 0, bytemuck::cast_slice(&pattern(element)));
+            Ok(buffer)
+        });
+        let [singles, halves] = patterns;
+        let patterns = (singles?, halves?);
         let results = results(graph, site.node);
         let mut bench = Self {
             gpu,
             site,
             store,
-            pattern,
+            patterns,
             values,
             results,
             graph,
@@ -107,6 +115,8 @@ impl<'a> Bench<'a> {
             return Err(Error::Internal(format!("{}: the default fails", self.site.choice.site)));
         };
         let expected = self.outputs(&self.trials[index])?;
+        let halves = self.values.iter().any(|v| self.graph.info(*v).element == Element::F16);
+        let tolerance = if halves { TOLERANCE_F16 } else { TOLERANCE };
         let mut good = Vec::new();
         for trial in std::mem::take(&mut self.trials) {
             if Instant::now() >= deadline {
@@ -117,7 +127,7 @@ impl<'a> Bench<'a> {
                 continue;
             }
             match self.outputs(&trial).map(|found| difference(&found, &expected)) {
-                Ok(error) if error <= TOLERANCE => good.push(trial),
+                Ok(error) if error <= tolerance => good.push(trial),
                 Ok(error) => {
                     let why = format!("its results are off by {error:.1e} of the largest");
                     self.refuse(trial.position, why);
@@ -156,10 +166,14 @@ impl<'a> Bench<'a> {
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         for value in self.values.iter().filter(|v| program.value(**v).is_ok()) {
             let (buffer, words) = program.value(*value)?;
-            self.fill(&mut encoder, buffer, words);
+            let pattern = match self.graph.info(*value).element {
+                Element::F32 => &self.patterns.0,
+                Element::F16 => &self.patterns.1,
+            };
+            fill(&mut encoder, pattern, buffer, words);
         }
         let weights = self.store.buffer(Region::Weights)?;
-        self.fill(&mut encoder, weights, (weights.size() / 4) as usize);
+        fill(&mut encoder, &self.patterns.0, weights, (weights.size() / 4) as usize);
         self.gpu.submit("inputs of a variant", encoder)?;
         program.run(self.gpu)?;
         self.results
@@ -172,29 +186,58 @@ impl<'a> Bench<'a> {
                     let bytes = self.gpu.download(buffer, (stored.start * 4) as u64, bytes)?;
                     Ok(bytemuck::pod_collect_to_vec(&bytes))
                 }
-                _ => program.read(self.gpu, *value),
+                _ => Ok(match self.graph.info(*value).element {
+                    Element::F32 => program.read(self.gpu, *value)?,
+                    Element::F16 => {
+                        let halves: Vec<u16> = program.read(self.gpu, *value)?;
+                        halves.into_iter().map(from_half).collect()
+                    }
+                }),
             })
             .collect()
     }
+}
 
-    fn fill(&self, encoder: &mut wgpu::CommandEncoder, buffer: &wgpu::Buffer, words: usize) {
-        for start in (0..words).step_by(PATTERN) {
-            let bytes = ((words - start).min(PATTERN) * 4) as u64;
-            encoder.copy_buffer_to_buffer(&self.pattern, 0, buffer, (start * 4) as u64, bytes);
-        }
+fn fill(
+    encoder: &mut wgpu::CommandEncoder,
+    pattern: &wgpu::Buffer,
+    buffer: &wgpu::Buffer,
+    words: usize,
+) {
+    for start in (0..words).step_by(PATTERN) {
+        let bytes = ((words - start).min(PATTERN) * 4) as u64;
+        encoder.copy_buffer_to_buffer(pattern, 0, buffer, (start * 4) as u64, bytes);
     }
 }
 
-/// Values in -1..1 that repeat nowhere soon.
-fn values_of_pattern() -> Vec<f32> {
+/// An f16 as f32.
+fn from_half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
+    };
+    if bits >> 15 == 0 { size } else { -size }
+}
+
+/// Words of values in -1..1 that repeat nowhere soon, stored in f32 or f16.
+fn pattern(element: Element) -> Vec<u32> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+        (state >> 32) as u32
     };
-    (0..PATTERN).map(|_| next()).collect()
+    // sign and fraction as they come, one of five exponents below that of 1
+    let half = |bits: u32| bits & 0x83ff | (10 + (bits >> 10 & 31) % 5) << 10;
+    let mut word = || match element {
+        Element::F32 => ((next() >> 8) as f32 / (1u32 << 23) as f32 - 1.0).to_bits(),
+        Element::F16 => half(next() & 0xffff) | half(next() & 0xffff) << 16,
+    };
+    (0..PATTERN).map(|_| word()).collect()
 }
 
 fn values(dispatches: &[Dispatch]) -> impl Iterator<Item = Value> + '_ {
@@ -299,6 +342,69 @@ mod tests {
         assert!((off(&[1.0, 3.0], &[1.0, 4.0]) - 0.25).abs() < 1e-6);
         assert_eq!(off(&[f32::NAN], &[1.0]), f32::INFINITY);
         assert_eq!(off(&[1.0], &[1.0, 2.0]), f32::INFINITY);
+    }
+
+    /// A variant that leaves the bias out, and one that does not compile: neither wins, however fast.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn wrong_and_failing_variants_are_refused() {
+        use crate::exec::caps;
+        use crate::graph::{Init, Layout, Packing, Scope};
+        let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
+        let gpu = Gpu::open(&device).unwrap();
+        let caps = caps(&gpu);
+        let mut graph = Graph::sized_for(&caps);
+        let param = |graph: &mut Graph, name: &str, packing: Packing| {
+            let dims = vec![packing.elements()];
+            let init = Init::Constant(0.0);
+            graph.param(
+                ParamSpec { name: name.into(), dims, scope: Scope::Shared, packing, init },
+                false,
+            )
+        };
+        let x = graph.input("x", Layout::new(1, 8, [4, 6, 8]));
+        let matrix = Packing::Matrix { out: 8, ins: vec![8], taps: 1 };
+        let weight = param(&mut graph, "w.weight", matrix);
+        let bias = param(&mut graph, "w.bias", Packing::Channels { segments: vec![8] });
+        let spec = crate::ops::ConvSpec::pointwise();
+        let y = crate::ops::conv(&mut graph, x, weight, bias, spec).unwrap();
+        graph.keep(y);
+        let site =
+            super::super::site::sites(std::slice::from_ref(&graph), &caps).unwrap().remove(0);
+        let node = &graph.nodes()[site.node];
+        let right = crate::plan::lower(&graph, node, &caps).unwrap();
+        let mut wrong = right.clone();
+        wrong[0].kernel.overrides.retain(|(name, _)| *name != "BIAS");
+        wrong[0].kernel.overrides.push(("BIAS", 0));
+        let mut failing = right.clone();
+        failing[0].kernel.consts.push(("NOTHING", 1));
+        let taken = site.choice.taken;
+        let mut lowered = vec![(&graph, right); 3.max(taken + 1)];
+        let (a, b) = ((taken + 1) % 3, (taken + 2) % 3);
+        lowered[a].1 = wrong;
+        lowered[b].1 = failing;
+        let mut bench = Bench::new(&gpu, &site, &lowered).unwrap();
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        let best = bench.best(deadline).unwrap().unwrap();
+        assert!(best != a && best != b);
+        assert_eq!(bench.refused, 2);
+    }
+
+    #[test]
+    fn halves_are_read() {
+        let pairs =
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (1, 2f32.powi(-24)), (0, 0.0)];
+        pairs.iter().for_each(|(bits, value)| assert_eq!(from_half(*bits), *value));
+        assert_eq!(from_half(0xfc00), f32::NEG_INFINITY);
+        assert!(from_half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn patterns_are_numbers_between_minus_one_and_one() {
+        let singles = pattern(Element::F32);
+        assert!(singles.iter().all(|bits| f32::from_bits(*bits).abs() <= 1.0));
+        let halves: Vec<u16> = bytemuck::cast_slice(&pattern(Element::F16)).to_vec();
+        assert!(halves.iter().all(|bits| from_half(*bits).abs() < 1.0));
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model> {
         trainer.step()
     );
     let mut model = trainer.run()?;
-    println!("{}", out.join(MODEL).display());
+    say!("{}", out.join(MODEL).display());
     validate(gpu, &mut model, trainer.domains(), out)?;
     Ok(model)
 }

@@ -1,0 +1,76 @@
+//! Reading small values back without a stall: a copy behind the run, mapped when it is done, while later runs go on.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
+
+/// A reading that is under way.
+struct Flight<T> {
+    tag: T,
+    staging: wgpu::Buffer,
+    bytes: u64,
+    submission: wgpu::SubmissionIndex,
+    mapped: Receiver<Mapped>,
+}
+
+/// Readings in the order in which they were asked for, over a ring of staging buffers; each carries a tag.
+pub struct Readback<T> {
+    bytes: u64,
+    free: Vec<wgpu::Buffer>,
+    flights: VecDeque<Flight<T>>,
+}
+
+impl<T> Readback<T> {
+    /// Room for `depth` readings at a time of at most `words` words.
+    pub fn new(gpu: &Gpu, words: usize, depth: usize) -> Result<Self> {
+        let bytes = (words * 4) as u64;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let free = (0..depth)
+            .map(|_| gpu.buffer("read back", bytes, usage))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { bytes, free, flights: VecDeque::new() })
+    }
+
+    /// Asks for the first `words` words of a buffer as what is submitted so far leaves them.
+    pub fn ask(&mut self, gpu: &Gpu, tag: T, buffer: &wgpu::Buffer, words: usize) -> Result<()> {
+        let bytes = (words * 4) as u64;
+        let Some(staging) = self.free.pop().filter(|_| bytes <= self.bytes) else {
+            return Err(Error::Internal(format!("{} readings are under way", self.flights.len())));
+        };
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+        let submission = gpu.submit("read back", encoder)?;
+        let (sender, mapped) = sync_channel(1);
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // whoever gave the reading up has dropped the receiver
+            sender.send(result).ok();
+        });
+        self.flights.push_back(Flight { tag, staging, bytes, submission, mapped });
+        Ok(())
+    }
+
+    /// Readings under way.
+    pub fn pending(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// The oldest reading. Waits for its run, not for later ones; none where nothing was asked for.
+    pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<(T, Vec<W>)>> {
+        let Some(flight) = self.flights.pop_front() else { return Ok(None) };
+        let failed = |message: String| Error::Gpu(format!("read back: {message}"));
+        let Flight { tag, staging, bytes, submission, mapped } = flight;
+        gpu.wait_for(submission)?;
+        let result = mapped.recv().map_err(|e| failed(e.to_string()))?;
+        result.map_err(|e| failed(e.to_string()))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        let words = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        staging.unmap();
+        self.free.push(staging);
+        Ok(Some((tag, words)))
+    }
+}
