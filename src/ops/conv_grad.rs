@@ -218,9 +218,11 @@ pub(super) fn weight_grad(
     let layout = graph.layout(dy)?.clone();
     let lines = layout.spatial[0] * layout.spatial[1];
     let words = graph.info(weight).words;
-    let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
-    let load = switches(&Source::of(graph, dy)?.switches(KernelKey::new("conv_weight.wgsl")));
+    // one binding covers them all
     let caps = graph.caps();
+    let room = PARTIAL_WORDS.min((caps.max_binding / 4) as usize);
+    let most = (room / (words * layout.n)).max(1);
+    let load = switches(&Source::of(graph, dy)?.switches(KernelKey::new("conv_weight.wgsl")));
     let (split, per_sample) = if spec.is_pointwise() {
         let size = (layout.n, layout.voxels());
         let split = WeightSplit::choose(size, (ins, outs), most, &load, caps)?;
@@ -260,7 +262,6 @@ struct ConvWeightGrad {
     spec: ConvSpec,
     per_sample: usize,
     rows: usize,
-    /// Where it is pointwise.
     split: Split,
 }
 
