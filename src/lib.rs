@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod data;
+pub mod doctor;
 pub mod domain;
 pub mod error;
 pub mod exec;

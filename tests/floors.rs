@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("train", 7),
     ("infer", 7),
     ("bench", 8),
+    ("doctor", 8),
     ("cli", 9),
 ];
 

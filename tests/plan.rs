@@ -127,7 +127,7 @@ fn simulate(planned: &Planned) {
 
 #[test]
 fn no_value_is_overwritten_before_its_last_use() {
-    for planned in nets::all().iter().chain(&nets::variants()) {
+    for planned in nets::all().iter().chain(&nets::variants()).chain(&nets::smallest()) {
         simulate(planned);
     }
 }

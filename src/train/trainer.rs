@@ -8,14 +8,17 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::cases::{self, DomainCases};
+use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
+use super::footprint::{Footprint, Memory};
+use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
+use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
@@ -33,6 +36,9 @@ struct State {
     /// What the next domains are chosen by.
     #[serde(default)]
     losses: Losses,
+    /// Where gradients pass through f16.
+    #[serde(default)]
+    loss_scale: Option<LossScale>,
     /// What the learning rate falls by.
     #[serde(default)]
     falls: Falls,
@@ -46,6 +52,7 @@ pub struct Trainer {
     domains: Arc<Vec<DomainCases>>,
     network: NetConfig,
     session: Session,
+    patches: Patches,
     state: State,
 }
 
@@ -140,14 +147,20 @@ fn settings(config: &RunConfig) -> SessionSettings {
     SessionSettings { loss: config.loss, optimizer: config.optimizer, freeze }
 }
 
+fn footprint(config: &RunConfig) -> Footprint {
+    Footprint { element: config.precision, vram: config.vram }
+}
+
 /// Memory that training these domains takes on an adapter.
 pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
-    Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    Memory::planned(&network, &batches, &settings(config), footprint(config), caps)
 }
 
 /// What training these domains runs, for an adapter.
 fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
-    graphs(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    graphs(&network, &batches, (&settings(config), config.precision), caps)
 }
 
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
@@ -264,7 +277,10 @@ impl Trainer {
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
-        let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
+        let (batches, settings) = (batches(&plans), settings(&config));
+        let session = Session::within(gpu, &network, &batches, settings, footprint(&config))?;
+        let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
+        let patches = Patches::new(gpu, &sources, &config.augment, config.volume_cache)?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -273,11 +289,13 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
+            patches,
             state: State {
                 step: 0,
                 seconds: 0.0,
                 counts,
                 losses: Losses::default(),
+                loss_scale: None,
                 falls: Falls::default(),
             },
         })
@@ -312,9 +330,24 @@ impl Trainer {
         &self.domains
     }
 
-    /// Bytes of GPU memory for parameters, moments and activations.
-    pub fn bytes(&self) -> u64 {
-        self.session.bytes()
+    /// What training takes of the GPU's memory.
+    pub fn memory(&self) -> &Memory {
+        self.session.memory()
+    }
+
+    /// The loss scale, where gradients pass through f16.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        self.session.loss_scale()
+    }
+
+    /// The domains alone: the memory of training is free again.
+    pub fn into_domains(self) -> Arc<Vec<DomainCases>> {
+        self.domains
+    }
+
+    /// Bytes of GPU memory that cases and patches take at most.
+    pub fn patch_bytes(&self) -> u64 {
+        self.patches.bytes()
     }
 
     /// Steps done.
@@ -349,6 +382,7 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
+            self.patches.capacity(),
         )?;
         let path = self.out.join(LOG);
         let log = std::fs::OpenOptions::new()
@@ -363,9 +397,10 @@ impl Trainer {
         let mut before: Option<Done> = None;
         while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
-                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
+                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))??;
             let domain = batch.domain;
-            self.session.step(domain, &batch.image, &batch.label, rate)?;
+            self.make(&batch)?;
+            self.session.update(domain, rate)?;
             self.state.step += 1;
             let step = self.state.step;
             let read = self.config.reads(step);
@@ -393,6 +428,17 @@ impl Trainer {
         watch.bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
         self.finish()
+    }
+
+    /// Makes the drawn patches where the session reads them.
+    fn make(&mut self, batch: &Batch) -> Result<()> {
+        let source = self.domains[batch.domain].source();
+        let [image, labels] = self.session.inputs(batch.domain)?;
+        let target = Target { image, labels };
+        for (at, sample) in batch.samples.iter().enumerate() {
+            self.patches.make((batch.domain, &source), sample, at, &target)?;
+        }
+        Ok(())
     }
 
     /// Takes in what a submitted step left: its losses, where they are read, go to the log and to the choice of domains.
@@ -499,6 +545,7 @@ impl Trainer {
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
+            loss_scale: self.session.loss_scale()?,
             falls: self.state.falls.clone(),
         };
         let mut metadata = model.metadata()?;
@@ -535,6 +582,9 @@ impl Trainer {
             }
         }
         self.session.set_counts(state.counts.clone())?;
+        if let Some(scale) = &state.loss_scale {
+            self.session.set_loss_scale(scale)?;
+        }
         self.state = state;
         Ok(())
     }
