@@ -146,6 +146,10 @@ fn the_rate_halves_on_plateaus_also_across_a_restart_and_ends_the_run() {
     // 3e-4 / 2^5 is under 1e-5: the fifth halving, at the end of epoch 7, is the last
     assert_eq!(rates(&whole).last().unwrap().0, 42);
     assert!(whole.join("progress.png").exists());
+    // TensorBoard reads a file of each start
+    let entries = std::fs::read_dir(&broken).unwrap().map(|e| e.unwrap().file_name());
+    let events = entries.filter(|n| n.to_string_lossy().starts_with("events.out.tfevents."));
+    assert_eq!(events.count(), 2);
 }
 
 #[test]
