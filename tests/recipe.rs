@@ -6,7 +6,7 @@ mod program;
 use std::path::Path;
 
 use program::*;
-use u2seg::data::{Grid, read_image, read_labels, write_image, write_mask};
+use u2seg::data::{Grid, Interpolation, read_image, read_labels, write_image, write_mask};
 use u2seg::domain::{Domain, Step, Weighting};
 use u2seg::nn::Model;
 use u2seg::ops::{LossWeights, Optimizer};
@@ -165,6 +165,9 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     let more = ["--steps", "120", "--hold-out", "case_02"];
     succeed(&strs(&train(&[&a, &b], &run, &[&resize[..], &more].concat())));
     let model = Model::read(&run.join("model.safetensors")).unwrap();
+    let interpolation =
+        |run: &Path| RunConfig::read(&run.join("config.toml")).unwrap().augment.interpolation;
+    assert_eq!(interpolation(&run), Interpolation::Cubic);
     for d in &model.domains {
         assert_eq!(d.patch, [16; 3]);
         assert!(d.cut.is_some_and(|cut| cut != d.patch), "{d:?}");
@@ -188,7 +191,7 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     succeed(&args);
     let plan = &plans(&new)[0];
     assert_eq!((plan.patch, plan.pools), ([16; 3], model.domains[0].pools));
-    assert!(plan.cut.is_some());
+    assert!(plan.cut.is_some() && interpolation(&new) == Interpolation::Cubic);
 }
 
 #[test]
