@@ -11,6 +11,7 @@ mod adapt;
 mod bench;
 mod compose;
 mod devices;
+mod doctor;
 mod evaluate;
 mod info;
 mod plan;
@@ -59,6 +60,8 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Count a model's parameters: shared, of each domain, of each part.
     Info(info::Args),
+    /// Check every kernel and its variants on an adapter against double precision.
+    Doctor(doctor::Args),
     /// Time the adapter, the kernels and whole steps.
     Bench(bench::Args),
 }
@@ -92,6 +95,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Predict(args) => predict::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -20,6 +20,7 @@ pub fn caps(gpu: &Gpu) -> Caps {
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),
         subgroups: gpu.report().subgroups,
+        subgroup_size: gpu.report().subgroup_size,
         tuning: gpu.tuning().clone(),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         ..Caps::default()

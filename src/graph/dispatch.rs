@@ -21,6 +21,8 @@ pub struct Caps {
     pub uniform_alignment: u64,
     /// Whether shaders may use subgroup operations.
     pub subgroups: bool,
+    /// Invocations of every subgroup; zero where their number varies or there are none.
+    pub subgroup_size: u32,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
     /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
@@ -44,6 +46,7 @@ impl Default for Caps {
             software: false,
             uniform_alignment: 256,
             subgroups: false,
+            subgroup_size: 0,
             tuning: Arc::default(),
             vector_bytes: 16,
         }

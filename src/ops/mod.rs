@@ -5,6 +5,7 @@
 
 mod conv;
 mod conv_grad;
+mod conv_tile;
 mod depthwise;
 mod elementwise;
 pub(crate) mod load;

@@ -99,6 +99,9 @@ pub struct RunConfig {
     #[serde(default)]
     pub sampling: Sampling,
     pub augment: Augment,
+    /// Bytes of GPU memory for whole cases.
+    #[serde(default = "volume_cache")]
+    pub volume_cache: u64,
     /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
     #[serde(default)]
     pub tune: tune::Mode,
@@ -115,6 +118,11 @@ pub struct RunConfig {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+}
+
+/// A quarter of what small GPUs have.
+fn volume_cache() -> u64 {
+    1 << 30
 }
 
 /// Steps of an epoch of the published training.
@@ -147,6 +155,7 @@ impl RunConfig {
             optimizer: Optimizer::adam(),
             sampling: Sampling::default(),
             augment: Augment::default(),
+            volume_cache: volume_cache(),
             tune: tune::Mode::default(),
             start: None,
             precision: Element::F32,

@@ -330,6 +330,17 @@ impl Session {
     /// One training step at learning rate `lr`. Image N,C,D,H,W, labels N,D,H,W.
     pub fn step(&mut self, domain: usize, image: &[f32], labels: &[u8], lr: f64) -> Result<()> {
         self.upload(domain, image, labels)?;
+        self.update(domain, lr)
+    }
+
+    /// Buffers of a domain's packed image and of its labels, a word each, for who writes them on the GPU.
+    pub fn inputs(&self, domain: usize) -> Result<[&wgpu::Buffer; 2]> {
+        let d = &self.domains[domain];
+        Ok([d.program.value(d.image)?.0, d.program.value(d.labels)?.0])
+    }
+
+    /// One training step at learning rate `lr` on inputs that are in place.
+    pub fn update(&mut self, domain: usize, lr: f64) -> Result<()> {
         let d = &self.domains[domain];
         for position in &d.touched {
             self.counts[*position] += 1;

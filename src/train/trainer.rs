@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::cases::{self, DomainCases};
+use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
 use super::footprint::{Footprint, Memory};
+use super::patches::{Patches, Target};
+use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
 use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 use crate::data::write_atomically;
@@ -50,6 +52,7 @@ pub struct Trainer {
     domains: Arc<Vec<DomainCases>>,
     network: NetConfig,
     session: Session,
+    patches: Patches,
     state: State,
 }
 
@@ -95,6 +98,8 @@ const CHECKPOINT: &str = "last.safetensors";
 const LOG: &str = "log.jsonl";
 /// The variants of kernels that the run uses.
 const TUNING: &str = "tuning.json";
+/// The loss of each domain over the steps.
+const PROGRESS: &str = "progress.png";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -178,14 +183,16 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
 pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
     let path = out.join(PLAN);
     let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    serde_json::from_slice(&text).map_err(|e| {
+    let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
         Error::file(
             &path,
             e.to_string(),
             "a plan for each domain",
             "Correct the file, or start a new run.",
         )
-    })
+    })?;
+    plans.iter().try_for_each(|plan| plan.check(&path))?;
+    Ok(plans)
 }
 
 impl Trainer {
@@ -272,6 +279,8 @@ impl Trainer {
         let network = network(&config, &plans);
         let (batches, settings) = (batches(&plans), settings(&config));
         let session = Session::within(gpu, &network, &batches, settings, footprint(&config))?;
+        let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
+        let patches = Patches::new(gpu, &sources, &config.augment, config.volume_cache)?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -280,6 +289,7 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
+            patches,
             state: State {
                 step: 0,
                 seconds: 0.0,
@@ -335,6 +345,11 @@ impl Trainer {
         self.domains
     }
 
+    /// Bytes of GPU memory that cases and patches take at most.
+    pub fn patch_bytes(&self) -> u64 {
+        self.patches.bytes()
+    }
+
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.state.step
@@ -367,6 +382,7 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
+            self.patches.capacity(),
         )?;
         let path = self.out.join(LOG);
         let log = std::fs::OpenOptions::new()
@@ -381,9 +397,10 @@ impl Trainer {
         let mut before: Option<Done> = None;
         while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
             let batch =
-                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
+                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))??;
             let domain = batch.domain;
-            self.session.step(domain, &batch.image, &batch.label, rate)?;
+            self.make(&batch)?;
+            self.session.update(domain, rate)?;
             self.state.step += 1;
             let step = self.state.step;
             let read = self.config.reads(step);
@@ -394,10 +411,13 @@ impl Trainer {
             if let Some(done) = before.replace(Done { step, domain, rate, read }) {
                 self.end(&done, &mut watch)?;
             }
-            if step.is_multiple_of(self.config.checkpoint_every) {
-                if let Some(done) = before.take() {
-                    self.end(&done, &mut watch)?;
-                }
+            let saves = step.is_multiple_of(self.config.checkpoint_every);
+            if (saves || self.config.rate.changes(step))
+                && let Some(done) = before.take()
+            {
+                self.end(&done, &mut watch)?;
+            }
+            if saves {
                 self.save(start.elapsed().as_secs_f64())?;
             }
         }
@@ -408,6 +428,17 @@ impl Trainer {
         watch.bar.finish_and_clear();
         self.save(start.elapsed().as_secs_f64())?;
         self.finish()
+    }
+
+    /// Makes the drawn patches where the session reads them.
+    fn make(&mut self, batch: &Batch) -> Result<()> {
+        let source = self.domains[batch.domain].source();
+        let [image, labels] = self.session.inputs(batch.domain)?;
+        let target = Target { image, labels };
+        for (at, sample) in batch.samples.iter().enumerate() {
+            self.patches.make((batch.domain, &source), sample, at, &target)?;
+        }
+        Ok(())
     }
 
     /// Takes in what a submitted step left: its losses, where they are read, go to the log and to the choice of domains.
@@ -522,7 +553,8 @@ impl Trainer {
         metadata.insert("state".into(), json);
         self.collect("moment1/", Region::Moment1, &mut model.weights)?;
         self.collect("moment2/", Region::Moment2, &mut model.weights)?;
-        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)
+        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)?;
+        progress::draw(&self.out.join(LOG), &self.out.join(PROGRESS))
     }
 
     fn load(&mut self, path: &Path) -> Result<()> {

@@ -46,12 +46,14 @@ fn configs() -> Vec<NetConfig> {
 /// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
 pub fn adapters() -> Vec<(&'static str, Caps)> {
     let all = Caps::default();
+    let sharing = Caps { software: true, subgroups: true, subgroup_size: 8, ..all.clone() };
     vec![
         ("gpu", all.clone()),
         ("software", Caps { software: true, ..all.clone() }),
+        ("software with subgroups", sharing.clone()),
         ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all.clone() }),
         ("gpu in f16", Caps { vector_bytes: 8, ..all.clone() }),
-        ("software in f16", Caps { software: true, vector_bytes: 8, ..all.clone() }),
+        ("software in f16", Caps { vector_bytes: 8, ..sharing }),
         ("small in f16", Caps { max_binding: 1 << 20, max_groups: 512, vector_bytes: 8, ..all }),
     ]
 }

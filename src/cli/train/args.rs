@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::{MemoryArgs, triple, window};
-use crate::data::Fold;
+use crate::data::{Augment, Fold};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
@@ -73,6 +73,16 @@ enum UnifyArg {
     Resize,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AugmentArg {
+    /// Rotated, scaled, blurred, coarser, brighter, noisier: what suits most organs.
+    Default,
+    /// As published: deformed, turned about the depth axis, scaled, mirrored from left to right.
+    U2net,
+    /// Patches as they are.
+    None,
+}
+
 /// `--fold`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) enum Folds {
@@ -91,6 +101,22 @@ impl std::str::FromStr for Folds {
             .map(Self::One)
             .map_err(|_| format!("expected 0 to 4, all or none, found {text}"))
     }
+}
+
+/// `--volume-cache`: bytes with a unit, or 0.
+fn volume_cache(text: &str) -> std::result::Result<u64, String> {
+    let fail = || format!("expected a size such as 4GiB or 300MiB, or 0, found {text}");
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
+    let unit: u64 = match unit {
+        "GiB" => 1 << 30,
+        "MiB" => 1 << 20,
+        "KiB" => 1 << 10,
+        "" if number == "0" => 1,
+        _ => return Err(fail()),
+    };
+    let number: u64 = number.trim().parse().map_err(|_| fail())?;
+    number.checked_mul(unit).ok_or_else(fail)
 }
 
 /// What training and adapting have in common.
@@ -155,6 +181,13 @@ pub(in crate::cli) struct RunArgs {
     /// Update rule, by default adam.
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerArg>,
+    /// Random changes of patches, by default the recipe's; probabilities and ranges are in the run's config.toml.
+    #[arg(long, value_enum)]
+    augment: Option<AugmentArg>,
+    /// GPU memory for whole cases, such as 4GiB or 300MiB, 0 for none, by default 1GiB; of cases that find no room the part
+    /// that a patch needs is sent each step.
+    #[arg(long, value_parser = volume_cache)]
+    volume_cache: Option<u64>,
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
@@ -220,6 +253,14 @@ impl RunArgs {
         let length = self.minutes.map(Length::Minutes).or(self.steps.map(Length::Steps));
         config.length = length.unwrap_or(config.length);
         config.lr = self.lr.unwrap_or(config.lr);
+        if let Some(augment) = self.augment {
+            config.augment = match augment {
+                AugmentArg::Default => Augment::default(),
+                AugmentArg::U2net => Augment::u2net(),
+                AugmentArg::None => Augment::none(),
+            };
+        }
+        config.volume_cache = self.volume_cache.unwrap_or(config.volume_cache);
         config.seed = self.seed;
         let footprint = self.memory.footprint();
         (config.precision, config.vram) = (footprint.element, footprint.vram);
@@ -297,5 +338,20 @@ impl NetArgs {
         };
         config.base = self.base;
         config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::volume_cache;
+
+    #[test]
+    fn caches_have_units() {
+        assert_eq!(volume_cache("4GiB"), Ok(4 << 30));
+        assert_eq!(volume_cache("300 MiB"), Ok(300 << 20));
+        assert_eq!(volume_cache("0"), Ok(0));
+        for text in ["", "4", "GiB", "4TiB", "-1GiB", "1.5GiB", "99999999999999GiB"] {
+            assert!(volume_cache(text).is_err(), "{text}");
+        }
     }
 }

@@ -187,10 +187,11 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model> {
     }
     let memory = trainer.memory();
     eprintln!(
-        "{}: {} MiB of GPU memory{}, from step {}",
+        "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
         gpu.report().name,
         memory.total() >> 20,
         recomputed(memory),
+        trainer.patch_bytes().div_ceil(1 << 20),
         trainer.step()
     );
     let mut model = trainer.run()?;
