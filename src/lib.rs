@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod data;
+pub mod doctor;
 pub mod domain;
 pub mod error;
 pub mod exec;
@@ -12,6 +13,7 @@ pub mod graph;
 pub mod infer;
 pub mod nn;
 pub mod ops;
+pub mod paper;
 pub mod plan;
 pub mod reference;
 pub mod shader;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u32)] = &[
     ("error", 0),
     ("files", 0),
+    ("paper", 0),
     ("shape", 0),
     ("shader", 1),
     ("gpu", 1),
@@ -21,6 +22,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("train", 7),
     ("infer", 7),
     ("bench", 8),
+    ("doctor", 8),
     ("cli", 9),
 ];
 

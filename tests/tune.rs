@@ -96,3 +96,19 @@ fn a_run_goes_on_bit_for_bit_with_the_kernels_that_it_began_with() {
     assert_eq!(record(&parted), began);
     assert!(weights(&parted) == first, "the weights differ");
 }
+
+/// On the adapter at hand every kernel is as it should be; each row of the summary names a kernel.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn the_doctor_finds_the_adapter_well() {
+    let mut args = vec!["doctor"];
+    let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
+    args.extend(["--device", &device]);
+    let output = program::command(&args).output().unwrap();
+    let table = text(&output.stdout);
+    assert!(output.status.success(), "{table}{}", text(&output.stderr));
+    for kernel in ["conv.wgsl", "norm_stats_tree.wgsl", "radix_scatter.wgsl", "adam.wgsl"] {
+        assert!(table.contains(kernel), "{kernel}: {table}");
+    }
+    assert!(table.contains(" 0 failed"), "{table}");
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, runs};
+use super::train::{NetArgs, RunArgs, recomputed, runs};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::caps;
@@ -59,11 +59,20 @@ impl Report {
         }
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         say!(
-            "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB in all",
+            "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB for dispatches and checkpoints, {:.1} MiB in all{}",
             mib(self.memory.parameters),
             mib(self.memory.activations),
-            mib(self.memory.total())
+            mib(self.memory.uniforms + self.memory.read_back),
+            mib(self.memory.total()),
+            recomputed(&self.memory)
         );
+        if self.out.is_some() {
+            return;
+        }
+        say!("largest where most is in memory:");
+        for value in &self.memory.peak {
+            say!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::lower;
 use super::memory::Memory;
 use crate::error::Result;
 use crate::graph::{Caps, Graph, Value};
@@ -47,7 +48,7 @@ struct Search<'a> {
 pub fn shrink(graph: &Graph, caps: &Caps, budget: u64) -> Result<Shrunk> {
     let mut work = HashMap::new();
     for (value, node) in graph.recomputable() {
-        let dispatches = graph.nodes()[node].op.lower(graph, &graph.nodes()[node], caps)?;
+        let dispatches = lower(graph, &graph.nodes()[node], caps)?;
         let flops = dispatches.iter().map(|d| d.flops).sum();
         let bytes = dispatches.iter().map(|d| d.bytes).sum();
         work.insert(value, (node, Work { flops, bytes }));

@@ -83,7 +83,15 @@ pub fn open(
     let dataset = Dataset::open(dir)?;
     let (training, validation) = dataset.split(&config.fold, config.seed)?;
     let domain = match fixed {
-        Some(domain) => domain.clone(),
+        Some(domain) if domain.channels == dataset.channels.len() => domain.clone(),
+        Some(domain) => {
+            return Err(Error::file(
+                dir,
+                format!("{} channels: {}", dataset.channels.len(), dataset.channels.join(", ")),
+                format!("{}, as plan.json says of domain {}", domain.channels, domain.name),
+                "Correct plan.json, or dataset.json.",
+            ));
+        }
         None => Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)?,
     };
     let prepare = |case: &&data::Case| -> Result<Prepared> {

@@ -9,6 +9,7 @@ use super::session::Freeze;
 use crate::data::{Augment, Focus, Fold};
 use crate::domain::Recipe;
 use crate::error::{Error, Result};
+use crate::graph::Element;
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
 use crate::tune;
@@ -107,6 +108,12 @@ pub struct RunConfig {
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
+    /// How activations are stored.
+    #[serde(default)]
+    pub precision: Element,
+    /// Bytes of GPU memory that training may take.
+    #[serde(default)]
+    pub vram: Option<u64>,
     /// Steps between readings of the loss.
     pub log_every: u64,
     /// Steps between checkpoints.
@@ -151,6 +158,8 @@ impl RunConfig {
             volume_cache: volume_cache(),
             tune: tune::Mode::default(),
             start: None,
+            precision: Element::F32,
+            vram: None,
             log_every: 5,
             checkpoint_every: 50,
         }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::{triple, window};
-use crate::data::{Augment, Fold};
+use crate::cli::{MemoryArgs, size, triple, window};
+use crate::data::{Augment, Fold, Interpolation};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
@@ -69,7 +69,8 @@ enum RecipeArg {
 enum UnifyArg {
     /// Each domain keeps its own patch.
     Native,
-    /// Patches are cut at each domain's own size and resized to --patch, or 128,128,128, as published.
+    /// Patches are cut at each domain's own size and resized (cubic images, nearest labels) to --patch, or 128,128,128, as
+    /// published.
     Resize,
 }
 
@@ -105,18 +106,7 @@ impl std::str::FromStr for Folds {
 
 /// `--volume-cache`: bytes with a unit, or 0.
 fn volume_cache(text: &str) -> std::result::Result<u64, String> {
-    let fail = || format!("expected a size such as 4GiB or 300MiB, or 0, found {text}");
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
-    let unit: u64 = match unit {
-        "GiB" => 1 << 30,
-        "MiB" => 1 << 20,
-        "KiB" => 1 << 10,
-        "" if number == "0" => 1,
-        _ => return Err(fail()),
-    };
-    let number: u64 = number.trim().parse().map_err(|_| fail())?;
-    number.checked_mul(unit).ok_or_else(fail)
+    if text.trim() == "0" { Ok(0) } else { size(text) }
 }
 
 /// What training and adapting have in common.
@@ -191,6 +181,8 @@ pub(in crate::cli) struct RunArgs {
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
     pub resume: bool,
@@ -260,6 +252,11 @@ impl RunArgs {
         }
         config.volume_cache = self.volume_cache.unwrap_or(config.volume_cache);
         config.seed = self.seed;
+        if matches!(self.unify, Some(UnifyArg::Resize)) {
+            config.augment.interpolation = Interpolation::Cubic;
+        }
+        let footprint = self.memory.footprint();
+        (config.precision, config.vram) = (footprint.element, footprint.vram);
         config.tune = self.tune;
         config.schedule = self.schedule.clone();
         config.fold = match &self.fold {
@@ -334,20 +331,5 @@ impl NetArgs {
         };
         config.base = self.base;
         config
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::volume_cache;
-
-    #[test]
-    fn caches_have_units() {
-        assert_eq!(volume_cache("4GiB"), Ok(4 << 30));
-        assert_eq!(volume_cache("300 MiB"), Ok(300 << 20));
-        assert_eq!(volume_cache("0"), Ok(0));
-        for text in ["", "4", "GiB", "4TiB", "-1GiB", "1.5GiB", "99999999999999GiB"] {
-            assert!(volume_cache(text).is_err(), "{text}");
-        }
     }
 }

@@ -1,0 +1,56 @@
+//! `u2seg doctor`.
+
+use crate::doctor::{by_kernel, examine};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print every case and variant, not the failed ones alone.
+    #[arg(long)]
+    all: bool,
+    /// Print JSON: a list of rows.
+    #[arg(long)]
+    json: bool,
+    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let gpu = Gpu::open(&args.device)?;
+    let adapter = gpu.report();
+    if !args.json {
+        println!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
+    }
+    let rows = examine(&gpu, |row| {
+        let verdict = if row.passed() { "pass" } else { "FAIL" };
+        let case = format!("{}, variant {}", row.case, row.variant);
+        if args.json || (row.passed() && !args.all) {
+            eprintln!("{verdict} {case}");
+        } else {
+            let why = row.failure.as_deref().unwrap_or_default();
+            println!("{verdict}  {:>8.1e}  {case} {why}", row.error);
+        }
+    })?;
+    let failed = rows.iter().filter(|row| !row.passed()).count();
+    if args.json {
+        let json = serde_json::to_string_pretty(&rows);
+        println!("{}", json.map_err(|e| Error::Internal(e.to_string()))?);
+    } else {
+        println!("\n{:<28}{:>8}{:>8}{:>15}", "kernel", "checks", "failed", "largest error");
+        for (kernel, summary) in by_kernel(&rows) {
+            let (checks, failed) = (summary.checks, summary.failed);
+            println!("{kernel:<28}{checks:>8}{failed:>8}{:>15.1e}", summary.error);
+        }
+        println!("\n{} checks, {failed} failed", rows.len());
+    }
+    if failed > 0 {
+        return Err(Error::Gpu(format!(
+            "{}: {failed} of {} checks failed; update the driver, or choose another --device",
+            adapter.name,
+            rows.len()
+        )));
+    }
+    Ok(())
+}
