@@ -111,7 +111,7 @@ impl Default for Augment {
 }
 
 /// Largest standard deviation of a blur, in voxels.
-pub const MAX_BLUR: f32 = 8.0;
+const MAX_BLUR: f32 = 8.0;
 
 impl Augment {
     /// As in the published training: deformed, turned about the depth axis, scaled, mirrored from left to right.

@@ -12,7 +12,7 @@ mod preprocess;
 mod resample;
 mod verify;
 
-pub use augment::{Augment, Interpolation, MAX_BLUR};
+pub use augment::{Augment, Interpolation};
 pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
 pub use draw::{
     Bounds, Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch,
