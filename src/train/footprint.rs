@@ -79,7 +79,7 @@ pub(super) struct Fitted {
 }
 
 /// What the plans of all domains have in common.
-struct Session<'a> {
+struct Common<'a> {
     params: &'a [ParamSpec],
     caps: &'a Caps,
 }
@@ -94,8 +94,8 @@ pub(super) fn fit(
     footprint: Footprint,
     caps: &Caps,
 ) -> Result<Fitted> {
-    let session = Session { params, caps };
-    let as_they_are = session.plan(graphs, 0)?;
+    let common = Common { params, caps };
+    let as_they_are = common.plan(graphs, 0)?;
     let Footprint { element, vram, reserved } = footprint;
     let Some(all) = vram else { return Ok(as_they_are) };
     let vram = all.saturating_sub(reserved);
@@ -105,14 +105,14 @@ pub(super) fn fit(
     let rest = as_they_are.memory.total() - as_they_are.memory.activations;
     let mut room = vram.saturating_sub(rest);
     for _ in 0..ATTEMPTS {
-        let fitted = session.shrunk(&as_they_are.graphs, room)?;
+        let fitted = common.shrunk(&as_they_are.graphs, room)?;
         let total = fitted.memory.total();
         if total <= vram {
             return Ok(fitted);
         }
         room = room.saturating_sub(total - vram);
     }
-    let smallest = session.shrunk(&as_they_are.graphs, 0)?;
+    let smallest = common.shrunk(&as_they_are.graphs, 0)?;
     if smallest.memory.total() <= vram {
         return Ok(smallest);
     }
@@ -133,7 +133,7 @@ pub(super) fn fit(
 
 /// Plans with all recomputed that pays.
 pub(super) fn smallest(graphs: &[Graph], params: &[ParamSpec], caps: &Caps) -> Result<Fitted> {
-    Session { params, caps }.shrunk(graphs, 0)
+    Common { params, caps }.shrunk(graphs, 0)
 }
 
 /// Bytes in the unit that reads best, rounded up.
@@ -142,7 +142,7 @@ fn size(bytes: u64) -> String {
     if mib < 10 * 1024 { format!("{mib} MiB") } else { format!("{} GiB", mib.div_ceil(1024)) }
 }
 
-impl Session<'_> {
+impl Common<'_> {
     fn plan(&self, graphs: Vec<Graph>, recomputed: usize) -> Result<Fitted> {
         let plans: Vec<Plan> =
             graphs.iter().map(|graph| Plan::new(graph, self.caps)).collect::<Result<_>>()?;
