@@ -6,7 +6,7 @@ mod program;
 use std::path::Path;
 
 use program::*;
-use u2seg::data::{Grid, read_image, read_labels, write_image, write_mask};
+use u2seg::data::{Grid, Interpolation, read_image, read_labels, write_image, write_mask};
 use u2seg::domain::{Domain, Step, Weighting};
 use u2seg::nn::Model;
 use u2seg::ops::{LossWeights, Optimizer};
@@ -39,7 +39,7 @@ fn the_published_recipe_fills_what_flags_leave_open() {
     let d = &domains[0];
     assert_eq!((d.patch, d.pools, d.batch), ([40, 56, 40], [3, 3, 3], 9));
     assert_eq!((d.preset.as_deref(), d.weighting), (Some("hippocampus"), Weighting::Linear));
-    assert_eq!(d.clean_up[0].steps, [Step::Closing(1), Step::LargestTwo(0.1)]);
+    assert_eq!(d.clean_up[0].steps, [Step::ClosingEdges(1), Step::LargestTwo(0.1)]);
     // flags come first
     let more = ["--recipe", "u2net", "--lr", "0.01", "--loss", "ce", "--optimizer", "sgd"];
     let plan = ["--steps", "7", "--batch", "3", "--patch", "16,16,16", "--spacing", "1,1,2"];
@@ -86,7 +86,7 @@ fn tumours_of_the_liver_count_as_liver() {
     succeed(&strs(&train(&[&data], &run, &more)));
     let model = Model::read(&run.join("model.safetensors")).unwrap();
     assert_eq!(model.domains[0].classes, ["background", "liver"]);
-    assert_eq!(model.domains[0].clean_up[0].steps, [Step::Closing(1), Step::Largest]);
+    assert_eq!(model.domains[0].clean_up[0].steps, [Step::ClosingEdges(1), Step::Largest]);
     let json = summary(&run.join("validation/Liver/summary.json"));
     assert_eq!(json["metric_per_case"][0]["metrics"]["1"]["n_ref"], ball);
     assert!(json["mean"]["2"].is_null());
@@ -146,6 +146,10 @@ fn the_rate_halves_on_plateaus_also_across_a_restart_and_ends_the_run() {
     // 3e-4 / 2^5 is under 1e-5: the fifth halving, at the end of epoch 7, is the last
     assert_eq!(rates(&whole).last().unwrap().0, 42);
     assert!(whole.join("progress.png").exists());
+    // TensorBoard reads a file of each start
+    let entries = std::fs::read_dir(&broken).unwrap().map(|e| e.unwrap().file_name());
+    let events = entries.filter(|n| n.to_string_lossy().starts_with("events.out.tfevents."));
+    assert_eq!(events.count(), 2);
 }
 
 #[test]
@@ -161,6 +165,9 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     let more = ["--steps", "120", "--hold-out", "case_02"];
     succeed(&strs(&train(&[&a, &b], &run, &[&resize[..], &more].concat())));
     let model = Model::read(&run.join("model.safetensors")).unwrap();
+    let interpolation =
+        |run: &Path| RunConfig::read(&run.join("config.toml")).unwrap().augment.interpolation;
+    assert_eq!(interpolation(&run), Interpolation::Cubic);
     for d in &model.domains {
         assert_eq!(d.patch, [16; 3]);
         assert!(d.cut.is_some_and(|cut| cut != d.patch), "{d:?}");
@@ -184,7 +191,7 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     succeed(&args);
     let plan = &plans(&new)[0];
     assert_eq!((plan.patch, plan.pools), ([16; 3], model.domains[0].pools));
-    assert!(plan.cut.is_some());
+    assert!(plan.cut.is_some() && interpolation(&new) == Interpolation::Cubic);
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct CleanUp {
 pub enum Step {
     /// Dilation, then erosion, this many voxels far (diamond neighbourhood).
     Closing(usize),
+    /// The same with neighbours over faces and edges, as published.
+    ClosingEdges(usize),
     /// Keep the largest component.
     Largest,
     /// Keep the largest component, and the second where it has at least this fraction of the largest.

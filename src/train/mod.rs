@@ -2,12 +2,14 @@
 
 mod cases;
 mod config;
+mod events;
 mod footprint;
 mod patches;
 mod progress;
 mod schedule;
 mod session;
 mod trainer;
+mod watch;
 
 pub use cases::{DomainCases, check_held_out, plan};
 pub use config::{Length, RunConfig, Sampling, Start};

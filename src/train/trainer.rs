@@ -1,12 +1,8 @@
 //! The training loop: domains take turns, checkpoints are written aside and renamed, a killed run goes on bit for bit.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
@@ -15,6 +11,7 @@ use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
 use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+use super::watch::{Done, LOG, Watch, rewind};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
@@ -56,46 +53,9 @@ pub struct Trainer {
     state: State,
 }
 
-/// One reading of the loss.
-#[derive(Debug, Clone, serde::Serialize)]
-struct LogLine<'a> {
-    step: u64,
-    domain: &'a str,
-    loss: f32,
-    cross_entropy: f32,
-    dice: f32,
-    focal: f32,
-    lovasz: f32,
-    lr: f64,
-    seconds_per_step: f64,
-}
-
-/// A step that was submitted.
-struct Done {
-    /// From 1.
-    step: u64,
-    domain: usize,
-    rate: f64,
-    /// Whether its losses were asked for.
-    read: bool,
-}
-
-/// What follows a run.
-struct Watch {
-    chooser: Chooser,
-    log: std::fs::File,
-    path: PathBuf,
-    bar: ProgressBar,
-    start: Instant,
-    /// When losses were read last, and of which step.
-    last: (Instant, u64),
-}
-
 /// The plans of the domains.
 const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
-/// Readings of the loss, a JSON object a line.
-const LOG: &str = "log.jsonl";
 /// The variants of kernels that the run uses.
 const TUNING: &str = "tuning.json";
 /// The loss of each domain over the steps.
@@ -249,26 +209,8 @@ impl Trainer {
         } else {
             trainer.initialise()?;
         }
-        trainer.rewind_log()?;
+        rewind(out, trainer.state.step)?;
         Ok(trainer)
-    }
-
-    /// Takes readings from beyond the checkpoint out of the log: those steps come again.
-    fn rewind_log(&self) -> Result<()> {
-        #[derive(serde::Deserialize)]
-        struct Reading {
-            step: u64,
-        }
-        let path = self.out.join(LOG);
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let kept: String = text
-            .lines()
-            .filter(|line| {
-                serde_json::from_str(line).is_ok_and(|r: Reading| r.step <= self.state.step)
-            })
-            .map(|line| format!("{line}\n"))
-            .collect();
-        write_atomically(&path, kept.as_bytes())
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
@@ -382,18 +324,10 @@ impl Trainer {
             self.state.step,
             self.patches.capacity(),
         )?;
-        let path = self.out.join(LOG);
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|e| Error::io(&path, e))?;
-        let bar = self.bar();
-        let start = Instant::now();
-        let last = (start, self.state.step);
-        let mut watch = Watch { chooser, log, path, bar, start, last };
+        let lines = self.config.interval() * 10;
+        let mut watch = Watch::open(&self.out, chooser, self.state.step, lines)?;
         let mut before: Option<Done> = None;
-        while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
+        while let Some(rate) = self.rate(watch.seconds()) {
             let batch =
                 batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))??;
             let domain = batch.domain;
@@ -416,15 +350,15 @@ impl Trainer {
                 self.end(&done, &mut watch)?;
             }
             if saves {
-                self.save(start.elapsed().as_secs_f64())?;
+                self.save(watch.seconds())?;
             }
         }
         if let Some(done) = before {
             self.end(&done, &mut watch)?;
         }
         self.gpu.wait()?;
-        watch.bar.finish_and_clear();
-        self.save(start.elapsed().as_secs_f64())?;
+        watch.close();
+        self.save(watch.seconds())?;
         self.finish()
     }
 
@@ -446,13 +380,8 @@ impl Trainer {
             let losses = self.session.take_losses()?;
             let losses = losses.ok_or_else(|| Error::Internal("no losses were read".into()))?;
             reading = Some((done.domain, f64::from(losses[0])));
-            let steps = done.step.saturating_sub(watch.last.1).max(1) as f64;
-            let pace = watch.last.0.elapsed().as_secs_f64() / steps;
-            watch.last = (Instant::now(), done.step);
-            let line = self.log_line(done, losses, pace);
-            let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
-            writeln!(watch.log, "{text}").map_err(|e| Error::io(&watch.path, e))?;
-            self.show(&watch.bar, &line, watch.start.elapsed().as_secs_f64());
+            let name = &self.domains[done.domain].domain.name;
+            watch.read(done, name, losses, self.progress(watch.seconds()))?;
         }
         watch.chooser.report(done.step - 1, reading);
         let loss = reading.map(|(_, loss)| loss);
@@ -470,45 +399,6 @@ impl Trainer {
         }
         model.write(&self.out.join(MODEL))?;
         Ok(model)
-    }
-
-    fn bar(&self) -> ProgressBar {
-        let bar = ProgressBar::new(1000);
-        let style = ProgressStyle::with_template(
-            "{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}",
-        );
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
-    }
-
-    fn log_line(&self, done: &Done, losses: [f32; 5], pace: f64) -> LogLine<'_> {
-        let [loss, cross_entropy, focal, dice, lovasz] = losses;
-        LogLine {
-            step: done.step,
-            domain: &self.domains[done.domain].domain.name,
-            loss,
-            cross_entropy,
-            dice,
-            focal,
-            lovasz,
-            lr: done.rate,
-            seconds_per_step: pace,
-        }
-    }
-
-    fn show(&self, bar: &ProgressBar, line: &LogLine<'_>, seconds: f64) {
-        let text = format!(
-            "step {} {} loss {:.4} {:.2} s/step",
-            line.step, line.domain, line.loss, line.seconds_per_step
-        );
-        if bar.is_hidden() {
-            if line.step.is_multiple_of(self.config.interval() * 10) || line.step == 1 {
-                eprintln!("{text}");
-            }
-        } else {
-            bar.set_position((self.progress(seconds) * 1000.0) as u64);
-            bar.set_message(text);
-        }
     }
 
     /// The weights as a model.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::{MemoryArgs, triple, window};
-use crate::data::{Augment, Fold};
+use crate::data::{Augment, Fold, Interpolation};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
@@ -69,7 +69,8 @@ enum RecipeArg {
 enum UnifyArg {
     /// Each domain keeps its own patch.
     Native,
-    /// Patches are cut at each domain's own size and resized to --patch, or 128,128,128, as published.
+    /// Patches are cut at each domain's own size and resized (cubic images, nearest labels) to --patch, or 128,128,128, as
+    /// published.
     Resize,
 }
 
@@ -262,6 +263,9 @@ impl RunArgs {
         }
         config.volume_cache = self.volume_cache.unwrap_or(config.volume_cache);
         config.seed = self.seed;
+        if matches!(self.unify, Some(UnifyArg::Resize)) {
+            config.augment.interpolation = Interpolation::Cubic;
+        }
         let footprint = self.memory.footprint();
         (config.precision, config.vram) = (footprint.element, footprint.vram);
         config.tune = self.tune;
