@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rayon::prelude::*;
 
 use super::config::RunConfig;
-use super::patches::{Capacity, Sample, Source};
+use super::patches::{Cache, Sample, Source};
 use super::schedule::Chooser;
 use crate::data::{self, Dataset, Fingerprint, Fold, PatchSize, Prepared};
 use crate::domain::{Domain, PlanOptions};
@@ -119,25 +119,24 @@ impl DomainCases {
 }
 
 /// Draws the batch of a domain's step.
-pub fn batch(
+fn batch(
     cases: &DomainCases,
     domain: usize,
     config: &RunConfig,
     step: u64,
-    capacity: &Capacity,
+    cache: &mut Cache,
 ) -> Result<Batch> {
     use rand::RngExt;
-    let (count, size) = (cases.domain.batch, cases.source().size);
-    let sample = |index: usize| {
+    let (count, source) = (cases.domain.batch, cases.source());
+    let draw = |index: usize| {
         let mut rng = data::rng_for(config.seed, step, index as u64);
-        let index_of_case = rng.random_range(0..cases.cases.len());
-        let case = &cases.cases[index_of_case];
+        let case = rng.random_range(0..source.cases.len());
         let focus = config.sampling.focus(index, count, &mut rng);
-        let draw = data::draw_patch(case, &size, focus, &config.augment, &mut rng);
-        Sample::new(index_of_case, case, draw, &size, capacity)
+        let augment = &config.augment;
+        (case, data::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
     };
-    let samples = (0..count).into_par_iter().map(sample).collect::<Result<_>>()?;
-    Ok(Batch { domain, samples })
+    let drawn = (0..count).map(draw).collect();
+    Ok(Batch { domain, samples: Sample::ready((domain, &source), drawn, cache)? })
 }
 
 /// Draws batches from step `first` on, a few ahead of the trainer, until the receiver is dropped.
@@ -146,13 +145,13 @@ pub fn stream(
     config: RunConfig,
     chooser: Chooser,
     first: u64,
-    capacity: Capacity,
+    mut cache: Cache,
 ) -> Result<Receiver<Result<Batch>>> {
     let (sender, receiver) = sync_channel(3);
     let work = move || {
         for step in first.. {
             let domain = chooser.domain(step);
-            let batch = batch(&domains[domain], domain, &config, step, &capacity);
+            let batch = batch(&domains[domain], domain, &config, step, &mut cache);
             if sender.send(batch).is_err() {
                 break;
             }

@@ -322,7 +322,7 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
-            self.patches.capacity(),
+            self.patches.cache(),
         )?;
         let lines = self.config.interval() * 10;
         let mut watch = Watch::open(&self.out, chooser, self.state.step, lines)?;
@@ -368,7 +368,7 @@ impl Trainer {
         let [image, labels] = self.session.inputs(batch.domain)?;
         let target = Target { image, labels };
         for (at, sample) in batch.samples.iter().enumerate() {
-            self.patches.make((batch.domain, &source), sample, at, &target)?;
+            self.patches.make(&source, sample, at, &target)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::{MemoryArgs, triple, window};
+use crate::cli::{MemoryArgs, size, triple, window};
 use crate::data::{Augment, Fold, Interpolation};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
@@ -106,18 +106,7 @@ impl std::str::FromStr for Folds {
 
 /// `--volume-cache`: bytes with a unit, or 0.
 fn volume_cache(text: &str) -> std::result::Result<u64, String> {
-    let fail = || format!("expected a size such as 4GiB or 300MiB, or 0, found {text}");
-    let text = text.trim();
-    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
-    let unit: u64 = match unit {
-        "GiB" => 1 << 30,
-        "MiB" => 1 << 20,
-        "KiB" => 1 << 10,
-        "" if number == "0" => 1,
-        _ => return Err(fail()),
-    };
-    let number: u64 = number.trim().parse().map_err(|_| fail())?;
-    number.checked_mul(unit).ok_or_else(fail)
+    if text.trim() == "0" { Ok(0) } else { size(text) }
 }
 
 /// What training and adapting have in common.
@@ -186,7 +175,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_enum)]
     augment: Option<AugmentArg>,
     /// GPU memory for whole cases, such as 4GiB or 300MiB, 0 for none, by default 1GiB; of cases that find no room the part
-    /// that a patch needs is sent each step.
+    /// that a patch needs is sent each time.
     #[arg(long, value_parser = volume_cache)]
     volume_cache: Option<u64>,
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
@@ -342,20 +331,5 @@ impl NetArgs {
         };
         config.base = self.base;
         config
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::volume_cache;
-
-    #[test]
-    fn caches_have_units() {
-        assert_eq!(volume_cache("4GiB"), Ok(4 << 30));
-        assert_eq!(volume_cache("300 MiB"), Ok(300 << 20));
-        assert_eq!(volume_cache("0"), Ok(0));
-        for text in ["", "4", "GiB", "4TiB", "-1GiB", "1.5GiB", "99999999999999GiB"] {
-            assert!(volume_cache(text).is_err(), "{text}");
-        }
     }
 }

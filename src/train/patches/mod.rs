@@ -1,15 +1,20 @@
 //! Makes drawn patches on the GPU: one kernel takes a patch out of a case, further ones change its intensities. What they
 //! make is what `data::make_patch` makes in plain loops.
 
+mod cache;
 mod passes;
 mod volumes;
 mod work;
 
+pub use cache::{Cache, Capacity};
 pub use passes::kernels as patch_kernels;
-pub use volumes::{Capacity, Piece};
+pub use volumes::Piece;
 
+use rayon::prelude::*;
+
+use cache::{Answer, Key, Places};
 use passes::Passes;
-use volumes::{Places, Volume, Volumes};
+use volumes::{Volume, Volumes};
 
 use crate::data::{Augment, Draw, MAX_EXTENT, PatchSize, Prepared, Reach};
 use crate::error::{Error, Result};
@@ -17,28 +22,51 @@ use crate::exec::caps;
 use crate::gpu::Gpu;
 use crate::graph::Caps;
 
+/// Where the voxels of a sample come from.
+#[derive(Debug, Clone, PartialEq)]
+enum Voxels {
+    /// A case that is in GPU memory.
+    Here,
+    /// A case that goes there first, once others have left.
+    Load(Vec<Key>),
+    Piece(Piece),
+}
+
 /// A sample of a batch to come.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// By position in the domain.
-    pub case: usize,
-    pub draw: Draw,
-    /// What the patch reads of a case that is not in GPU memory as a whole.
-    pub piece: Option<Piece>,
+    key: Key,
+    draw: Draw,
+    voxels: Voxels,
 }
 
 impl Sample {
-    /// With the piece that a case beyond the capacity needs.
-    pub fn new(
-        index: usize,
-        case: &Prepared,
-        draw: Draw,
-        size: &PatchSize,
-        capacity: &Capacity,
-    ) -> Result<Self> {
-        let bounds = || draw.spatial.bounds(size.patch, case.shape);
-        let piece = (!capacity.holds(case)).then(|| Piece::cut(case, bounds())).transpose()?;
-        Ok(Self { case: index, draw, piece })
+    /// Readies drawn samples (case and draw) of a domain, in the order in which they will be made.
+    pub fn ready(
+        (domain, source): (usize, &Source<'_>),
+        drawn: Vec<(usize, Draw)>,
+        cache: &mut Cache,
+    ) -> Result<Vec<Self>> {
+        let asked: Vec<(usize, Draw, Answer)> = drawn
+            .into_iter()
+            .map(|(case, draw)| {
+                let answer = cache.ask((domain, case), &source.cases[case]);
+                (case, draw, answer)
+            })
+            .collect();
+        let sample = |(index, draw, answer): (usize, Draw, Answer)| {
+            let case = &source.cases[index];
+            let voxels = match answer {
+                Answer::Here => Voxels::Here,
+                Answer::Load(leave) => Voxels::Load(leave),
+                Answer::Box => {
+                    let bounds = draw.spatial.bounds(source.size.patch, case.shape);
+                    Voxels::Piece(Piece::cut(case, bounds)?)
+                }
+            };
+            Ok(Self { key: (domain, index), draw, voxels })
+        };
+        asked.into_par_iter().map(sample).collect()
     }
 }
 
@@ -59,10 +87,13 @@ pub struct Target<'a> {
 pub struct Patches {
     gpu: Gpu,
     passes: Passes,
+    capacity: Capacity,
+    /// Cases of each domain.
+    cases: Vec<usize>,
     volumes: Volumes,
-    /// For boxes of cases that are too large for the cache.
+    /// For boxes of cases that find no room.
     staging: Option<Volume>,
-    /// Bytes of all that could be cached.
+    /// Bytes of all cases that may find room.
     cacheable: u64,
 }
 
@@ -82,70 +113,103 @@ impl Patches {
     ) -> Result<Self> {
         augment.check()?;
         let capacity = Capacity::new(gpu, caps, budget);
-        let mut cacheable = 0;
-        let mut largest: Option<Places> = None;
-        let mut coefficients = 1;
-        for source in sources {
-            for case in source.cases {
-                let reach = Reach::of(&source.size, case.spacing, augment);
-                coefficients = coefficients.max(reach.coefficients);
-                check_extent(case, &reach)?;
-                if capacity.holds(case) {
-                    cacheable += capacity.places(case.channels, case.shape).bytes;
-                    continue;
-                }
-                let places = capacity.places(case.channels, reach.bounds(case.shape));
-                let places = largest.map_or(places, |other| other.union(&places));
-                if !capacity.fits(&places) {
-                    return Err(too_large(case, &reach));
-                }
-                largest = Some(places);
-            }
-        }
-        let passes = Passes::new((gpu, caps), sources, augment, coefficients)?;
-        let staging =
-            largest.map(|places| Volume::new(gpu, places, |b| passes.bind(gpu, b))).transpose()?;
-        let volumes = Volumes::new(capacity);
-        Ok(Self { gpu: gpu.clone(), passes, volumes, staging, cacheable })
+        let needs = Needs::of(sources, augment, &capacity)?;
+        let passes = Passes::new((gpu, caps), sources, augment, needs.coefficients)?;
+        let staging = needs.staging.map(|p| Volume::new(gpu, p, |b| passes.bind(gpu, b)));
+        Ok(Self {
+            gpu: gpu.clone(),
+            staging: staging.transpose()?,
+            passes,
+            capacity,
+            cases: sources.iter().map(|s| s.cases.len()).collect(),
+            volumes: Volumes::default(),
+            cacheable: needs.cacheable,
+        })
     }
 
-    /// For the thread that cuts pieces.
-    pub fn capacity(&self) -> Capacity {
-        self.volumes.capacity
+    /// The bookkeeping for samples that are made from now on, every case still away.
+    pub fn cache(&mut self) -> Cache {
+        self.volumes = Volumes::default();
+        Cache::new(self.capacity, self.cases.clone())
     }
 
     /// Bytes of GPU memory that are taken at most.
     pub fn bytes(&self) -> u64 {
         let staging = self.staging.as_ref().map_or(0, |volume| volume.places.bytes);
-        self.passes.bytes() + staging + self.cacheable.min(self.volumes.capacity.budget())
+        self.passes.bytes() + staging + self.cacheable.min(self.capacity.budget)
     }
 
-    /// Bytes of the cases that are cached now.
+    /// Bytes of the cases that are in GPU memory now.
     pub fn cached(&self) -> u64 {
-        self.volumes.used()
+        self.volumes.bytes()
     }
 
-    /// Makes a sample of a domain and puts it at position `at` of the batch.
+    /// Makes a sample of a source, the next of those that were readied, and puts it at position `at` of the batch.
     pub fn make(
         &mut self,
-        (domain, source): (usize, &Source<'_>),
+        source: &Source<'_>,
         sample: &Sample,
         at: usize,
         target: &Target<'_>,
     ) -> Result<()> {
-        let Self { gpu, passes, volumes, staging, .. } = self;
-        let case = &source.cases[sample.case];
-        let volume = match &sample.piece {
-            None => volumes.get(gpu, (domain, sample.case), case, |part| passes.bind(gpu, part))?,
-            Some(piece) => {
+        let Self { gpu, passes, capacity, volumes, staging, .. } = self;
+        let case = &source.cases[sample.key.1];
+        let volume = match &sample.voxels {
+            Voxels::Piece(piece) => {
                 let staging = staging.as_mut();
                 let staging =
                     staging.ok_or_else(|| Error::Internal("no memory for boxes".into()))?;
                 staging.put(gpu, piece)?;
                 &*staging
             }
+            Voxels::Here => volumes.get(sample.key)?,
+            Voxels::Load(leave) => {
+                volumes.leave(gpu, leave)?;
+                let places = capacity.places(case.channels, case.shape);
+                let volume = Volume::new(gpu, places, |part| passes.bind(gpu, part))?;
+                volumes.load(gpu, sample.key, case, volume)?;
+                volumes.get(sample.key)?
+            }
         };
         passes.run(gpu, (case, volume), (&sample.draw, source.size.patch), at, target)
+    }
+}
+
+/// What the cases and the settings ask for.
+struct Needs {
+    /// Bytes of all cases that may lie in GPU memory as a whole.
+    cacheable: u64,
+    /// Coefficients of a field of displacements.
+    coefficients: usize,
+    /// The largest box, where not all cases find room.
+    staging: Option<Places>,
+}
+
+impl Needs {
+    fn of(sources: &[Source<'_>], augment: &Augment, capacity: &Capacity) -> Result<Self> {
+        let mut needs = Self { cacheable: 0, coefficients: 1, staging: None };
+        let mut reaches = Vec::new();
+        for source in sources {
+            for case in source.cases {
+                let reach = Reach::of(&source.size, case.spacing, augment);
+                check_extent(case, &reach)?;
+                needs.coefficients = needs.coefficients.max(reach.coefficients);
+                if capacity.holds(case) {
+                    needs.cacheable += capacity.places(case.channels, case.shape).bytes;
+                }
+                reaches.push((case, reach));
+            }
+        }
+        let all = needs.cacheable <= capacity.budget;
+        for (case, reach) in reaches.iter().filter(|(case, _)| !all || !capacity.holds(case)) {
+            let places = capacity.places(case.channels, reach.bounds(case.shape));
+            let places = needs.staging.map_or(places, |other| other.union(&places));
+            if !capacity.fits(&places) {
+                return Err(too_large(case, reach));
+            }
+            needs.staging = Some(places);
+        }
+        Ok(needs)
     }
 }
 

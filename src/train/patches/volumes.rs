@@ -1,89 +1,11 @@
-//! Volumes in GPU memory: whole cases within a budget, of which the least recently used leaves, and boxes of cases that
-//! are too large for it.
+//! Volumes in GPU memory: whole cases, and boxes of cases that find no room.
 
 use std::collections::HashMap;
 
+use super::cache::{Key, Places};
 use crate::data::{Bounds, Prepared};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::Caps;
-
-/// What decides whether a case lies in GPU memory as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capacity {
-    /// Bytes for whole cases.
-    budget: u64,
-    /// Bytes that one binding covers: a channel.
-    binding: u64,
-    /// Bytes of one buffer: a case.
-    buffer: u64,
-    alignment: u64,
-}
-
-/// Places of a volume's channels and labels in its buffer, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Places {
-    channels: usize,
-    plane: u64,
-    /// From a channel to the next.
-    span: u64,
-    label: u64,
-    pub bytes: u64,
-}
-
-impl Places {
-    /// Buffer offset and size of a channel; beyond the last channel those of the first.
-    fn channel(&self, channel: usize) -> (u64, u64) {
-        let channel = if channel < self.channels { channel } else { 0 };
-        (channel as u64 * self.span, self.plane)
-    }
-
-    fn labels(&self) -> (u64, u64) {
-        (self.channels as u64 * self.span, self.label)
-    }
-
-    /// Places for either of two volumes.
-    pub fn union(&self, other: &Self) -> Self {
-        let larger = if self.plane < other.plane { other } else { self };
-        let channels = self.channels.max(other.channels);
-        Self { channels, bytes: channels as u64 * larger.span + larger.label, ..*larger }
-    }
-}
-
-impl Capacity {
-    /// With `budget` bytes for whole cases.
-    pub fn new(gpu: &Gpu, caps: &Caps, budget: u64) -> Self {
-        Self {
-            budget,
-            binding: caps.max_binding,
-            buffer: gpu.limits().max_buffer_size,
-            alignment: caps.alignment,
-        }
-    }
-
-    pub(super) fn places(&self, channels: usize, shape: [usize; 3]) -> Places {
-        let voxels = shape.iter().product::<usize>() as u64;
-        let (plane, label) = (voxels * 4, voxels.next_multiple_of(4));
-        let span = plane.next_multiple_of(self.alignment);
-        Places { channels, plane, span, label, bytes: channels as u64 * span + label }
-    }
-
-    /// Whether a volume fits one buffer and each channel one binding.
-    pub(super) fn fits(&self, places: &Places) -> bool {
-        places.plane <= self.binding && places.bytes <= self.buffer
-    }
-
-    /// Bytes for whole cases.
-    pub(super) fn budget(&self) -> u64 {
-        self.budget
-    }
-
-    /// Whether a case goes to GPU memory as a whole; else patches take boxes of it.
-    pub fn holds(&self, case: &Prepared) -> bool {
-        let places = self.places(case.channels, case.shape);
-        self.fits(&places) && places.bytes <= self.budget
-    }
-}
 
 /// A box of a case.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,94 +118,36 @@ impl Volume {
     }
 }
 
-/// Cases in GPU memory, by domain and case.
+/// Cases in GPU memory.
+#[derive(Default)]
 pub(super) struct Volumes {
-    pub capacity: Capacity,
-    used: u64,
-    /// Counts the questions for a case.
-    clock: u64,
-    entries: HashMap<(usize, usize), (u64, Volume)>,
+    entries: HashMap<Key, Volume>,
 }
 
 impl Volumes {
-    pub fn new(capacity: Capacity) -> Self {
-        Self { capacity, used: 0, clock: 0, entries: HashMap::new() }
-    }
-
     /// Bytes of the cases that are there.
-    pub fn used(&self) -> u64 {
-        self.used
+    pub fn bytes(&self) -> u64 {
+        self.entries.values().map(|volume| volume.places.bytes).sum()
     }
 
-    /// The volume of a case, uploaded if it is not there. Those not used for longest make room.
-    pub fn get(
-        &mut self,
-        gpu: &Gpu,
-        key: (usize, usize),
-        case: &Prepared,
-        bind: impl Fn([wgpu::BufferBinding<'_>; 5]) -> Result<wgpu::BindGroup>,
-    ) -> Result<&Volume> {
-        self.clock += 1;
-        if !self.entries.contains_key(&key) {
-            let places = self.capacity.places(case.channels, case.shape);
-            self.make_room(gpu, places.bytes)?;
-            let mut volume = Volume::new(gpu, places, bind)?;
-            volume.fill(gpu, case)?;
-            self.used += places.bytes;
-            self.entries.insert(key, (self.clock, volume));
-        }
-        let entry = self.entries.get_mut(&key);
-        let (last, volume) = entry.ok_or_else(|| Error::Internal("a lost volume".into()))?;
-        *last = self.clock;
-        Ok(volume)
+    /// A case that is there.
+    pub fn get(&self, key: Key) -> Result<&Volume> {
+        self.entries.get(&key).ok_or_else(|| Error::Internal(format!("case {key:?} was not sent")))
     }
 
-    fn make_room(&mut self, gpu: &Gpu, bytes: u64) -> Result<()> {
-        let mut left = false;
-        while self.used + bytes > self.capacity.budget {
-            let oldest = self.entries.iter().min_by_key(|(_, (last, _))| *last);
-            let Some(key) = oldest.map(|(key, _)| *key) else {
-                return Err(Error::Internal(format!("no room for {bytes} bytes")));
-            };
-            if let Some((_, volume)) = self.entries.remove(&key) {
-                self.used -= volume.places.bytes;
-            }
-            left = true;
+    /// Takes cases away. Their memory is given back once no submitted step reads it any more.
+    pub fn leave(&mut self, gpu: &Gpu, keys: &[Key]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
         }
-        if left {
-            // memory is given back once no submitted step reads it any more
-            gpu.wait()?;
-        }
+        self.entries.retain(|key, _| !keys.contains(key));
+        gpu.wait()
+    }
+
+    /// Sends a case to memory that was made for it.
+    pub fn load(&mut self, gpu: &Gpu, key: Key, case: &Prepared, mut volume: Volume) -> Result<()> {
+        volume.fill(gpu, case)?;
+        self.entries.insert(key, volume);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_case_lies_there_whole_where_budget_binding_and_buffer_allow() {
-        let roomy = Capacity { budget: 1 << 30, binding: 1 << 27, buffer: 1 << 30, alignment: 256 };
-        let holds = |capacity: Capacity| {
-            let places = capacity.places(4, [30, 30, 30]);
-            capacity.fits(&places) && places.bytes <= capacity.budget
-        };
-        assert!(holds(roomy));
-        // a channel is 108,000 bytes, four with labels 459,056
-        assert!(!holds(Capacity { binding: 107_999, ..roomy }));
-        assert!(!holds(Capacity { buffer: 459_000, ..roomy }));
-        assert!(!holds(Capacity { budget: 459_000, ..roomy }));
-        assert!(holds(Capacity { binding: 108_000, buffer: 460_000, budget: 460_000, ..roomy }));
-    }
-
-    #[test]
-    fn places_of_two_boxes_hold_either() {
-        let capacity = Capacity { budget: 0, binding: 1 << 27, buffer: 1 << 30, alignment: 256 };
-        let (a, b) = (capacity.places(1, [9, 9, 9]), capacity.places(3, [5, 5, 5]));
-        let both = a.union(&b);
-        assert_eq!(both, b.union(&a));
-        assert_eq!((both.channels, both.plane), (3, a.plane));
-        assert!(both.bytes >= a.bytes.max(b.bytes));
     }
 }
