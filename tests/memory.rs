@@ -50,7 +50,7 @@ fn nets() -> Vec<(&'static str, Net)> {
 
 impl Net {
     fn session(&self, gpu: &Gpu, element: Element, vram: Option<u64>) -> Session {
-        let footprint = Footprint { element, vram };
+        let footprint = Footprint { element, vram, reserved: 0 };
         let session = Session::within(gpu, &self.config, &self.batches, SETTINGS, footprint);
         let session = session.unwrap();
         session.initialise(5).unwrap();
@@ -60,7 +60,7 @@ impl Net {
     /// Memory of the plans that recompute nothing, and all that pays.
     fn memory(&self, gpu: &Gpu, element: Element) -> [Memory; 2] {
         let (config, batches, caps) = (&self.config, &self.batches, caps(gpu));
-        let all = Footprint { element, vram: None };
+        let all = Footprint { element, ..Footprint::default() };
         [
             Memory::planned(config, batches, &SETTINGS, all, &caps).unwrap(),
             Memory::least(config, batches, &SETTINGS, element, &caps).unwrap(),
@@ -137,7 +137,7 @@ fn a_budget_is_kept_or_refused() {
     for (name, net) in nets() {
         let [all, least] = net.memory(&gpu, Element::F32);
         let within = |vram| {
-            let footprint = Footprint { element: Element::F32, vram: Some(vram) };
+            let footprint = Footprint { vram: Some(vram), ..Footprint::default() };
             Memory::planned(&net.config, &net.batches, &SETTINGS, footprint, &caps)
         };
         for share in 0..=4 {
@@ -149,6 +149,16 @@ fn a_budget_is_kept_or_refused() {
         let message = within(least.total() - 1).unwrap_err().to_string();
         assert!(message.contains("--vram") && message.contains("--precision f16"), "{message}");
         assert!(within(1).is_err(), "{name}");
+        // what cases take is not there for the network
+        let reserved = 1 << 20;
+        let footprint =
+            Footprint { vram: Some(all.total() + reserved), reserved, ..Footprint::default() };
+        let planned = |f| Memory::planned(&net.config, &net.batches, &SETTINGS, f, &caps).unwrap();
+        assert_eq!(planned(footprint).recomputed, 0, "{name}");
+        assert!(
+            planned(Footprint { reserved: reserved + 1, ..footprint }).recomputed > 0,
+            "{name}"
+        );
     }
 }
 

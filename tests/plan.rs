@@ -222,7 +222,7 @@ fn weights_beyond_a_binding_are_refused() {
 fn bytes_of_f16_are_counted_as_what_they_are() {
     let plans = nets::all();
     let of = |name: &str| plans.iter().find(|p| p.name == name).unwrap();
-    let net = "training Universal Separable pools [3, 3, 3] on gpu";
+    let net = "training Universal Separable Full pools [3, 3, 3] on gpu";
     let (full, half) = (of(net), of(&format!("{net} in f16")));
     let mut halved = 0;
     for (a, b) in full.plan.dispatches().zip(half.plan.dispatches()) {

@@ -128,7 +128,7 @@ fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
         }
         let mut line = format!("{name:<14}");
         for element in [Element::F32, Element::F16] {
-            let all = planned(gpu, &configuration, Footprint { element, vram: None })?;
+            let all = planned(gpu, &configuration, Footprint { element, ..Footprint::default() })?;
             let smallest = least(gpu, &configuration, element)?;
             line += &format!("{:>12.1}{:>14.1}", mib(all.total()), mib(smallest.total()));
         }

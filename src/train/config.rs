@@ -221,6 +221,11 @@ impl RunConfig {
         Ok(())
     }
 
+    /// Bytes of GPU memory for whole cases: of a budget for all at most an eighth.
+    pub fn case_bytes(&self) -> u64 {
+        self.vram.map_or(self.volume_cache, |vram| self.volume_cache.min(vram / 8))
+    }
+
     /// Writes `config.toml`.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = toml::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;

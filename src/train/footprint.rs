@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::config::RunConfig;
+use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::{Pool, region_words};
 use crate::graph::{Caps, Element, Graph, ParamSpec};
@@ -12,8 +14,26 @@ use crate::plan::{Plan, shrink};
 pub struct Footprint {
     /// Activations and their gradients; parameters, statistics and logits are in f32 in any case.
     pub element: Element,
-    /// Bytes that a session may take; without it nothing is computed twice.
+    /// Bytes that training may take; without it nothing is computed twice.
     pub vram: Option<u64>,
+    /// Bytes of those that go to cases and patches.
+    pub reserved: u64,
+}
+
+impl Footprint {
+    /// What a run asks for, of which `reserved` bytes are for cases and patches.
+    pub(super) fn of(config: &RunConfig, reserved: u64) -> Self {
+        Self { element: config.precision, vram: config.vram, reserved }
+    }
+}
+
+/// Bytes for each voxel of a patch in the making: two images of four channels, labels, and the box of a case around it.
+const PATCH_VOXEL: u64 = 64;
+
+/// Bytes that cases and patches take at most, told before any case is read.
+pub fn reserved(config: &RunConfig, domains: &[Domain]) -> u64 {
+    let voxels = domains.iter().map(|d| d.patch.iter().product::<usize>()).max().unwrap_or(0);
+    config.case_bytes() + voxels as u64 * PATCH_VOXEL
 }
 
 /// Bytes that a session needs.
@@ -59,7 +79,7 @@ pub(super) struct Fitted {
 }
 
 /// What the plans of all domains have in common.
-struct Session<'a> {
+struct Common<'a> {
     params: &'a [ParamSpec],
     caps: &'a Caps,
 }
@@ -71,26 +91,28 @@ const ATTEMPTS: usize = 6;
 pub(super) fn fit(
     graphs: Vec<Graph>,
     params: &[ParamSpec],
-    (element, vram): (Element, Option<u64>),
+    footprint: Footprint,
     caps: &Caps,
 ) -> Result<Fitted> {
-    let session = Session { params, caps };
-    let as_they_are = session.plan(graphs, 0)?;
-    let Some(vram) = vram else { return Ok(as_they_are) };
+    let common = Common { params, caps };
+    let as_they_are = common.plan(graphs, 0)?;
+    let Footprint { element, vram, reserved } = footprint;
+    let Some(all) = vram else { return Ok(as_they_are) };
+    let vram = all.saturating_sub(reserved);
     if as_they_are.memory.total() <= vram {
         return Ok(as_they_are);
     }
     let rest = as_they_are.memory.total() - as_they_are.memory.activations;
     let mut room = vram.saturating_sub(rest);
     for _ in 0..ATTEMPTS {
-        let fitted = session.shrunk(&as_they_are.graphs, room)?;
+        let fitted = common.shrunk(&as_they_are.graphs, room)?;
         let total = fitted.memory.total();
         if total <= vram {
             return Ok(fitted);
         }
         room = room.saturating_sub(total - vram);
     }
-    let smallest = session.shrunk(&as_they_are.graphs, 0)?;
+    let smallest = common.shrunk(&as_they_are.graphs, 0)?;
     if smallest.memory.total() <= vram {
         return Ok(smallest);
     }
@@ -100,15 +122,18 @@ pub(super) fn fit(
     };
     Err(Error::flag(
         "--vram",
-        size(vram),
-        format!("at least {}, with all recomputed that pays", size(smallest.memory.total())),
+        size(all),
+        format!(
+            "at least {}, with all recomputed that pays",
+            size(smallest.memory.total() + reserved)
+        ),
         format!("{remedy}, --batch or --base."),
     ))
 }
 
 /// Plans with all recomputed that pays.
 pub(super) fn smallest(graphs: &[Graph], params: &[ParamSpec], caps: &Caps) -> Result<Fitted> {
-    Session { params, caps }.shrunk(graphs, 0)
+    Common { params, caps }.shrunk(graphs, 0)
 }
 
 /// Bytes in the unit that reads best, rounded up.
@@ -117,7 +142,7 @@ fn size(bytes: u64) -> String {
     if mib < 10 * 1024 { format!("{mib} MiB") } else { format!("{} GiB", mib.div_ceil(1024)) }
 }
 
-impl Session<'_> {
+impl Common<'_> {
     fn plan(&self, graphs: Vec<Graph>, recomputed: usize) -> Result<Fitted> {
         let plans: Vec<Plan> =
             graphs.iter().map(|graph| Plan::new(graph, self.caps)).collect::<Result<_>>()?;

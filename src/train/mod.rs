@@ -13,7 +13,7 @@ mod watch;
 
 pub use cases::{DomainCases, check_held_out, plan};
 pub use config::{Length, RunConfig, Sampling, Start};
-pub use footprint::{Footprint, Memory, PeakValue};
+pub use footprint::{Footprint, Memory, PeakValue, reserved};
 pub use patches::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
 pub use schedule::{Rate, Schedule};
 pub use session::{DomainBatch, Freeze, Session, SessionSettings, graphs};

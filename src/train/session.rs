@@ -146,7 +146,7 @@ fn plan_all(
 ) -> Result<(Vec<Built>, Fitted)> {
     let built = build_all(config, batches, (settings, footprint.element), caps)?;
     let graphs = built.iter().map(|b| b.graph.clone()).collect();
-    let fitted = fit(graphs, params, (footprint.element, footprint.vram), caps)?;
+    let fitted = fit(graphs, params, footprint, caps)?;
     Ok((built, fitted))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
-use super::footprint::{Footprint, Memory};
+use super::footprint::{Footprint, Memory, reserved};
 use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
@@ -107,14 +107,11 @@ fn settings(config: &RunConfig) -> SessionSettings {
     SessionSettings { loss: config.loss, optimizer: config.optimizer, freeze }
 }
 
-fn footprint(config: &RunConfig) -> Footprint {
-    Footprint { element: config.precision, vram: config.vram }
-}
-
 /// Memory that training these domains takes on an adapter.
 pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
     let (network, batches) = (network(config, domains), batches(domains));
-    Memory::planned(&network, &batches, &settings(config), footprint(config), caps)
+    let footprint = Footprint::of(config, reserved(config, domains));
+    Memory::planned(&network, &batches, &settings(config), footprint, caps)
 }
 
 /// What training these domains runs, for an adapter.
@@ -220,9 +217,10 @@ impl Trainer {
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let (batches, settings) = (batches(&plans), settings(&config));
-        let session = Session::within(gpu, &network, &batches, settings, footprint(&config))?;
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
-        let patches = Patches::new(gpu, &sources, &config.augment, config.volume_cache)?;
+        let patches = Patches::new(gpu, &sources, &config.augment, config.case_bytes())?;
+        let footprint = Footprint::of(&config, patches.bytes());
+        let session = Session::within(gpu, &network, &batches, settings, footprint)?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
