@@ -6,6 +6,7 @@
 mod conv;
 mod conv_grad;
 mod depthwise;
+mod depthwise_tile;
 mod elementwise;
 pub(crate) mod load;
 mod loss;
