@@ -133,7 +133,8 @@ class Results:
         planned = []
         for run in runs:
             _, *args = json.loads((run / FINISHED).read_text())["args"]
-            planned.append(sum(json.loads(u2seg("plan", "--dry-run", "--json", *args)[0])["memory"].values()))
+            memory = json.loads(u2seg("plan", "--dry-run", "--json", *args)[0])["memory"]
+            planned.append(sum(memory[part] for part in ("parameters", "activations", "uniforms", "read_back")))
         return max(planned) / 2**20
 
     def process(self, runs):

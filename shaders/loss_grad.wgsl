@@ -2,6 +2,7 @@
 //   g[k] = w_dice (a[k] - b[k] t[k]) + w_lovasz dldp[k]
 //   f    = (w_ce + w_focal (1 - p_t)²) / total          the focal factor is held constant
 //   dx[k] = scale (p[k] (g[k] - Σ_j p[j] g[j]) + f (p[k] - t[k]))
+// With SCALED, scale is that of the loss (state word 0) times params.scale, so that no gradient vanishes in f16.
 // Where the label is no class (label >= K), f and the Dice term are 0.
 //
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
@@ -9,6 +10,7 @@
 //   labels   u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
 //   dice     vec4<f32> [2, CB]            of loss_finish: a, then b; not read where w_dice is 0
 //   dldp     f32 [K, total]               of lovasz_grad; not read where w_lovasz is 0
+//   state    f32 [8]                      of loss_scale; read with SCALED
 //   dlogits  vec4<f32> [samples, CB, V]   gradient, from vector out_base on; padding lanes become 0
 // `total` is the voxel count of the whole batch. One thread: one voxel, all its classes.
 // Dispatch: ceil(samples * V / WG) groups, folded into x and y (group index = x + y * groups.x).
@@ -35,7 +37,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read> dice: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> dldp: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dlogits: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> state: array<f32>;
 
+override SCALED: bool = false;
 override WG: u32 = 64u;
 const LOWEST: f32 = -3.4e38;
 
@@ -111,6 +115,10 @@ fn main(
             let others = vec4<f32>(1.0) - one_hot(b, label);
             sums += vec3<f32>(dot(p, vec4<f32>(1.0)), dot(p, g), dot(p, others));
         }
+        var scale = params.scale;
+        if SCALED {
+            scale = scale * state[0];
+        }
         let mean = sums.y / sums.x;
         let miss = sums.z / sums.x;
         var factor = 0.0;
@@ -125,7 +133,7 @@ fn main(
             }
             let q = p / sums.x;
             let distance = select(q, vec4<f32>(-miss), lanes_of(b) == vec4<u32>(label));
-            dlogits[params.out_base + base + b * params.voxels] = params.scale * (q * (g - mean) + factor * distance);
+            dlogits[params.out_base + base + b * params.voxels] = scale * (q * (g - mean) + factor * distance);
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod graph;
 pub mod infer;
 pub mod nn;
 pub mod ops;
+pub mod paper;
 pub mod plan;
 pub mod reference;
 pub mod shader;

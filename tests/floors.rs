@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u32)] = &[
     ("error", 0),
     ("files", 0),
+    ("paper", 0),
     ("shape", 0),
     ("shader", 1),
     ("gpu", 1),

@@ -127,7 +127,7 @@ fn simulate(planned: &Planned) {
 
 #[test]
 fn no_value_is_overwritten_before_its_last_use() {
-    for planned in nets::all().iter().chain(&nets::variants()) {
+    for planned in nets::all().iter().chain(&nets::variants()).chain(&nets::smallest()) {
         simulate(planned);
     }
 }
@@ -215,4 +215,33 @@ fn weights_beyond_a_binding_are_refused() {
     let caps = Caps { max_binding: 1 << 20, ..Caps::default() };
     let message = nets::refused([6, 4, 5], &caps);
     assert!(message.contains("use a smaller base width or fewer pools"), "{message}");
+}
+
+/// Tensors stored in f16 move half the bytes; what else a kernel moves stays.
+#[test]
+fn bytes_of_f16_are_counted_as_what_they_are() {
+    let plans = nets::all();
+    let of = |name: &str| plans.iter().find(|p| p.name == name).unwrap();
+    let net = "training Universal Separable Full pools [3, 3, 3] on gpu";
+    let (full, half) = (of(net), of(&format!("{net} in f16")));
+    let mut halved = 0;
+    for (a, b) in full.plan.dispatches().zip(half.plan.dispatches()) {
+        assert_eq!((a.kernel.file, &a.label, a.flops), (b.kernel.file, &b.label, b.flops));
+        assert!(
+            b.bytes <= a.bytes && 2 * b.bytes >= a.bytes,
+            "{}: {} {}",
+            a.label,
+            a.bytes,
+            b.bytes
+        );
+        // every binding of a tensor is of f16, but where image or logits are read or written
+        if b.kernel.file == "depthwise.wgsl" {
+            assert_eq!(2 * b.bytes, a.bytes, "{}", a.label);
+            halved += 1;
+        }
+        if b.kernel.halves.is_empty() {
+            assert_eq!(a.bytes, b.bytes, "{}", a.label);
+        }
+    }
+    assert!(halved > 20, "{halved} depthwise passes");
 }

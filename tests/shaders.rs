@@ -28,6 +28,7 @@ fn every_kernel_that_plans_ask_for_is_valid() {
         .iter()
         .flat_map(|p| p.plan.dispatches().chain(&p.tail))
         .map(|dispatch| dispatch.kernel.clone())
+        .chain(u2seg::train::patch_kernels())
         .collect();
     println!("{} kernels of {} plans", keys.len(), planned.len());
     let used: BTreeSet<&str> = keys.iter().map(|key| key.file).collect();

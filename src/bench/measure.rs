@@ -9,11 +9,11 @@ use super::roofline::Roofline;
 use crate::error::{Error, Result};
 use crate::exec::{CommandInfo, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Caps, Graph, Init};
+use crate::graph::{Caps, Element, Graph, Init, Region};
 use crate::infer::Forward;
 use crate::nn;
 use crate::ops::{LossWeights, Optimizer};
-use crate::train::{self, Freeze, Memory, Session, SessionSettings};
+use crate::train::{self, Footprint, Freeze, Memory, Session, SessionSettings};
 use crate::tune;
 
 /// One kernel at one shape.
@@ -47,6 +47,8 @@ pub struct ConfigurationReport {
     pub tuning: tune::Report,
     /// Mebibytes of weights, moments, gradients and activations that the plan names.
     pub planned_mib: f64,
+    /// Tensors that the backward pass makes again.
+    pub recomputed: usize,
     /// Mebibytes of all buffers that were made.
     pub allocated_mib: f64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -56,12 +58,13 @@ pub struct ConfigurationReport {
 /// Times a configuration: `repeats` runs of each, after one to warm up.
 pub fn measure(
     gpu: &Gpu,
-    configuration: &Configuration,
+    (configuration, footprint): (&Configuration, Footprint),
     repeats: usize,
     roofline: Option<&Roofline>,
     mode: tune::Mode,
 ) -> Result<ConfigurationReport> {
-    let (gpu, tuning) = tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, caps))?;
+    let (gpu, tuning) =
+        tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.element, caps))?;
     let gpu = &gpu;
     let batch = configuration.batch;
     let domain = configuration.network.domain(0)?;
@@ -78,24 +81,28 @@ pub fn measure(
         start_s: None,
         tuning,
         planned_mib: 0.0,
+        recomputed: 0,
         allocated_mib: 0.0,
         kernels: Vec::new(),
     };
     if configuration.train {
-        time_training(gpu, configuration, (&image, &labels), repeats, &mut report, roofline)?;
+        let kind = (configuration, footprint);
+        time_training(gpu, kind, (&image, &labels), repeats, &mut report, roofline)?;
     }
-    forward(gpu, configuration, &image, repeats, &mut report, roofline)?;
+    let kind = (configuration, footprint.element);
+    forward(gpu, kind, &image, repeats, &mut report, roofline)?;
     Ok(report)
 }
 
 /// What a configuration runs.
-fn graphs(configuration: &Configuration, caps: &Caps) -> Result<Vec<Graph>> {
+fn graphs(configuration: &Configuration, element: Element, caps: &Caps) -> Result<Vec<Graph>> {
     let network = &configuration.network;
     let batch = (configuration.batch.samples, configuration.batch.patch);
-    let mut graphs = vec![Forward::graph((network, 0), batch, caps)?];
+    let mut graphs = vec![Forward::graph((network, 0), batch, element, caps)?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
-        graphs.extend(train::graphs(network, &configuration.batches(), &SETTINGS, caps)?);
+        let batches = configuration.batches();
+        graphs.extend(train::graphs(network, &batches, (&SETTINGS, element), caps)?);
     }
     Ok(graphs)
 }
@@ -108,16 +115,21 @@ const SETTINGS: SessionSettings = SessionSettings {
     freeze: Freeze::Nothing,
 };
 
-/// Mebibytes that training takes, planned without running anything: nor need the adapter have them.
-pub fn planned_mib(gpu: &Gpu, configuration: &Configuration) -> Result<f64> {
+/// What training takes, planned without running anything: nor need the adapter have it.
+pub fn planned(gpu: &Gpu, configuration: &Configuration, footprint: Footprint) -> Result<Memory> {
     let batches = configuration.batches();
-    let memory = Memory::planned(&configuration.network, &batches, &SETTINGS, &caps(gpu))?;
-    Ok(memory.total() as f64 / MIB)
+    Memory::planned(&configuration.network, &batches, &SETTINGS, footprint, &caps(gpu))
+}
+
+/// The least that training takes with all recomputed that pays.
+pub fn least(gpu: &Gpu, configuration: &Configuration, element: Element) -> Result<Memory> {
+    let batches = configuration.batches();
+    Memory::least(&configuration.network, &batches, &SETTINGS, element, &caps(gpu))
 }
 
 fn time_training(
     gpu: &Gpu,
-    configuration: &Configuration,
+    (configuration, footprint): (&Configuration, Footprint),
     (image, labels): (&[f32], &[u8]),
     repeats: usize,
     report: &mut ConfigurationReport,
@@ -126,13 +138,16 @@ fn time_training(
     let before = gpu.allocated();
     let start = Instant::now();
     let batches = configuration.batches();
-    let mut session = Session::new(gpu, &configuration.network, &batches, SETTINGS)?;
-    report.planned_mib = session.bytes() as f64 / MIB;
-    report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
+    let mut session = Session::within(gpu, &configuration.network, &batches, SETTINGS, footprint)?;
+    report.planned_mib = session.memory().total() as f64 / MIB;
+    report.recomputed = session.memory().recomputed;
     session.initialise(0)?;
     session.step(0, image, labels, 1e-3)?;
     gpu.wait()?;
     report.start_s = Some(start.elapsed().as_secs_f64());
+    // as a checkpoint does
+    session.read(Region::Weights)?;
+    report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
     let (mut steps, mut encodes, mut submits) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeats {
         let start = Instant::now();
@@ -155,7 +170,7 @@ fn time_training(
 
 fn forward(
     gpu: &Gpu,
-    configuration: &Configuration,
+    (configuration, element): (&Configuration, Element),
     image: &[f32],
     repeats: usize,
     report: &mut ConfigurationReport,
@@ -176,7 +191,7 @@ fn forward(
         Ok(Cow::Owned((0..count).map(value).collect()))
     };
     let batch = (configuration.batch.samples, configuration.batch.patch);
-    let forward = Forward::new(gpu, (&configuration.network, 0), batch, weights)?;
+    let forward = Forward::stored(gpu, (&configuration.network, 0), batch, weights, element)?;
     if !configuration.train {
         report.planned_mib = forward.bytes() as f64 / MIB;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;

@@ -5,7 +5,7 @@ mod measure;
 mod roofline;
 
 pub use config::{Configuration, NAMES};
-pub use measure::{ConfigurationReport, KernelReport, measure, planned_mib};
+pub use measure::{ConfigurationReport, KernelReport, least, measure, planned};
 pub use roofline::Roofline;
 
 /// The median; the mean of the middle two for an even count.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::train::{RunArgs, resume, runs, start};
-use crate::data::Dataset;
+use crate::data::{Dataset, Interpolation};
 use crate::domain::{PlanOptions, Unify};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -53,7 +53,7 @@ impl Args {
         }
         let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
         let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
-        let config = RunConfig {
+        let mut config = RunConfig {
             mode: old.network.mode,
             adapter: old.network.adapter,
             downsample: old.network.downsample,
@@ -66,6 +66,7 @@ impl Args {
         let resized = old.domains.iter().find(|d| d.cut.is_some() && !self.run.unifies());
         if let Some(domain) = resized {
             options.unify = Unify::Resize;
+            config.augment.interpolation = Interpolation::Cubic;
             options.patch = options.patch.or(Some(domain.patch));
         }
         Ok((config, options))

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::MemoryArgs;
 use crate::bench::{
-    Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, measure, planned_mib,
+    Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure, planned,
 };
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Element;
+use crate::train::Footprint;
 use crate::tune;
 
 #[derive(Debug, clap::Args)]
@@ -23,9 +26,11 @@ pub struct Args {
     /// How the variants of kernels are chosen before timing.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
-    /// Only plan: print the memory of a training step, run nothing.
+    /// Only plan: print the memory of training in f32 and f16, each also with all recomputed that pays, run nothing.
     #[arg(long, conflicts_with_all = ["kernels", "repeats", "json"])]
     dry_run: bool,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -54,15 +59,10 @@ pub fn run(args: &Args) -> Result<()> {
         (true, false) => NAMES.to_vec(),
         (true, true) => vec!["hippo", "hippo-plain"],
     };
+    let footprint = args.memory.footprint();
     if args.dry_run {
-        println!("{:<14}{:>13}", "configuration", "planned MiB");
-        for name in NAMES {
-            let configuration = Configuration::named(name)?;
-            if configuration.train && (args.config.is_empty() || names.contains(&name)) {
-                println!("{name:<14}{:>13.1}", planned_mib(&gpu, &configuration)?);
-            }
-        }
-        return Ok(());
+        let names = if args.config.is_empty() { NAMES.to_vec() } else { names };
+        return dry_run(&gpu, &names, footprint);
     }
     let roofline = Roofline::measure(&gpu)?;
     let adapter = gpu.report();
@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
         let configuration = Configuration::named(name)?;
         let report = {
             let roofline = args.kernels.then_some(&roofline);
-            measure(&gpu, &configuration, args.repeats, roofline, args.tune)?
+            measure(&gpu, (&configuration, footprint), args.repeats, roofline, args.tune)?
         };
         if !args.json {
             print(&report);
@@ -111,6 +111,32 @@ pub fn run(args: &Args) -> Result<()> {
         let text =
             serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
         println!("{text}");
+    }
+    Ok(())
+}
+
+/// Planned mebibytes of each configuration; with a budget also of the plan that keeps to it.
+fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    print!("{:<14}{:>12}{:>14}", "planned MiB", "f32", "f32 recomp.");
+    print!("{:>12}{:>14}", "f16", "f16 recomp.");
+    println!("{}", if footprint.vram.is_some() { "    --vram  computed twice" } else { "" });
+    for name in names {
+        let configuration = Configuration::named(name)?;
+        if !configuration.train {
+            continue;
+        }
+        let mut line = format!("{name:<14}");
+        for element in [Element::F32, Element::F16] {
+            let all = planned(gpu, &configuration, Footprint { element, ..Footprint::default() })?;
+            let smallest = least(gpu, &configuration, element)?;
+            line += &format!("{:>12.1}{:>14.1}", mib(all.total()), mib(smallest.total()));
+        }
+        if footprint.vram.is_some() {
+            let fitted = planned(gpu, &configuration, footprint)?;
+            line += &format!("{:>10.1}{:>16}", mib(fitted.total()), fitted.recomputed);
+        }
+        println!("{line}");
     }
     Ok(())
 }

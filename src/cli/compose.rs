@@ -76,6 +76,7 @@ pub fn import_state(args: &ImportArgs) -> Result<()> {
             "Start from the plan.json of a run on the same data.",
         )
     })?;
+    plans.iter().try_for_each(|plan| plan.check(&args.plan))?;
     import(&args.state, tensors, plans)?.write(&args.output)?;
     say!("{}", args.output.display());
     Ok(())

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, runs};
+use super::train::{NetArgs, RunArgs, recomputed, runs};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::caps;
 use crate::gpu::Gpu;
-use crate::train::{Memory, plan, planned_memory, write_plan};
+use crate::train::{Memory, plan, planned_memory, reserved, write_plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,6 +35,8 @@ struct Report {
     domains: Vec<Domain>,
     /// Bytes on the adapter.
     memory: Memory,
+    /// Bytes that cases and patches take at most, about.
+    cases: u64,
 }
 
 impl Report {
@@ -59,11 +61,21 @@ impl Report {
         }
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         say!(
-            "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB in all",
+            "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB for dispatches and checkpoints, {:.1} MiB in all{}; at most about {:.0} MiB more for cases and patches",
             mib(self.memory.parameters),
             mib(self.memory.activations),
-            mib(self.memory.total())
+            mib(self.memory.uniforms + self.memory.read_back),
+            mib(self.memory.total()),
+            recomputed(&self.memory),
+            mib(self.cases)
         );
+        if self.out.is_some() {
+            return;
+        }
+        say!("largest where most is in memory:");
+        for value in &self.memory.peak {
+            say!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
+        }
     }
 }
 
@@ -80,7 +92,8 @@ pub fn run(args: &Args) -> Result<()> {
         if let Some(folder) = &out {
             write_plan(&config, &domains, folder)?;
         }
-        reports.push(Report { out, domains, memory });
+        let cases = reserved(&config, &domains);
+        reports.push(Report { out, domains, memory, cases });
     }
     if !args.json {
         reports.iter().for_each(|report| report.print(&gpu.report().name));

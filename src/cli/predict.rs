@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
+use super::PrecisionArg;
 use crate::data::{read_images, write_image, write_mask};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -67,6 +68,9 @@ pub struct Args {
     /// The part to do, from 0.
     #[arg(long, default_value_t = 0)]
     part_id: usize,
+    /// How activations are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionArg,
     /// How the variants of kernels are chosen; others may round differently.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
@@ -160,14 +164,16 @@ pub fn run(args: &Args) -> Result<()> {
     let graphs = |caps: &Caps| {
         let of = |(model, domain): &(Model, usize)| {
             let batch = (1, model.domains[*domain].patch);
-            Forward::graph((&model.network, *domain), batch, caps)
+            Forward::graph((&model.network, *domain), batch, args.precision.into(), caps)
         };
         models.iter().map(of).collect()
     };
     let (gpu, _) = tune::tuned(&gpu, args.tune, &graphs)?;
     let members = models
         .iter()
-        .map(|(model, domain)| Predictor::with(&gpu, model, *domain, args.windows()))
+        .map(|(model, domain)| {
+            Predictor::stored(&gpu, (model, *domain), args.windows(), args.precision.into())
+        })
         .collect::<Result<Vec<_>>>()?;
     let ensemble = Ensemble::new(members)?;
     let bar = ProgressBar::new(jobs.len() as u64);

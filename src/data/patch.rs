@@ -1,375 +1,251 @@
-//! Patches of prepared cases, foreground-biased, with augmentation; everything drawn from a seed, a step and an index.
+//! What is made of a drawn patch, in the simplest loops: the oracle of the shaders `patch`, `blur`, `low_res`,
+//! `lane_moments` and `intensity`, which make the patches that a network is trained on.
 
-use rand::{Rng, RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
+use super::augment::Interpolation;
+use super::draw::{Draw, Elastic, FRACTION_BITS, Intensity, PatchSize, Spatial};
 use super::preprocess::Prepared;
-use super::resample::{resample_cubic, resample_nearest};
 
 /// An image patch with its labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Patch {
     /// C, D, H, W.
-    pub image: Vec<f32>,
+    pub image: Vec<f64>,
     /// D, H, W.
     pub label: Vec<u8>,
 }
 
-/// Probabilities and ranges of random changes to a patch.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Augment {
-    pub rotate_prob: f32,
-    /// Largest angle about the D, H, W axes in radians.
-    pub rotate_max: [f32; 3],
-    pub scale_prob: f32,
-    pub scale_range: [f32; 2],
-    /// Probability of mirroring along D, H, W.
-    pub mirror: [f32; 3],
-    /// Of adding a constant.
-    #[serde(default)]
-    pub shift_prob: f32,
-    /// Largest constant, in units of the normalised image.
-    #[serde(default)]
-    pub shift_max: f32,
-    pub noise_prob: f32,
-    /// Largest standard deviation, in units of the normalised image.
-    pub noise_std: f32,
-    pub brightness_prob: f32,
-    pub brightness_range: [f32; 2],
-    pub contrast_prob: f32,
-    pub contrast_range: [f32; 2],
-    pub gamma_prob: f32,
-    pub gamma_range: [f32; 2],
+/// Makes a drawn patch: its place in the case, then blur, low resolution, brightness, contrast, gamma, shift and noise of
+/// each channel. Beyond the case it is `outside` with label 0.
+pub fn make_patch(case: &Prepared, draw: &Draw, size: &PatchSize) -> Patch {
+    let mut patch = take(case, draw, size.patch);
+    let channels = patch.image.chunks_mut(patch.label.len()).zip(&draw.intensities);
+    for (channel, (values, intensity)) in channels.enumerate() {
+        if intensity.blur > 0.0 {
+            (0..3).for_each(|axis| blur(values, size.patch, axis, intensity.blur));
+        }
+        if intensity.low_res {
+            low_res(values, size.patch, draw);
+        }
+        change(values, intensity);
+        if intensity.noise > 0.0 {
+            for (voxel, v) in values.iter_mut().enumerate() {
+                *v += f64::from(intensity.noise) * normal(voxel as u32, channel as u32, draw.seed);
+            }
+        }
+    }
+    patch
 }
 
-impl Default for Augment {
-    fn default() -> Self {
-        let angle = 0.35;
-        Self {
-            rotate_prob: 0.3,
-            rotate_max: [angle; 3],
-            scale_prob: 0.3,
-            scale_range: [0.85, 1.2],
-            mirror: [0.0; 3],
-            shift_prob: 0.0,
-            shift_max: 0.5,
-            noise_prob: 0.1,
-            noise_std: 0.1,
-            brightness_prob: 0.15,
-            brightness_range: [0.75, 1.25],
-            contrast_prob: 0.15,
-            contrast_range: [0.75, 1.25],
-            gamma_prob: 0.3,
-            gamma_range: [0.7, 1.5],
-        }
+fn voxels(size: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    let [d, h, w] = size;
+    (0..d).flat_map(move |z| (0..h).flat_map(move |y| (0..w).map(move |x| [z, y, x])))
+}
+
+impl Spatial {
+    /// Position of a voxel of the patch in 2^-16 voxels of the case.
+    pub fn position(&self, voxel: [usize; 3], patch: [usize; 3]) -> [i32; 3] {
+        let shift = self.elastic.as_ref().map_or([0.0; 3], |e| e.at(voxel));
+        [0, 1, 2].map(|axis| {
+            let steps = (0..3)
+                .map(|b| self.matrix[axis][b] * (2 * voxel[b] as i32 - (patch[b] as i32 - 1)));
+            let moved = (shift[axis] * f64::from(1u32 << FRACTION_BITS) + 0.5).floor() as i32;
+            self.centre[axis] + steps.sum::<i32>() + moved
+        })
     }
 }
 
-impl Augment {
-    /// As in the published training: turned about the depth axis, scaled, mirrored from left to right.
-    pub fn u2net() -> Self {
-        Self {
-            rotate_prob: 0.3,
-            rotate_max: [std::f32::consts::PI, 0.0, 0.0],
-            scale_prob: 0.5,
-            scale_range: [0.75, 1.25],
-            mirror: [0.0, 0.0, 0.3],
-            ..Self::none()
+impl Elastic {
+    /// Displacement of a voxel of the patch.
+    pub fn at(&self, voxel: [usize; 3]) -> [f64; 3] {
+        let place = [0, 1, 2].map(|axis| {
+            voxel[axis] as f64 * f64::from(self.step[axis]) + f64::from(self.origin[axis])
+        });
+        let weights = place.map(|g| spline(g.fract()));
+        let mut sum = [0.0; 3];
+        for [z, y, x] in voxels([4; 3]) {
+            let at = [0, 1, 2].map(|axis| place[axis] as usize + [z, y, x][axis]);
+            let index = (at[0] * self.shape[1] + at[1]) * self.shape[2] + at[2];
+            let weight = weights[0][z] * weights[1][y] * weights[2][x];
+            (0..3).for_each(|k| sum[k] += weight * f64::from(self.coefficients[index][k]));
         }
-    }
-
-    /// No changes.
-    pub fn none() -> Self {
-        Self {
-            rotate_prob: 0.0,
-            scale_prob: 0.0,
-            mirror: [0.0; 3],
-            shift_prob: 0.0,
-            noise_prob: 0.0,
-            brightness_prob: 0.0,
-            contrast_prob: 0.0,
-            gamma_prob: 0.0,
-            ..Self::default()
-        }
+        sum
     }
 }
 
-/// The generator of one sample: the same for the same seed, step and index, so that resuming needs no saved state.
-pub fn rng_for(seed: u64, step: u64, index: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    rng.set_stream(index + 1);
-    rng
+/// Uniform cubic B-splines.
+fn spline(t: f64) -> [f64; 4] {
+    [
+        (1.0 - t).powi(3) / 6.0,
+        (3.0 * t.powi(3) - 6.0 * t * t + 4.0) / 6.0,
+        (-3.0 * t.powi(3) + 3.0 * t * t + 3.0 * t + 1.0) / 6.0,
+        t.powi(3) / 6.0,
+    ]
 }
 
-/// What a patch is centred near.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Focus {
-    Anywhere,
-    /// A voxel of a random class that the case has.
-    Foreground,
-    /// A voxel of the class with the fewest voxels in the case.
-    Smallest,
+/// Weights of the voxels from the one before the position on.
+fn weights(interpolation: Interpolation, t: f64) -> [f64; 4] {
+    match interpolation {
+        Interpolation::Linear => [0.0, 1.0 - t, t, 0.0],
+        Interpolation::Cubic => [
+            ((-0.5 * t + 1.0) * t - 0.5) * t,
+            (1.5 * t - 2.5) * t * t + 1.0,
+            ((-1.5 * t + 2.0) * t + 0.5) * t,
+            (0.5 * t - 0.5) * t * t,
+        ],
+    }
 }
 
-/// Where a patch comes from: centre in voxels of the case, and the inverse map of its axes.
-struct Frame {
-    centre: [f32; 3],
-    /// Patch offset to case offset, rows D, H, W.
-    matrix: [[f32; 3]; 3],
-    plain: bool,
+/// The value at a position of a grid, given as whole voxels and fraction; beyond the edge lies the edge's voxel.
+fn interpolate(
+    interpolation: Interpolation,
+    base: [i64; 3],
+    fraction: [f64; 3],
+    size: [usize; 3],
+    value: impl Fn(usize) -> f64,
+) -> f64 {
+    let weights = fraction.map(|t| weights(interpolation, t));
+    let mut sum = 0.0;
+    for [z, y, x] in voxels([4; 3]) {
+        let at = [0, 1, 2].map(|axis| {
+            let index = base[axis] + [z, y, x][axis] as i64 - 1;
+            index.clamp(0, size[axis] as i64 - 1) as usize
+        });
+        let index = (at[0] * size[1] + at[1]) * size[2] + at[2];
+        sum += weights[0][z] * weights[1][y] * weights[2][x] * value(index);
+    }
+    sum
 }
 
-/// Cuts a patch (D, H, W), anywhere inside where the case lacks what it should be near. Beyond the case it is `outside`
-/// with label 0.
-pub fn sample(
-    case: &Prepared,
-    patch: [usize; 3],
-    focus: Focus,
-    augment: &Augment,
-    rng: &mut ChaCha8Rng,
-) -> Patch {
-    let centre = centre(case, patch, focus, rng);
-    let frame = frame(case, centre, augment, rng);
+/// The voxels where the draw says: interpolated image, nearest label (of two equally near ones the later).
+fn take(case: &Prepared, draw: &Draw, patch: [usize; 3]) -> Patch {
+    let size = patch.iter().product();
+    let plane: usize = case.shape.iter().product();
     let mut out =
-        if frame.plain { cut(case, patch, &frame) } else { interpolate(case, patch, &frame) };
-    for axis in 0..3 {
-        if rng.random::<f32>() < augment.mirror[axis] {
-            mirror(&mut out, patch, axis);
+        Patch { image: vec![f64::from(case.outside); case.channels * size], label: vec![0; size] };
+    let unit = 1i32 << FRACTION_BITS;
+    for (index, voxel) in voxels(patch).enumerate() {
+        let position = draw.spatial.position(voxel, patch);
+        let near = position.map(|p| i64::from((p + unit / 2) >> FRACTION_BITS));
+        if (0..3).any(|axis| !(0..case.shape[axis] as i64).contains(&near[axis])) {
+            continue;
         }
-    }
-    for channel in out.image.chunks_mut(patch.iter().product()) {
-        intensities(channel, augment, rng);
-    }
-    out
-}
-
-/// A patch of size `from` resized to `to`: cubic image, nearest label.
-pub fn resize(patch: &Patch, from: [usize; 3], to: [usize; 3]) -> Patch {
-    let channels = patch.image.chunks(from.iter().product());
-    Patch {
-        image: channels.flat_map(|channel| resample_cubic(channel, from, to)).collect(),
-        label: resample_nearest(&patch.label, from, to),
-    }
-}
-
-fn centre(case: &Prepared, patch: [usize; 3], focus: Focus, rng: &mut ChaCha8Rng) -> [f32; 3] {
-    let classes: Vec<&Vec<u32>> = match (focus, case.smallest) {
-        (Focus::Anywhere, _) => Vec::new(),
-        (Focus::Smallest, Some(class)) => vec![&case.foreground[class]],
-        (Focus::Smallest, None) => Vec::new(),
-        (Focus::Foreground, _) => case.foreground.iter().filter(|p| !p.is_empty()).collect(),
-    };
-    let point = if !classes.is_empty() {
-        let class = classes[rng.random_range(0..classes.len())];
-        let v = class[rng.random_range(0..class.len())] as usize;
-        let [_, h, w] = case.shape;
-        Some([v / (h * w), v / w % h, v % w])
-    } else {
-        None
-    };
-    [0, 1, 2].map(|axis| {
-        let (size, want) = (case.shape[axis], patch[axis]);
-        if size <= want {
-            // the whole axis fits: shift it a little within the patch
-            let slack = ((want - size) / 2).min(want / 8) as f32;
-            let shift = slack * (2.0 * rng.random::<f32>() - 1.0);
-            return ((size as f32 - 1.0) / 2.0 + shift).floor() + 0.5 * ((want + 1) % 2) as f32;
+        let [z, y, x] = near.map(|n| n as usize);
+        if let Some(label) = &case.label {
+            out.label[index] = label[(z * case.shape[1] + y) * case.shape[2] + x];
         }
-        let half = (want as f32 - 1.0) / 2.0;
-        let last = size as f32 - 1.0 - half;
-        let at = match point {
-            Some(p) => p[axis] as f32 + want as f32 / 4.0 * (2.0 * rng.random::<f32>() - 1.0),
-            None => half + (last - half) * rng.random::<f32>(),
-        };
-        (at.clamp(half, last) - half).round() + half
-    })
-}
-
-fn frame(case: &Prepared, centre: [f32; 3], augment: &Augment, rng: &mut ChaCha8Rng) -> Frame {
-    let mut matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    let mut plain = true;
-    if rng.random::<f32>() < augment.scale_prob {
-        let [lo, hi] = augment.scale_range;
-        let zoom = 1.0 / (lo + (hi - lo) * rng.random::<f32>());
-        for (axis, row) in matrix.iter_mut().enumerate() {
-            row[axis] *= zoom;
-        }
-        plain = false;
-    }
-    if rng.random::<f32>() < augment.rotate_prob {
-        for axis in 0..3 {
-            let angle = augment.rotate_max[axis] * (2.0 * rng.random::<f32>() - 1.0);
-            matrix = product(&rotation(axis, angle), &matrix);
-        }
-        plain = false;
-        // rotate in millimetres, not voxels
-        for (row, line) in matrix.iter_mut().enumerate() {
-            for (column, v) in line.iter_mut().enumerate() {
-                *v *= (case.spacing[column] / case.spacing[row]) as f32;
-            }
-        }
-    }
-    Frame { centre, matrix, plain }
-}
-
-fn rotation(axis: usize, angle: f32) -> [[f32; 3]; 3] {
-    let (a, b) = ((axis + 1) % 3, (axis + 2) % 3);
-    let mut m = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    (m[a][a], m[a][b], m[b][a], m[b][b]) = (angle.cos(), -angle.sin(), angle.sin(), angle.cos());
-    m
-}
-
-fn product(a: &[[f32; 3]; 3], b: &[[f32; 3]; 3]) -> [[f32; 3]; 3] {
-    [0, 1, 2].map(|i| [0, 1, 2].map(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
-}
-
-fn empty(case: &Prepared, voxels: usize) -> Patch {
-    Patch { image: vec![case.outside; case.channels * voxels], label: vec![0; voxels] }
-}
-
-/// Copies without interpolation.
-fn cut(case: &Prepared, patch: [usize; 3], frame: &Frame) -> Patch {
-    let first = [0, 1, 2].map(|a| (frame.centre[a] - (patch[a] as f32 - 1.0) / 2.0).round() as i64);
-    let [d, h, w] = case.shape;
-    let voxels = d * h * w;
-    let size: usize = patch.iter().product();
-    let mut out = empty(case, size);
-    let lo = (-first[2]).clamp(0, patch[2] as i64) as usize;
-    let hi = (w as i64 - first[2]).clamp(lo as i64, patch[2] as i64) as usize;
-    for z in 0..patch[0] {
-        let sz = first[0] + z as i64;
-        for y in 0..patch[1] {
-            let sy = first[1] + y as i64;
-            if lo == hi || !(0..d as i64).contains(&sz) || !(0..h as i64).contains(&sy) {
-                continue;
-            }
-            let from = ((sz as usize * h + sy as usize) * w) + (first[2] + lo as i64) as usize;
-            let to = (z * patch[1] + y) * patch[2] + lo;
-            let count = hi - lo;
-            for c in 0..case.channels {
-                let source = &case.image[c * voxels + from..][..count];
-                out.image[c * size + to..][..count].copy_from_slice(source);
-            }
-            if let Some(label) = &case.label {
-                out.label[to..to + count].copy_from_slice(&label[from..from + count]);
-            }
+        let base = position.map(|p| i64::from(p >> FRACTION_BITS));
+        let fraction = position.map(|p| f64::from(p & (unit - 1)) / f64::from(unit));
+        for c in 0..case.channels {
+            let value = |at| f64::from(case.image[c * plane + at]);
+            out.image[c * size + index] =
+                interpolate(draw.interpolation, base, fraction, case.shape, value);
         }
     }
     out
 }
 
-/// Trilinear image, nearest label.
-fn interpolate(case: &Prepared, patch: [usize; 3], frame: &Frame) -> Patch {
-    let [d, h, w] = case.shape;
-    let voxels = d * h * w;
-    let size: usize = patch.iter().product();
-    let mut out = empty(case, size);
-    let half = patch.map(|n| (n as f32 - 1.0) / 2.0);
-    let limits = [d, h, w].map(|n| n as f32);
-    let mut index = 0;
-    for z in 0..patch[0] {
-        for y in 0..patch[1] {
-            for x in 0..patch[2] {
-                let o = [z as f32 - half[0], y as f32 - half[1], x as f32 - half[2]];
-                let p = [0, 1, 2].map(|a| {
-                    let m = &frame.matrix[a];
-                    frame.centre[a] + m[0] * o[0] + m[1] * o[1] + m[2] * o[2]
-                });
-                if (0..3).all(|a| p[a] > -0.5 && p[a] < limits[a] - 0.5) {
-                    let (corners, weights, near) = corners(p, case.shape);
-                    for c in 0..case.channels {
-                        let source = &case.image[c * voxels..(c + 1) * voxels];
-                        out.image[c * size + index] = corners
-                            .iter()
-                            .zip(weights)
-                            .map(|(i, weight)| source[*i] * weight)
-                            .sum();
-                    }
-                    if let Some(label) = &case.label {
-                        out.label[index] = label[near];
-                    }
-                }
-                index += 1;
-            }
+/// Weights of a Gaussian for 0, 1, 2, … voxels away, which cover three deviations.
+pub fn gaussian(sigma: f32) -> Vec<f64> {
+    let radius = (3.0 * sigma).ceil() as usize;
+    let sigma = f64::from(sigma);
+    let bell: Vec<f64> = (0..=radius).map(|d| (-0.5 * (d as f64 / sigma).powi(2)).exp()).collect();
+    let total = bell[0] + 2.0 * bell[1..].iter().sum::<f64>();
+    bell.into_iter().map(|w| w / total).collect()
+}
+
+/// Smooths along an axis; beyond the edge lies the edge's voxel.
+fn blur(values: &mut [f64], size: [usize; 3], axis: usize, sigma: f32) {
+    let taps = gaussian(sigma);
+    let source = values.to_vec();
+    let stride: usize = size[axis + 1..].iter().product();
+    for (index, v) in values.iter_mut().enumerate() {
+        let at = index / stride % size[axis];
+        let reach = taps.len() as i64 - 1;
+        *v = (-reach..=reach)
+            .map(|o| {
+                let near = (at as i64 + o).clamp(0, size[axis] as i64 - 1) as usize;
+                taps[o.unsigned_abs() as usize] * source[index - at * stride + near * stride]
+            })
+            .sum();
+    }
+}
+
+/// Voxels along D, H, W of a patch's low resolution.
+pub fn low_res_size(size: [usize; 3], factor: f32) -> [usize; 3] {
+    size.map(|n| ((n as f32 / factor).round() as usize).max(1))
+}
+
+/// Takes the nearest voxels of a coarser grid and interpolates between them.
+fn low_res(values: &mut [f64], size: [usize; 3], draw: &Draw) {
+    let low = low_res_size(size, draw.low_res_factor);
+    // voxel j of the coarser grid is voxel floor((2j + 1) n / 2m)
+    let near = |axis: usize, j: usize| (2 * j + 1) * size[axis] / (2 * low[axis]);
+    let coarse: Vec<f64> = voxels(low)
+        .map(|[z, y, x]| values[(near(0, z) * size[1] + near(1, y)) * size[2] + near(2, x)])
+        .collect();
+    for (v, voxel) in values.iter_mut().zip(voxels(size)) {
+        // position (i + ½) m / n − ½ as a fraction over 2n
+        let at = [0, 1, 2]
+            .map(|axis| (2 * voxel[axis] as i64 + 1) * low[axis] as i64 - size[axis] as i64);
+        let over = size.map(|n| 2 * n as i64);
+        let base = [0, 1, 2].map(|axis| at[axis].div_euclid(over[axis]));
+        let fraction =
+            [0, 1, 2].map(|axis| at[axis].rem_euclid(over[axis]) as f64 / over[axis] as f64);
+        *v = interpolate(draw.interpolation, base, fraction, low, |i| coarse[i]);
+    }
+}
+
+/// Brightness, contrast (within the range of values), gamma (over that range) and shift.
+fn change(values: &mut [f64], intensity: &Intensity) {
+    let Intensity { brightness, contrast, gamma, shift, .. } = *intensity;
+    values.iter_mut().for_each(|v| *v *= f64::from(brightness));
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if contrast != 1.0 {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let spread = |v: f64| ((v - mean) * f64::from(contrast) + mean).clamp(low, high);
+        values.iter_mut().for_each(|v| *v = spread(*v));
+    }
+    if gamma != 1.0 && high - low > 1e-6 {
+        let bend = |v: f64| ((v - low) / (high - low)).max(0.0).powf(f64::from(gamma));
+        values.iter_mut().for_each(|v| *v = bend(*v) * (high - low) + low);
+    }
+    values.iter_mut().for_each(|v| *v += f64::from(shift));
+}
+
+/// Three hashed words of three words: PCG3D of Jarzynski and Olano, "Hash functions for GPU rendering", 2020.
+fn pcg3d(v: [u32; 3]) -> [u32; 3] {
+    let [mut x, mut y, mut z] = v.map(|n| n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    let mut mix = |shift: bool| {
+        if shift {
+            (x, y, z) = (x ^ x >> 16, y ^ y >> 16, z ^ z >> 16);
         }
-    }
-    out
-}
-
-/// Eight neighbours with their weights, and the nearest voxel.
-fn corners(p: [f32; 3], [d, h, w]: [usize; 3]) -> ([usize; 8], [f32; 8], usize) {
-    let clamp = |v: f32, n: usize| (v.max(0.0) as usize).min(n - 1);
-    let base = p.map(f32::floor);
-    let t = [0, 1, 2].map(|a| p[a] - base[a]);
-    let lo = [clamp(base[0], d), clamp(base[1], h), clamp(base[2], w)];
-    let hi = [clamp(base[0] + 1.0, d), clamp(base[1] + 1.0, h), clamp(base[2] + 1.0, w)];
-    let mut indices = [0; 8];
-    let mut weights = [0.0; 8];
-    for corner in 0..8 {
-        let bit = [corner >> 2 & 1, corner >> 1 & 1, corner & 1];
-        let at = [0, 1, 2].map(|a| if bit[a] == 1 { hi[a] } else { lo[a] });
-        indices[corner] = (at[0] * h + at[1]) * w + at[2];
-        weights[corner] = (0..3).map(|a| if bit[a] == 1 { t[a] } else { 1.0 - t[a] }).product();
-    }
-    let near = [clamp(p[0].round(), d), clamp(p[1].round(), h), clamp(p[2].round(), w)];
-    (indices, weights, (near[0] * h + near[1]) * w + near[2])
-}
-
-fn mirror(patch: &mut Patch, size: [usize; 3], axis: usize) {
-    let inner: usize = size[axis + 1..].iter().product();
-    let block = size[axis] * inner;
-    fn flip<T>(data: &mut [T], block: usize, inner: usize) {
-        for chunk in data.chunks_mut(block) {
-            chunk.reverse();
-            chunk.chunks_mut(inner).for_each(<[T]>::reverse);
-        }
-    }
-    flip(&mut patch.image, block, inner);
-    flip(&mut patch.label, block, inner);
-}
-
-fn intensities(values: &mut [f32], augment: &Augment, rng: &mut impl Rng) {
-    let mut draw = |prob: f32, [lo, hi]: [f32; 2]| {
-        let (chance, at) = (rng.random::<f32>(), rng.random::<f32>());
-        (chance < prob).then_some(lo + (hi - lo) * at)
+        x = x.wrapping_add(y.wrapping_mul(z));
+        y = y.wrapping_add(z.wrapping_mul(x));
+        z = z.wrapping_add(x.wrapping_mul(y));
     };
-    let noise = draw(augment.noise_prob, [0.0, augment.noise_std]);
-    let brightness = draw(augment.brightness_prob, augment.brightness_range);
-    let contrast = draw(augment.contrast_prob, augment.contrast_range);
-    let gamma = draw(augment.gamma_prob, augment.gamma_range);
-    let shift = draw(augment.shift_prob, [-augment.shift_max, augment.shift_max]);
-    if let Some(factor) = brightness {
-        values.iter_mut().for_each(|v| *v *= factor);
-    }
-    let bounds = values.iter().fold((f32::MAX, f32::MIN), |(a, b), v| (a.min(*v), b.max(*v)));
-    let (lo, hi) = bounds;
-    if let Some(factor) = contrast {
-        let mean = values.iter().sum::<f32>() / values.len() as f32;
-        values.iter_mut().for_each(|v| *v = ((*v - mean) * factor + mean).clamp(lo, hi));
-    }
-    if let Some(power) = gamma
-        && hi - lo > 1e-6
-    {
-        let range = hi - lo;
-        values.iter_mut().for_each(|v| *v = ((*v - lo) / range).max(0.0).powf(power) * range + lo);
-    }
-    if let Some(constant) = shift {
-        values.iter_mut().for_each(|v| *v += constant);
-    }
-    if let Some(std) = noise {
-        for v in values {
-            // the sum of four uniforms is near enough to normal for noise
-            let sum: f32 = (0..4).map(|_| rng.random::<f32>()).sum::<f32>() - 2.0;
-            *v += std * sum * 1.732;
-        }
-    }
+    mix(false);
+    mix(true);
+    [x, y, z]
+}
+
+/// A normal number for each voxel and channel (Box–Muller); two channels share a hash.
+fn normal(voxel: u32, channel: u32, seed: u32) -> f64 {
+    let [a, b, _] = pcg3d([voxel, channel / 2, seed]);
+    let unit = f64::from(1u32 << 24);
+    let radius = (-2.0 * (f64::from((a >> 8) + 1) / unit).ln()).sqrt();
+    let angle = std::f64::consts::TAU * f64::from(b >> 8) / unit;
+    radius * if channel.is_multiple_of(2) { angle.cos() } else { angle.sin() }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::augment::Augment;
+    use super::super::draw::{Focus, draw_patch, rng_for};
     use super::super::grid::Grid;
     use super::super::nifti::{LabelVolume, Volume};
     use super::super::preprocess::{Normalisation, prepare};
+    use super::super::resample::resample_nearest;
     use super::*;
 
     fn case(shape: [usize; 3]) -> Prepared {
@@ -382,31 +258,71 @@ mod tests {
         prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore).unwrap()
     }
 
+    fn patch(case: &Prepared, size: [usize; 3], augment: &Augment, step: u64) -> Patch {
+        let size = PatchSize::plain(size);
+        let draw = draw_patch(
+            case,
+            &size,
+            [Focus::Foreground, Focus::Anywhere][step as usize % 2],
+            augment,
+            &mut rng_for(3, step, 1),
+        );
+        make_patch(case, &draw, &size)
+    }
+
     #[test]
     fn the_same_draw_gives_the_same_patch_and_another_one_differs() {
         let case = case([20, 30, 25]);
-        let of = |step| {
-            sample(&case, [16; 3], Focus::Foreground, &Augment::default(), &mut rng_for(3, step, 1))
-        };
+        let of = |step| patch(&case, [16; 3], &Augment::default(), step);
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
     }
 
     #[test]
-    fn plain_patches_match_interpolated_ones_without_change() {
+    fn a_plain_patch_is_a_part_of_the_case() {
         let case = case([20, 9, 25]);
         for step in 0..20 {
-            let mut rng = rng_for(1, step, 0);
-            let focus = [Focus::Foreground, Focus::Anywhere][step as usize % 2];
-            let centre = centre(&case, [16, 16, 8], focus, &mut rng);
-            let mut frame = frame(&case, centre, &Augment::none(), &mut rng);
-            let plain = cut(&case, [16, 16, 8], &frame);
-            frame.plain = false;
-            let interpolated = interpolate(&case, [16, 16, 8], &frame);
-            assert_eq!(plain.label, interpolated.label);
-            let close =
-                plain.image.iter().zip(&interpolated.image).all(|(a, b)| (a - b).abs() < 1e-4);
-            assert!(close, "step {step}");
+            let size = PatchSize::plain([16, 16, 8]);
+            let drawn = draw_patch(
+                &case,
+                &size,
+                Focus::Foreground,
+                &Augment::none(),
+                &mut rng_for(1, step, 0),
+            );
+            let first = drawn.spatial.position([0, 0, 0], size.patch);
+            assert!(drawn.spatial.on_voxels && first.iter().all(|p| p & 0xffff == 0));
+            let patch = make_patch(&case, &drawn, &size);
+            for (index, voxel) in voxels(size.patch).enumerate() {
+                let at = [0, 1, 2].map(|a| voxel[a] as i32 + (first[a] >> 16));
+                let inside = (0..3).all(|a| (0..case.shape[a] as i32).contains(&at[a]));
+                let [z, y, x] = at.map(|v| v as usize);
+                let expected = match (inside, case.label.as_ref()) {
+                    (true, Some(label)) => {
+                        let i = (z * case.shape[1] + y) * case.shape[2] + x;
+                        (f64::from(case.image[i]), label[i])
+                    }
+                    _ => (f64::from(case.outside), 0),
+                };
+                assert_eq!((patch.image[index], patch.label[index]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_mirrored_patch_is_the_plain_one_read_backwards() {
+        let case = case([20, 30, 25]);
+        for axis in 0..3 {
+            let mut mirror = [0.0; 3];
+            mirror[axis] = 1.0;
+            let plain = patch(&case, [16, 12, 8], &Augment::none(), 4);
+            let turned = patch(&case, [16, 12, 8], &Augment { mirror, ..Augment::none() }, 4);
+            for (index, mut voxel) in voxels([16, 12, 8]).enumerate() {
+                voxel[axis] = [16, 12, 8][axis] - 1 - voxel[axis];
+                let other = (voxel[0] * 12 + voxel[1]) * 8 + voxel[2];
+                assert_eq!(turned.label[index], plain.label[other]);
+                assert_eq!(turned.image[index], plain.image[other]);
+            }
         }
     }
 
@@ -414,37 +330,81 @@ mod tests {
     fn beyond_the_case_lies_air_where_bounds_are_fixed() {
         let mut case = case([6, 6, 6]);
         case.outside = -2.0;
-        let mut augment = Augment { rotate_prob: 1.0, ..Augment::none() };
-        for _ in 0..2 {
-            let patch = sample(&case, [16; 3], Focus::Anywhere, &augment, &mut rng_for(1, 0, 0));
+        for rotate_prob in [0.0, 1.0] {
+            let augment = Augment { rotate_prob, ..Augment::none() };
+            let patch = patch(&case, [16; 3], &augment, 0);
             assert_eq!((patch.image[0], patch.label[0]), (-2.0, 0));
-            augment.rotate_prob = 0.0;
         }
+    }
+
+    #[test]
+    fn a_resized_patch_covers_the_crop() {
+        let case = case([24, 24, 24]);
+        let size = PatchSize { crop: [24; 3], patch: [12; 3] };
+        let drawn =
+            draw_patch(&case, &size, Focus::Anywhere, &Augment::none(), &mut rng_for(0, 0, 0));
+        let made = make_patch(&case, &drawn, &size);
+        let label = case.label.as_ref().unwrap();
+        assert_eq!(made.label, resample_nearest(label, [24; 3], [12; 3]));
     }
 
     #[test]
     fn a_shift_moves_every_voxel_alike() {
         let case = case([16, 16, 16]);
-        let of = |augment| sample(&case, [16; 3], Focus::Anywhere, &augment, &mut rng_for(1, 0, 0));
-        let plain = of(Augment::none());
-        let shifted = of(Augment { shift_prob: 1.0, shift_max: 0.5, ..Augment::none() });
+        let plain = patch(&case, [16; 3], &Augment::none(), 0);
+        let augment = Augment { shift_prob: 1.0, shift_max: 0.5, ..Augment::none() };
+        let shifted = patch(&case, [16; 3], &augment, 0);
         let by = shifted.image[0] - plain.image[0];
         assert!(by != 0.0 && by.abs() <= 0.5);
         assert!(plain.image.iter().zip(&shifted.image).all(|(a, b)| (b - a - by).abs() < 1e-5));
     }
 
     #[test]
+    fn noise_is_normal_and_differs_by_channel_and_seed() {
+        let numbers = |channel, seed| (0..20_000u32).map(move |i| normal(i, channel, seed));
+        let moment = |p: i32| numbers(0, 7).map(|n| n.powi(p)).sum::<f64>() / 20_000.0;
+        assert!(moment(1).abs() < 0.03 && (moment(2) - 1.0).abs() < 0.04);
+        assert!(moment(3).abs() < 0.1 && (moment(4) - 3.0).abs() < 0.3);
+        for (channel, seed) in [(1, 7), (2, 7), (0, 8)] {
+            let joint = numbers(0, 7).zip(numbers(channel, seed)).map(|(a, b)| a * b);
+            assert!((joint.sum::<f64>() / 20_000.0).abs() < 0.03, "{channel} {seed}");
+        }
+    }
+
+    #[test]
+    fn blur_and_low_resolution_keep_constants_and_smooth_the_rest() {
+        let size = [7, 1, 9];
+        let drawn = Draw {
+            spatial: Spatial {
+                centre: [0; 3],
+                matrix: [[0; 3]; 3],
+                on_voxels: true,
+                elastic: None,
+            },
+            intensities: Vec::new(),
+            low_res_factor: 2.0,
+            interpolation: Interpolation::Cubic,
+            seed: 0,
+        };
+        let mut flat = vec![3.0; 63];
+        (0..3).for_each(|axis| blur(&mut flat, size, axis, 0.8));
+        low_res(&mut flat, size, &drawn);
+        assert!(flat.iter().all(|v| (v - 3.0).abs() < 1e-12));
+        let mut point = vec![0.0; 63];
+        point[31] = 1.0;
+        (0..3).for_each(|axis| blur(&mut point, size, axis, 0.8));
+        assert!((point.iter().sum::<f64>() - 1.0).abs() < 1e-12 && point[31] < 0.3);
+        // a wave of two voxels is gone at half the resolution
+        let mut wave: Vec<f64> = (0..64).map(|i| f64::from(i % 2)).collect();
+        low_res(&mut wave, [1, 1, 64], &drawn);
+        assert!(wave.iter().all(|v| (v - wave[0]).abs() < 1e-12));
+    }
+
+    #[test]
     fn foreground_patches_hold_foreground() {
         let case = case([40, 40, 40]);
         for step in 0..20 {
-            let patch = sample(
-                &case,
-                [16; 3],
-                Focus::Foreground,
-                &Augment::none(),
-                &mut rng_for(2, step, 0),
-            );
-            assert!(patch.label.contains(&1));
+            assert!(patch(&case, [16; 3], &Augment::none(), 2 * step).label.contains(&1));
         }
     }
 }

@@ -4,7 +4,10 @@
 mod plan;
 mod preset;
 
+use std::path::Path;
+
 use crate::data::Normalisation;
+use crate::error::{Error, Result};
 
 pub use plan::{DEFAULT_VOXELS, PlanOptions, Recipe, Unify};
 pub use preset::{PRESETS, Preset, PresetChoice};
@@ -56,6 +59,8 @@ pub struct CleanUp {
 pub enum Step {
     /// Dilation, then erosion, this many voxels far (diamond neighbourhood).
     Closing(usize),
+    /// The same with neighbours over faces and edges, as published.
+    ClosingEdges(usize),
     /// Keep the largest component.
     Largest,
     /// Keep the largest component, and the second where it has at least this fraction of the largest.
@@ -75,7 +80,47 @@ pub enum Weighting {
     Linear,
 }
 
+/// Voxels along an axis, and in all, that a patch has at most.
+const MOST: (usize, usize) = (4096, 1 << 30);
+
 impl Domain {
+    /// Refuses a plan, as found in a file, that nothing can be trained with.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let refuse = |field: &str, found: String, expected: &str| {
+            let found = format!("{field} {found} of domain {}", self.name);
+            Err(Error::file(path, found, expected, "Correct the line."))
+        };
+        let fits = |size: &[usize; 3]| {
+            size.iter().all(|n| (1..=MOST.0).contains(n))
+                && size.iter().product::<usize>() <= MOST.1
+        };
+        for (field, size) in [("patch", Some(self.patch)), ("cut", self.cut)] {
+            if let Some(size) = size.filter(|size| !fits(size)) {
+                return refuse(field, format!("{size:?}"), "1 to 4096 voxels an axis, 2^30 in all");
+            }
+        }
+        let whole = |axis: usize| self.patch[axis].is_multiple_of(1 << self.pools[axis].min(6));
+        if self.pools.iter().any(|pools| *pools > 6) || !(0..3).all(whole) {
+            let found = format!("{:?} with a patch of {:?}", self.pools, self.patch);
+            return refuse("pools", found, "at most 6, and a patch divisible by 2^pools");
+        }
+        if !self.spacing.iter().all(|mm| mm.is_finite() && *mm > 0.0) {
+            return refuse("spacing", format!("{:?}", self.spacing), "millimetres above 0");
+        }
+        if !(1..=1024).contains(&self.batch) {
+            return refuse("batch", self.batch.to_string(), "1 to 1024 samples");
+        }
+        let classes = self.classes.len();
+        if self.class_of_label.iter().any(|class| usize::from(*class) >= classes) {
+            let found = format!("{:?}", self.class_of_label);
+            return refuse("class_of_label", found, &format!("classes below {classes}"));
+        }
+        if self.clean_up.iter().any(|each| usize::from(each.class) >= classes) {
+            return refuse("clean_up", "of a class too many".into(), "the plan's classes");
+        }
+        Ok(())
+    }
+
     /// Voxels of the case that a patch covers, D, H, W.
     pub fn extent(&self) -> [usize; 3] {
         self.cut.unwrap_or(self.patch)
@@ -89,5 +134,51 @@ impl Domain {
         for label in labels {
             *label = self.class_of_label.get(usize::from(*label)).copied().unwrap_or(*label);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_plans_name_the_field() {
+        let good = Domain {
+            name: "A".into(),
+            channels: 1,
+            classes: vec!["background".into(), "a".into()],
+            spacing: [1.0; 3],
+            patch: [16; 3],
+            cut: Some([20, 30, 20]),
+            pools: [2; 3],
+            batch: 2,
+            normalisation: Normalisation::ZScore,
+            preset: None,
+            class_of_label: vec![0, 1, 1],
+            weighting: Weighting::Gaussian,
+            clean_up: vec![CleanUp { class: 1, steps: vec![Step::Largest] }],
+        };
+        let path = Path::new("plan.json");
+        good.check(path).unwrap();
+        for (field, bad) in [
+            ("patch", Domain { patch: [0, 16, 16], ..good.clone() }),
+            ("cut", Domain { cut: Some([16, 16, 0]), ..good.clone() }),
+            ("cut", Domain { cut: Some([4096; 3]), ..good.clone() }),
+            ("pools", Domain { pools: [9, 2, 2], ..good.clone() }),
+            ("pools", Domain { patch: [16, 16, 18], ..good.clone() }),
+            ("spacing", Domain { spacing: [1.0, -1.0, 1.0], ..good.clone() }),
+            ("batch", Domain { batch: 0, ..good.clone() }),
+            ("class_of_label", Domain { class_of_label: vec![0, 1, 2], ..good.clone() }),
+            (
+                "clean_up",
+                Domain { clean_up: vec![CleanUp { class: 2, steps: vec![] }], ..good.clone() },
+            ),
+        ] {
+            let message = bad.check(path).unwrap_err().to_string();
+            assert!(message.contains(field) && message.contains("plan.json"), "{message}");
+        }
+        let mut labels = [0, 1, 2, 1];
+        good.merge(&mut labels);
+        assert_eq!(labels, [0, 1, 1, 1]);
     }
 }

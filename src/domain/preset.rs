@@ -125,7 +125,7 @@ impl Preset {
     /// What was done to predicted masks of `classes` classes.
     pub fn clean_up(&self, classes: usize) -> Vec<CleanUp> {
         let components = if self.pairs { Step::LargestTwo(SECOND) } else { Step::Largest };
-        let steps = vec![Step::Closing(1), components];
+        let steps = vec![Step::ClosingEdges(1), components];
         (1..classes as u8).map(|class| CleanUp { class, steps: steps.clone() }).collect()
     }
 }

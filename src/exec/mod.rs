@@ -6,7 +6,7 @@ mod store;
 
 pub use program::{CommandInfo, Pool, Program};
 pub use readback::Readback;
-pub use store::{Store, region_words};
+pub use store::{LossScale, Store, region_words};
 
 use crate::gpu::Gpu;
 use crate::graph::Caps;
@@ -20,7 +20,9 @@ pub fn caps(gpu: &Gpu) -> Caps {
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),
         subgroups: gpu.report().subgroups,
+        subgroup_size: gpu.report().subgroup_size,
         tuning: gpu.tuning().clone(),
+        uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         ..Caps::default()
     }
 }

@@ -9,6 +9,25 @@ use crate::graph::{ParamSpec, Region};
 /// Words to which every tensor's place is rounded, so that it can be bound on its own.
 const ALIGN_WORDS: usize = 64;
 
+/// Words of the loss scale's state, as in loss_scale.wgsl.
+const SCALE_WORDS: usize = 8;
+
+/// What the loss is multiplied by before its gradient passes through f16; part of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LossScale {
+    pub scale: f32,
+    /// Steps since the scale last changed.
+    pub good: u32,
+    /// Steps whose gradients overflowed, so that they changed nothing but the scale.
+    pub skipped: u32,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        Self { scale: 65536.0, good: 0, skipped: 0 }
+    }
+}
+
 /// Words of one region that holds these parameters, each name once.
 pub fn region_words<'a>(specs: impl IntoIterator<Item = &'a ParamSpec>) -> usize {
     specs.into_iter().map(|spec| spec.packing.words().next_multiple_of(ALIGN_WORDS)).sum()
@@ -78,6 +97,10 @@ impl Store {
         for (region, label) in regions {
             buffers.insert(*region, gpu.buffer(label, (words.max(ALIGN_WORDS) * 4) as u64, usage)?);
         }
+        if training {
+            let bytes = (SCALE_WORDS * 4) as u64;
+            buffers.insert(Region::Scale, gpu.buffer("loss scale", bytes, usage)?);
+        }
         Ok(Self { params, index, words, buffers })
     }
 
@@ -108,7 +131,23 @@ impl Store {
 
     /// Bytes of all regions.
     pub fn bytes(&self) -> u64 {
-        (self.words * 4 * self.buffers.len()) as u64
+        let regions = self.buffers.keys().filter(|region| **region != Region::Scale).count();
+        (self.words * 4 * regions) as u64
+    }
+
+    /// Sets the loss scale of a store that trains.
+    pub fn write_loss_scale(&self, gpu: &Gpu, state: &LossScale) -> Result<()> {
+        let mut words = [0u32; SCALE_WORDS];
+        (words[0], words[1], words[5]) = (state.scale.to_bits(), state.good, state.skipped);
+        gpu.upload(self.buffer(Region::Scale)?, 0, bytemuck::cast_slice(&words));
+        Ok(())
+    }
+
+    /// The loss scale after what was submitted; waits for it.
+    pub fn read_loss_scale(&self, gpu: &Gpu) -> Result<LossScale> {
+        let bytes = gpu.download(self.buffer(Region::Scale)?, 0, (SCALE_WORDS * 4) as u64)?;
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(LossScale { scale: f32::from_bits(words[0]), good: words[1], skipped: words[5] })
     }
 
     /// Writes a tensor in file order.

@@ -21,6 +21,8 @@ pub struct AdapterReport {
     pub max_buffer_bytes: u64,
     pub f16: bool,
     pub subgroups: bool,
+    /// Invocations of every subgroup; zero where their number varies or there are none.
+    pub subgroup_size: u32,
     pub timestamps: bool,
 }
 
@@ -65,6 +67,8 @@ fn all() -> Vec<(wgpu::Adapter, AdapterReport)> {
 
 fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
     AdapterReport {
         index,
         name: info.name,
@@ -82,7 +86,8 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroups: features.contains(wgpu::Features::SUBGROUP),
+        subgroups,
+        subgroup_size: if fixed { info.subgroup_min_size } else { 0 },
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
 }

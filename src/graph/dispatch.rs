@@ -17,8 +17,12 @@ pub struct Caps {
     pub max_groups: u32,
     /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
     pub software: bool,
+    /// Alignment of a uniform binding's offset in bytes.
+    pub uniform_alignment: u64,
     /// Whether shaders may use subgroup operations.
     pub subgroups: bool,
+    /// Invocations of every subgroup; zero where their number varies or there are none.
+    pub subgroup_size: u32,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
     /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
@@ -40,7 +44,9 @@ impl Default for Caps {
             alignment: 256,
             max_groups: 65_535,
             software: false,
+            uniform_alignment: 256,
             subgroups: false,
+            subgroup_size: 0,
             tuning: Arc::default(),
             vector_bytes: 16,
         }
@@ -54,6 +60,8 @@ pub enum Region {
     Grads,
     Moment1,
     Moment2,
+    /// State of the loss scale: a few words, no parameters.
+    Scale,
 }
 
 /// Memory behind a binding, in 32-bit words.
@@ -114,6 +122,13 @@ impl Dispatch {
     pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
         self.params.push((name, value.to_bits()));
         self
+    }
+
+    /// Sets SCALED and binds the state of the loss scale, for kernels that can go without either.
+    pub fn scaled(mut self) -> Self {
+        self.kernel = self.kernel.set("SCALED", 1);
+        self.bindings.retain(|(name, _)| *name != "state");
+        self.bind("state", Bind::Region { region: Region::Scale, start: 0, words: 8 })
     }
 
     /// Notes what the variant was taken from.

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::exec::{Pool, Program, Store, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Caps, Graph, Layout, Region, Value};
+use crate::graph::{Caps, Element, Graph, Layout, Region, Storage, Value};
 use crate::nn::{self, NetConfig};
 use crate::ops;
 use crate::plan::Plan;
@@ -11,6 +11,7 @@ use crate::plan::Plan;
 fn build(
     (network, domain): (&NetConfig, usize),
     (samples, patch): (usize, [usize; 3]),
+    element: Element,
     caps: &Caps,
 ) -> Result<(Graph, Value, Value)> {
     let mut graph = Graph::sized_for(caps);
@@ -19,6 +20,9 @@ fn build(
     let logits = nn::network(&mut graph, network, domain, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
     graph.keep(logits);
+    graph.store_as_f16(|value, info| {
+        element == Element::F16 && info.storage == Storage::Tensor && value != logits
+    });
     Ok((graph, image, logits))
 }
 
@@ -37,12 +41,23 @@ impl Forward {
     /// Builds the program for `samples` patches (D, H, W) and fills the weights by name, in file order.
     pub fn new<'a>(
         gpu: &Gpu,
-        (network, domain): (&NetConfig, usize),
-        (samples, patch): (usize, [usize; 3]),
+        network: (&NetConfig, usize),
+        batch: (usize, [usize; 3]),
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
+        Self::stored(gpu, network, batch, weights, Element::F32)
+    }
+
+    /// As [`Forward::new`], with activations stored as `element`; logits are in f32.
+    pub fn stored<'a>(
+        gpu: &Gpu,
+        network: (&NetConfig, usize),
+        batch: (usize, [usize; 3]),
+        weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
+        element: Element,
+    ) -> Result<Self> {
         let caps = caps(gpu);
-        let (graph, image, logits) = build((network, domain), (samples, patch), &caps)?;
+        let (graph, image, logits) = build(network, batch, element, &caps)?;
         let layout = graph.layout(image)?.clone();
         let plan = Plan::new(&graph, &caps)?;
         let store = Store::new(gpu, graph.params(), false)?;
@@ -60,9 +75,10 @@ impl Forward {
     pub fn graph(
         network: (&NetConfig, usize),
         batch: (usize, [usize; 3]),
+        element: Element,
         caps: &Caps,
     ) -> Result<Graph> {
-        Ok(build(network, batch, caps)?.0)
+        Ok(build(network, batch, element, caps)?.0)
     }
 
     /// Bytes of weights and activations.

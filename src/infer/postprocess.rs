@@ -12,8 +12,21 @@ use crate::error::{Error, Result};
 pub enum Connectivity {
     /// The six voxels that share a face.
     Face,
+    /// The 18 voxels that share a face or an edge.
+    Edge,
     /// All 26 voxels that share a face, an edge or a corner.
     Full,
+}
+
+impl Connectivity {
+    /// Axes along which a neighbour may differ.
+    fn reach(self) -> isize {
+        match self {
+            Self::Face => 1,
+            Self::Edge => 2,
+            Self::Full => 3,
+        }
+    }
 }
 
 /// Connected components of one class.
@@ -108,8 +121,8 @@ fn previous_neighbours(connectivity: Connectivity) -> Vec<[isize; 3]> {
             for dx in -1..=1 {
                 let step: [isize; 3] = [dz, dy, dx];
                 let before = step < [0, 0, 0];
-                let faces = step.iter().map(|s| s.abs()).sum::<isize>() == 1;
-                if before && (faces || connectivity == Connectivity::Full) {
+                let far = step.iter().map(|s| s.abs()).sum::<isize>();
+                if before && far <= connectivity.reach() {
                     steps.push(step);
                 }
             }
@@ -276,16 +289,22 @@ pub fn fill_holes(labels: &mut [u8], shape: [usize; 3], class: u8) -> Result<()>
     Ok(())
 }
 
-/// Binary closing: `iterations` dilations over faces, then as many erosions, in a volume that goes on as background
+/// Binary closing: `iterations` dilations over neighbours, then as many erosions, in a volume that goes on as background
 /// beyond its edges. Only background becomes `class`, and no voxel of `class` is lost.
-pub fn close(labels: &mut [u8], shape: [usize; 3], class: u8, iterations: usize) -> Result<()> {
+pub fn close(
+    labels: &mut [u8],
+    shape: [usize; 3],
+    class: u8,
+    iterations: usize,
+    neighbours: Connectivity,
+) -> Result<()> {
     check_len("closing", "label map", labels.len(), shape)?;
     let pad = iterations + 1;
     let Some(Cut { bounds, shape: padded, mut mask }) = Cut::new(labels, shape, class, pad) else {
         return Ok(());
     };
     for step in 0..2 * iterations {
-        mask = spread(&mask, padded, step < iterations);
+        mask = spread(&mask, padded, step < iterations, neighbours);
     }
     bounds.each(shape, pad, |local, global| {
         if mask[local] && labels[global] == 0 {
@@ -295,23 +314,25 @@ pub fn close(labels: &mut [u8], shape: [usize; 3], class: u8, iterations: usize)
     Ok(())
 }
 
-/// Every voxel that has `value`, and its face neighbours, get `value`.
-fn spread(mask: &[bool], shape: [usize; 3], value: bool) -> Vec<bool> {
-    let [d, h, w] = shape;
+/// Every voxel that has `value`, and its neighbours, get `value`.
+fn spread(mask: &[bool], shape: [usize; 3], value: bool, neighbours: Connectivity) -> Vec<bool> {
+    let [d, h, w] = shape.map(|n| n as isize);
+    let back = previous_neighbours(neighbours);
+    let steps: Vec<[isize; 3]> = back.iter().flat_map(|step| [*step, step.map(|s| -s)]).collect();
     let mut result = mask.to_vec();
     for z in 0..d {
         for y in 0..h {
             for x in 0..w {
                 let index = (z * h + y) * w + x;
-                if mask[index] != value {
+                if mask[index as usize] != value {
                     continue;
                 }
-                for (coordinate, extent, stride) in [(z, d, h * w), (y, h, w), (x, w, 1)] {
-                    if coordinate > 0 {
-                        result[index - stride] = value;
-                    }
-                    if coordinate + 1 < extent {
-                        result[index + stride] = value;
+                for [dz, dy, dx] in &steps {
+                    let inside = (0..d).contains(&(z + dz))
+                        && (0..h).contains(&(y + dy))
+                        && (0..w).contains(&(x + dx));
+                    if inside {
+                        result[(index + (dz * h + dy) * w + dx) as usize] = value;
                     }
                 }
             }
@@ -329,7 +350,8 @@ pub fn clean_up(labels: &mut [u8], shape: [usize; 3], all: &[CleanUp]) -> Result
 pub fn apply(labels: &mut [u8], shape: [usize; 3], class: u8, steps: &[Step]) -> Result<()> {
     for step in steps {
         match *step {
-            Step::Closing(iterations) => close(labels, shape, class, iterations)?,
+            Step::Closing(n) => close(labels, shape, class, n, Connectivity::Face)?,
+            Step::ClosingEdges(n) => close(labels, shape, class, n, Connectivity::Edge)?,
             Step::Largest => keep_largest(labels, shape, class, Connectivity::Full)?,
             Step::LargestTwo(ratio) => {
                 keep_largest_two(labels, shape, class, Connectivity::Full, ratio)?;
@@ -392,7 +414,8 @@ mod tests {
             let shape = [7, 9, 11];
             let labels: Vec<u8> =
                 (0..7 * 9 * 11).map(|_| u8::from(rng.random::<f64>() < density)).collect();
-            for (connectivity, reach) in [(Connectivity::Face, 1), (Connectivity::Full, 3)] {
+            let kinds = [Connectivity::Face, Connectivity::Edge, Connectivity::Full];
+            for (connectivity, reach) in kinds.into_iter().zip(1..) {
                 let found = components(&labels, shape, 1, connectivity).unwrap();
                 assert_eq!(found.sizes, flooded_sizes(&labels, shape, reach));
                 for (id, size) in found.sizes.iter().enumerate() {
@@ -457,7 +480,7 @@ mod tests {
         fill(&mut labels, shape, [0, 0, 11], [5, 5, 14], 1);
         labels[2 * 70 + 2 * 14 + 3] = 2;
         let before = labels.clone();
-        close(&mut labels, shape, 1, 1).unwrap();
+        close(&mut labels, shape, 1, 1, Connectivity::Face).unwrap();
         // The gap fills but for its rim, whose neighbours lie in the open, and for the other class.
         let bridged: Vec<usize> = (0..350).filter(|&i| labels[i] != before[i]).collect();
         assert_eq!(bridged.len(), 3 * 3 - 1);
@@ -471,6 +494,49 @@ mod tests {
         apply(&mut closed, [5, 5, 5], 1, &[Step::Closing(2), Step::FillHoles, Step::Largest])
             .unwrap();
         assert_eq!(closed, cube);
+    }
+
+    /// Closing by its definition, in a volume with a margin of background.
+    fn closed_by_definition(labels: &[u8], shape: [usize; 3], reach: isize) -> Vec<u8> {
+        const PAD: isize = 2;
+        let [d, h, w] = shape.map(|n| n as isize);
+        let inside = |[z, y, x]: [isize; 3]| {
+            (0..d).contains(&z) && (0..h).contains(&y) && (0..w).contains(&x)
+        };
+        let at = |[z, y, x]: [isize; 3]| labels[((z * h + y) * w + x) as usize] == 1;
+        let around = |[z, y, x]: [isize; 3]| {
+            let steps = (0..27).map(|n: isize| [n / 9 - 1, n / 3 % 3 - 1, n % 3 - 1]);
+            let near = steps.filter(move |s| s.iter().map(|v| v.abs()).sum::<isize>() <= reach);
+            near.map(move |[a, b, c]| [z + a, y + b, x + c])
+        };
+        let dilated = |p: [isize; 3]| around(p).any(|q| inside(q) && at(q));
+        let in_margin = |p: [isize; 3]| {
+            let low = p.iter().all(|v| *v >= -PAD);
+            low && p[0] < d + PAD && p[1] < h + PAD && p[2] < w + PAD
+        };
+        let mut closed = Vec::new();
+        for index in 0..d * h * w {
+            let p = [index / (h * w), index / w % h, index % w];
+            closed.push(u8::from(around(p).all(|q| in_margin(q) && dilated(q))));
+        }
+        closed
+    }
+
+    #[test]
+    fn closing_is_what_its_definition_says_for_all_neighbours() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let shape = [6, 8, 7];
+        let labels: Vec<u8> = (0..336).map(|_| u8::from(rng.random::<f64>() < 0.2)).collect();
+        let kinds = [Connectivity::Face, Connectivity::Edge, Connectivity::Full];
+        let closed = kinds.map(|neighbours| {
+            let mut labels = labels.clone();
+            close(&mut labels, shape, 1, 1, neighbours).unwrap();
+            labels
+        });
+        for (closed, reach) in closed.iter().zip(1..) {
+            assert_eq!(*closed, closed_by_definition(&labels, shape, reach), "reach {reach}");
+        }
+        assert!(closed[0] != closed[1] && closed[1] != closed[2]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::data::{Prepared, Volume, prepare, resample_cubic, resample_linear};
 use crate::domain::{Domain, Weighting};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Element;
 use crate::nn::Model;
 
 /// How a volume is covered.
@@ -44,13 +45,24 @@ impl Predictor {
 
     /// As [`Predictor::new`], with windows of one's own.
     pub fn with(gpu: &Gpu, model: &Model, domain: usize, windows: Windows) -> Result<Self> {
+        Self::stored(gpu, (model, domain), windows, Element::F32)
+    }
+
+    /// As [`Predictor::with`], with activations stored as `element`.
+    pub fn stored(
+        gpu: &Gpu,
+        (model, domain): (&Model, usize),
+        windows: Windows,
+        element: Element,
+    ) -> Result<Self> {
         let plan =
             model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
         let weights = |name: &str| match model.weights.get(name) {
             Some(tensor) => Ok(Cow::Borrowed(tensor.values.as_slice())),
             None => Err(Error::Internal(format!("the model lacks {name}"))),
         };
-        let forward = Forward::new(gpu, (&model.network, domain), (1, plan.patch), weights)?;
+        let batch = (1, plan.patch);
+        let forward = Forward::stored(gpu, (&model.network, domain), batch, weights, element)?;
         let weights = match windows.weighting.unwrap_or(plan.weighting) {
             Weighting::Gaussian => gaussian(plan.extent()),
             Weighting::Linear => linear(plan.extent()),

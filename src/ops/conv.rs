@@ -1,10 +1,11 @@
 //! Convolution with 1 or 3 taps, stride 1 or 2 per axis and any padding; shape inference and the forward kernels.
 
 use super::conv_grad::{input_grads, weight_grad};
+use super::conv_tile::{Kernel, Shape, Tile, shared};
 use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
 use super::norm::bias_grad;
 use super::pointwise::Product;
-use super::{WORKGROUP, output_grad};
+use super::{WORKGROUP, output_grad, switches};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
 use crate::shader::KernelKey;
@@ -180,26 +181,6 @@ pub(super) fn pieces(
     pieces
 }
 
-/// Output blocks that one thread keeps in registers.
-pub(super) fn out_tile(outs: usize) -> usize {
-    outs.min(4)
-}
-
-/// Neighbours along W, a multiple of `step`, that one thread makes of a line of `width`: 4, or where loads are dear the
-/// count up to 10 that wastes least.
-pub(super) fn along(width: usize, step: usize, caps: &Caps) -> usize {
-    if !caps.software {
-        return 4;
-    }
-    let waste = |count: usize| width.next_multiple_of(count) - width;
-    (1..=10 / step).map(|n| n * step).min_by_key(|n| (waste(*n), 10 - n)).unwrap_or(4)
-}
-
-/// Lines along H that one thread makes, so that a weight that was loaded serves all of them.
-pub(super) fn lines(height: usize, caps: &Caps) -> usize {
-    if caps.software && height > 1 { 2 } else { 1 }
-}
-
 /// Lanes in use where a source has fewer than four channels.
 pub(super) fn lanes(layout: &Layout) -> u32 {
     match layout.segments.as_slice() {
@@ -287,43 +268,123 @@ impl Forward {
 
     fn taps(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
         let y = graph.layout(self.y)?;
+        let shape = Shape {
+            spec: self.spec,
+            transposed: false,
+            samples: piece.samples,
+            spatial: y.spatial,
+            ins: piece.ins.1,
+            outs: piece.outs.1,
+            lanes: lanes(&self.source.layout),
+        };
+        let key = taps_key(self.key("conv.wgsl", piece), &self.spec);
+        let (tile, choice) = shape.choose(&switches(&key), caps)?;
+        let name = format!("conv {}", graph.info(self.y).name);
+        let dispatch = match tile.kernel {
+            Kernel::Winograd => {
+                let key = KernelKey { file: "conv_winograd_subgroups.wgsl", ..key };
+                let [inner, outer] = [self.source.layout.spatial, y.spatial];
+                let pass = Pass { spec: self.spec, pad: self.spec.pad_lo, inner, outer };
+                pass.winograd((name, key), tile, piece, caps)?
+            }
+            Kernel::Direct => self.direct(y, (name, key, tile), piece, caps)?,
+        };
+        self.common(graph, dispatch.chosen(choice), piece, caps)
+    }
+
+    fn direct(
+        &self,
+        y: &Layout,
+        (name, key, tile): (String, KernelKey, Tile),
+        piece: &Piece,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = along(y.spatial[2], 1, caps);
-        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
+        let Tile { vox, lines, out, .. } = tile;
+        let tiles = piece.outs.1.div_ceil(out);
         let quads = y.spatial[2].div_ceil(vox);
-        let lines = lines(y.spatial[1], caps);
         let threads = quads * y.spatial[0] * y.spatial[1].div_ceil(lines) * tiles * piece.samples;
-        let key = taps_key(self.key("conv.wgsl", piece), &self.spec, vox)
-            .tile("OUT", out_tile(piece.outs.1) as u32)
+        let key = row_key(key, &self.spec, vox)
+            .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
-            .tile("CIN", lanes(&self.source.layout));
-        let [id, ih, iw] = self.source.layout.spatial;
-        let dispatch = Dispatch::new(
-            format!("conv {}", graph.info(self.y).name),
-            key.tile("KW", kernel[2] as u32).tile("SW", stride[2] as u32),
-            fold(threads.div_ceil(WORKGROUP), caps)?,
-        )
-        .param("tiles", tiles)
-        .param("quads", quads)
-        .param("od", y.spatial[0])
-        .param("oh", y.spatial[1])
-        .param("ow", y.spatial[2])
-        .param("id", id)
-        .param("ih", ih)
-        .param("iw", iw)
-        .param("pd", pad_lo[0])
-        .param("ph", pad_lo[1])
-        .param("pw", pad_lo[2]);
-        self.common(graph, dispatch, piece, caps)
+            .tile("CIN", lanes(&self.source.layout))
+            .tile("KW", kernel[2] as u32)
+            .tile("SW", stride[2] as u32);
+        let dispatch = Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+            .param("tiles", tiles)
+            .param("quads", quads);
+        Ok(sizes(dispatch, self.source.layout.spatial, y.spatial, pad_lo))
     }
 }
 
-/// Tap counts and strides of D and H as switches, and the row of inputs that `vox` outputs along W need.
-pub(super) fn taps_key(key: KernelKey, spec: &ConvSpec, vox: usize) -> KernelKey {
+/// A convolution of stride 1 along W, or its input gradient as the convolution that it is.
+pub(super) struct Pass {
+    pub spec: ConvSpec,
+    /// Leading padding.
+    pub pad: [usize; 3],
+    /// Sizes of what is read and of what is made.
+    pub inner: [usize; 3],
+    pub outer: [usize; 3],
+}
+
+impl Pass {
+    /// The dispatch of a key of `conv_winograd_subgroups.wgsl` that has its switches.
+    pub fn winograd(
+        &self,
+        (name, key): (String, KernelKey),
+        tile: Tile,
+        piece: &Piece,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let lanes = shared(caps, &name)?;
+        let Tile { vox, out, .. } = tile;
+        let quads = self.outer[2].div_ceil(vox);
+        let positions = piece.samples * self.outer[0] * self.outer[1] * quads;
+        let groups = positions.div_ceil(lanes);
+        let tiles = piece.outs.1.div_ceil(out);
+        let key = row_key(key, &self.spec, vox)
+            .tile("SUB", lanes as u32)
+            .tile("PAIRS", (vox / 2) as u32)
+            .tile("OUT", out as u32)
+            .tile("ROUNDS", (out * 4).div_ceil(lanes) as u32);
+        let dispatch = Dispatch::new(name, key, fold(groups * tiles, caps)?)
+            .param("tiles", tiles)
+            .param("quads", quads)
+            .param("groups", groups);
+        Ok(sizes(dispatch, self.inner, self.outer, self.pad))
+    }
+}
+
+/// Sizes of what a convolution reads and makes.
+pub(super) fn sizes(
+    dispatch: Dispatch,
+    inner: [usize; 3],
+    outer: [usize; 3],
+    [pd, ph, pw]: [usize; 3],
+) -> Dispatch {
+    let [id, ih, iw] = inner;
+    let [od, oh, ow] = outer;
+    dispatch
+        .param("od", od)
+        .param("oh", oh)
+        .param("ow", ow)
+        .param("id", id)
+        .param("ih", ih)
+        .param("iw", iw)
+        .param("pd", pd)
+        .param("ph", ph)
+        .param("pw", pw)
+}
+
+/// Tap counts and strides of D and H as switches.
+pub(super) fn taps_key(key: KernelKey, spec: &ConvSpec) -> KernelKey {
     key.set("KD", spec.kernel[0] as u32)
         .set("KH", spec.kernel[1] as u32)
         .set("SD", spec.stride[0] as u32)
         .set("SH", spec.stride[1] as u32)
-        .tile("VOX", vox as u32)
-        .tile("ROW", ((vox - 1) * spec.stride[2] + spec.kernel[2]) as u32)
+}
+
+/// The row of inputs that `vox` outputs along W need.
+pub(super) fn row_key(key: KernelKey, spec: &ConvSpec, vox: usize) -> KernelKey {
+    key.tile("VOX", vox as u32).tile("ROW", ((vox - 1) * spec.stride[2] + spec.kernel[2]) as u32)
 }

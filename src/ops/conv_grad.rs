@@ -1,13 +1,16 @@
 //! Input and weight gradients of convolutions.
 
-use super::conv::{ConvSpec, Piece, along, lanes, lines, out_tile, pieces, taps_key};
+use std::sync::Arc;
+
+use super::conv::{ConvSpec, Pass, Piece, lanes, pieces, row_key, sizes, taps_key};
+use super::conv_tile::{Kernel, Shape, Tile, WeightTile, shared};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
 use super::pointwise::{Product, WeightSplit};
 use super::reduce::{reduce, scratch_words};
-use super::{FEW_THREADS, WORKGROUP, addend, materialise, switches};
+use super::{WORKGROUP, addend, materialise, switches};
 use crate::error::{Error, Result};
 use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Value, fold};
-use crate::shader::KernelKey;
+use crate::shader::{Choice, KernelKey};
 
 /// Appends the gradient of each concatenated part that wants one.
 pub(super) fn input_grads(
@@ -96,7 +99,9 @@ impl ConvInputGrad {
                 .param("h", dx.spatial[1])
                 .param("w", dx.spatial[2])
         } else {
+            let name = format!("conv input gradient {name}");
             self.taps(source, dx, (piece, key("conv_input.wgsl"), name), caps)?
+                .bind("bias", whole(graph, node.inputs[1]))
         };
         let part =
             Part { n0: piece.n0, samples: piece.samples, b0: piece.ins.0, blocks: piece.ins.1 };
@@ -128,19 +133,51 @@ impl ConvInputGrad {
         (piece, key, name): (&Piece, KernelKey, String),
         caps: &Caps,
     ) -> Result<Dispatch> {
+        let shape = Shape {
+            spec: self.spec,
+            transposed: true,
+            samples: piece.samples,
+            spatial: dx.spatial,
+            ins: piece.ins.1,
+            outs: piece.outs.1,
+            lanes: 4,
+        };
+        let key = taps_key(key, &self.spec);
+        let (tile, choice) = shape.choose(&switches(&key), caps)?;
+        let dispatch = match tile.kernel {
+            Kernel::Winograd => {
+                let key = KernelKey { file: "conv_winograd_subgroups.wgsl", ..key };
+                let key = key.set("TRANSPOSE", 1).set("BIAS", 0);
+                let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
+                let [inner, outer] = [source.layout.spatial, dx.spatial];
+                let pass = Pass { spec: self.spec, pad, inner, outer };
+                pass.winograd((name, key), tile, piece, caps)?
+            }
+            Kernel::Direct => self.direct(source, dx, (piece, key, name, tile), caps)?,
+        };
+        Ok(dispatch.chosen(choice))
+    }
+
+    fn direct(
+        &self,
+        source: &Source,
+        dx: &Layout,
+        (piece, key, name, tile): (&Piece, KernelKey, String, Tile),
+        caps: &Caps,
+    ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = along(dx.spatial[2], stride[2], caps);
+        let Tile { vox, lines, out, .. } = tile;
         let (kw, sw, pw) = (kernel[2], stride[2], pad_lo[2]);
         // gradients before w0/SW that the first voxel's last tap reaches
         let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
         let row = (vox - 1 + pw + first * sw) / sw + 1;
         // each parity of D and H counts on its own
         let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
-        let lines = lines(h, caps);
         let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
-        let tiles = piece.outs.1.div_ceil(out_tile(piece.outs.1));
-        let key = taps_key(key, &self.spec, vox)
-            .tile("OUT", out_tile(piece.outs.1) as u32)
+        let tiles = piece.outs.1.div_ceil(out);
+        let key = key
+            .tile("VOX", vox as u32)
+            .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
             .tile("ROW", row as u32)
             .tile("FIRST", first as u32)
@@ -150,27 +187,18 @@ impl ConvInputGrad {
         let quads = dx.spatial[2].div_ceil(vox);
         let threads = quads * lattice * tiles * piece.samples;
         let [od, oh, ow] = source.layout.spatial;
-        Ok(Dispatch::new(
-            format!("conv input gradient {name}"),
-            key,
-            fold(threads.div_ceil(WORKGROUP), caps)?,
-        )
-        .param("tiles", tiles)
-        .param("quads", quads)
-        .param("od", od)
-        .param("oh", oh)
-        .param("ow", ow)
-        .param("id", dx.spatial[0])
-        .param("ih", dx.spatial[1])
-        .param("iw", dx.spatial[2])
-        .param("pd", pad_lo[0])
-        .param("ph", pad_lo[1]))
+        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+            .param("tiles", tiles)
+            .param("quads", quads)
+            .param("od", od)
+            .param("oh", oh)
+            .param("ow", ow)
+            .param("id", dx.spatial[0])
+            .param("ih", dx.spatial[1])
+            .param("iw", dx.spatial[2])
+            .param("pd", pad_lo[0])
+            .param("ph", pad_lo[1]))
     }
-}
-
-/// Output blocks and taps along H that one thread of a weight gradient owns: more of both where loads are dear.
-fn taps_tile(spec: &ConvSpec, outs: usize, threads: usize) -> (usize, usize) {
-    if threads < FEW_THREADS { (outs.min(2), spec.kernel[1]) } else { (1, 1) }
 }
 
 /// Most words of partial weight gradients.
@@ -190,21 +218,25 @@ pub(super) fn weight_grad(
     let layout = graph.layout(dy)?.clone();
     let lines = layout.spatial[0] * layout.spatial[1];
     let words = graph.info(weight).words;
-    let most = (PARTIAL_WORDS / (words * layout.n)).max(1);
-    let split = if spec.is_pointwise() {
-        let load =
-            switches(&Source::of(graph, dy)?.switches(KernelKey::new("pointwise_weight.wgsl")));
+    // one binding covers them all
+    let caps = graph.caps();
+    let room = PARTIAL_WORDS.min((caps.max_binding / 4) as usize);
+    let most = (room / (words * layout.n)).max(1);
+    let load = switches(&Source::of(graph, dy)?.switches(KernelKey::new("conv_weight.wgsl")));
+    let (split, per_sample) = if spec.is_pointwise() {
         let size = (layout.n, layout.voxels());
-        Some(WeightSplit::choose(size, (ins, outs), most, &load, graph.caps())?)
+        let split = WeightSplit::choose(size, (ins, outs), most, &load, caps)?;
+        let per_sample = split.per_sample;
+        (Split::Voxels(split), per_sample)
     } else {
-        None
-    };
-    let per_sample = if let Some(split) = &split {
-        split.per_sample
-    } else {
-        let (out, lines) = taps_tile(&spec, outs, graph.threads());
-        let tasks = ins * outs.div_ceil(out) * spec.kernel[0] * spec.kernel[1] / lines * layout.n;
-        (graph.threads() / tasks.max(1)).clamp(1, lines).min(most)
+        let lanes = lanes(graph.layout(x)?);
+        let tiles = WeightTile::candidates(&spec, [ins, outs], lanes, caps);
+        let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = spec;
+        let shape = format!("{layout} {ins}>{outs} {kd}{kh}{kw} {sd}{sh}{sw}{load}");
+        let (tile, choice) = caps.tuning.choose("conv-weight", shape, &tiles)?;
+        let threads = tile.threads(&spec, [ins, outs], caps) * layout.n;
+        let per_sample = (caps.threads() / threads.max(1)).clamp(1, lines).min(most);
+        (Split::Lines(tile, choice), per_sample)
     };
     // every part has the same number of lines; the last may run over
     let rows = lines.div_ceil(per_sample);
@@ -218,13 +250,19 @@ pub(super) fn weight_grad(
     Ok(())
 }
 
+/// How a weight gradient is shared out: by voxels for a pointwise convolution, else by lines.
+#[derive(Debug)]
+enum Split {
+    Voxels(WeightSplit),
+    Lines(WeightTile, Arc<Choice>),
+}
+
 #[derive(Debug)]
 struct ConvWeightGrad {
     spec: ConvSpec,
     per_sample: usize,
     rows: usize,
-    /// Where it is pointwise.
-    split: Option<WeightSplit>,
+    split: Split,
 }
 
 impl Op for ConvWeightGrad {
@@ -277,31 +315,18 @@ impl ConvWeightGrad {
     ) -> Result<Dispatch> {
         let (outs, ins) = (piece.outs.1, piece.ins.1);
         let parts = self.per_sample * piece.samples;
-        let file =
-            if self.spec.is_pointwise() { "pointwise_weight.wgsl" } else { "conv_weight.wgsl" };
         let key = source
-            .upsampling(KernelKey::new(file))
+            .upsampling(KernelKey::new("conv_weight.wgsl"))
             .set("NORM", source.coef().is_some() as u32)
             .set("ACT", source.act() as u32)
             .set("GNORM", grad.coef().is_some() as u32)
             .set("GACT", grad.act() as u32);
         let name = graph.info(node.outputs[0]).name.clone();
-        let dispatch = if let Some(split) = &self.split {
-            let (tile_in, tile_out) = (split.tile.min(ins), split.tile.min(outs));
-            let key = key.tile("OUT", tile_out as u32).tile("IN", tile_in as u32);
-            let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
-            let threads = parts * in_tiles * out_tiles;
-            Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
-                .chosen(split.choice.clone())
-                .param("voxels", grad.layout.voxels())
-                .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
-                .param("in_tiles", in_tiles)
-                .param("out_tiles", out_tiles)
-                .param("src_voxels", source.stored_voxels())
-                .param("h", grad.layout.spatial[1])
-                .param("w", grad.layout.spatial[2])
-        } else {
-            self.taps(source, grad, (piece, key, name), caps)?
+        let dispatch = match &self.split {
+            Split::Voxels(split) => self.voxels(source, grad, (piece, key, name), split, caps)?,
+            Split::Lines(tile, choice) => {
+                self.lines(source, grad, (piece, key, name), *tile, caps)?.chosen(choice.clone())
+            }
         };
         let dispatch = dispatch
             .bind("partial", whole(graph, node.outputs[1]))
@@ -326,37 +351,75 @@ impl ConvWeightGrad {
         Ok(dispatch.work(flops as u64, bytes))
     }
 
-    fn taps(
+    fn voxels(
         &self,
         source: &Source,
         grad: &Source,
         (piece, key, name): (&Piece, KernelKey, String),
+        split: &WeightSplit,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let (outs, ins) = (piece.outs.1, piece.ins.1);
+        let (tile_in, tile_out) = (split.tile.min(ins), split.tile.min(outs));
+        let key = KernelKey { file: "pointwise_weight.wgsl", ..key }
+            .tile("OUT", tile_out as u32)
+            .tile("IN", tile_in as u32);
+        let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
+        let threads = self.per_sample * piece.samples * in_tiles * out_tiles;
+        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+            .chosen(split.choice.clone())
+            .param("voxels", grad.layout.voxels())
+            .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
+            .param("in_tiles", in_tiles)
+            .param("out_tiles", out_tiles)
+            .param("src_voxels", source.stored_voxels())
+            .param("h", grad.layout.spatial[1])
+            .param("w", grad.layout.spatial[2]))
+    }
+
+    fn lines(
+        &self,
+        source: &Source,
+        grad: &Source,
+        (piece, key, name): (&Piece, KernelKey, String),
+        tile: WeightTile,
         caps: &Caps,
     ) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let vox = 4;
-        let (out, lines) = taps_tile(&self.spec, piece.outs.1, caps.threads());
-        let key = taps_key(key, &self.spec, vox)
-            .tile("KW", kernel[2] as u32)
-            .tile("SW", stride[2] as u32)
-            .tile("OUT", out as u32)
-            .tile("LINES", lines as u32)
-            .tile("CIN", lanes(&source.layout));
-        let tasks = kernel[0] * kernel[1] / lines * piece.ins.1 * piece.outs.1.div_ceil(out);
-        let threads = tasks * self.per_sample * piece.samples;
+        let key = taps_key(key, &self.spec);
+        let threads = tile.threads(&self.spec, [piece.ins.1, piece.outs.1], caps)
+            * self.per_sample
+            * piece.samples;
+        let (key, vox, group) = match tile {
+            WeightTile::Direct { out, lines } => {
+                let key = row_key(key, &self.spec, 4)
+                    .tile("KW", kernel[2] as u32)
+                    .tile("SW", stride[2] as u32)
+                    .tile("OUT", out as u32)
+                    .tile("LINES", lines as u32)
+                    .tile("CIN", lanes(&source.layout));
+                (key, 4, WORKGROUP)
+            }
+            WeightTile::Winograd { out, vox } => {
+                let lanes = shared(caps, &name)?;
+                let key = KernelKey { file: "conv_weight_winograd_subgroups.wgsl", ..key };
+                let key = row_key(key, &self.spec, vox)
+                    .tile("SUB", lanes as u32)
+                    .tile("PAIRS", (vox / 2) as u32)
+                    .tile("OUT", out as u32)
+                    .tile("ROUNDS", (out * vox / 2).div_ceil(lanes) as u32);
+                (key, vox, lanes)
+            }
+        };
+        let tasks = piece.ins.1 * kernel[0] * kernel[1];
         let [od, oh, ow] = grad.layout.spatial;
-        let [id, ih, iw] = source.layout.spatial;
-        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
-            .param("od", od)
-            .param("oh", oh)
-            .param("ow", ow)
+        let dispatch = Dispatch::new(name, key, fold(threads.div_ceil(group), caps)?)
             .param("quads", ow.div_ceil(vox))
-            .param("id", id)
-            .param("ih", ih)
-            .param("iw", iw)
-            .param("rows", self.rows)
-            .param("pd", pad_lo[0])
-            .param("ph", pad_lo[1])
-            .param("pw", pad_lo[2]))
+            .param("rows", self.rows);
+        let dispatch = match tile {
+            WeightTile::Direct { .. } => dispatch,
+            WeightTile::Winograd { .. } => dispatch.param("groups", tasks.div_ceil(group)),
+        };
+        Ok(sizes(dispatch, source.layout.spatial, [od, oh, ow], pad_lo))
     }
 }

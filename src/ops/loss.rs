@@ -54,6 +54,25 @@ pub fn segmentation_loss(
     labels: Value,
     weights: LossWeights,
 ) -> Result<Value> {
+    loss(graph, logits, labels, (weights, false))
+}
+
+/// [`segmentation_loss`] whose gradient is multiplied by the loss scale, for gradients that pass through f16.
+pub fn scaled_segmentation_loss(
+    graph: &mut Graph,
+    logits: Value,
+    labels: Value,
+    weights: LossWeights,
+) -> Result<Value> {
+    loss(graph, logits, labels, (weights, true))
+}
+
+fn loss(
+    graph: &mut Graph,
+    logits: Value,
+    labels: Value,
+    (weights, scaled): (LossWeights, bool),
+) -> Result<Value> {
     let logits = materialise(graph, logits)?;
     let layout = graph.layout(logits)?.clone();
     let (classes, total) = (layout.channels(), layout.n * layout.voxels());
@@ -63,7 +82,7 @@ pub fn segmentation_loss(
             format!("{classes} classes and labels do not fit {layout}"),
         ));
     }
-    let loss = Loss::new(&layout, weights);
+    let loss = Loss::new(&layout, weights, scaled);
     let result = graph.words("loss", 8);
     let mut outputs = vec![result, graph.words("loss.dice", 8 * layout.blocks())];
     outputs.push(graph.words("loss.sums", 2 + 3 * classes));
@@ -175,14 +194,17 @@ const TILE: usize = 2048;
 #[derive(Debug, Clone)]
 struct Loss {
     weights: LossWeights,
+    /// Whether the gradient is multiplied by the loss scale.
+    scaled: bool,
     classes: usize,
     voxels: usize,
     samples: usize,
 }
 
 impl Loss {
-    fn new(layout: &Layout, weights: LossWeights) -> Self {
-        Self { weights, classes: layout.channels(), voxels: layout.voxels(), samples: layout.n }
+    fn new(layout: &Layout, weights: LossWeights, scaled: bool) -> Self {
+        let (classes, voxels, samples) = (layout.channels(), layout.voxels(), layout.n);
+        Self { weights, scaled, classes, voxels, samples }
     }
 
     fn total(&self) -> usize {
@@ -400,6 +422,7 @@ impl Op for LossGrad {
                 .bind("labels", whole(graph, labels))
                 .bind("dice", whole(graph, dice))
                 .bind("dldp", whole(graph, dldp))
+                .bind("state", whole(graph, labels))
                 .bind("dlogits", to)
                 .param("samples", samples)
                 .param("voxels", self.0.voxels)
@@ -407,7 +430,8 @@ impl Op for LossGrad {
                 .param("out_base", out_base)
                 .param_f32("scale", 1.0)
                 .work((samples * per_sample * 80) as u64, (samples * per_sample * 36) as u64);
-            dispatches.push(self.0.weighed(dispatch));
+            let dispatch = self.0.weighed(dispatch);
+            dispatches.push(if self.0.scaled { dispatch.scaled() } else { dispatch });
         }
         Ok(dispatches)
     }

@@ -5,6 +5,7 @@
 
 mod conv;
 mod conv_grad;
+mod conv_tile;
 mod depthwise;
 mod depthwise_tile;
 mod elementwise;
@@ -20,9 +21,11 @@ mod sort;
 pub use conv::{ConvSpec, conv};
 pub use depthwise::depthwise;
 pub use elementwise::{add, concat, leaky_relu, materialise, upsample};
-pub use loss::{LossWeights, MAX_CLASSES, argmax, segmentation_loss, softmax};
+pub use loss::{
+    LossWeights, MAX_CLASSES, argmax, scaled_segmentation_loss, segmentation_loss, softmax,
+};
 pub use norm::{EPS, instance_norm};
-pub use optim::{Optimizer, optimizer_dispatch};
+pub use optim::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};
 
 use crate::error::{Error, Result};
 use crate::graph::{Gradients, Graph, Node, Value};

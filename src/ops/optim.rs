@@ -42,11 +42,8 @@ pub fn optimizer_dispatch(
     words: usize,
     caps: &Caps,
 ) -> Result<Vec<Dispatch>> {
-    let most = (caps.max_binding / caps.alignment * caps.alignment / 4) as usize;
     let mut dispatches = Vec::new();
-    let mut done = 0;
-    while done < words {
-        let now = (words - done).min(most);
+    for (done, now) in bindings_of(words, caps) {
         let count = now / 4;
         let region = |region| Bind::Region { region, start: start + done, words: now };
         let file = match optimizer {
@@ -61,6 +58,7 @@ pub fn optimizer_dispatch(
         .bind("grad", region(Region::Grads))
         .bind("weight", region(Region::Weights))
         .bind("m", region(Region::Moment1))
+        .bind("state", region(Region::Grads))
         .param("count", count)
         .param_f32("scale", 1.0)
         .work((now * 12) as u64, (now * 28) as u64);
@@ -75,7 +73,44 @@ pub fn optimizer_dispatch(
                 dispatch.param_f32("decay", *weight_decay).param_f32("momentum", *momentum)
             }
         });
-        done += now;
     }
     Ok(dispatches)
+}
+
+/// Good steps after which the loss scale doubles.
+pub const GROWTH: usize = 500;
+/// Vectors that a thread looks at, as in the shader.
+const RUN: usize = 4;
+
+/// Looks for overflow in the gradients of these ranges (first word, words) and moves the loss scale on. The updates that
+/// follow are to be [`Dispatch::scaled`].
+pub fn loss_scale_dispatches(ranges: &[(usize, usize)], caps: &Caps) -> Result<Vec<Dispatch>> {
+    let state = Bind::Region { region: Region::Scale, start: 0, words: 8 };
+    let mut dispatches = Vec::new();
+    for (start, words) in ranges.iter().copied() {
+        for (done, now) in bindings_of(words, caps) {
+            let count = now / 4;
+            let groups = fold(count.div_ceil(WORKGROUP * RUN), caps)?;
+            let grad = Bind::Region { region: Region::Grads, start: start + done, words: now };
+            dispatches.push(
+                Dispatch::new("overflow", KernelKey::new("finite.wgsl"), groups)
+                    .bind("grad", grad)
+                    .bind("state", state)
+                    .param("count", count)
+                    .work(now as u64, (now * 4) as u64),
+            );
+        }
+    }
+    dispatches.push(
+        Dispatch::new("loss scale", KernelKey::new("loss_scale.wgsl"), [1, 1])
+            .bind("state", state)
+            .param("growth", GROWTH),
+    );
+    Ok(dispatches)
+}
+
+/// First word and words of the pieces of a range that fit a binding each.
+fn bindings_of(words: usize, caps: &Caps) -> impl Iterator<Item = (usize, usize)> {
+    let most = (caps.max_binding / caps.alignment * caps.alignment / 4) as usize;
+    (0..words).step_by(most.max(1)).map(move |done| (done, most.min(words - done)))
 }

@@ -96,32 +96,52 @@ impl Memory {
         node.addend.filter(|_| !self.root.contains_key(&out)).map(|addend| (addend, out))
     }
 
-    /// Largest value first, each into the tightest slot that is free for its whole lifetime.
+    /// Largest value first, each into the tightest slot that is free for its whole lifetime; of several orders among equals,
+    /// the one that takes least.
     fn assign(&mut self) {
-        let mut order: Vec<(Value, Lifetime)> =
+        let mut values: Vec<(Value, Lifetime)> =
             self.lifetimes.iter().map(|(v, l)| (*v, *l)).collect();
-        order.sort_by_key(|(value, lifetime)| {
-            (std::cmp::Reverse(lifetime.bytes), lifetime.first, value.0)
+        values.sort_by_key(|(value, _)| value.0);
+        let orders: [fn(&Lifetime) -> usize; 4] = [
+            |l| l.first,
+            |l| usize::MAX - (l.last - l.first),
+            |l| usize::MAX - l.last,
+            |l| l.last - l.first,
+        ];
+        let assigned = orders.map(|order| {
+            let mut values = values.clone();
+            values.sort_by_key(|(_, l)| (std::cmp::Reverse(l.bytes), order(l)));
+            place(&values)
         });
-        let mut busy: Vec<Vec<Lifetime>> = Vec::new();
-        for (value, lifetime) in order {
-            let free = (0..self.slots.len()).rev().find(|slot| {
-                busy[*slot].iter().all(|l| l.last < lifetime.first || lifetime.last < l.first)
-            });
-            let slot = free.unwrap_or_else(|| {
-                self.slots.push(lifetime.bytes);
-                busy.push(Vec::new());
-                self.slots.len() - 1
-            });
-            busy[slot].push(lifetime);
-            self.value_to_slot.insert(value, slot);
-        }
+        // the first of equals
+        let best = assigned.into_iter().min_by_key(|(slots, _)| slots.iter().sum::<u64>());
+        (self.slots, self.value_to_slot) = best.unwrap_or_default();
         for (value, owner) in &self.root {
             if let Some(slot) = self.value_to_slot.get(owner).copied() {
                 self.value_to_slot.insert(*value, slot);
             }
         }
     }
+}
+
+/// A slot for each value, in order: the tightest that is free, else a new one. Gives the bytes of the slots.
+fn place(values: &[(Value, Lifetime)]) -> (Vec<u64>, HashMap<Value, usize>) {
+    let mut slots: Vec<u64> = Vec::new();
+    let mut busy: Vec<Vec<Lifetime>> = Vec::new();
+    let mut places = HashMap::new();
+    for (value, lifetime) in values {
+        let free = (0..slots.len()).rev().find(|slot| {
+            busy[*slot].iter().all(|l| l.last < lifetime.first || lifetime.last < l.first)
+        });
+        let slot = free.unwrap_or_else(|| {
+            slots.push(lifetime.bytes);
+            busy.push(Vec::new());
+            slots.len() - 1
+        });
+        busy[slot].push(*lifetime);
+        places.insert(*value, slot);
+    }
+    (slots, places)
 }
 
 fn bytes(graph: &Graph, value: Value) -> u64 {

@@ -63,6 +63,11 @@ impl Plan {
         self.slots.iter().sum()
     }
 
+    /// Bytes of the buffer that holds the dispatches' settings.
+    pub fn uniform_bytes(&self, caps: &Caps) -> u64 {
+        self.dispatches().count() as u64 * caps.uniform_alignment.max(LEAST_UNIFORM)
+    }
+
     /// The dispatches in order.
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.steps.iter().filter_map(|step| match step {
@@ -72,6 +77,8 @@ impl Plan {
     }
 }
 
+/// Bytes of the settings of most kernels.
+const LEAST_UNIFORM: u64 = 64;
 /// The dispatches of a node, with its tensors as they are stored.
 pub fn lower(graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
     let caps = Caps { vector_bytes: vector_bytes(graph, node), ..caps.clone() };

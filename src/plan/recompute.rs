@@ -1,10 +1,12 @@
 //! Which values of the forward pass to make again in the backward pass, so that a plan fits a budget.
 //!
 //! Greedy: while the plan is too large, of the values that lie idle where most is in memory, the one that saves most for
-//! its work is made again. Afterwards those that turned out not to be needed are kept after all.
+//! its work is made again; once with sums among them and once without, since either may lead further. Afterwards those that turned
+//! out not to be needed are kept after all.
 
 use std::collections::{HashMap, HashSet};
 
+use super::lower;
 use super::memory::Memory;
 use crate::error::Result;
 use crate::graph::{Caps, Graph, Value};
@@ -47,14 +49,22 @@ struct Search<'a> {
 pub fn shrink(graph: &Graph, caps: &Caps, budget: u64) -> Result<Shrunk> {
     let mut work = HashMap::new();
     for (value, node) in graph.recomputable() {
-        let dispatches = graph.nodes()[node].op.lower(graph, &graph.nodes()[node], caps)?;
+        let dispatches = lower(graph, &graph.nodes()[node], caps)?;
         let flops = dispatches.iter().map(|d| d.flops).sum();
         let bytes = dispatches.iter().map(|d| d.bytes).sum();
         work.insert(value, (node, Work { flops, bytes }));
     }
     let search = Search { graph, work };
-    let (mut chosen, bytes) = search.grow(budget)?;
-    search.prune(&mut chosen, budget.max(bytes))?;
+    let mut found = Vec::new();
+    for refused in [HashSet::new(), search.sums()] {
+        let (mut chosen, bytes) = search.grow(budget, refused)?;
+        search.prune(&mut chosen, budget.max(bytes))?;
+        let cost: u64 = chosen.iter().map(|value| search.work[value].1.cost()).sum();
+        found.push((bytes.max(budget), cost, chosen));
+    }
+    // the first of equals
+    let best = found.into_iter().min_by_key(|(bytes, cost, _)| (*bytes, *cost));
+    let chosen = best.map(|(.., chosen)| chosen).unwrap_or_default();
     let graph = search.with(&chosen)?;
     Ok(Shrunk {
         bytes: Memory::of(&graph).bytes(),
@@ -65,6 +75,17 @@ pub fn shrink(graph: &Graph, caps: &Caps, budget: u64) -> Result<Shrunk> {
 }
 
 impl Search<'_> {
+    /// Values that are made of several tensors. To make a sum again, all that it is made from must be there at once, where the
+    /// sum may be all that is needed.
+    fn sums(&self) -> HashSet<Value> {
+        let tensors = |node: usize| {
+            let reads = self.graph.reads(&self.graph.nodes()[node]).into_iter();
+            reads.filter(|value| self.work.contains_key(value)).count()
+        };
+        let several = self.work.iter().filter(|(_, (node, _))| tensors(*node) > 1);
+        several.map(|(value, _)| *value).collect()
+    }
+
     /// The graph that makes these values again.
     fn with(&self, chosen: &[Value]) -> Result<Graph> {
         let mut order = chosen.to_vec();
@@ -75,8 +96,8 @@ impl Search<'_> {
     }
 
     /// Values for the least memory on the way to the budget, and the bytes reached.
-    fn grow(&self, budget: u64) -> Result<(Vec<Value>, u64)> {
-        let (mut chosen, mut refused) = (Vec::new(), HashSet::new());
+    fn grow(&self, budget: u64, mut refused: HashSet<Value>) -> Result<(Vec<Value>, u64)> {
+        let mut chosen = Vec::new();
         let mut memory = Memory::of(self.graph);
         let mut graph = self.graph.clone();
         let mut best = (Vec::new(), memory.bytes());

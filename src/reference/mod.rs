@@ -24,7 +24,7 @@ pub use conv::{ConvSpec, conv_backward, conv_forward};
 pub use depthwise::{depthwise_backward, depthwise_forward};
 pub use losses::{cross_entropy, focal, lovasz_softmax, soft_dice};
 pub use norm::{instance_norm_backward, instance_norm_forward};
-pub use optimizer::{Adam, SgdNesterov, adam_step, sgd_nesterov_step};
+pub use optimizer::{Adam, LossScale, SgdNesterov, adam_step, sgd_nesterov_step};
 pub use softmax::{argmax, softmax_backward, softmax_forward};
 pub use upsample::{upsample_backward, upsample_forward};
 

@@ -24,6 +24,32 @@ pub struct SgdNesterov {
     pub weight_decay: f64,
 }
 
+/// What the loss is multiplied by, dynamically, after Micikevicius et al. 2018.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossScale {
+    pub scale: f64,
+    /// Steps since the scale last changed.
+    pub good: u32,
+    /// Steps left out.
+    pub skipped: u32,
+}
+
+impl LossScale {
+    /// The gradients divided by the scale, or none where one of them overflowed; then the scale of the next step.
+    pub fn unscale(&mut self, grads: &[f64], growth: u32) -> Option<Vec<f64>> {
+        let scale = self.scale;
+        if grads.iter().any(|g| !g.is_finite()) {
+            *self = Self { scale: (scale / 2.0).max(1.0), good: 0, skipped: self.skipped + 1 };
+            return None;
+        }
+        self.good += 1;
+        if self.good >= growth {
+            (self.scale, self.good) = ((scale * 2.0).min(f64::from(1 << 24)), 0);
+        }
+        Some(grads.iter().map(|g| g / scale).collect())
+    }
+}
+
 /// One step of Adam; `t` counts from 1. Moments `m` and `v` are updated in place, bias correction as in PyTorch.
 pub fn adam_step(
     param: &mut [f64],

@@ -6,18 +6,19 @@
 use super::KernelKey;
 use crate::error::{Error, Result};
 
-/// What the rewritten text calls. Beyond the range of f16 the stored value is infinite and a NaN is not finite either, found by
-/// bits, since implementations may assume that neither exists and `pack2x16float` says nothing of values out of range.
+/// What the rewritten text calls. Beyond the range of f16 the stored value is infinite, and so is a NaN: both are found by
+/// their bits, since implementations may assume that they do not occur, and `pack2x16float` says nothing of them.
 const FUNCTIONS: &str = "
 fn half_load(v: vec2<u32>) -> vec4<f32> {
   return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
 }
 
 fn half_store(v: vec4<f32>) -> vec2<u32> {
-  // 0x7bff, the largest finite f16, plus 1 is infinity
-  let beyond = select(vec4<u32>(0u), vec4<u32>(1u, 0x10000u, 1u, 0x10000u), (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x477fe000u));
-  let inside = clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0));
-  return vec2<u32>(pack2x16float(inside.xy), pack2x16float(inside.zw)) + vec2<u32>(beyond.x + beyond.y, beyond.z + beyond.w);
+  let bits = bitcast<vec4<u32>>(v);
+  let beyond = (bits & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x477fe000u);
+  let inside = select(v, vec4<f32>(0.0), beyond);
+  let infinite = select(vec4<u32>(0u), ((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u), beyond);
+  return vec2<u32>(pack2x16float(inside.xy) | infinite.x | (infinite.y << 16u), pack2x16float(inside.zw) | infinite.z | (infinite.w << 16u));
 }
 ";
 

@@ -68,6 +68,13 @@ impl Flow<'_> {
                         complaints.push("a return before a barrier".into());
                     }
                 }
+                Statement::SubgroupGather { .. }
+                | Statement::SubgroupBallot { .. }
+                | Statement::SubgroupCollectiveOperation { .. }
+                    if !uniform =>
+                {
+                    complaints.push("a subgroup operation under a non-uniform branch".into());
+                }
                 Statement::WorkGroupUniformLoad { .. } if !uniform => {
                     complaints.push("a uniform load under a non-uniform branch".into());
                 }

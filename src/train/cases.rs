@@ -1,4 +1,4 @@
-//! The training cases of each domain in memory, and the thread that cuts batches from them.
+//! The training cases of each domain in memory, and the thread that draws batches from them.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rayon::prelude::*;
 
 use super::config::RunConfig;
+use super::patches::{Cache, Sample, Source};
 use super::schedule::Chooser;
-use crate::data::{self, Dataset, Fingerprint, Fold, Prepared};
+use crate::data::{self, Dataset, Fingerprint, Fold, PatchSize, Prepared};
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 
@@ -82,7 +83,15 @@ pub fn open(
     let dataset = Dataset::open(dir)?;
     let (training, validation) = dataset.split(&config.fold, config.seed)?;
     let domain = match fixed {
-        Some(domain) => domain.clone(),
+        Some(domain) if domain.channels == dataset.channels.len() => domain.clone(),
+        Some(domain) => {
+            return Err(Error::file(
+                dir,
+                format!("{} channels: {}", dataset.channels.len(), dataset.channels.join(", ")),
+                format!("{}, as plan.json says of domain {}", domain.channels, domain.name),
+                "Correct plan.json, or dataset.json.",
+            ));
+        }
         None => Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)?,
     };
     let prepare = |case: &&data::Case| -> Result<Prepared> {
@@ -95,52 +104,57 @@ pub fn open(
     Ok(DomainCases { domain, cases, held_out, dataset })
 }
 
-/// A step's input.
+/// A step's input, drawn.
 pub struct Batch {
     pub domain: usize,
-    /// N, C, D, H, W.
-    pub image: Vec<f32>,
-    /// N, D, H, W.
-    pub label: Vec<u8>,
+    pub samples: Vec<Sample>,
 }
 
-/// Cuts the batch of a domain's step.
-pub fn batch(domains: &[DomainCases], domain: usize, config: &RunConfig, step: u64) -> Batch {
-    use rand::RngExt;
-    let turn = &domains[domain];
-    let count = turn.domain.batch;
-    let patches: Vec<data::Patch> = (0..count)
-        .map(|index| {
-            let mut rng = data::rng_for(config.seed, step, index as u64);
-            let case = &turn.cases[rng.random_range(0..turn.cases.len())];
-            let focus = config.sampling.focus(index, count, &mut rng);
-            let Domain { patch, cut, .. } = turn.domain;
-            let mut sample = |size| data::sample(case, size, focus, &config.augment, &mut rng);
-            match cut {
-                None => sample(patch),
-                Some(cut) => data::resize(&sample(cut), cut, patch),
-            }
-        })
-        .collect();
-    Batch {
-        domain,
-        image: patches.iter().flat_map(|p| p.image.iter().copied()).collect(),
-        label: patches.iter().flat_map(|p| p.label.iter().copied()).collect(),
+impl DomainCases {
+    /// Cases and size of patches.
+    pub fn source(&self) -> Source<'_> {
+        let size = PatchSize { crop: self.domain.extent(), patch: self.domain.patch };
+        Source { cases: &self.cases, size }
     }
 }
 
-/// Prepares batches from step `first` on, a few ahead of the trainer, until the receiver is dropped.
+/// Draws the batch of a domain's step.
+fn batch(
+    cases: &DomainCases,
+    domain: usize,
+    config: &RunConfig,
+    step: u64,
+    cache: &mut Cache,
+) -> Result<Batch> {
+    use rand::RngExt;
+    let (count, source) = (cases.domain.batch, cases.source());
+    let draw = |index: usize| {
+        let mut rng = data::rng_for(config.seed, step, index as u64);
+        let case = rng.random_range(0..source.cases.len());
+        let focus = config.sampling.focus(index, count, &mut rng);
+        let augment = &config.augment;
+        (case, data::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
+    };
+    let drawn = (0..count).map(draw).collect();
+    Ok(Batch { domain, samples: Sample::ready((domain, &source), drawn, cache)? })
+}
+
+/// Draws batches from step `first` on, a few ahead of the trainer, until the receiver is dropped.
 pub fn stream(
     domains: Arc<Vec<DomainCases>>,
     config: RunConfig,
     chooser: Chooser,
     first: u64,
-) -> Result<Receiver<Batch>> {
+    mut cache: Cache,
+) -> Result<Receiver<Result<Batch>>> {
     let (sender, receiver) = sync_channel(3);
     let work = move || {
-        let mut step = first;
-        while sender.send(batch(&domains, chooser.domain(step), &config, step)).is_ok() {
-            step += 1;
+        for step in first.. {
+            let domain = chooser.domain(step);
+            let batch = batch(&domains[domain], domain, &config, step, &mut cache);
+            if sender.send(batch).is_err() {
+                break;
+            }
         }
     };
     std::thread::Builder::new()

@@ -9,6 +9,7 @@ use super::session::Freeze;
 use crate::data::{Augment, Focus, Fold};
 use crate::domain::Recipe;
 use crate::error::{Error, Result};
+use crate::graph::Element;
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
 use crate::tune;
@@ -98,16 +99,30 @@ pub struct RunConfig {
     #[serde(default)]
     pub sampling: Sampling,
     pub augment: Augment,
+    /// Bytes of GPU memory for whole cases.
+    #[serde(default = "volume_cache")]
+    pub volume_cache: u64,
     /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
     #[serde(default)]
     pub tune: tune::Mode,
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
+    /// How activations are stored.
+    #[serde(default)]
+    pub precision: Element,
+    /// Bytes of GPU memory that training may take.
+    #[serde(default)]
+    pub vram: Option<u64>,
     /// Steps between readings of the loss.
     pub log_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+}
+
+/// A quarter of what small GPUs have.
+fn volume_cache() -> u64 {
+    1 << 30
 }
 
 /// Steps of an epoch of the published training.
@@ -140,8 +155,11 @@ impl RunConfig {
             optimizer: Optimizer::adam(),
             sampling: Sampling::default(),
             augment: Augment::default(),
+            volume_cache: volume_cache(),
             tune: tune::Mode::default(),
             start: None,
+            precision: Element::F32,
+            vram: None,
             log_every: 5,
             checkpoint_every: 50,
         }
@@ -201,6 +219,11 @@ impl RunConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Bytes of GPU memory for whole cases: of a budget for all at most an eighth.
+    pub fn case_bytes(&self) -> u64 {
+        self.vram.map_or(self.volume_cache, |vram| self.volume_cache.min(vram / 8))
     }
 
     /// Writes `config.toml`.

@@ -1,13 +1,20 @@
-//! Training: sessions over one parameter store, the trainer, checkpoints.
+//! Training: sessions over one parameter store, patches made on the GPU, the trainer, checkpoints.
 
 mod cases;
 mod config;
+mod events;
+mod footprint;
+mod patches;
+mod progress;
 mod schedule;
 mod session;
 mod trainer;
+mod watch;
 
 pub use cases::{DomainCases, check_held_out, plan};
 pub use config::{Length, RunConfig, Sampling, Start};
+pub use footprint::{Footprint, Memory, PeakValue, reserved};
+pub use patches::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
 pub use schedule::{Rate, Schedule};
-pub use session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
+pub use session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 pub use trainer::{ADDED, MODEL, Trainer, planned_memory, read_plan, write_plan};

@@ -91,6 +91,14 @@ impl Rate {
         }
     }
 
+    /// Whether the losses up to this step (from 1) decide on the next one's rate.
+    pub(super) fn changes(&self, step: u64) -> bool {
+        match self {
+            Self::Polynomial => false,
+            Self::Plateau { epoch, .. } => step.is_multiple_of(*epoch),
+        }
+    }
+
     /// The learning rate at a share of the run; none where training ends.
     pub(super) fn at(&self, start: f64, progress: f64, falls: &Falls) -> Option<f64> {
         match self {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::footprint::{Fitted, Footprint, Memory, fit, smallest};
 use crate::error::{Error, Result};
-use crate::exec::{CommandInfo, Pool, Program, Readback, Store, caps, region_words};
+use crate::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
 use crate::gpu::Gpu;
-use crate::graph::{Caps, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value};
+use crate::graph::{
+    Caps, Dispatch, Element, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
+};
 use crate::nn::{self, NetConfig};
 use crate::ops::{self, LossWeights, Optimizer};
 use crate::plan::Plan;
@@ -77,16 +80,17 @@ pub struct Session {
     gpu: Gpu,
     store: Store,
     settings: SessionSettings,
+    footprint: Footprint,
     domains: Vec<DomainProgram>,
     /// Updates so far of each parameter.
     counts: Vec<u64>,
-    slot_bytes: u64,
+    memory: Memory,
     readings: Readback<()>,
 }
 
+/// A domain's graph and what the host reads and writes of it.
 struct Built {
     graph: Graph,
-    plan: Plan,
     image: Value,
     labels: Value,
     loss: Value,
@@ -97,7 +101,7 @@ fn build(
     config: &NetConfig,
     index: usize,
     batch: DomainBatch,
-    settings: &SessionSettings,
+    (settings, element): (&SessionSettings, Element),
     caps: &Caps,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
@@ -108,36 +112,42 @@ fn build(
     let labels = graph.input_words("labels", voxels);
     let logits = nn::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
-    let result = ops::segmentation_loss(&mut graph, logits, labels, settings.loss)?;
+    let scaled = element == Element::F16;
+    let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
+    let result = loss(&mut graph, logits, labels, settings.loss)?;
     graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
     graph.keep(result);
     graph.backward(result, result)?;
-    let plan = Plan::new(&graph, caps)?;
-    Ok(Built { graph, plan, image, labels, loss: result, logits })
+    graph.store_as_f16(|value, info| scaled && info.storage == Storage::Tensor && value != logits);
+    Ok(Built { graph, image, labels, loss: result, logits })
 }
 
-/// The programs of all domains, planned.
+/// The graphs of all domains.
 fn build_all(
     config: &NetConfig,
     batches: &[DomainBatch],
-    settings: &SessionSettings,
+    kind: (&SessionSettings, Element),
     caps: &Caps,
 ) -> Result<Vec<Built>> {
     if batches.len() != config.domains.len() {
         return Err(Error::Internal("a batch size for each domain".into()));
     }
     let domains = batches.iter().enumerate();
-    domains.map(|(index, batch)| build(config, index, *batch, settings, caps)).collect()
+    domains.map(|(index, batch)| build(config, index, *batch, kind, caps)).collect()
 }
 
-/// Bytes that a session needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Memory {
-    /// Weights, gradients and both moments.
-    pub parameters: u64,
-    /// Activations, shared by all domains.
-    pub activations: u64,
+/// The graphs of all domains, planned.
+fn plan_all(
+    config: &NetConfig,
+    batches: &[DomainBatch],
+    (settings, footprint): (&SessionSettings, Footprint),
+    (params, caps): (&[ParamSpec], &Caps),
+) -> Result<(Vec<Built>, Fitted)> {
+    let built = build_all(config, batches, (settings, footprint.element), caps)?;
+    let graphs = built.iter().map(|b| b.graph.clone()).collect();
+    let fitted = fit(graphs, params, footprint, caps)?;
+    Ok((built, fitted))
 }
 
 impl Memory {
@@ -146,19 +156,24 @@ impl Memory {
         config: &NetConfig,
         batches: &[DomainBatch],
         settings: &SessionSettings,
+        footprint: Footprint,
         caps: &Caps,
     ) -> Result<Self> {
         let params = nn::parameters(config)?;
-        let built = build_all(config, batches, settings, caps)?;
-        Ok(Self {
-            parameters: 16 * region_words(&params) as u64,
-            activations: Pool::sizes(built.iter().map(|b| &b.plan)).iter().sum(),
-        })
+        Ok(plan_all(config, batches, (settings, footprint), (&params, caps))?.1.memory)
     }
 
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.parameters + self.activations
+    /// The least that a session can do with, with all recomputed that pays.
+    pub fn least(
+        config: &NetConfig,
+        batches: &[DomainBatch],
+        settings: &SessionSettings,
+        element: Element,
+        caps: &Caps,
+    ) -> Result<Self> {
+        let params = nn::parameters(config)?;
+        let graphs = graphs(config, batches, (settings, element), caps)?;
+        Ok(smallest(&graphs, &params, caps)?.memory)
     }
 }
 
@@ -166,10 +181,10 @@ impl Memory {
 pub fn graphs(
     config: &NetConfig,
     batches: &[DomainBatch],
-    settings: &SessionSettings,
+    kind: (&SessionSettings, Element),
     caps: &Caps,
 ) -> Result<Vec<Graph>> {
-    Ok(build_all(config, batches, settings, caps)?.into_iter().map(|built| built.graph).collect())
+    Ok(build_all(config, batches, kind, caps)?.into_iter().map(|built| built.graph).collect())
 }
 
 impl Session {
@@ -180,27 +195,37 @@ impl Session {
         batches: &[DomainBatch],
         settings: SessionSettings,
     ) -> Result<Self> {
+        Self::within(gpu, config, batches, settings, Footprint::default())
+    }
+
+    /// As [`Session::new`], with tensors stored and memory kept to as `footprint` says.
+    pub fn within(
+        gpu: &Gpu,
+        config: &NetConfig,
+        batches: &[DomainBatch],
+        settings: SessionSettings,
+        footprint: Footprint,
+    ) -> Result<Self> {
         let params = nn::parameters(config)?;
+        let kind = (&settings, footprint);
+        let (built, fitted) = plan_all(config, batches, kind, (&params, &caps(gpu)))?;
         let store = Store::new(gpu, &params, true)?;
-        let built = build_all(config, batches, &settings, &caps(gpu))?;
-        let pool = Pool::new(gpu, built.iter().map(|b| &b.plan))?;
+        store.write_loss_scale(gpu, &LossScale::default())?;
+        let pool = Pool::new(gpu, &fitted.plans)?;
         let touched =
             built.iter().map(|b| touched(&b.graph, &store)).collect::<Result<Vec<_>>>()?;
         let mut domains = Vec::new();
-        for (built, mine) in built.into_iter().zip(&touched) {
-            domains.push(DomainProgram::new(
-                gpu,
-                built,
-                mine,
-                (&touched, &settings),
-                (&store, &pool),
-            )?);
+        let plans = fitted.graphs.into_iter().zip(&fitted.plans);
+        for ((built, (graph, plan)), mine) in built.into_iter().zip(plans).zip(&touched) {
+            let built = Built { graph, ..built };
+            let update = Update { mine, all: &touched, settings: &settings, footprint };
+            domains.push(DomainProgram::new(gpu, (built, plan), &update, (&store, &pool))?);
         }
         let counts = vec![0; store.params().len()];
         // one under way while the next is asked for
         let readings = Readback::new(gpu, LOSSES, 2)?;
-        let (gpu, slot_bytes) = (gpu.clone(), pool.bytes());
-        Ok(Self { gpu, store, settings, domains, counts, slot_bytes, readings })
+        let (gpu, memory) = (gpu.clone(), fitted.memory);
+        Ok(Self { gpu, store, settings, footprint, domains, counts, memory, readings })
     }
 
     /// Draws Kaiming normal weights; biases zero, norms one. The same seed gives the same weights everywhere.
@@ -265,9 +290,22 @@ impl Session {
             .collect()
     }
 
-    /// Bytes of parameters, moments and activations.
-    pub fn bytes(&self) -> u64 {
-        self.slot_bytes + self.store.bytes()
+    /// What the session takes.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The loss scale, where gradients pass through f16; waits for the last step.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        match self.footprint.element {
+            Element::F32 => Ok(None),
+            Element::F16 => self.store.read_loss_scale(&self.gpu).map(Some),
+        }
+    }
+
+    /// Sets the loss scale, as a checkpoint has it.
+    pub fn set_loss_scale(&self, state: &LossScale) -> Result<()> {
+        self.store.write_loss_scale(&self.gpu, state)
     }
 
     fn upload(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
@@ -280,7 +318,8 @@ impl Session {
         d.program.write(&self.gpu, d.labels, &words)
     }
 
-    /// Forward and backward pass, no update. Image N,C,D,H,W, labels N,D,H,W.
+    /// Forward and backward pass, no update. Image N,C,D,H,W, labels N,D,H,W. Where gradients pass through f16 those of the
+    /// parameters are still multiplied by the loss scale.
     pub fn gradients(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
         self.upload(domain, image, labels)?;
         let d = &self.domains[domain];
@@ -291,6 +330,17 @@ impl Session {
     /// One training step at learning rate `lr`. Image N,C,D,H,W, labels N,D,H,W.
     pub fn step(&mut self, domain: usize, image: &[f32], labels: &[u8], lr: f64) -> Result<()> {
         self.upload(domain, image, labels)?;
+        self.update(domain, lr)
+    }
+
+    /// Buffers of a domain's packed image and of its labels, a word each, for who writes them on the GPU.
+    pub fn inputs(&self, domain: usize) -> Result<[&wgpu::Buffer; 2]> {
+        let d = &self.domains[domain];
+        Ok([d.program.value(d.image)?.0, d.program.value(d.labels)?.0])
+    }
+
+    /// One training step at learning rate `lr` on inputs that are in place.
+    pub fn update(&mut self, domain: usize, lr: f64) -> Result<()> {
         let d = &self.domains[domain];
         for position in &d.touched {
             self.counts[*position] += 1;
@@ -368,28 +418,60 @@ fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<(usize, usize)
     ranges
 }
 
+/// What is updated after a domain's backward pass, and how.
+struct Update<'a> {
+    /// Parameters of this domain and of every domain.
+    mine: &'a BTreeSet<usize>,
+    all: &'a [BTreeSet<usize>],
+    settings: &'a SessionSettings,
+    footprint: Footprint,
+}
+
+impl Update<'_> {
+    fn lower(&self, store: &Store, caps: &Caps) -> Result<Tail> {
+        let scaled = self.footprint.element == Element::F16;
+        let spans: Vec<(usize, usize, usize)> = ranges(self.mine, self.all)
+            .into_iter()
+            .map(|(first, last)| {
+                let last = &store.params()[last];
+                let start = store.params()[first].start;
+                (first, start, last.start + last.span - start)
+            })
+            .collect();
+        let mut tail = Vec::new();
+        if scaled {
+            let words: Vec<_> = spans.iter().map(|(_, start, words)| (*start, *words)).collect();
+            tail = ops::loss_scale_dispatches(&words, caps)?;
+        }
+        let mut updates = Vec::new();
+        for (first, start, words) in spans {
+            for dispatch in ops::optimizer_dispatch(&self.settings.optimizer, start, words, caps)? {
+                updates.push((tail.len(), first));
+                tail.push(if scaled { dispatch.scaled() } else { dispatch });
+            }
+        }
+        Ok(Tail { dispatches: tail, updates })
+    }
+}
+
+/// What follows a domain's backward pass.
+struct Tail {
+    dispatches: Vec<Dispatch>,
+    /// Place of each update among them and a parameter whose count of updates it shares.
+    updates: Vec<(usize, usize)>,
+}
+
 impl DomainProgram {
     fn new(
         gpu: &Gpu,
-        built: Built,
-        mine: &BTreeSet<usize>,
-        (all, settings): (&[BTreeSet<usize>], &SessionSettings),
+        (built, plan): (Built, &Plan),
+        update: &Update<'_>,
         (store, pool): (&Store, &Pool),
     ) -> Result<Self> {
-        let gradient_commands = built.plan.steps.len();
-        let mut tail: Vec<Dispatch> = Vec::new();
-        let mut updates = Vec::new();
-        for (first, last) in ranges(mine, all) {
-            let start = store.params()[first].start;
-            let end = store.params()[last].start + store.params()[last].span;
-            for dispatch in
-                ops::optimizer_dispatch(&settings.optimizer, start, end - start, &caps(gpu))?
-            {
-                updates.push((gradient_commands + tail.len(), first));
-                tail.push(dispatch);
-            }
-        }
-        let program = Program::new(gpu, &built.graph, &built.plan, &tail, (store, pool))?;
+        let gradient_commands = plan.steps.len();
+        let tail = update.lower(store, &caps(gpu))?;
+        let program = Program::new(gpu, &built.graph, plan, &tail.dispatches, (store, pool))?;
+        let after = |(at, first)| (gradient_commands + at, first);
         Ok(Self {
             program,
             image: built.image,
@@ -399,8 +481,8 @@ impl DomainProgram {
             layout: built.graph.layout(built.image)?.clone(),
             logits_layout: built.graph.layout(built.logits)?.clone(),
             gradient_commands,
-            updates,
-            touched: mine.iter().copied().collect(),
+            updates: tail.updates.into_iter().map(after).collect(),
+            touched: update.mine.iter().copied().collect(),
         })
     }
 }

@@ -1,20 +1,21 @@
 //! The training loop: domains take turns, checkpoints are written aside and renamed, a killed run goes on bit for bit.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::cases::{self, DomainCases};
+use super::cases::{self, Batch, DomainCases};
 use super::config::{Length, RunConfig};
+use super::footprint::{Footprint, Memory, reserved};
+use super::patches::{Patches, Target};
+use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Memory, Session, SessionSettings, graphs};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+use super::watch::{Done, LOG, Watch, rewind};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
+use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
@@ -32,6 +33,9 @@ struct State {
     /// What the next domains are chosen by.
     #[serde(default)]
     losses: Losses,
+    /// Where gradients pass through f16.
+    #[serde(default)]
+    loss_scale: Option<LossScale>,
     /// What the learning rate falls by.
     #[serde(default)]
     falls: Falls,
@@ -45,51 +49,17 @@ pub struct Trainer {
     domains: Arc<Vec<DomainCases>>,
     network: NetConfig,
     session: Session,
+    patches: Patches,
     state: State,
-}
-
-/// One reading of the loss.
-#[derive(Debug, Clone, serde::Serialize)]
-struct LogLine<'a> {
-    step: u64,
-    domain: &'a str,
-    loss: f32,
-    cross_entropy: f32,
-    dice: f32,
-    focal: f32,
-    lovasz: f32,
-    lr: f64,
-    seconds_per_step: f64,
-}
-
-/// A step that was submitted.
-struct Done {
-    /// From 1.
-    step: u64,
-    domain: usize,
-    rate: f64,
-    /// Whether its losses were asked for.
-    read: bool,
-}
-
-/// What follows a run.
-struct Watch {
-    chooser: Chooser,
-    log: std::fs::File,
-    path: PathBuf,
-    bar: ProgressBar,
-    start: Instant,
-    /// When losses were read last, and of which step.
-    last: (Instant, u64),
 }
 
 /// The plans of the domains.
 const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
-/// Readings of the loss, a JSON object a line.
-const LOG: &str = "log.jsonl";
 /// The variants of kernels that the run uses.
 const TUNING: &str = "tuning.json";
+/// The loss of each domain over the steps.
+const PROGRESS: &str = "progress.png";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -139,12 +109,15 @@ fn settings(config: &RunConfig) -> SessionSettings {
 
 /// Memory that training these domains takes on an adapter.
 pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
-    Memory::planned(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    let footprint = Footprint::of(config, reserved(config, domains));
+    Memory::planned(&network, &batches, &settings(config), footprint, caps)
 }
 
 /// What training these domains runs, for an adapter.
 fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
-    graphs(&network(config, domains), &batches(domains), &settings(config), caps)
+    let (network, batches) = (network(config, domains), batches(domains));
+    graphs(&network, &batches, (&settings(config), config.precision), caps)
 }
 
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
@@ -167,14 +140,16 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
 pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
     let path = out.join(PLAN);
     let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    serde_json::from_slice(&text).map_err(|e| {
+    let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
         Error::file(
             &path,
             e.to_string(),
             "a plan for each domain",
             "Correct the file, or start a new run.",
         )
-    })
+    })?;
+    plans.iter().try_for_each(|plan| plan.check(&path))?;
+    Ok(plans)
 }
 
 impl Trainer {
@@ -234,32 +209,18 @@ impl Trainer {
         } else {
             trainer.initialise()?;
         }
-        trainer.rewind_log()?;
+        rewind(out, trainer.state.step)?;
         Ok(trainer)
-    }
-
-    /// Takes readings from beyond the checkpoint out of the log: those steps come again.
-    fn rewind_log(&self) -> Result<()> {
-        #[derive(serde::Deserialize)]
-        struct Reading {
-            step: u64,
-        }
-        let path = self.out.join(LOG);
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let kept: String = text
-            .lines()
-            .filter(|line| {
-                serde_json::from_str(line).is_ok_and(|r: Reading| r.step <= self.state.step)
-            })
-            .map(|line| format!("{line}\n"))
-            .collect();
-        write_atomically(&path, kept.as_bytes())
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
         let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
-        let session = Session::new(gpu, &network, &batches(&plans), settings(&config))?;
+        let (batches, settings) = (batches(&plans), settings(&config));
+        let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
+        let patches = Patches::new(gpu, &sources, &config.augment, config.case_bytes())?;
+        let footprint = Footprint::of(&config, patches.bytes());
+        let session = Session::within(gpu, &network, &batches, settings, footprint)?;
         let counts = session.counts().to_vec();
         Ok(Self {
             gpu: gpu.clone(),
@@ -268,11 +229,13 @@ impl Trainer {
             domains: Arc::new(domains),
             network,
             session,
+            patches,
             state: State {
                 step: 0,
                 seconds: 0.0,
                 counts,
                 losses: Losses::default(),
+                loss_scale: None,
                 falls: Falls::default(),
             },
         })
@@ -307,9 +270,24 @@ impl Trainer {
         &self.domains
     }
 
-    /// Bytes of GPU memory for parameters, moments and activations.
-    pub fn bytes(&self) -> u64 {
-        self.session.bytes()
+    /// What training takes of the GPU's memory.
+    pub fn memory(&self) -> &Memory {
+        self.session.memory()
+    }
+
+    /// The loss scale, where gradients pass through f16.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        self.session.loss_scale()
+    }
+
+    /// The domains alone: the memory of training is free again.
+    pub fn into_domains(self) -> Arc<Vec<DomainCases>> {
+        self.domains
+    }
+
+    /// Bytes of GPU memory that cases and patches take at most.
+    pub fn patch_bytes(&self) -> u64 {
+        self.patches.bytes()
     }
 
     /// Steps done.
@@ -344,23 +322,17 @@ impl Trainer {
             self.config.clone(),
             chooser.clone(),
             self.state.step,
+            self.patches.cache(),
         )?;
-        let path = self.out.join(LOG);
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|e| Error::io(&path, e))?;
-        let bar = self.bar();
-        let start = Instant::now();
-        let last = (start, self.state.step);
-        let mut watch = Watch { chooser, log, path, bar, start, last };
+        let lines = self.config.interval() * 10;
+        let mut watch = Watch::open(&self.out, chooser, self.state.step, lines)?;
         let mut before: Option<Done> = None;
-        while let Some(rate) = self.rate(start.elapsed().as_secs_f64()) {
+        while let Some(rate) = self.rate(watch.seconds()) {
             let batch =
-                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))?;
+                batches.recv().map_err(|_| Error::Internal("the batch thread ended".into()))??;
             let domain = batch.domain;
-            self.session.step(domain, &batch.image, &batch.label, rate)?;
+            self.make(&batch)?;
+            self.session.update(domain, rate)?;
             self.state.step += 1;
             let step = self.state.step;
             let read = self.config.reads(step);
@@ -371,20 +343,34 @@ impl Trainer {
             if let Some(done) = before.replace(Done { step, domain, rate, read }) {
                 self.end(&done, &mut watch)?;
             }
-            if step.is_multiple_of(self.config.checkpoint_every) {
-                if let Some(done) = before.take() {
-                    self.end(&done, &mut watch)?;
-                }
-                self.save(start.elapsed().as_secs_f64())?;
+            let saves = step.is_multiple_of(self.config.checkpoint_every);
+            if (saves || self.config.rate.changes(step))
+                && let Some(done) = before.take()
+            {
+                self.end(&done, &mut watch)?;
+            }
+            if saves {
+                self.save(watch.seconds())?;
             }
         }
         if let Some(done) = before {
             self.end(&done, &mut watch)?;
         }
         self.gpu.wait()?;
-        watch.bar.finish_and_clear();
-        self.save(start.elapsed().as_secs_f64())?;
+        watch.close();
+        self.save(watch.seconds())?;
         self.finish()
+    }
+
+    /// Makes the drawn patches where the session reads them.
+    fn make(&mut self, batch: &Batch) -> Result<()> {
+        let source = self.domains[batch.domain].source();
+        let [image, labels] = self.session.inputs(batch.domain)?;
+        let target = Target { image, labels };
+        for (at, sample) in batch.samples.iter().enumerate() {
+            self.patches.make(&source, sample, at, &target)?;
+        }
+        Ok(())
     }
 
     /// Takes in what a submitted step left: its losses, where they are read, go to the log and to the choice of domains.
@@ -394,13 +380,8 @@ impl Trainer {
             let losses = self.session.take_losses()?;
             let losses = losses.ok_or_else(|| Error::Internal("no losses were read".into()))?;
             reading = Some((done.domain, f64::from(losses[0])));
-            let steps = done.step.saturating_sub(watch.last.1).max(1) as f64;
-            let pace = watch.last.0.elapsed().as_secs_f64() / steps;
-            watch.last = (Instant::now(), done.step);
-            let line = self.log_line(done, losses, pace);
-            let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
-            writeln!(watch.log, "{text}").map_err(|e| Error::io(&watch.path, e))?;
-            self.show(&watch.bar, &line, watch.start.elapsed().as_secs_f64());
+            let name = &self.domains[done.domain].domain.name;
+            watch.read(done, name, losses, self.progress(watch.seconds()))?;
         }
         watch.chooser.report(done.step - 1, reading);
         let loss = reading.map(|(_, loss)| loss);
@@ -418,45 +399,6 @@ impl Trainer {
         }
         model.write(&self.out.join(MODEL))?;
         Ok(model)
-    }
-
-    fn bar(&self) -> ProgressBar {
-        let bar = ProgressBar::new(1000);
-        let style = ProgressStyle::with_template(
-            "{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}",
-        );
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar
-    }
-
-    fn log_line(&self, done: &Done, losses: [f32; 5], pace: f64) -> LogLine<'_> {
-        let [loss, cross_entropy, focal, dice, lovasz] = losses;
-        LogLine {
-            step: done.step,
-            domain: &self.domains[done.domain].domain.name,
-            loss,
-            cross_entropy,
-            dice,
-            focal,
-            lovasz,
-            lr: done.rate,
-            seconds_per_step: pace,
-        }
-    }
-
-    fn show(&self, bar: &ProgressBar, line: &LogLine<'_>, seconds: f64) {
-        let text = format!(
-            "step {} {} loss {:.4} {:.2} s/step",
-            line.step, line.domain, line.loss, line.seconds_per_step
-        );
-        if bar.is_hidden() {
-            if line.step.is_multiple_of(self.config.interval() * 10) || line.step == 1 {
-                eprintln!("{text}");
-            }
-        } else {
-            bar.set_position((self.progress(seconds) * 1000.0) as u64);
-            bar.set_message(text);
-        }
     }
 
     /// The weights as a model.
@@ -491,6 +433,7 @@ impl Trainer {
             seconds: self.state.seconds + seconds,
             counts: self.session.counts().to_vec(),
             losses: self.state.losses.clone(),
+            loss_scale: self.session.loss_scale()?,
             falls: self.state.falls.clone(),
         };
         let mut metadata = model.metadata()?;
@@ -498,7 +441,8 @@ impl Trainer {
         metadata.insert("state".into(), json);
         self.collect("moment1/", Region::Moment1, &mut model.weights)?;
         self.collect("moment2/", Region::Moment2, &mut model.weights)?;
-        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)
+        write_tensors(&self.out.join(CHECKPOINT), &model.weights, metadata)?;
+        progress::draw(&self.out.join(LOG), &self.out.join(PROGRESS))
     }
 
     fn load(&mut self, path: &Path) -> Result<()> {
@@ -526,6 +470,9 @@ impl Trainer {
             }
         }
         self.session.set_counts(state.counts.clone())?;
+        if let Some(scale) = &state.loss_scale {
+            self.session.set_loss_scale(scale)?;
+        }
         self.state = state;
         Ok(())
     }

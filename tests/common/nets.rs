@@ -4,7 +4,7 @@
 use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
-use u2seg::plan::Plan;
+use u2seg::plan::{Plan, shrink};
 use u2seg::shader::Tuning;
 
 /// A planned network.
@@ -46,12 +46,14 @@ fn configs() -> Vec<NetConfig> {
 /// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
 pub fn adapters() -> Vec<(&'static str, Caps)> {
     let all = Caps::default();
+    let sharing = Caps { software: true, subgroups: true, subgroup_size: 8, ..all.clone() };
     vec![
         ("gpu", all.clone()),
         ("software", Caps { software: true, ..all.clone() }),
+        ("software with subgroups", sharing.clone()),
         ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all.clone() }),
         ("gpu in f16", Caps { vector_bytes: 8, ..all.clone() }),
-        ("software in f16", Caps { software: true, vector_bytes: 8, ..all.clone() }),
+        ("software in f16", Caps { vector_bytes: 8, ..sharing }),
         ("small in f16", Caps { max_binding: 1 << 20, max_groups: 512, vector_bytes: 8, ..all }),
     ]
 }
@@ -66,6 +68,26 @@ fn training(config: &NetConfig, weights: LossWeights, caps: &Caps) -> (Graph, Pl
     let graph = training_graph(config, weights, caps);
     let plan = Plan::new(&graph, caps).unwrap();
     (graph, plan)
+}
+
+/// Plans of training with all recomputed that pays.
+pub fn smallest() -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for config in configs() {
+        for (adapter, caps) in adapters().into_iter().filter(|(name, _)| name.starts_with("gpu")) {
+            let graph = training_graph(&config, LossWeights::dice_ce(), &caps);
+            let shrunk = shrink(&graph, &caps, 0).unwrap();
+            let plan = Plan::new(&shrunk.graph, &caps).unwrap();
+            let name = format!(
+                "smallest {:?} {:?} pools {:?} on {adapter}",
+                config.mode, config.adapter, config.domains[0].pools
+            );
+            assert_eq!(plan.slot_bytes(), shrunk.bytes, "{name}");
+            assert!(plan.slot_bytes() <= Plan::new(&graph, &caps).unwrap().slot_bytes(), "{name}");
+            planned.push(Planned { name, graph: shrunk.graph, plan, caps, tail: Vec::new() });
+        }
+    }
+    planned
 }
 
 /// What planning the training of a dense network says where it cannot.
@@ -89,7 +111,9 @@ fn training_graph(config: &NetConfig, weights: LossWeights, caps: &Caps) -> Grap
     let labels = graph.input_words("labels", voxels);
     let logits = nn::network(&mut graph, config, 0, image).unwrap();
     let logits = ops::materialise(&mut graph, logits).unwrap();
-    let loss = ops::segmentation_loss(&mut graph, logits, labels, weights).unwrap();
+    let scaled = caps.vector_bytes == 8;
+    let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
+    let loss = loss(&mut graph, logits, labels, weights).unwrap();
     graph.keep(logits);
     graph.keep(loss);
     graph.backward(loss, loss).unwrap();
@@ -137,7 +161,11 @@ pub fn all() -> Vec<Planned> {
             let loss = losses[index % losses.len()];
             let (graph, plan) = training(config, loss, &caps);
             let optimizer = optimizers[index % optimizers.len()];
-            let tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
+            let mut tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
+            if caps.vector_bytes == 8 {
+                tail = tail.into_iter().map(|dispatch| dispatch.scaled()).collect();
+                tail.extend(ops::loss_scale_dispatches(&[(0, 4096)], &caps).unwrap());
+            }
             planned.push(Planned {
                 name: format!("training {name}"),
                 graph,

@@ -141,3 +141,20 @@ pub fn weights(run: &Path) -> BTreeMap<String, Vec<u32>> {
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
     tensors.into_iter().map(|(name, tensor)| (name, bits(tensor.values))).collect()
 }
+
+/// Kills a run once it has written a checkpoint and gone on.
+pub fn kill_after_checkpoint(args: &[&str], run: &Path) {
+    let mut child = command(args).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let start = std::time::Instant::now();
+    let beyond = |step: u64| {
+        run.join("last.safetensors").exists() && log(run).iter().any(|line| line.0 >= step)
+    };
+    while !beyond(55) {
+        assert!(start.elapsed().as_secs() < 300, "no checkpoint after five minutes");
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was killed");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // SIGKILL on Unix
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::{triple, window};
-use crate::data::Fold;
+use crate::cli::{MemoryArgs, size, triple, window};
+use crate::data::{Augment, Fold, Interpolation};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
@@ -69,8 +69,19 @@ enum RecipeArg {
 enum UnifyArg {
     /// Each domain keeps its own patch.
     Native,
-    /// Patches are cut at each domain's own size and resized to --patch, or 128,128,128, as published.
+    /// Patches are cut at each domain's own size and resized (cubic images, nearest labels) to --patch, or 128,128,128, as
+    /// published.
     Resize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AugmentArg {
+    /// Rotated, scaled, blurred, coarser, brighter, noisier: what suits most organs.
+    Default,
+    /// As published: deformed, turned about the depth axis, scaled, mirrored from left to right.
+    U2net,
+    /// Patches as they are.
+    None,
 }
 
 /// `--fold`.
@@ -91,6 +102,11 @@ impl std::str::FromStr for Folds {
             .map(Self::One)
             .map_err(|_| format!("expected 0 to 4, all or none, found {text}"))
     }
+}
+
+/// `--volume-cache`: bytes with a unit, or 0.
+fn volume_cache(text: &str) -> std::result::Result<u64, String> {
+    if text.trim() == "0" { Ok(0) } else { size(text) }
 }
 
 /// What training and adapting have in common.
@@ -155,9 +171,18 @@ pub(in crate::cli) struct RunArgs {
     /// Update rule, by default adam.
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerArg>,
+    /// Random changes of patches, by default the recipe's; probabilities and ranges are in the run's config.toml.
+    #[arg(long, value_enum)]
+    augment: Option<AugmentArg>,
+    /// GPU memory for whole cases, such as 4GiB or 300MiB, 0 for none, by default 1GiB; of cases that find no room the part
+    /// that a patch needs is sent each time.
+    #[arg(long, value_parser = volume_cache)]
+    volume_cache: Option<u64>,
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
     #[arg(long = "continue")]
     pub resume: bool,
@@ -218,7 +243,20 @@ impl RunArgs {
         let length = self.minutes.map(Length::Minutes).or(self.steps.map(Length::Steps));
         config.length = length.unwrap_or(config.length);
         config.lr = self.lr.unwrap_or(config.lr);
+        if let Some(augment) = self.augment {
+            config.augment = match augment {
+                AugmentArg::Default => Augment::default(),
+                AugmentArg::U2net => Augment::u2net(),
+                AugmentArg::None => Augment::none(),
+            };
+        }
+        config.volume_cache = self.volume_cache.unwrap_or(config.volume_cache);
         config.seed = self.seed;
+        if matches!(self.unify, Some(UnifyArg::Resize)) {
+            config.augment.interpolation = Interpolation::Cubic;
+        }
+        let footprint = self.memory.footprint();
+        (config.precision, config.vram) = (footprint.element, footprint.vram);
         config.tune = self.tune;
         config.schedule = self.schedule.clone();
         config.fold = match &self.fold {

@@ -11,9 +11,10 @@ use super::validate::{combine, validate};
 use crate::data::{Dataset, Fold};
 use crate::domain::PlanOptions;
 use crate::error::{Error, Result};
+use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::nn::{Mode, Model};
-use crate::train::{MODEL, RunConfig, Trainer, check_held_out, plan, write_plan};
+use crate::train::{MODEL, Memory, RunConfig, Trainer, check_held_out, plan, write_plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -184,14 +185,32 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model> {
             preset.unwrap_or_default()
         );
     }
+    let memory = trainer.memory();
     eprintln!(
-        "{}: {} MiB of GPU memory, from step {}",
+        "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
         gpu.report().name,
-        trainer.bytes() >> 20,
+        memory.total() >> 20,
+        recomputed(memory),
+        trainer.patch_bytes().div_ceil(1 << 20),
         trainer.step()
     );
     let mut model = trainer.run()?;
+    if let Some(LossScale { scale, skipped, .. }) = trainer.loss_scale()? {
+        eprintln!(
+            "loss scale {scale}; gradients overflowed in {skipped} steps, which changed nothing"
+        );
+    }
     say!("{}", out.join(MODEL).display());
-    validate(gpu, &mut model, trainer.domains(), out)?;
+    // frees what training took before the predictors take theirs
+    let domains = trainer.into_domains();
+    validate(gpu, &mut model, &domains, out)?;
     Ok(model)
+}
+
+/// Words for tensors that are made twice, if any are.
+pub(super) fn recomputed(memory: &Memory) -> String {
+    match memory.recomputed {
+        0 => String::new(),
+        count => format!(" ({count} tensors computed twice)"),
+    }
 }

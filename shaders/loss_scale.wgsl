@@ -1,0 +1,39 @@
+// The loss scale after a step: halved where a gradient overflowed, doubled after `growth` good steps.
+//
+//   skip = overflow;  inverse = 1 / scale          what the optimizer does with this step's gradients
+//   overflow:  scale = max(scale / 2, 1);  good = 0;  skipped += 1
+//   else:      good += 1;  good = growth:  scale = min(2 scale, 2^24);  good = 0
+//
+// Bindings: state [8] words: 0 scale f32, 1 good steps, 2 overflow, 3 skip, 4 inverse f32, 5 skipped steps, 6 and 7 unused.
+// One thread.
+// Source: Micikevicius et al. 2018, "Mixed precision training" (dynamic loss scaling).
+
+struct Params { growth: u32, pad0: u32, pad1: u32, pad2: u32 }
+
+const LARGEST: f32 = 16777216.0;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> state: array<u32>;
+
+@compute @workgroup_size(1)
+fn main() {
+  let scale = bitcast<f32>(state[0]);
+  let overflow = state[2];
+  var next = scale;
+  var good = 0u;
+  if (overflow != 0u) {
+    next = max(scale * 0.5, 1.0);
+    state[5] = state[5] + 1u;
+  } else {
+    good = state[1] + 1u;
+    if (good >= params.growth) {
+      next = min(scale * 2.0, LARGEST);
+      good = 0u;
+    }
+  }
+  state[0] = bitcast<u32>(next);
+  state[1] = good;
+  state[2] = 0u;
+  state[3] = overflow;
+  state[4] = bitcast<u32>(1.0 / scale);
+}

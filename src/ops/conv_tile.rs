@@ -1,0 +1,248 @@
+//! Tiles of the convolutions with three taps: candidates for a shape on an adapter, the default first.
+
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+
+use super::conv::ConvSpec;
+use super::distinct;
+use crate::error::{Error, Result};
+use crate::graph::Caps;
+use crate::shader::Choice;
+
+/// How a convolution or its input gradient is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// `conv.wgsl` or `conv_input.wgsl`: a thread loads the weights that it needs.
+    Direct,
+    /// `conv_winograd_subgroups.wgsl`: a subgroup loads them once; two outputs along W take four products.
+    Winograd,
+}
+
+/// What one thread makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub kernel: Kernel,
+    /// Neighbours along W.
+    pub vox: usize,
+    /// Lines along H.
+    pub lines: usize,
+    /// Output blocks.
+    pub out: usize,
+}
+
+impl Display for Tile {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { vox, lines, out, .. } = self;
+        match self.kernel {
+            Kernel::Direct => write!(f, "direct VOX={vox} LINES={lines} OUT={out}"),
+            Kernel::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
+        }
+    }
+}
+
+/// What tiles depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub spec: ConvSpec,
+    /// Whether it is the input gradient.
+    pub transposed: bool,
+    /// Samples and size of what is made.
+    pub samples: usize,
+    pub spatial: [usize; 3],
+    /// Channel blocks that are read and made.
+    pub ins: usize,
+    pub outs: usize,
+    /// Lanes in use of an input block.
+    pub lanes: u32,
+}
+
+/// Output blocks that one thread keeps in registers.
+pub(super) fn out_tile(outs: usize) -> usize {
+    outs.min(4)
+}
+
+/// Lanes of a subgroup where its invocations can share what each of them loaded.
+pub(super) fn sharing(caps: &Caps) -> Option<usize> {
+    let lanes = caps.subgroup_size;
+    (caps.software && (4..=64).contains(&lanes) && lanes.is_power_of_two())
+        .then_some(lanes as usize)
+}
+
+/// What [`sharing`] says, where a tile was chosen that needs it.
+pub(super) fn shared(caps: &Caps, name: &str) -> Result<usize> {
+    sharing(caps).ok_or_else(|| Error::Internal(format!("{name}: no subgroups to share loads")))
+}
+
+impl Shape {
+    /// The tile for what rides on the loads.
+    pub fn choose(&self, switches: &str, caps: &Caps) -> Result<(Tile, Arc<Choice>)> {
+        let family = if self.transposed { "conv-input" } else { "conv" };
+        let Self { samples, spatial: [d, h, w], ins, outs, .. } = self;
+        let [_, _, kw] = self.spec.kernel;
+        let [_, _, sw] = self.spec.stride;
+        let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
+        caps.tuning.choose(family, shape, &self.candidates(caps))
+    }
+
+    /// Tiles that can compute the shape, the default first.
+    pub fn candidates(&self, caps: &Caps) -> Vec<Tile> {
+        let mut tiles = Vec::new();
+        if sharing(caps).is_some() && self.is_winograd() {
+            tiles.extend(self.winograd());
+        }
+        tiles.extend(if caps.software { self.direct_software() } else { self.direct() });
+        distinct(tiles)
+    }
+
+    fn is_winograd(&self) -> bool {
+        let ConvSpec { kernel, stride, .. } = self.spec;
+        let strides = if self.transposed { stride == [1; 3] } else { stride[2] == 1 };
+        kernel[2] == 3 && strides && self.lanes == 4
+    }
+
+    /// A line of `vox` outputs costs about as much as one and a half more.
+    fn winograd(&self) -> Vec<Tile> {
+        let out = out_tile(self.outs);
+        let mut widths = [4, 6, 2];
+        let width = self.spatial[2];
+        widths.sort_by_key(|vox| width.div_ceil(*vox) * (2 * vox + 3));
+        let tile = |vox: &usize| Tile { kernel: Kernel::Winograd, vox: *vox, lines: 1, out };
+        widths.iter().map(tile).take(2).collect()
+    }
+
+    /// Where loads are dear: two lines, so that a weight that was loaded serves both, of the count up to 10 that wastes least.
+    fn direct_software(&self) -> Vec<Tile> {
+        let step = if self.transposed { self.spec.stride[2] } else { 1 };
+        let width = self.spatial[2];
+        let waste = |count: usize| width.next_multiple_of(count) - width;
+        let mut widths: Vec<usize> = (1..=10 / step).map(|n| n * step).collect();
+        widths.sort_by_key(|count| (waste(*count), 10 - count));
+        let lines = if self.height() > 1 { 2 } else { 1 };
+        let tile = |vox| Tile { kernel: Kernel::Direct, vox, lines, out: out_tile(self.outs) };
+        widths.into_iter().take(2).map(tile).collect()
+    }
+
+    /// Lines of one parity.
+    fn height(&self) -> usize {
+        let stride = if self.transposed { self.spec.stride[1] } else { 1 };
+        self.spatial[1].div_ceil(stride)
+    }
+
+    fn direct(&self) -> Vec<Tile> {
+        let out = out_tile(self.outs);
+        let tile = |(vox, lines, out)| Tile { kernel: Kernel::Direct, vox, lines, out };
+        let mut tiles = vec![(4, 1, out), (2, 1, out), (8, 1, out)];
+        if self.height() > 1 {
+            tiles.push((4, 2, out));
+        }
+        if out > 2 {
+            tiles.push((4, 1, 2));
+        }
+        tiles.into_iter().map(tile).collect()
+    }
+}
+
+/// How a weight gradient is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WeightTile {
+    /// `conv_weight.wgsl`: a thread owns `out` output blocks and `lines` taps along H, and loads all that it needs.
+    Direct { out: usize, lines: usize },
+    /// `conv_weight_winograd_subgroups.wgsl`: a subgroup loads the output gradient once, `vox` neighbours at a time.
+    Winograd { out: usize, vox: usize },
+}
+
+impl Display for WeightTile {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Direct { out, lines } => write!(f, "direct OUT={out} LINES={lines}"),
+            Self::Winograd { out, vox } => write!(f, "winograd VOX={vox} OUT={out}"),
+        }
+    }
+}
+
+impl WeightTile {
+    /// Tiles for a convolution of `ins` input blocks of `lanes` lanes in use, the default first.
+    pub fn candidates(
+        spec: &ConvSpec,
+        [ins, outs]: [usize; 2],
+        lanes: u32,
+        caps: &Caps,
+    ) -> Vec<Self> {
+        let mut tiles = Vec::new();
+        let fits = spec.kernel[2] == 3 && spec.stride[2] == 1 && (lanes == 4 || ins > 1);
+        if sharing(caps).is_some() && fits {
+            // the same count of products either way
+            let (wide, flat) = ((4, 4), (8, 2));
+            let both = if outs < 8 { [wide, flat] } else { [flat, wide] };
+            tiles.extend(both.map(|(out, vox)| Self::Winograd { out: outs.min(out), vox }));
+        }
+        let few = Self::Direct { out: 1, lines: 1 };
+        let many = Self::Direct { out: outs.min(2), lines: spec.kernel[1] };
+        tiles.extend(if caps.software { [many, few] } else { [few, many] });
+        distinct(tiles)
+    }
+
+    /// Threads that one part takes.
+    pub fn threads(&self, spec: &ConvSpec, [ins, outs]: [usize; 2], caps: &Caps) -> usize {
+        let taps = spec.kernel[0] * spec.kernel[1];
+        match *self {
+            Self::Direct { out, lines } => ins * outs.div_ceil(out) * taps / lines,
+            Self::Winograd { out, .. } => {
+                (ins * taps).next_multiple_of(sharing(caps).unwrap_or(1)) * outs.div_ceil(out)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(spec: ConvSpec, width: usize, transposed: bool) -> Shape {
+        let spatial = [5, 9, width];
+        Shape { spec, transposed, samples: 1, spatial, ins: 4, outs: 4, lanes: 4 }
+    }
+
+    fn software(subgroup_size: u32) -> Caps {
+        Caps { software: true, subgroup_size, ..Caps::default() }
+    }
+
+    #[test]
+    fn defaults_follow_the_adapter() {
+        let first = |shape: Shape, caps: &Caps| shape.candidates(caps)[0];
+        let same = shape(ConvSpec::same(), 40, false);
+        assert_eq!(first(same, &Caps::default()).kernel, Kernel::Direct);
+        assert_eq!(first(same, &software(0)).kernel, Kernel::Direct);
+        assert_eq!(first(same, &software(12)).kernel, Kernel::Direct);
+        assert_eq!(first(same, &software(8)).kernel, Kernel::Winograd);
+        assert_eq!(
+            first(same, &Caps { subgroup_size: 32, ..Caps::default() }).kernel,
+            Kernel::Direct
+        );
+        assert_eq!(first(same, &software(8)).vox, 6);
+        assert_eq!(first(shape(ConvSpec::same(), 20, false), &software(8)).vox, 4);
+    }
+
+    #[test]
+    fn strides_that_the_transform_cannot_do_go_the_direct_way() {
+        let caps = software(8);
+        let down = |stride, transposed| shape(ConvSpec::down(stride), 20, transposed);
+        let winograd = |shape: Shape| {
+            shape.candidates(&caps).iter().any(|tile| tile.kernel == Kernel::Winograd)
+        };
+        assert!(winograd(down([2, 2, 1], false)) && winograd(down([1, 1, 1], true)));
+        assert!(!winograd(down([2, 2, 1], true)) && !winograd(down([1, 1, 2], false)));
+        assert!(!winograd(Shape { lanes: 1, ..shape(ConvSpec::same(), 20, false) }));
+    }
+
+    /// A tile of an input gradient covers whole strides.
+    #[test]
+    fn tiles_along_a_stride_are_multiples() {
+        for width in 1..40 {
+            for caps in [software(0), software(8), Caps::default()] {
+                let tiles = shape(ConvSpec::down([2; 3]), width, true).candidates(&caps);
+                assert!(tiles.iter().all(|tile| tile.vox % 2 == 0 && tile.vox > 0));
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! How much memory training takes, and plans that keep to a budget.
+
+use rayon::prelude::*;
+
+use super::config::RunConfig;
+use crate::domain::Domain;
+use crate::error::{Error, Result};
+use crate::exec::{Pool, region_words};
+use crate::graph::{Caps, Element, Graph, ParamSpec};
+use crate::plan::{Plan, shrink};
+
+/// How tensors are stored, and what memory there is for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Activations and their gradients; parameters, statistics and logits are in f32 in any case.
+    pub element: Element,
+    /// Bytes that training may take; without it nothing is computed twice.
+    pub vram: Option<u64>,
+    /// Bytes of those that go to cases and patches.
+    pub reserved: u64,
+}
+
+impl Footprint {
+    /// What a run asks for, of which `reserved` bytes are for cases and patches.
+    pub(super) fn of(config: &RunConfig, reserved: u64) -> Self {
+        Self { element: config.precision, vram: config.vram, reserved }
+    }
+}
+
+/// Bytes for each voxel of a patch in the making: two images of four channels, labels, and the box of a case around it.
+const PATCH_VOXEL: u64 = 64;
+
+/// Bytes that cases and patches take at most, told before any case is read.
+pub fn reserved(config: &RunConfig, domains: &[Domain]) -> u64 {
+    let voxels = domains.iter().map(|d| d.patch.iter().product::<usize>()).max().unwrap_or(0);
+    config.case_bytes() + voxels as u64 * PATCH_VOXEL
+}
+
+/// Bytes that a session needs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Weights, gradients and both moments.
+    pub parameters: u64,
+    /// Activations, shared by all domains.
+    pub activations: u64,
+    /// Settings of the dispatches.
+    pub uniforms: u64,
+    /// What a checkpoint is read through: one of the four regions of parameters.
+    pub read_back: u64,
+    /// Tensors that the backward pass makes again.
+    pub recomputed: usize,
+    /// The largest values in memory where the largest domain has most there.
+    pub peak: Vec<PeakValue>,
+}
+
+/// A value that makes the peak.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PeakValue {
+    /// Name of the tensor: of the layer that makes it, `d.` before that of a gradient.
+    pub name: String,
+    pub bytes: u64,
+}
+
+/// Values of the peak that are worth telling.
+const PEAK_VALUES: usize = 16;
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.parameters + self.activations + self.uniforms + self.read_back
+    }
+}
+
+/// The plan of each domain with the graph that it is of.
+pub(super) struct Fitted {
+    pub graphs: Vec<Graph>,
+    pub plans: Vec<Plan>,
+    pub memory: Memory,
+}
+
+/// What the plans of all domains have in common.
+struct Common<'a> {
+    params: &'a [ParamSpec],
+    caps: &'a Caps,
+}
+
+/// Attempts to meet a budget: domains share buffers, so that the sum may exceed what each keeps to.
+const ATTEMPTS: usize = 6;
+
+/// Plans the domains of a session within a budget.
+pub(super) fn fit(
+    graphs: Vec<Graph>,
+    params: &[ParamSpec],
+    footprint: Footprint,
+    caps: &Caps,
+) -> Result<Fitted> {
+    let common = Common { params, caps };
+    let as_they_are = common.plan(graphs, 0)?;
+    let Footprint { element, vram, reserved } = footprint;
+    let Some(all) = vram else { return Ok(as_they_are) };
+    let vram = all.saturating_sub(reserved);
+    if as_they_are.memory.total() <= vram {
+        return Ok(as_they_are);
+    }
+    let rest = as_they_are.memory.total() - as_they_are.memory.activations;
+    let mut room = vram.saturating_sub(rest);
+    for _ in 0..ATTEMPTS {
+        let fitted = common.shrunk(&as_they_are.graphs, room)?;
+        let total = fitted.memory.total();
+        if total <= vram {
+            return Ok(fitted);
+        }
+        room = room.saturating_sub(total - vram);
+    }
+    let smallest = common.shrunk(&as_they_are.graphs, 0)?;
+    if smallest.memory.total() <= vram {
+        return Ok(smallest);
+    }
+    let remedy = match element {
+        Element::F32 => "Store activations in f16 (--precision f16), or use a smaller --patch",
+        Element::F16 => "Use a smaller --patch",
+    };
+    Err(Error::flag(
+        "--vram",
+        size(all),
+        format!(
+            "at least {}, with all recomputed that pays",
+            size(smallest.memory.total() + reserved)
+        ),
+        format!("{remedy}, --batch or --base."),
+    ))
+}
+
+/// Plans with all recomputed that pays.
+pub(super) fn smallest(graphs: &[Graph], params: &[ParamSpec], caps: &Caps) -> Result<Fitted> {
+    Common { params, caps }.shrunk(graphs, 0)
+}
+
+/// Bytes in the unit that reads best, rounded up.
+fn size(bytes: u64) -> String {
+    let mib = bytes.div_ceil(1 << 20);
+    if mib < 10 * 1024 { format!("{mib} MiB") } else { format!("{} GiB", mib.div_ceil(1024)) }
+}
+
+impl Common<'_> {
+    fn plan(&self, graphs: Vec<Graph>, recomputed: usize) -> Result<Fitted> {
+        let plans: Vec<Plan> =
+            graphs.iter().map(|graph| Plan::new(graph, self.caps)).collect::<Result<_>>()?;
+        let region = 4 * region_words(self.params) as u64;
+        let memory = Memory {
+            parameters: 4 * region,
+            activations: Pool::sizes(&plans).iter().sum(),
+            uniforms: plans.iter().map(|plan| plan.uniform_bytes(self.caps)).sum(),
+            read_back: region,
+            recomputed,
+            peak: peak(&graphs, &plans),
+        };
+        Ok(Fitted { graphs, plans, memory })
+    }
+
+    fn shrunk(&self, graphs: &[Graph], room: u64) -> Result<Fitted> {
+        let shrunk = graphs.par_iter().map(|graph| shrink(graph, self.caps, room));
+        let shrunk = shrunk.collect::<Result<Vec<_>>>()?;
+        let recomputed = shrunk.iter().map(|s| s.again.len()).sum();
+        self.plan(shrunk.into_iter().map(|s| s.graph).collect(), recomputed)
+    }
+}
+
+/// The largest values at the peak of the domain with the largest plan.
+fn peak(graphs: &[Graph], plans: &[Plan]) -> Vec<PeakValue> {
+    let largest = graphs.iter().zip(plans).max_by_key(|(_, plan)| plan.slot_bytes());
+    let Some((graph, _)) = largest else { return Vec::new() };
+    let values = Plan::peak(graph).into_iter().take(PEAK_VALUES);
+    values.map(|(value, bytes)| PeakValue { name: graph.info(value).name.clone(), bytes }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_rounded_up() {
+        assert_eq!(size(1), "1 MiB");
+        assert_eq!(size(3 << 30), "3072 MiB");
+        assert_eq!(size((20 << 30) + 1), "21 GiB");
+    }
+}
