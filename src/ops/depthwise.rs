@@ -1,17 +1,18 @@
 //! Depthwise 3x3x3 convolution, stride 1, padding 1, with its gradients.
 
+use std::sync::Arc;
+
+use super::depthwise_tile::{Columns, March, QUAD};
 use super::load::{
     Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, block_parts, fits, whole, window,
 };
 use super::norm::bias_grad;
 use super::reduce::{reduce, scratch_words};
-use super::{FEW_THREADS, WORKGROUP, addend, materialise, output_grad};
+use super::{WORKGROUP, addend, materialise, output_grad, switches};
 use crate::error::{Error, Result};
-use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
-use crate::shader::KernelKey;
+use crate::graph::{Caps, Dispatch, Gradients, Graph, Node, Op, Packing, Value, fold};
+use crate::shader::{Choice, KernelKey};
 
-/// Outputs along W that a thread makes.
-const QUAD: usize = 4;
 const TAPS: usize = 27;
 
 /// Depthwise convolution of every channel with its own 3x3x3 taps. Weight (C, 1, 3, 3, 3), bias (C); `x` may be lazy or a
@@ -26,19 +27,6 @@ pub fn depthwise(graph: &mut Graph, x: Value, weight: Value, bias: Value) -> Res
     let y = graph.tensor(name, layout);
     graph.node(Depthwise, vec![x, weight, bias], vec![y]);
     Ok(y)
-}
-
-/// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
-fn rows(h: usize, threads: usize) -> usize {
-    if threads < FEW_THREADS && h > 1 { 2 } else { 1 }
-}
-
-/// Planes that one thread marches over: all, unless that leaves an adapter idle.
-fn chunk(layout: &Layout, caps: &Caps) -> usize {
-    let [d, h, w] = layout.spatial;
-    let columns = layout.n * layout.blocks() * h * w.div_ceil(QUAD);
-    let chunks = (caps.threads() / columns.max(1)).clamp(1, d.div_ceil(4));
-    d.div_ceil(chunks)
 }
 
 /// (n0, samples, first block, blocks) so that tensors with `all` blocks in total, of `blocks` wanted, fit bindings.
@@ -77,15 +65,17 @@ impl Pass<'_> {
         let (voxels, all) = (out.voxels(), out.blocks().max(self.source.layout.blocks()));
         let [d, h, w] = out.spatial;
         let quads = w.div_ceil(QUAD);
-        let rows = rows(h, caps.threads());
-        let chunk = chunk(out, caps);
-        let chunks = d.div_ceil(chunk);
         let key = self
             .source
             .switches(KernelKey::new("depthwise.wgsl"))
             .set("FLIP", self.bias.is_none() as u32)
             .set("BIAS", self.bias.is_some() as u32)
-            .set("ACC", self.onto as u32)
+            .set("ACC", self.onto as u32);
+        let (March { rows, depth, group }, choice) =
+            March::choose(out, self.blocks, &switches(&key), caps)?;
+        let chunks = d.div_ceil(depth);
+        let key = key
+            .group(group)
             .tile("ROWS", rows as u32)
             .tile("READ", rows as u32 + 2)
             .tile("OUTS", (rows * QUAD) as u32);
@@ -101,8 +91,9 @@ impl Pass<'_> {
                 let dispatch = Dispatch::new(
                     format!("depthwise {name}"),
                     key.clone(),
-                    fold(threads.div_ceil(WORKGROUP), caps)?,
+                    fold(threads.div_ceil(group), caps)?,
                 )
+                .chosen(choice.clone())
                 .bind("weight", whole(graph, self.weight))
                 .bind("bias", whole(graph, self.bias.unwrap_or(self.weight)))
                 .bind("out", bind)
@@ -111,7 +102,7 @@ impl Pass<'_> {
                 .param("d", d)
                 .param("h", h)
                 .param("w", w)
-                .param("chunk", chunk)
+                .param("chunk", depth)
                 .param("chunks", chunks)
                 .param("quads", quads)
                 .param("src_blocks", self.source.layout.blocks())
@@ -222,9 +213,11 @@ impl Op for DepthwiseInputGrad {
 fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Result<()> {
     let out = graph.param_grad(weight)?;
     let layout = graph.layout(dy)?.clone();
-    let lines = layout.spatial[1].div_ceil(rows(layout.spatial[1], graph.threads()));
+    let load = switches(&Source::of(graph, dy)?.switches(KernelKey::new("depthwise.wgsl")));
+    let (Columns { rows, threads }, choice) = Columns::choose(&layout, &load, graph.caps())?;
+    let lines = layout.spatial[1].div_ceil(rows);
     let columns = lines * layout.spatial[2].div_ceil(QUAD);
-    let wanted = (graph.threads() / (layout.blocks() * layout.n)).clamp(1, columns);
+    let wanted = (threads / (layout.blocks() * layout.n)).clamp(1, columns);
     let each = columns.div_ceil(wanted);
     let per_sample = columns.div_ceil(each);
     let words = graph.info(weight).words;
@@ -232,7 +225,8 @@ fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Result<
     let parts = per_sample * layout.n;
     let partial = graph.words(format!("{name}.partial"), parts * words);
     let scratch = graph.words(format!("{name}.scratch"), scratch_words(parts, words));
-    graph.node(DepthwiseWeightGrad { per_sample, each }, vec![x, dy], vec![out, partial, scratch]);
+    let node = DepthwiseWeightGrad { per_sample, each, rows, choice };
+    graph.node(node, vec![x, dy], vec![out, partial, scratch]);
     Ok(())
 }
 
@@ -241,6 +235,8 @@ struct DepthwiseWeightGrad {
     per_sample: usize,
     /// Columns of each part.
     each: usize,
+    rows: usize,
+    choice: Arc<Choice>,
 }
 
 impl Op for DepthwiseWeightGrad {
@@ -285,7 +281,7 @@ impl DepthwiseWeightGrad {
     ) -> Result<Dispatch> {
         let [d, h, w] = grad.layout.spatial;
         let parts = self.per_sample * part.samples;
-        let rows = rows(h, caps.threads());
+        let rows = self.rows;
         let key = source
             .upsampling(KernelKey::new("depthwise_weight.wgsl"))
             .set("NORM", source.coef().is_some() as u32)
@@ -300,6 +296,7 @@ impl DepthwiseWeightGrad {
             key,
             fold((parts * part.blocks).div_ceil(WORKGROUP), caps)?,
         )
+        .chosen(self.choice.clone())
         .bind("partial", whole(graph, node.outputs[1]))
         .param("blocks", part.blocks)
         .param("d", d)

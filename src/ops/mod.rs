@@ -7,6 +7,7 @@ mod conv;
 mod conv_grad;
 mod conv_tile;
 mod depthwise;
+mod depthwise_tile;
 mod elementwise;
 pub(crate) mod load;
 mod loss;
