@@ -1,8 +1,9 @@
 //! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
-use super::Value;
+use super::{Element, Value};
 use crate::error::{Error, Result};
 use crate::shader::{Choice, KernelKey, Tuning};
 
@@ -30,6 +31,22 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// The variant for a site, of those that it has, the default first; one for tensors in f16 is a site of its own.
+    pub fn choose<T: Display + Clone>(
+        &self,
+        family: &str,
+        shape: impl Display,
+        candidates: &[T],
+    ) -> Result<(T, Arc<Choice>)> {
+        let halves = if self.vector_bytes < 16 { " f16" } else { "" };
+        self.tuning.choose(family, format!("{shape}{halves}"), candidates)
+    }
+
+    /// The same adapter with tensors stored so.
+    pub fn storing(&self, element: Element) -> Self {
+        Self { vector_bytes: element.vector_bytes(), ..self.clone() }
+    }
+
     /// Threads that keep the adapter busy; more would only cost memory and repeated loads.
     pub fn threads(&self) -> usize {
         if self.software { 1024 } else { 16_384 }

@@ -233,7 +233,7 @@ pub(super) fn weight_grad(
         let tiles = WeightTile::candidates(&spec, [ins, outs], lanes, caps);
         let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = spec;
         let shape = format!("{layout} {ins}>{outs} {kd}{kh}{kw} {sd}{sh}{sw}{load}");
-        let (tile, choice) = caps.tuning.choose("conv-weight", shape, &tiles)?;
+        let (tile, choice) = caps.choose("conv-weight", shape, &tiles)?;
         let threads = tile.threads(&spec, [ins, outs], caps) * layout.n;
         let per_sample = (caps.threads() / threads.max(1)).clamp(1, lines).min(most);
         (Split::Lines(tile, choice), per_sample)

@@ -81,7 +81,7 @@ impl Shape {
         let [_, _, kw] = self.spec.kernel;
         let [_, _, sw] = self.spec.stride;
         let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
-        caps.tuning.choose(family, shape, &self.candidates(caps))
+        caps.choose(family, shape, &self.candidates(caps))
     }
 
     /// Tiles that can compute the shape, the default first.

@@ -40,7 +40,7 @@ impl March {
     ) -> Result<(Self, Arc<Choice>)> {
         let [d, h, w] = out.spatial;
         let shape = format!("{}x{d}x{h}x{w} {blocks}{load}", out.n);
-        caps.tuning.choose("depthwise", shape, &Self::all(out, caps))
+        caps.choose("depthwise", shape, &Self::all(out, caps))
     }
 
     /// Those that can pay, the default first: all planes, unless that leaves an adapter idle.
@@ -91,7 +91,7 @@ impl Columns {
             Self { rows: other, threads: threads * 2 },
         ]);
         let shape = format!("{}x{d}x{h}x{w} {}{load}", layout.n, layout.blocks());
-        caps.tuning.choose("depthwise_weight", shape, &all)
+        caps.choose("depthwise_weight", shape, &all)
     }
 }
 

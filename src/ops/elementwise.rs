@@ -292,8 +292,7 @@ impl Op for Add {
                 let count = if whole_sample { per * layout.blocks() } else { blocks };
                 let (to, out_base) = window(graph, out, start, count * voxels, caps)?;
                 let shape = format!("{count}x{voxels}{}", switches(&key));
-                let (Walk { run, group }, choice) =
-                    caps.tuning.choose("add", shape, &Walk::all(caps))?;
+                let (Walk { run, group }, choice) = caps.choose("add", shape, &Walk::all(caps))?;
                 let per_block = voxels.div_ceil(8 * run) * 8;
                 let groups = fold((count * per_block).div_ceil(group), caps)?;
                 let mut dispatch = Dispatch::new("add", key.clone().group(group), groups)

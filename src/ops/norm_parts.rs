@@ -57,10 +57,12 @@ pub(super) struct Parts {
     pub choice: Arc<Choice>,
 }
 
-/// Ways to sum that can pay, the default first: each lane on its own, large tensors in up to 256 chunks.
+/// Ways to sum that can pay, the default first: each lane on its own, large tensors in up to 256 chunks, or in up to 16 where
+/// an adapter has few threads.
 fn tiles(voxels: usize, caps: &Caps) -> Vec<Tile> {
     let most = (caps.threads() / WORKGROUP).min(256);
-    let usual = voxels.div_ceil(most).max(1024).next_multiple_of(4 * WORKGROUP);
+    let least = if caps.software { 4096 } else { 1024 };
+    let usual = voxels.div_ceil(most).max(least).next_multiple_of(4 * WORKGROUP);
     let tile = |merge, group, chunk: usize| {
         // no more than there is
         let chunk = chunk.min(voxels.next_multiple_of(4 * WORKGROUP));
@@ -93,7 +95,7 @@ impl Parts {
         };
         let voxels = layout.voxels();
         let shape = format!("{}x{voxels} {}{load}", layout.n, layout.blocks());
-        let (tile, choice) = caps.tuning.choose(family, shape, &tiles(voxels, caps))?;
+        let (tile, choice) = caps.choose(family, shape, &tiles(voxels, caps))?;
         let chunks = voxels.div_ceil(tile.chunk);
         let sums = if tile.merge == Merge::Lanes { chunks * WORKGROUP } else { chunks };
         Ok(Self { pass, tile, chunks, sums, choice })

@@ -125,7 +125,7 @@ impl Product {
         let Self { samples, voxels, outs, ins, .. } = *self;
         let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
         let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
-        let (tile, choice) = caps.tuning.choose("pointwise", shape, &self.tiles(caps))?;
+        let (tile, choice) = caps.choose("pointwise", shape, &self.tiles(caps))?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
             Tile::Outputs { vox, out, group } => {
@@ -198,8 +198,7 @@ impl WeightSplit {
             split(1, threads),
         ]);
         let shape = format!("{samples}x{voxels} {ins}>{outs}{load}");
-        let (Split { tile, threads }, choice) =
-            caps.tuning.choose("pointwise_weight", shape, &splits)?;
+        let (Split { tile, threads }, choice) = caps.choose("pointwise_weight", shape, &splits)?;
         let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * samples;
         let per_sample =
             (threads / tasks).clamp(1, voxels.div_ceil(16)).min(most).next_multiple_of(8);

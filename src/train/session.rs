@@ -105,7 +105,7 @@ fn build(
     caps: &Caps,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let mut graph = Graph::sized_for(caps);
+    let mut graph = Graph::sized_for(&caps.storing(element));
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);

@@ -23,7 +23,8 @@ impl Record {
     /// What the graphs run on this device.
     pub fn of(gpu: &Gpu, build: Build<'_>) -> Result<Self> {
         let caps = caps(gpu);
-        let mut variants = BTreeMap::new();
+        // also what the cache knows of other shapes: nodes that are computed again may have theirs
+        let mut variants = gpu.tuning().found().clone();
         for graph in build(&caps)? {
             for node in graph.nodes() {
                 for choice in lower(&graph, node, &caps)?.into_iter().filter_map(|d| d.choice) {
