@@ -71,7 +71,7 @@ fn arguments() -> Result<Args, String> {
 
 fn open(name: &str) -> Result<Device, String> {
     match name {
-        "wgpu" => Ok(Device::webgpu(DeviceKind::DefaultDevice)),
+        "wgpu" => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
         "flex" => Ok(Device::flex()),
         _ => Err(format!("no device {name}")),
     }
