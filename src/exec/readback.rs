@@ -38,7 +38,10 @@ impl<T> Readback<T> {
     /// Asks for the first `words` words of a buffer as what is submitted so far leaves them.
     pub fn ask(&mut self, gpu: &Gpu, tag: T, buffer: &wgpu::Buffer, words: usize) -> Result<()> {
         let bytes = (words * 4) as u64;
-        let Some(staging) = self.free.pop().filter(|_| bytes <= self.bytes) else {
+        if bytes > self.bytes {
+            return Err(Error::Internal(format!("{bytes} bytes in a readback of {}", self.bytes)));
+        }
+        let Some(staging) = self.free.pop() else {
             return Err(Error::Internal(format!("{} readings are under way", self.flights.len())));
         };
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -51,11 +54,6 @@ impl<T> Readback<T> {
         });
         self.flights.push_back(Flight { tag, staging, bytes, submission, mapped });
         Ok(())
-    }
-
-    /// Readings under way.
-    pub fn pending(&self) -> usize {
-        self.flights.len()
     }
 
     /// The oldest reading. Waits for its run, not for later ones; none where nothing was asked for.

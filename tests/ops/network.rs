@@ -93,3 +93,40 @@ fn directional_derivatives_of_whole_networks() {
         assert!(error < 2e-2, "{name}: the slope is off by {error:.1e}");
     }
 }
+
+/// Losses asked for behind two steps come in their order, with what each step left, though more was submitted since.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn losses_are_read_behind_later_steps() {
+    let gpu = common::gpu();
+    let config = config(Mode::Universal, Adapter::Separable, [1, 1, 1]);
+    let (samples, patch) = (1, [4, 6, 4]);
+    let (loss, optimizer) = (LossWeights::dice_ce(), Optimizer::adam());
+    let settings = SessionSettings { loss, optimizer, freeze: Freeze::Nothing };
+    let image: Vec<f32> = random(2 * 96, 5).iter().map(|v| *v as f32).collect();
+    let truth = labels(96, 3, 6);
+    let start = || {
+        let batch = DomainBatch { samples, patch };
+        let session = Session::new(&gpu, &config, &[batch], settings).unwrap();
+        session.initialise(3).unwrap();
+        session
+    };
+    let mut session = start();
+    let waited: Vec<[f32; 5]> = (0..3)
+        .map(|_| {
+            session.step(0, &image, &truth, 1e-2).unwrap();
+            session.losses(0).unwrap()
+        })
+        .collect();
+    assert_ne!(waited[0], waited[1]);
+    let mut session = start();
+    session.step(0, &image, &truth, 1e-2).unwrap();
+    session.ask_losses(0).unwrap();
+    session.step(0, &image, &truth, 1e-2).unwrap();
+    session.ask_losses(0).unwrap();
+    session.step(0, &image, &truth, 1e-2).unwrap();
+    // two are under way: a third has no room until one is taken
+    assert!(session.ask_losses(0).is_err());
+    let taken: Vec<_> = (0..3).map(|_| session.take_losses().unwrap()).collect();
+    assert_eq!(taken, [Some(waited[0]), Some(waited[1]), None]);
+}
