@@ -49,13 +49,27 @@ pub fn cache_folder() -> Option<PathBuf> {
     user.map(|folder| folder.join("u2seg"))
 }
 
-/// A name for a file that holds what follows from these parts: FNV-1a, the same everywhere and always.
-pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for part in parts {
-        for byte in part.iter().chain(&[0]) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+/// FNV-1a, the same everywhere and always.
+pub(crate) struct Fnv(pub u64);
+
+impl Fnv {
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    pub fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    hash
+}
+
+/// A name for a file that holds what follows from these parts.
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut hash = Fnv::new();
+    for part in parts {
+        hash.add(part);
+        hash.add(&[0]);
+    }
+    hash.0
 }

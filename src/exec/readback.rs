@@ -9,22 +9,21 @@ use crate::gpu::Gpu;
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 
 /// A reading that is under way.
-struct Flight<T> {
-    tag: T,
+struct Flight {
     staging: wgpu::Buffer,
     bytes: u64,
     submission: wgpu::SubmissionIndex,
     mapped: Receiver<Mapped>,
 }
 
-/// Readings in the order in which they were asked for, over a ring of staging buffers; each carries a tag.
-pub struct Readback<T> {
+/// Readings in the order in which they were asked for, over a ring of staging buffers.
+pub struct Readback {
     bytes: u64,
     free: Vec<wgpu::Buffer>,
-    flights: VecDeque<Flight<T>>,
+    flights: VecDeque<Flight>,
 }
 
-impl<T> Readback<T> {
+impl Readback {
     /// Room for `depth` readings at a time of at most `words` words.
     pub fn new(gpu: &Gpu, words: usize, depth: usize) -> Result<Self> {
         let bytes = (words * 4) as u64;
@@ -36,7 +35,7 @@ impl<T> Readback<T> {
     }
 
     /// Asks for the first `words` words of a buffer as what is submitted so far leaves them.
-    pub fn ask(&mut self, gpu: &Gpu, tag: T, buffer: &wgpu::Buffer, words: usize) -> Result<()> {
+    pub fn ask(&mut self, gpu: &Gpu, buffer: &wgpu::Buffer, words: usize) -> Result<()> {
         let bytes = (words * 4) as u64;
         if bytes > self.bytes {
             return Err(Error::Internal(format!("{bytes} bytes in a readback of {}", self.bytes)));
@@ -52,15 +51,15 @@ impl<T> Readback<T> {
             // whoever gave the reading up has dropped the receiver
             sender.send(result).ok();
         });
-        self.flights.push_back(Flight { tag, staging, bytes, submission, mapped });
+        self.flights.push_back(Flight { staging, bytes, submission, mapped });
         Ok(())
     }
 
     /// The oldest reading. Waits for its run, not for later ones; none where nothing was asked for.
-    pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<(T, Vec<W>)>> {
+    pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Vec<W>>> {
         let Some(flight) = self.flights.pop_front() else { return Ok(None) };
         let failed = |message: String| Error::Gpu(format!("read back: {message}"));
-        let Flight { tag, staging, bytes, submission, mapped } = flight;
+        let Flight { staging, bytes, submission, mapped } = flight;
         gpu.wait_for(submission)?;
         let result = mapped.recv().map_err(|e| failed(e.to_string()))?;
         result.map_err(|e| failed(e.to_string()))?;
@@ -69,6 +68,6 @@ impl<T> Readback<T> {
         drop(view);
         staging.unmap();
         self.free.push(staging);
-        Ok(Some((tag, words)))
+        Ok(Some(words))
     }
 }

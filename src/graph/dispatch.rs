@@ -70,6 +70,9 @@ impl Default for Caps {
     }
 }
 
+/// Operations that take as long as moving one byte, roughly, on GPUs and CPUs alike.
+pub const FLOPS_PER_BYTE: u64 = 16;
+
 /// A block of parameters or their companions, as the optimizer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Region {

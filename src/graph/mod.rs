@@ -11,7 +11,7 @@ mod recompute;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use dispatch::{Bind, Caps, Dispatch, Region, fold};
+pub use dispatch::{Bind, Caps, Dispatch, FLOPS_PER_BYTE, Region, fold};
 pub use layout::{Element, Layout, Packing};
 
 use crate::error::{Error, Result};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Model, NetConfig, Tensor, network, parameters};
 use crate::error::{Error, Result};
+use crate::files::Fnv;
 use crate::graph::{Graph, Layout, ParamSpec, Scope};
 
 /// Parameters of one domain's network in the order in which it is built; the same order whatever other domains there are.
@@ -18,18 +19,13 @@ fn domain_parameters(config: &NetConfig, index: usize) -> Result<Vec<ParamSpec>>
 
 /// FNV-1a over names, shapes and bits of tensors in order of their names.
 pub fn hash<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> u64 {
-    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            state = (state ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    };
+    let mut hash = Fnv::new();
     for (name, tensor) in tensors {
-        add(name.as_bytes());
-        tensor.dims.iter().for_each(|dim| add(&(*dim as u64).to_le_bytes()));
-        tensor.values.iter().for_each(|value| add(&value.to_bits().to_le_bytes()));
+        hash.add(name.as_bytes());
+        tensor.dims.iter().for_each(|dim| hash.add(&(*dim as u64).to_le_bytes()));
+        tensor.values.iter().for_each(|value| hash.add(&value.to_bits().to_le_bytes()));
     }
-    state
+    hash.0
 }
 
 fn kind(n: &NetConfig) -> String {

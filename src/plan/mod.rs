@@ -79,6 +79,7 @@ impl Plan {
 
 /// Bytes of the settings of most kernels.
 const LEAST_UNIFORM: u64 = 64;
+
 /// The dispatches of a node, with its tensors as they are stored.
 pub fn lower(graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
     let caps = Caps { vector_bytes: vector_bytes(graph, node), ..caps.clone() };

@@ -9,10 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::lower;
 use super::memory::Memory;
 use crate::error::Result;
-use crate::graph::{Caps, Graph, Value};
-
-/// Arithmetic operations that take about as long as moving a byte.
-const FLOPS_PER_BYTE: u64 = 16;
+use crate::graph::{Caps, FLOPS_PER_BYTE, Graph, Value};
 
 /// A graph that makes some values twice.
 #[derive(Debug, Clone)]

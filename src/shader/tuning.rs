@@ -102,13 +102,8 @@ impl Tuning {
         let place = |name: &String| names.iter().position(|candidate| candidate == name);
         let shipped = || self.shipped.get(family)?.iter().find_map(place);
         let taken = match self.position {
-            Some(position) => {
-                if position < names.len() {
-                    position
-                } else {
-                    0
-                }
-            }
+            Some(position) if position < names.len() => position,
+            Some(_) => 0,
             None => self.found.get(&site).and_then(place).or_else(shipped).unwrap_or(0),
         };
         let variant = candidates

@@ -85,7 +85,7 @@ pub struct Session {
     /// Updates so far of each parameter.
     counts: Vec<u64>,
     memory: Memory,
-    readings: Readback<()>,
+    readings: Readback,
 }
 
 /// A domain's graph and what the host reads and writes of it.
@@ -376,13 +376,13 @@ impl Session {
     pub fn ask_losses(&mut self, domain: usize) -> Result<()> {
         let d = &self.domains[domain];
         let (buffer, _) = d.program.value(d.loss)?;
-        self.readings.ask(&self.gpu, (), buffer, LOSSES)
+        self.readings.ask(&self.gpu, buffer, LOSSES)
     }
 
     /// The losses that were asked for longest ago, as [`Session::losses`] gives them; waits for their run, not for later ones.
     pub fn take_losses(&mut self) -> Result<Option<[f32; LOSSES]>> {
         let reading = self.readings.take::<f32>(&self.gpu)?;
-        Ok(reading.and_then(|((), values)| values.try_into().ok()))
+        Ok(reading.and_then(|values| values.try_into().ok()))
     }
 
     /// Logits N,K,D,H,W of a domain's last run; waits for it.

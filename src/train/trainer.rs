@@ -120,8 +120,8 @@ fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result
     graphs(&network, &batches, (&settings(config), config.precision), caps)
 }
 
-/// Writes `config.toml` and `plan.json` of a run that is not begun.
-pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
+/// Refuses the folder of a run that has a checkpoint.
+fn check_new(out: &Path) -> Result<()> {
     if out.join(CHECKPOINT).exists() {
         return Err(Error::file(
             out,
@@ -130,6 +130,12 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
             "Add --continue to go on with it, or choose another --out.",
         ));
     }
+    Ok(())
+}
+
+/// Writes `config.toml` and `plan.json` of a run that is not begun.
+pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
+    check_new(out)?;
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     config.write(&out.join("config.toml"))?;
     let json = serde_json::to_vec_pretty(&domains).map_err(|e| Error::Internal(e.to_string()))?;
@@ -155,14 +161,7 @@ pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
 impl Trainer {
     /// Starts a run: opens and plans the data, builds the network, draws the weights, writes `config.toml` and `plan.json`.
     pub fn start(gpu: &Gpu, config: RunConfig, options: &PlanOptions, out: &Path) -> Result<Self> {
-        if out.join(CHECKPOINT).exists() {
-            return Err(Error::file(
-                out,
-                "a run that was begun before",
-                "a new folder",
-                "Add --continue to go on with it, or choose another --out.",
-            ));
-        }
+        check_new(out)?;
         cases::check_held_out(&config)?;
         let domains = config
             .data

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::graph::{Caps, Graph};
+use crate::graph::{Caps, FLOPS_PER_BYTE, Graph};
 use crate::plan::lower;
 use crate::shader::Choice;
 
@@ -18,9 +18,6 @@ pub struct Site {
     cost: u64,
 }
 
-/// Operations that take as long as moving one byte, roughly, on GPUs and CPUs alike.
-const FLOPS_A_BYTE: u64 = 16;
-
 /// Every site with more than one variant, the costliest first.
 pub fn sites(graphs: &[Graph], caps: &Caps) -> Result<Vec<Site>> {
     let mut sites: Vec<Site> = Vec::new();
@@ -31,7 +28,7 @@ pub fn sites(graphs: &[Graph], caps: &Caps) -> Result<Vec<Site>> {
                 let Some(choice) = dispatch.choice.filter(|c| c.candidates.len() > 1) else {
                     continue;
                 };
-                let cost = dispatch.bytes.max(dispatch.flops / FLOPS_A_BYTE);
+                let cost = dispatch.bytes.max(dispatch.flops / FLOPS_PER_BYTE);
                 let place = *places.entry(choice.site.clone()).or_insert(sites.len());
                 match sites.get_mut(place) {
                     Some(site) => site.cost += cost,
