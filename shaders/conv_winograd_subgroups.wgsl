@@ -9,9 +9,10 @@
 // Bindings (vec4 = 4 channel lanes; column j of a 4x4 block = weights of input lane j):
 //   src [N, SB, ID/UD, IH/UH, IW/UW], aux, coef: as in depthwise.wgsl (ID, IH, IW: the size that the taps see)
 //   weight [OB, cols, KD*KH*3, 4] vec4, bias [OB], out [N, OB, OD, OH, OW]
-// A thread makes VOX outputs along W for OUT output blocks. A workgroup is one subgroup of SUB invocations: it loads each weight once,
-// transforms it and broadcasts it, which pays where a load costs the same whether or not its lanes read the same.
-// Every invocation takes part in every broadcast: those without an output of their own repeat the last one's work.
+// A thread makes VOX outputs along W for OUT output blocks. A workgroup is one subgroup of SUB invocations, RUNS runs of RUN neighbours
+// along H: each row is loaded once and handed on to the neighbour before, each weight is loaded once, transformed and broadcast, which pays
+// where a load costs the same whether or not its lanes read the same.
+// Every invocation takes part in every broadcast: those without an output of their own work on zeros or repeat the last one's work.
 // Source: S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural
 // Networks, 2016.
 
@@ -21,7 +22,7 @@ struct Params {
   id: u32, ih: u32, iw: u32, cols: u32,
   pd: u32, ph: u32, pw: u32, weight_in: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_out: u32,
-  src_base: u32, aux_base: u32, out_base: u32, groups: u32,
+  src_base: u32, aux_base: u32, out_base: u32, pad: u32,
 }
 
 override NORM: bool = false;
@@ -31,9 +32,7 @@ override TRANSPOSE: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;
 override KD: u32 = 3u;
-override KH: u32 = 3u;
 override SD: u32 = 1u;
-override SH: u32 = 1u;
 override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;
@@ -45,6 +44,12 @@ const ROW: u32 = 6u;
 const PAIRS: u32 = 2u;
 const OUT: u32 = 4u;
 const ROUNDS: u32 = 2u;
+// neighbours along H that share rows, runs of them, and inputs that an invocation loads of each of the EDGES rows beyond a run's own
+const RUN: u32 = 8u;
+const RUNS: u32 = 1u;
+const CHUNKS: u32 = 1u;
+const SH: u32 = 1u;
+const EDGES: u32 = 2u;
 const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -88,15 +93,37 @@ fn load(i: u32, c: Coef) -> vec4<f32> {
   return v;
 }
 
+struct Plane { start: u32, inside: bool }
+
+// An input of a plane by row and column, counted with the padding.
+fn fetch(plane: Plane, c: Coef, row: u32, column: u32) -> vec4<f32> {
+  let inside = plane.inside && row >= params.ph && row < params.ih + params.ph && column >= params.pw && column < params.iw + params.pw;
+  let y = (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH;
+  let x = (clamp(column, params.pw, params.iw + params.pw - 1u) - params.pw) / UW;
+  return select(vec4<f32>(0.0), load(plane.start + y * (params.iw / UW) + x, c), inside);
+}
+
+// What the next invocation of the run holds; the run's last one takes `edge`.
+fn next(v: vec4<f32>, edge: vec4<f32>, lane: u32) -> vec4<f32> {
+  var r = edge;
+  // unroll
+  for (var k = 0u; k < SUB; k++) {
+    if (k % RUN != 0u) { r = select(r, subgroupBroadcast(v, k), lane + 1u == k); }
+  }
+  return r;
+}
+
 @compute @workgroup_size(SUB)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
   let group = wg.x + wg.y * ng.x;
-  let tile = group / params.groups;
-  let position = group % params.groups * SUB + lane;
-  let positions = params.n * params.od * params.oh * params.quads;
-  var t = min(position, positions - 1u);
+  let tile = group % params.tiles;
+  let lines = (params.oh + RUN - 1u) / RUN;
+  let units = params.n * params.od * lines * params.quads;
+  let unit = group / params.tiles * (SUB / RUN) + lane / RUN;
+  var t = min(unit, units - 1u);
   let w0 = t % params.quads * VOX; t = t / params.quads;
-  let h = t % params.oh; t = t / params.oh;
+  let h0 = t % lines * RUN; t = t / lines;
+  let h = h0 + lane % RUN;
   let d = t % params.od;
   let n = t / params.od;
   let sh = params.ih / UH;
@@ -117,28 +144,31 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     for (var kd = 0u; kd < KD; kd++) {
       let z = d * SD + kd;
       let z_inside = z >= params.pd && z < params.id + params.pd;
-      let plane = source_block * source_size + (clamp(z, params.pd, params.id + params.pd - 1u) - params.pd) / UD * sh * sw;
-      for (var kh = 0u; kh < KH; kh++) {
-        let row = h * SH + kh;
-        let row_inside = z_inside && row >= params.ph && row < params.ih + params.ph;
-        let start = plane + (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH * sw;
-        var x: array<vec4<f32>, ROW>;
+      let start = source_block * source_size + (clamp(z, params.pd, params.id + params.pd - 1u) - params.pd) / UD * sh * sw;
+      let plane = Plane(start, z_inside);
+      // rows of taps 0 to SH - 1, then those that the run's last line needs beyond
+      var x: array<array<vec4<f32>, ROW>, SH>;
+      // unroll
+      for (var r = 0u; r < SH; r++) {
         // unroll
-        for (var q = 0u; q < ROW; q++) {
-          let at = w0 + q;
-          let inside = row_inside && at >= params.pw && at < params.iw + params.pw;
-          let column = clamp(at, params.pw, params.iw + params.pw - 1u) - params.pw;
-          x[q] = select(vec4<f32>(0.0), load(start + column / UW, c), inside);
-        }
+        for (var q = 0u; q < ROW; q++) { x[r][q] = fetch(plane, c, h * SH + r, w0 + q); }
+      }
+      var edge: array<array<vec4<f32>, CHUNKS>, EDGES>;
+      // unroll
+      for (var r = 0u; r < EDGES; r++) {
+        // unroll
+        for (var k = 0u; k < CHUNKS; k++) { edge[r][k] = fetch(plane, c, (h0 + RUN) * SH + r, w0 + k * RUN + lane % RUN); }
+      }
+      for (var kh = 0u; kh < 3u; kh++) {
         // each invocation transforms the taps of one column of one 4x4 block
         var g: array<array<vec4<f32>, 4>, ROUNDS>;
         // unroll
         for (var q = 0u; q < ROUNDS; q++) {
           let at = q * SUB + lane;
           let block = min(tile * OUT + at / 4u, params.outs - 1u);
-          var first = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD * KH + kd * KH + kh;
+          var first = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD * 3u + kd * 3u + kh;
           if (TRANSPOSE) {
-            first = ((params.weight_out + i) * params.cols + params.weight_in + block) * KD * KH + (KD - 1u - kd) * KH + KH - 1u - kh;
+            first = ((params.weight_out + i) * params.cols + params.weight_in + block) * KD * 3u + (KD - 1u - kd) * 3u + 2u - kh;
           }
           first = first * 12u + at % 4u;
           let before = weight[first + select(0u, 8u, TRANSPOSE)];
@@ -153,10 +183,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         var u: array<array<vec4<f32>, 4>, PAIRS>;
         // unroll
         for (var j = 0u; j < PAIRS; j++) {
-          u[j][0] = x[j * 2u] - x[j * 2u + 2u];
-          u[j][1] = x[j * 2u + 1u] + x[j * 2u + 2u];
-          u[j][2] = x[j * 2u + 2u] - x[j * 2u + 1u];
-          u[j][3] = x[j * 2u + 1u] - x[j * 2u + 3u];
+          u[j][0] = x[0][j * 2u] - x[0][j * 2u + 2u];
+          u[j][1] = x[0][j * 2u + 1u] + x[0][j * 2u + 2u];
+          u[j][2] = x[0][j * 2u + 2u] - x[0][j * 2u + 1u];
+          u[j][3] = x[0][j * 2u + 1u] - x[0][j * 2u + 3u];
         }
         // unroll
         for (var o = 0u; o < OUT; o++) {
@@ -176,6 +206,18 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
             }
           }
         }
+        // the row of tap SH is the next line's first
+        // unroll
+        for (var q = 0u; q < ROW; q++) {
+          var e = subgroupBroadcast(edge[0][q / RUN], q % RUN);
+          // unroll
+          for (var r = 0u; r < RUNS; r++) { e = select(e, subgroupBroadcast(edge[0][q / RUN], r * RUN + q % RUN), lane / RUN == r); }
+          let row = next(x[0][q], e, lane);
+          x[0][q] = x[SH - 1u][q];
+          x[SH - 1u][q] = row;
+        }
+        // unroll
+        for (var k = 0u; k < CHUNKS; k++) { edge[0][k] = edge[EDGES - 1u][k]; }
       }
     }
   }
@@ -187,7 +229,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     if (BIAS) { b = bias[params.weight_out + min(tile * OUT + o, params.outs - 1u)]; }
     // unroll
     for (var j = 0u; j < VOX; j++) {
-      if (position < positions && tile * OUT + o < params.outs && w0 + j < params.ow) {
+      if (unit < units && h < params.oh && tile * OUT + o < params.outs && w0 + j < params.ow) {
         let at = start + o * size + j;
         const pair = j / 2u;
         var value = y[pair][0][o] + y[pair][1][o] + y[pair][2][o];

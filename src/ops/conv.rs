@@ -1,7 +1,7 @@
 //! Convolution with 1 or 3 taps, stride 1 or 2 per axis and any padding; shape inference and the forward kernels.
 
 use super::conv_grad::{input_grads, weight_grad};
-use super::conv_tile::{Kernel, Shape, Tile, shared};
+use super::conv_tile::{Kernel, Shape, Subgroup, Tile};
 use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
 use super::norm::bias_grad;
 use super::pointwise::Product;
@@ -281,11 +281,11 @@ impl Forward {
         let (tile, choice) = shape.choose(&switches(&key), caps)?;
         let name = format!("conv {}", graph.info(self.y).name);
         let dispatch = match tile.kernel {
-            Kernel::Winograd => {
-                let key = KernelKey { file: "conv_winograd_subgroups.wgsl", ..key };
+            Kernel::Shared | Kernel::Winograd => {
                 let [inner, outer] = [self.source.layout.spatial, y.spatial];
-                let pass = Pass { spec: self.spec, pad: self.spec.pad_lo, inner, outer };
-                pass.winograd((name, key), tile, piece, caps)?
+                let (pad, lanes) = (self.spec.pad_lo, shape.lanes);
+                let pass = Pass { spec: self.spec, lanes, pad, inner, outer };
+                pass.shared((name, key), tile, piece, caps)?
             }
             Kernel::Direct => self.direct(y, (name, key, tile), piece, caps)?,
         };
@@ -317,9 +317,11 @@ impl Forward {
     }
 }
 
-/// A convolution of stride 1 along W, or its input gradient as the convolution that it is.
+/// A convolution, or an input gradient as the convolution that it is where all strides are 1.
 pub(super) struct Pass {
     pub spec: ConvSpec,
+    /// Lanes in use of an input block.
+    pub lanes: u32,
     /// Leading padding.
     pub pad: [usize; 3],
     /// Sizes of what is read and of what is made.
@@ -328,29 +330,36 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// The dispatch of a key of `conv_winograd_subgroups.wgsl` that has its switches.
-    pub fn winograd(
+    /// The dispatch of a kernel that shares loads, with the switches of a key.
+    pub fn shared(
         &self,
         (name, key): (String, KernelKey),
         tile: Tile,
         piece: &Piece,
         caps: &Caps,
     ) -> Result<Dispatch> {
-        let lanes = shared(caps, &name)?;
-        let Tile { vox, out, .. } = tile;
-        let quads = self.outer[2].div_ceil(vox);
-        let positions = piece.samples * self.outer[0] * self.outer[1] * quads;
-        let groups = positions.div_ceil(lanes);
+        let Tile { kernel, vox, out, .. } = tile;
+        let ConvSpec { stride: [_, sh, sw], kernel: [_, _, kw], .. } = self.spec;
+        let [depth, height, width] = self.outer;
+        let group = Subgroup::new(height, caps, &name)?;
+        let quads = width.div_ceil(vox);
+        let groups = group.groups(piece.samples * depth * height.div_ceil(group.run) * quads);
         let tiles = piece.outs.1.div_ceil(out);
-        let key = row_key(key, &self.spec, vox)
-            .tile("SUB", lanes as u32)
-            .tile("PAIRS", (vox / 2) as u32)
-            .tile("OUT", out as u32)
-            .tile("ROUNDS", (out * 4).div_ceil(lanes) as u32);
+        let row = (vox - 1) * sw + kw;
+        let key = match kernel {
+            Kernel::Winograd => group
+                .key(key, "conv_winograd_subgroups.wgsl", [row, out * 4, sh])
+                .tile("PAIRS", (vox / 2) as u32),
+            _ => group
+                .key(key, "conv_subgroups.wgsl", [row, out * self.lanes as usize, sh])
+                .tile("SW", sw as u32)
+                .tile("CIN", self.lanes)
+                .tile("TAPS", if self.lanes < 4 { 3 } else { 1 }),
+        };
+        let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
         let dispatch = Dispatch::new(name, key, fold(groups * tiles, caps)?)
             .param("tiles", tiles)
-            .param("quads", quads)
-            .param("groups", groups);
+            .param("quads", quads);
         Ok(sizes(dispatch, self.inner, self.outer, self.pad))
     }
 }

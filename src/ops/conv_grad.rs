@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::conv::{ConvSpec, Pass, Piece, lanes, pieces, row_key, sizes, taps_key};
-use super::conv_tile::{Kernel, Shape, Tile, WeightTile, shared};
+use super::conv_tile::{Kernel, Shape, Subgroup, Tile, WeightTile, shared};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
 use super::pointwise::{Product, WeightSplit};
 use super::reduce::{reduce, scratch_words};
@@ -146,21 +146,70 @@ impl ConvInputGrad {
         let (tile, choice) = shape.choose(&switches(&key), caps)?;
         let dispatch = match tile.kernel {
             Kernel::Winograd => {
-                let key = KernelKey { file: "conv_winograd_subgroups.wgsl", ..key };
                 let key = key.set("TRANSPOSE", 1).set("BIAS", 0);
                 let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
                 let [inner, outer] = [source.layout.spatial, dx.spatial];
-                let pass = Pass { spec: self.spec, pad, inner, outer };
-                pass.winograd((name, key), tile, piece, caps)?
+                let pass = Pass { spec: self.spec, lanes: 4, pad, inner, outer };
+                pass.shared((name, key), tile, piece, caps)?
             }
-            Kernel::Direct => self.direct(source, dx, (piece, key, name, tile), caps)?,
+            Kernel::Shared => self.shared(dx, (piece, key, name, tile), caps)?,
+            Kernel::Direct => self.direct(dx, (piece, key, name, tile), caps)?,
+        };
+        let [od, oh, ow] = source.layout.spatial;
+        let dispatch = match tile.kernel {
+            Kernel::Winograd => dispatch,
+            _ => dispatch
+                .param("od", od)
+                .param("oh", oh)
+                .param("ow", ow)
+                .param("id", dx.spatial[0])
+                .param("ih", dx.spatial[1])
+                .param("iw", dx.spatial[2])
+                .param("pd", self.spec.pad_lo[0])
+                .param("ph", self.spec.pad_lo[1]),
         };
         Ok(dispatch.chosen(choice))
     }
 
+    /// Gradients along W that `vox` neighbours need: how many, and how many before that of the first neighbour.
+    fn row(&self, vox: usize) -> (usize, usize) {
+        let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], pad_lo: [_, _, pw], .. } = self.spec;
+        // those before w0/SW that the first voxel's last tap reaches
+        let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
+        ((vox - 1 + pw + first * sw) / sw + 1, first)
+    }
+
+    fn shared(
+        &self,
+        dx: &Layout,
+        (piece, key, name, tile): (&Piece, KernelKey, String, Tile),
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let ConvSpec { stride: [sd, sh, sw], pad_lo: [_, _, pw], .. } = self.spec;
+        let Tile { vox, out, .. } = tile;
+        let (row, first) = self.row(vox);
+        // each parity of D and H counts on its own
+        let [planes, height] = [dx.spatial[0].div_ceil(sd), dx.spatial[1].div_ceil(sh)];
+        let group = Subgroup::new(height, caps, &name)?;
+        let key = group
+            .key(key, "conv_input_subgroups.wgsl", [row, out * 4, sh])
+            .tile("VOX", vox as u32)
+            .tile("OUT", out as u32)
+            .tile("FIRST", first as u32)
+            .tile("SW", sw as u32)
+            .tile("PW", pw as u32);
+        let quads = dx.spatial[2].div_ceil(vox);
+        let tiles = piece.outs.1.div_ceil(out);
+        let runs = piece.samples * planes * height.div_ceil(group.run) * quads;
+        let groups = group.groups(runs) * sd * sh * tiles;
+        Ok(Dispatch::new(name, key, fold(groups, caps)?)
+            .param("tiles", tiles)
+            .param("quads", quads)
+            .param("planes", planes))
+    }
+
     fn direct(
         &self,
-        source: &Source,
         dx: &Layout,
         (piece, key, name, tile): (&Piece, KernelKey, String, Tile),
         caps: &Caps,
@@ -168,9 +217,7 @@ impl ConvInputGrad {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
         let Tile { vox, lines, out, .. } = tile;
         let (kw, sw, pw) = (kernel[2], stride[2], pad_lo[2]);
-        // gradients before w0/SW that the first voxel's last tap reaches
-        let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
-        let row = (vox - 1 + pw + first * sw) / sw + 1;
+        let (row, first) = self.row(vox);
         // each parity of D and H counts on its own
         let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
         let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
@@ -186,18 +233,9 @@ impl ConvInputGrad {
             .tile("PW", pw as u32);
         let quads = dx.spatial[2].div_ceil(vox);
         let threads = quads * lattice * tiles * piece.samples;
-        let [od, oh, ow] = source.layout.spatial;
         Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
             .param("tiles", tiles)
-            .param("quads", quads)
-            .param("od", od)
-            .param("oh", oh)
-            .param("ow", ow)
-            .param("id", dx.spatial[0])
-            .param("ih", dx.spatial[1])
-            .param("iw", dx.spatial[2])
-            .param("pd", pad_lo[0])
-            .param("ph", pad_lo[1]))
+            .param("quads", quads))
     }
 }
 

@@ -7,14 +7,16 @@ use super::conv::ConvSpec;
 use super::distinct;
 use crate::error::{Error, Result};
 use crate::graph::Caps;
-use crate::shader::Choice;
+use crate::shader::{Choice, KernelKey};
 
 /// How a convolution or its input gradient is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
     /// `conv.wgsl` or `conv_input.wgsl`: a thread loads the weights that it needs.
     Direct,
-    /// `conv_winograd_subgroups.wgsl`: a subgroup loads them once; two outputs along W take four products.
+    /// `conv_subgroups.wgsl` or `conv_input_subgroups.wgsl`: a subgroup loads weights and rows once.
+    Shared,
+    /// `conv_winograd_subgroups.wgsl`: likewise; two outputs along W take four products.
     Winograd,
 }
 
@@ -35,6 +37,7 @@ impl Display for Tile {
         let Self { vox, lines, out, .. } = self;
         match self.kernel {
             Kernel::Direct => write!(f, "direct VOX={vox} LINES={lines} OUT={out}"),
+            Kernel::Shared => write!(f, "shared VOX={vox} OUT={out}"),
             Kernel::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
         }
     }
@@ -73,6 +76,54 @@ pub(super) fn shared(caps: &Caps, name: &str) -> Result<usize> {
     sharing(caps).ok_or_else(|| Error::Internal(format!("{name}: no subgroups to share loads")))
 }
 
+/// What the kernels that share loads ride on.
+pub(super) struct Subgroup {
+    /// Its invocations.
+    pub lanes: usize,
+    /// Those that are neighbours along H.
+    pub run: usize,
+}
+
+impl Subgroup {
+    /// For `height` lines of what the kernel `name` makes.
+    pub fn new(height: usize, caps: &Caps, name: &str) -> Result<Self> {
+        let lanes = shared(caps, name)?;
+        Ok(Self { lanes, run: shared_run(height, lanes) })
+    }
+
+    /// Workgroups for so many runs of lines.
+    pub fn groups(&self, runs: usize) -> usize {
+        runs.div_ceil(self.lanes / self.run)
+    }
+
+    /// The key of such a kernel: rows of `row` inputs, `columns` weights a tap, the stride `sh` along H; three taps there are a given.
+    pub fn key(
+        &self,
+        mut key: KernelKey,
+        file: &'static str,
+        [row, columns, sh]: [usize; 3],
+    ) -> KernelKey {
+        key.file = file;
+        key.overrides.retain(|(name, _)| !["KH", "SH"].contains(name));
+        let Self { lanes, run } = self;
+        key.tile("SUB", *lanes as u32)
+            .tile("ROW", row as u32)
+            .tile("ROUNDS", columns.div_ceil(*lanes) as u32)
+            .tile("RUN", *run as u32)
+            .tile("RUNS", (lanes / run) as u32)
+            .tile("CHUNKS", row.div_ceil(*run) as u32)
+            .tile("EDGES", 3 - sh as u32)
+            .tile("SH", sh as u32)
+    }
+}
+
+/// Neighbours along H that share rows of three, of the lanes of a subgroup: of the counts that divide these, the one that wastes
+/// least, where two rows more than its own cost a run as much as its own do.
+fn shared_run(height: usize, lanes: usize) -> usize {
+    let counts = (0..=lanes.ilog2()).rev().map(|power| 1 << power);
+    counts.min_by_key(|run| height.div_ceil(*run) * (run + 2)).unwrap_or(1)
+}
+
 impl Shape {
     /// The tile for what rides on the loads.
     pub fn choose(&self, switches: &str, caps: &Caps) -> Result<(Tile, Arc<Choice>)> {
@@ -87,27 +138,41 @@ impl Shape {
     /// Tiles that can compute the shape, the default first.
     pub fn candidates(&self, caps: &Caps) -> Vec<Tile> {
         let mut tiles = Vec::new();
-        if sharing(caps).is_some() && self.is_winograd() {
-            tiles.extend(self.winograd());
+        if sharing(caps).is_some() && self.spec.kernel == [3; 3] {
+            tiles.extend(if self.is_winograd() { self.winograd() } else { self.shared() });
         }
         tiles.extend(if caps.software { self.direct_software() } else { self.direct() });
         distinct(tiles)
     }
 
     fn is_winograd(&self) -> bool {
-        let ConvSpec { kernel, stride, .. } = self.spec;
+        let ConvSpec { stride, .. } = self.spec;
         let strides = if self.transposed { stride == [1; 3] } else { stride[2] == 1 };
-        kernel[2] == 3 && strides && self.lanes == 4
+        strides && self.lanes == 4
     }
 
-    /// A line of `vox` outputs costs about as much as one and a half more.
+    fn shared(&self) -> Vec<Tile> {
+        let (out, widths) = if self.transposed {
+            let step = self.spec.stride[2];
+            let widths = [(5, 61), (4, 49), (2, 31), (1, 20)];
+            (self.outs.min(4), widths.map(|(vox, cost)| (vox * step, cost)).to_vec())
+        } else {
+            (self.outs.min(8), vec![(5, 40), (4, 33), (7, 54), (3, 27), (10, 89)])
+        };
+        self.tiles(Kernel::Shared, out, &widths)
+    }
+
     fn winograd(&self) -> Vec<Tile> {
-        let out = out_tile(self.outs);
-        let mut widths = [4, 6, 2];
-        let width = self.spatial[2];
-        widths.sort_by_key(|vox| width.div_ceil(*vox) * (2 * vox + 3));
-        let tile = |vox: &usize| Tile { kernel: Kernel::Winograd, vox: *vox, lines: 1, out };
-        widths.iter().map(tile).take(2).collect()
+        let widths = [(8, 75), (6, 57), (4, 43), (10, 114), (2, 31)];
+        self.tiles(Kernel::Winograd, out_tile(self.outs), &widths)
+    }
+
+    /// Tiles of the counts of neighbours along W that cost least, given with what a line of each was found to cost.
+    fn tiles(&self, kernel: Kernel, out: usize, widths: &[(usize, usize)]) -> Vec<Tile> {
+        let mut widths = widths.to_vec();
+        widths.sort_by_key(|(vox, cost)| self.spatial[2].div_ceil(*vox) * cost);
+        let tile = |(vox, _)| Tile { kernel, vox, lines: 1, out };
+        widths.into_iter().map(tile).take(2).collect()
     }
 
     /// Where loads are dear: two lines, so that a weight that was loaded serves both, of the count up to 10 that wastes least.
@@ -219,8 +284,15 @@ mod tests {
             first(same, &Caps { subgroup_size: 32, ..Caps::default() }).kernel,
             Kernel::Direct
         );
-        assert_eq!(first(same, &software(8)).vox, 6);
-        assert_eq!(first(shape(ConvSpec::same(), 20, false), &software(8)).vox, 4);
+        assert_eq!(first(same, &software(8)).vox, 8);
+        assert_eq!(first(shape(ConvSpec::same(), 5, false), &software(8)).vox, 6);
+    }
+
+    #[test]
+    fn runs_fill_the_lines() {
+        assert_eq!([56, 28, 7, 3, 1].map(|height| shared_run(height, 8)), [8, 8, 8, 4, 1]);
+        assert_eq!(shared_run(100, 64), 16);
+        assert_eq!(shared_run(9, 64), 16);
     }
 
     #[test]
