@@ -27,6 +27,7 @@ impl Kernel {
             .chain(&key.consts)
             .map(|(name, value)| format!("{name}={value}"))
             .chain(key.halves.iter().map(|name| format!("{name}:f16")))
+            .chain(key.wide.then(|| "wide".to_string()))
             .collect();
         let label = format!("{} {}", key.file, settings.join(" "));
         let constants: Vec<(&str, f64)> =

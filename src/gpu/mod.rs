@@ -56,6 +56,7 @@ impl Gpu {
         let wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64
             | wgpu::Features::PIPELINE_CACHE;
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {

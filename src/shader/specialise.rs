@@ -1,15 +1,15 @@
-//! Textual specialisation: `const` lines replaced by name, half bindings rewritten, marked loops unrolled.
+//! Textual specialisation: `const` lines replaced by name, bindings that are stored otherwise rewritten, marked loops unrolled.
 
 use std::collections::HashMap;
 
-use super::{KernelKey, halves, source};
+use super::{KernelKey, source, storage};
 use crate::error::{Error, Result};
 
 const MARK: &str = "// unroll";
 
-/// The kernel's WGSL: tiles set, half bindings packed, loops below a `// unroll` line written out so that indices are constants.
+/// The kernel's WGSL: tiles set, accesses to bindings rewritten, loops below a `// unroll` line written out so that indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = halves::store_halves(key, set_consts(key, source(key.file)?)?)?;
+    let text = storage::store(key, set_consts(key, source(key.file)?)?)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
 }
