@@ -64,21 +64,17 @@ impl Pass<'_> {
         let out = graph.layout(self.out)?;
         let (voxels, all) = (out.voxels(), out.blocks().max(self.source.layout.blocks()));
         let [d, h, w] = out.spatial;
-        let quads = w.div_ceil(QUAD);
-        let key = self
-            .source
-            .switches(KernelKey::new("depthwise.wgsl"))
-            .set("FLIP", self.bias.is_none() as u32)
-            .set("BIAS", self.bias.is_some() as u32)
-            .set("ACC", self.onto as u32);
-        let (March { rows, depth, group }, choice) =
-            March::choose(out, self.blocks, &switches(&key), caps)?;
-        let chunks = d.div_ceil(depth);
-        let key = key
-            .group(group)
-            .tile("ROWS", rows as u32)
-            .tile("READ", rows as u32 + 2)
-            .tile("OUTS", (rows * QUAD) as u32);
+        let switched = |file| {
+            let key = self.source.switches(KernelKey::new(file));
+            key.set("FLIP", self.bias.is_none() as u32)
+                .set("BIAS", self.bias.is_some() as u32)
+                .set("ACC", self.onto as u32)
+        };
+        let load = switches(&switched("depthwise.wgsl"));
+        let (march, choice) = March::choose(out, self.blocks, &load, caps)?;
+        let March { rows, depth, group, .. } = march;
+        let (quads, chunks) = (march.lanes(w), d.div_ceil(depth));
+        let key = march.key(switched);
         let name = graph.info(self.out).name.clone();
         runs(out.n, all, self.blocks, voxels, caps)
             .into_iter()
