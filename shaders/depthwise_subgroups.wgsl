@@ -8,13 +8,15 @@
 // several subgroups, the outermost invocations load them. `quads` invocations share a line: a divisor of SUB, or with HALO a multiple.
 // Every invocation takes part in every shuffle: those without outputs of their own repeat the last one's work.
 // It pays where a load costs much more than arithmetic, as on software adapters.
+// With the section MOMENTS each thread also gives mean, summed squared deviation and count of its outputs, shifted by the first one:
+//   moments [all blocks of out, parts, 3], where parts are the threads of a block; `out_first` is the first block of the dispatch
 // Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
 
 struct Params {
   n: u32, blocks: u32, d: u32, h: u32,
   w: u32, chunk: u32, chunks: u32, quads: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
-  src_base: u32, aux_base: u32, out_base: u32, pad: u32,
+  src_base: u32, aux_base: u32, out_base: u32, out_first: u32,
 }
 
 override NORM: bool = false;
@@ -44,6 +46,9 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+// section MOMENTS
+@group(0) @binding(7) var<storage, read_write> moments: array<vec4<f32>>;
+// end MOMENTS
 
 struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
 
@@ -115,6 +120,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   var a2: array<vec4<f32>, OUTS>;
   // unroll
   for (var o = 0u; o < OUTS; o++) { a0[o] = vec4<f32>(0.0); a1[o] = vec4<f32>(0.0); a2[o] = vec4<f32>(0.0); }
+  // section MOMENTS
+  var shift = vec4<f32>(0.0);
+  var s1 = vec4<f32>(0.0);
+  var s2 = vec4<f32>(0.0);
+  // end MOMENTS
   // every invocation marches over as many planes, so that all are there to shuffle; `plane` is the input plane plus one
   for (var step = 0u; step < params.chunk + 2u; step++) {
     let plane = d0 + step;
@@ -164,6 +174,12 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
             if (BIAS) { y = y + b; }
             if (ACC) { y = y + out[at + o]; }
             out[at + o] = y;
+            // section MOMENTS
+            if (r + o == 0u && step == 2u) { shift = y; }
+            let u = y - shift;
+            s1 += u;
+            s2 = fma(u, u, s2);
+            // end MOMENTS
           }
         }
       }
@@ -171,4 +187,16 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     // unroll
     for (var o = 0u; o < OUTS; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = vec4<f32>(0.0); }
   }
+  // section MOMENTS
+  if (t < params.n) {
+    let columns = min(w0 + QUAD, params.w) - min(w0, params.w);
+    let count = f32(columns * (min(h + ROWS, params.h) - h) * (d1 - d0));
+    let mean = s1 / max(count, 1.0);
+    let parts = params.quads * lines * params.chunks;
+    let part = ((params.out_first + n * params.out_blocks + block) * parts + (chunk * lines + h / ROWS) * params.quads + quad) * 3u;
+    moments[part] = mean + shift;
+    moments[part + 1u] = max(s2 - s1 * mean, vec4<f32>(0.0));
+    moments[part + 2u] = vec4<f32>(count);
+  }
+  // end MOMENTS
 }

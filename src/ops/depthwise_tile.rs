@@ -135,6 +135,13 @@ impl March {
         }
     }
 
+    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
+    pub fn moment_parts(&self, out: &Layout) -> Option<usize> {
+        let [d, h, w] = out.spatial;
+        let parts = d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w);
+        matches!(self.loads, Loads::Shared { .. }).then_some(parts)
+    }
+
     /// The kernel with its tile; `switched` sets the switches, which both files have.
     pub fn key(&self, switched: impl Fn(&'static str) -> KernelKey) -> KernelKey {
         let tiled = |file| {

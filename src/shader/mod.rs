@@ -27,6 +27,8 @@ pub struct KernelKey {
     pub consts: Vec<(&'static str, u32)>,
     /// Bindings of `vec4<f32>` that are stored as halves, in order.
     pub halves: Vec<&'static str>,
+    /// Sections that are in, of those between lines `// section NAME` and `// end NAME`.
+    pub sections: Vec<&'static str>,
     /// Whether bindings of `vec4<f32>` are read and written in 64-bit words, which adapters that compute on the CPU do faster.
     pub wide: bool,
 }
@@ -34,7 +36,14 @@ pub struct KernelKey {
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new(), wide: false }
+        Self {
+            file,
+            overrides: Vec::new(),
+            consts: Vec::new(),
+            halves: Vec::new(),
+            sections: Vec::new(),
+            wide: false,
+        }
     }
 
     /// Stores these bindings as halves.
@@ -42,6 +51,12 @@ impl KernelKey {
         self.halves.extend(names);
         self.halves.sort_unstable();
         self.halves.dedup();
+        self
+    }
+
+    /// Has a section of the file in.
+    pub fn section(mut self, name: &'static str) -> Self {
+        self.sections.push(name);
         self
     }
 
