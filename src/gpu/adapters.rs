@@ -20,6 +20,8 @@ pub struct AdapterReport {
     /// Bytes of the largest buffer.
     pub max_buffer_bytes: u64,
     pub f16: bool,
+    /// Whether shaders may use 64-bit integers.
+    pub int64: bool,
     pub subgroups: bool,
     /// Invocations of every subgroup; zero where their number varies or there are none.
     pub subgroup_size: u32,
@@ -86,6 +88,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroups,
         subgroup_size: if fixed { info.subgroup_min_size } else { 0 },
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),

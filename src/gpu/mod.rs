@@ -28,8 +28,8 @@ struct Inner {
     report: AdapterReport,
     limits: wgpu::Limits,
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
-    /// Bindings and parameters of each file, which its specialisations share.
-    interfaces: Mutex<HashMap<&'static str, Arc<Reflection>>>,
+    /// Bindings and parameters of each file with some of its sections, which its specialisations share.
+    interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
     pipelines: Option<Pipelines>,
     /// First error that no scope caught, or the reason why the device was lost.
     failure: Arc<Mutex<Option<String>>>,
@@ -56,6 +56,7 @@ impl Gpu {
         let wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64
             | wgpu::Features::PIPELINE_CACHE;
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
@@ -150,13 +151,14 @@ impl Gpu {
         Ok(kernel)
     }
 
-    /// Bindings and parameters of a file; parsed once.
-    fn interface(&self, file: &'static str) -> Result<Arc<Reflection>> {
-        if let Some(interface) = lock(&self.inner.interfaces).get(file) {
+    /// Bindings and parameters of a kernel's file with its sections; parsed once.
+    fn interface(&self, key: &KernelKey) -> Result<Arc<Reflection>> {
+        let plain = KernelKey { sections: key.sections.clone(), ..KernelKey::new(key.file) };
+        if let Some(interface) = lock(&self.inner.interfaces).get(&plain) {
             return Ok(interface.clone());
         }
-        let interface = Arc::new(reflect(&KernelKey::new(file))?);
-        lock(&self.inner.interfaces).insert(file, interface.clone());
+        let interface = Arc::new(reflect(&plain)?);
+        lock(&self.inner.interfaces).insert(plain, interface.clone());
         Ok(interface)
     }
 

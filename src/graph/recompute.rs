@@ -27,15 +27,13 @@ impl Graph {
             .collect()
     }
 
-    /// The output of a node that can run again.
+    /// The output of a node that can run again. Moments that it gives along are not made again.
     fn only_output(&self, node: &Node) -> Option<Value> {
-        match (node.outputs.as_slice(), node.addend) {
-            ([value], None) => {
-                let tensor = self.info(*value).storage == Storage::Tensor;
-                (tensor && !self.kept.contains(value)).then_some(*value)
-            }
-            _ => None,
-        }
+        let (value, rest) = node.outputs.split_first()?;
+        let tensor = self.info(*value).storage == Storage::Tensor;
+        let words = rest.iter().all(|other| self.info(*other).storage == Storage::Words);
+        let once = tensor && words && node.addend.is_none() && !self.kept.contains(value);
+        once.then_some(*value)
     }
 
     /// Whether a node belongs to the forward pass.

@@ -115,6 +115,31 @@ impl Product {
         distinct(tiles)
     }
 
+    fn choose(
+        &self,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<(Tile, Arc<Choice>)> {
+        let Self { samples, voxels, outs, ins, .. } = self;
+        let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
+        let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
+        caps.choose("pointwise", shape, &self.tiles(caps))
+    }
+
+    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
+    pub fn moment_parts(
+        &self,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<Option<usize>> {
+        Ok(match self.choose(key, caps)?.0 {
+            Tile::Held { steps, .. } if caps.software => {
+                Some(self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP)
+            }
+            _ => None,
+        })
+    }
+
     /// Tile, workgroups and their parameters. `key` sets the switches, which all files have.
     pub fn dispatch(
         &self,
@@ -122,10 +147,8 @@ impl Product {
         key: impl Fn(&'static str) -> KernelKey,
         caps: &Caps,
     ) -> Result<Dispatch> {
-        let Self { samples, voxels, outs, ins, .. } = *self;
-        let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
-        let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
-        let (tile, choice) = caps.choose("pointwise", shape, &self.tiles(caps))?;
+        let Self { samples, voxels, outs, .. } = *self;
+        let (tile, choice) = self.choose(&key, caps)?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
             Tile::Outputs { vox, out, group } => {

@@ -3,9 +3,9 @@
 //! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
-mod halves;
 mod lint;
 mod specialise;
+mod storage;
 mod tuning;
 
 pub use lint::lint;
@@ -27,12 +27,23 @@ pub struct KernelKey {
     pub consts: Vec<(&'static str, u32)>,
     /// Bindings of `vec4<f32>` that are stored as halves, in order.
     pub halves: Vec<&'static str>,
+    /// Sections that are in, of those between lines `// section NAME` and `// end NAME`.
+    pub sections: Vec<&'static str>,
+    /// Whether bindings of `vec4<f32>` are read and written in 64-bit words, which adapters that compute on the CPU do faster.
+    pub wide: bool,
 }
 
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new() }
+        Self {
+            file,
+            overrides: Vec::new(),
+            consts: Vec::new(),
+            halves: Vec::new(),
+            sections: Vec::new(),
+            wide: false,
+        }
     }
 
     /// Stores these bindings as halves.
@@ -40,6 +51,18 @@ impl KernelKey {
         self.halves.extend(names);
         self.halves.sort_unstable();
         self.halves.dedup();
+        self
+    }
+
+    /// Has a section of the file in.
+    pub fn section(mut self, name: &'static str) -> Self {
+        self.sections.push(name);
+        self
+    }
+
+    /// Reads and writes in 64-bit words, or not.
+    pub fn wide(mut self, wide: bool) -> Self {
+        self.wide = wide;
         self
     }
 
@@ -122,17 +145,19 @@ fn message(error: impl std::error::Error) -> String {
 /// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
 const SUBGROUPS: &str = "_subgroups.wgsl";
 
-/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the file's name tells.
-fn capabilities(file: &str) -> Capabilities {
-    let halves = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if file.ends_with(SUBGROUPS) { halves | Capabilities::SUBGROUP } else { halves }
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the key tells.
+fn capabilities(key: &KernelKey) -> Capabilities {
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    capabilities.set(Capabilities::SUBGROUP, key.file.ends_with(SUBGROUPS));
+    capabilities.set(Capabilities::SHADER_INT64, key.wide);
+    capabilities
 }
 
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), capabilities(key.file))
+    let info = Validator::new(ValidationFlags::all(), capabilities(key))
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();

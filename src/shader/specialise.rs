@@ -1,17 +1,42 @@
-//! Textual specialisation: `const` lines replaced by name, half bindings rewritten, marked loops unrolled.
+//! Textual specialisation: `const` lines replaced by name, bindings that are stored otherwise rewritten, marked loops unrolled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{KernelKey, halves, source};
+use super::{KernelKey, source, storage};
 use crate::error::{Error, Result};
 
 const MARK: &str = "// unroll";
 
-/// The kernel's WGSL: tiles set, half bindings packed, loops below a `// unroll` line written out so that indices are constants.
+/// The kernel's WGSL: sections chosen, tiles set, accesses to bindings rewritten, loops below a `// unroll` line written out so that indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = halves::store_halves(key, set_consts(key, source(key.file)?)?)?;
+    let text = set_consts(key, &sections(key, source(key.file)?)?)?;
+    let text = storage::store(key, text)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
+}
+
+/// The text without the sections that the key does not name.
+fn sections(key: &KernelKey, text: &str) -> Result<String> {
+    let mut lines = Vec::new();
+    let (mut known, mut left_out) = (HashSet::new(), None);
+    for line in text.lines() {
+        let mark = line.trim();
+        if let Some(name) = mark.strip_prefix("// section ") {
+            known.insert(name);
+            left_out = left_out.or((!key.sections.contains(&name)).then_some(name));
+        }
+        if left_out.is_none() {
+            lines.push(line);
+        }
+        if left_out.is_some() && mark.strip_prefix("// end ") == left_out {
+            left_out = None;
+        }
+    }
+    match (left_out, key.sections.iter().find(|name| !known.contains(*name))) {
+        (Some(name), _) => Err(Error::shader(key.file, format!("section {name} has no end"))),
+        (_, Some(name)) => Err(Error::shader(key.file, format!("there is no section {name}"))),
+        _ => Ok(lines.join("\n")),
+    }
 }
 
 /// `const NAME: u32 = 4u;` as (name, value).
@@ -118,6 +143,16 @@ mod tests {
         assert_eq!(out.matches("a[i][j]").count(), 4);
         assert_eq!(out.matches("const i = 1u;").count(), 1);
         assert!(out.ends_with("end"));
+    }
+
+    #[test]
+    fn sections_are_left_out_unless_named() {
+        let text = "a\n  // section X\nb\n  // end X\nc";
+        let key = KernelKey::new("t");
+        assert_eq!(sections(&key, text).unwrap(), "a\nc");
+        assert_eq!(sections(&key.clone().section("X"), text).unwrap(), text);
+        assert!(sections(&key.clone().section("Y"), text).is_err());
+        assert!(sections(&key, "// section X\nb").is_err());
     }
 
     #[test]

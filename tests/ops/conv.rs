@@ -290,5 +290,9 @@ fn depthwise_convolutions() {
         Case { twice: true, ..depthwise(&[(5, NORM_ACT)], [4, 5, 6]) },
         Case { n: 2, after: NORM_ACT, ..depthwise(&[(6, UP), (5, NORM_ACT)], [4, 6, 8]) },
         depthwise(&[(3, UP_FLAT), (8, PLAIN)], [3, 6, 4]),
+        // a line of exactly a subgroup of eight, and lines of several
+        Case { n: 2, after: NORM_ACT, ..depthwise(&[(5, NORM_ACT)], [2, 7, 40]) },
+        Case { after: NORM, ..depthwise(&[(4, ACT)], [3, 2, 131]) },
+        depthwise(&[(3, UP)], [2, 4, 150]),
     ]);
 }
