@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
+use super::pointwise_coop::Cooperative;
 use super::{FEW_THREADS, WORKGROUP, distinct, switches};
 use crate::error::Result;
 use crate::graph::{Caps, Dispatch, fold};
@@ -29,6 +30,8 @@ enum Tile {
     Held { out: usize, ins: usize, steps: usize },
     /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
     Shared { vox: usize, out: usize },
+    /// As `Shared`, by cooperative matrices.
+    Cooperative(Cooperative),
 }
 
 impl Display for Tile {
@@ -39,6 +42,7 @@ impl Display for Tile {
             }
             Self::Held { out, ins, steps } => write!(f, "held OUT={out} INS={ins} steps={steps}"),
             Self::Shared { vox, out } => write!(f, "shared VOX={vox} OUT={out}"),
+            Self::Cooperative(tile) => write!(f, "{tile}"),
         }
     }
 }
@@ -49,6 +53,7 @@ impl Tile {
             Self::Outputs { .. } => "pointwise.wgsl",
             Self::Held { .. } => "pointwise_held.wgsl",
             Self::Shared { .. } => "pointwise_shared.wgsl",
+            Self::Cooperative(_) => "pointwise_coop.wgsl",
         }
     }
 }
@@ -112,6 +117,8 @@ impl Product {
         if !caps.software && self.outs >= SHARED && self.ins >= SHARED {
             tiles.extend([Tile::Shared { vox: 8, out: 2 }, Tile::Shared { vox: 4, out: 4 }]);
         }
+        let cooperative = Cooperative::tiles(self.outs, self.ins, caps);
+        tiles.extend(cooperative.into_iter().map(Tile::Cooperative));
         distinct(tiles)
     }
 
@@ -141,6 +148,9 @@ impl Product {
             Tile::Shared { vox, out } => {
                 let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
                 (key, voxels.div_ceil(SIDE * vox), SIDE * out, None)
+            }
+            Tile::Cooperative(tile) => {
+                (tile.set(key), voxels.div_ceil(tile.voxels()), tile.blocks(), None)
             }
         };
         let tiles = outs.div_ceil(blocks);

@@ -1,9 +1,14 @@
 //! Convolutions, dense and depthwise, with everything that rides on their loads.
 
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use u2seg::exec::caps;
 use u2seg::gpu::Gpu;
 use u2seg::graph::{Caps, Packing, Value};
 use u2seg::ops;
 use u2seg::reference::{self as oracle, Tensor};
+use u2seg::shader::Tuning;
 
 use super::common;
 use super::harness::*;
@@ -140,7 +145,7 @@ fn expect(case: &Case, caps: &Caps) -> Expected {
     Expected { raw, stages, convs, after, dy, dx, affine, after_affine }
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> usize {
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
     let mut rig = Rig::new(gpu, caps);
     let inputs: Vec<_> = e.raw.iter().map(|x| rig.input(x)).collect();
     let parts: Vec<_> =
@@ -179,7 +184,7 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> usize {
         stage.check_affine(what, &ran, affine);
     }
     e.after.check_affine(what, &ran, &e.after_affine);
-    ran.variants
+    ran
 }
 
 fn check(cases: &[Case]) {
@@ -190,7 +195,7 @@ fn check(cases: &[Case]) {
         let (plain, rounded) = (expect(case, &plans[0].1), expect(case, &plans[plans.len() - 1].1));
         every_plan(&gpu, voxels, |plan, caps| {
             let expected = if halves(caps) { &rounded } else { &plain };
-            run(&gpu, caps, case, expected, &format!("case {index} planned for {plan}:"))
+            run(&gpu, caps, case, expected, &format!("case {index} planned for {plan}:")).variants
         });
     }
 }
@@ -275,6 +280,45 @@ fn pointwise_convolutions() {
         dense(&[(6, PLAIN)], 7, [5, 6, 7], spec(1, [2; 3], [0; 3], [0; 3])),
         dense(&[(4, NORM_ACT)], 3, [4, 4, 4], spec(1, [1, 2, 1], [0; 3], [0; 3])),
     ]);
+}
+
+/// The case tables try every variant that an adapter has; this one says which kinds of matrices it has not.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn pointwise_convolutions_by_cooperative_matrices() {
+    let gpu = common::gpu();
+    let one = ops::ConvSpec::pointwise();
+    let case = Case { n: 2, after: NORM_ACT, ..dense(&[(52, NORM_ACT)], 75, [5, 6, 7], one) };
+    let sides = caps(&gpu).cooperative;
+    for (bits, side, vector_bytes) in [(32, sides.f32, 16), (16, sides.f16, 8)] {
+        if side == 0 {
+            let name = &gpu.report().name;
+            // past the capture of tests that pass
+            writeln!(
+                std::io::stderr(),
+                "pointwise_coop.wgsl with f{bits} factors is NOT RUN: {name} has no such matrices"
+            )
+            .unwrap();
+            continue;
+        }
+        let start = format!("cooperative f{bits} SIDE={side} ");
+        let mut tried = BTreeSet::new();
+        let own = caps(&gpu).subgroup_size;
+        // as many subgroups as jobs, and fewer
+        for subgroup_size in BTreeSet::from([0, own, own / 2]) {
+            let own = Caps { software: false, vector_bytes, subgroup_size, ..caps(&gpu) };
+            let expected = expect(&case, &own);
+            let at = |position| Caps { tuning: Tuning::at(position).into(), ..own.clone() };
+            let most = run(&gpu, &at(0), &case, &expected, "the default:").variants;
+            for position in 1..most {
+                let what = format!("variant {position}:");
+                let ran = run(&gpu, &at(position), &case, &expected, &what);
+                tried.extend(ran.taken.into_iter().filter(|variant| variant.starts_with(&start)));
+            }
+        }
+        // 32 and 64 channels, two sizes of workgroups at least
+        assert!(tried.len() >= 4, "{start}: {tried:?}");
+    }
 }
 
 #[test]

@@ -62,8 +62,11 @@ pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
 pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Caps) -> usize) {
     let plans = plans(gpu, voxels);
     let most: Vec<usize> = plans.iter().map(|(name, caps)| run(name, caps)).collect();
-    // the first two differ in what their adapters may run
-    for ((name, caps), most) in plans.iter().zip(most).take(2) {
+    for (index, ((name, caps), most)) in plans.iter().zip(most).enumerate() {
+        // the first two differ in what their adapters may run, and so do tensors in f16 where f16 matrices are
+        if index >= 2 && !(halves(caps) && caps.cooperative.f16 > 0) {
+            continue;
+        }
         for position in 1..most {
             let caps = Caps { tuning: Tuning::at(position).into(), ..caps.clone() };
             run(&format!("{name}, variant {position}"), &caps);
@@ -100,6 +103,8 @@ pub struct Ran {
     store: Store,
     /// Variants of the kernel that has most.
     pub variants: usize,
+    /// What every kernel's variant was taken from.
+    pub taken: Vec<String>,
 }
 
 impl<'a> Rig<'a> {
@@ -195,7 +200,9 @@ impl<'a> Rig<'a> {
         program.run(self.gpu).unwrap();
         let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
         let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
-        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants }
+        let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
+        let taken = choices.map(|choice| choice.variant().to_string()).collect();
+        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants, taken }
     }
 }
 
