@@ -1,4 +1,4 @@
-//! Tiles of the pointwise kernel that multiplies cooperative matrices.
+//! Tiles of the pointwise kernels that multiply cooperative matrices.
 
 use std::fmt::{Display, Formatter};
 
@@ -17,14 +17,14 @@ const LEAST: usize = 4;
 /// Invocations of a workgroup where subgroups differ in size: four subgroups of 32 or of 64.
 const GROUPS: [usize; 2] = [32 * JOBS, 64 * JOBS];
 
-/// A workgroup's tile of `pointwise_coop.wgsl`.
+/// A workgroup's tile of `pointwise_coop.wgsl` or `pointwise_weight_coop.wgsl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cooperative {
     /// Rows and columns of a matrix.
     side: usize,
     /// Of a factor.
     bits: usize,
-    /// Whether the tile is 64 output channels wide, not 32.
+    /// Whether the tile is 64 channels wide, not 32.
     wide: bool,
     group: usize,
 }
@@ -37,8 +37,11 @@ impl Display for Cooperative {
 }
 
 impl Cooperative {
+    /// Threads, of those that keep an adapter busy, for which one workgroup stands.
+    pub const SHARE: usize = 32;
+
     /// Tiles for this many channel blocks; none where the adapter has no matrices, or the product is small. Factors are rounded to
-    /// f16 only where all tensors are stored so.
+    /// f16 only where tensors are stored so: all that a node touches, or for weight gradients those of the graph.
     pub fn tiles(outs: usize, ins: usize, caps: &Caps) -> Vec<Self> {
         if outs < LEAST || ins < LEAST {
             return Vec::new();
@@ -63,12 +66,12 @@ impl Cooperative {
         VOXELS
     }
 
-    /// Output blocks of a workgroup.
+    /// Output blocks of a workgroup; for the weight gradient input blocks as well.
     pub fn blocks(self) -> usize {
         if self.wide { 16 } else { 8 }
     }
 
-    /// Sets the tile of a key of the file.
+    /// Sets the tile of a key of `pointwise_coop.wgsl`.
     pub fn set(self, key: KernelKey) -> KernelKey {
         // rows and columns of jobs, and of each job's matrices
         let [rows, columns, vox, out] = match (self.side, self.wide) {
@@ -77,14 +80,27 @@ impl Cooperative {
             (_, true) => [1, 4, 4, 1],
             (_, false) => [2, 2, 2, 1],
         };
-        // 64 bytes of input channels at a time
+        self.matrices(key, [rows, columns]).tile("VOX", vox).tile("OUT", out)
+    }
+
+    /// Sets the tile of a key of `pointwise_weight_coop.wgsl`.
+    pub fn set_weight(self, key: KernelKey) -> KernelKey {
+        let [rows, columns, outs, ins] = match (self.side, self.wide) {
+            (8, true) => [2, 2, 4, 4],
+            (8, false) => [2, 2, 2, 2],
+            (_, true) => [4, 1, 1, 4],
+            (_, false) => [2, 2, 1, 1],
+        };
+        self.matrices(key, [rows, columns]).tile("OUT", outs).tile("IN", ins)
+    }
+
+    fn matrices(self, key: KernelKey, [rows, columns]: [u32; 2]) -> KernelKey {
+        // 64 bytes at a time of what is summed over
         let steps = 512 / self.bits / self.side;
         key.tile("SIDE", self.side as u32)
             .tile("BITS", self.bits as u32)
             .tile("ROWS", rows)
             .tile("COLUMNS", columns)
-            .tile("VOX", vox)
-            .tile("OUT", out)
             .tile("STEPS", steps as u32)
             .group(self.group)
     }
@@ -93,11 +109,7 @@ impl Cooperative {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shader::{Cooperative as Sides, reflect, validate};
-
-    fn key() -> KernelKey {
-        KernelKey::new("pointwise_coop.wgsl")
-    }
+    use crate::shader::{Cooperative as Sides, validate};
 
     #[test]
     fn matrices_are_used_where_they_are_and_halves_where_tensors_are() {
@@ -134,17 +146,24 @@ mod tests {
                 let cooperative = Sides { f32: side, f16: side };
                 let caps = Caps { cooperative, vector_bytes, ..Caps::default() };
                 for tile in Cooperative::tiles(16, 16, &caps) {
-                    let key = tile.set(key());
-                    validate(&key).unwrap();
-                    let value = |name| {
-                        key.consts.iter().find(|(n, _)| *n == name).map(|c| c.1 as usize).unwrap()
+                    let of = |key: KernelKey, rows: &str, columns: &str| {
+                        validate(&key).unwrap();
+                        let value = |name| {
+                            let set = key.consts.iter().find(|(n, _)| *n == name);
+                            set.map(|(_, value)| *value as usize).unwrap()
+                        };
+                        assert_eq!(value("ROWS") * value("COLUMNS"), JOBS);
+                        let side = value("SIDE");
+                        [
+                            value("ROWS") * value(rows) * side,
+                            value("COLUMNS") * value(columns) * side,
+                        ]
                     };
-                    let jobs = value("ROWS") * value("COLUMNS");
-                    assert_eq!(jobs, JOBS);
-                    let side = value("SIDE");
-                    assert_eq!(value("ROWS") * value("VOX") * side, tile.voxels());
-                    assert_eq!(value("COLUMNS") * value("OUT") * side, 4 * tile.blocks());
-                    assert!(reflect(&key).unwrap().workgroup_bytes <= 16 << 10);
+                    let channels = 4 * tile.blocks();
+                    let key = tile.set(KernelKey::new("pointwise_coop.wgsl"));
+                    assert_eq!(of(key, "VOX", "OUT"), [tile.voxels(), channels]);
+                    let key = tile.set_weight(KernelKey::new("pointwise_weight_coop.wgsl"));
+                    assert_eq!(of(key, "OUT", "IN"), [channels; 2]);
                 }
             }
         }

@@ -296,12 +296,12 @@ fn pointwise_convolutions_by_cooperative_matrices() {
             // past the capture of tests that pass
             writeln!(
                 std::io::stderr(),
-                "pointwise_coop.wgsl with f{bits} factors is NOT RUN: {name} has no such matrices"
+                "pointwise_coop.wgsl and pointwise_weight_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
             )
             .unwrap();
             continue;
         }
-        let start = format!("cooperative f{bits} SIDE={side} ");
+        let part = format!(" cooperative f{bits} SIDE={side} ");
         let mut tried = BTreeSet::new();
         let own = caps(&gpu).subgroup_size;
         // as many subgroups as jobs, and fewer
@@ -313,11 +313,14 @@ fn pointwise_convolutions_by_cooperative_matrices() {
             for position in 1..most {
                 let what = format!("variant {position}:");
                 let ran = run(&gpu, &at(position), &case, &expected, &what);
-                tried.extend(ran.taken.into_iter().filter(|variant| variant.starts_with(&start)));
+                tried.extend(ran.taken.into_iter().filter(|variant| variant.contains(&part)));
             }
         }
-        // 32 and 64 channels, two sizes of workgroups at least
-        assert!(tried.len() >= 4, "{start}: {tried:?}");
+        // of both kernels 32 and 64 channels, two sizes of workgroups at least
+        for family in ["pointwise ", "pointwise_weight "] {
+            let tried = tried.iter().filter(|variant| variant.starts_with(family)).count();
+            assert!(tried >= 4, "{family}{part}: {tried}");
+        }
     }
 }
 

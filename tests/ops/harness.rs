@@ -103,7 +103,7 @@ pub struct Ran {
     store: Store,
     /// Variants of the kernel that has most.
     pub variants: usize,
-    /// What every kernel's variant was taken from.
+    /// Family and variant of every kernel that has several.
     pub taken: Vec<String>,
 }
 
@@ -201,7 +201,7 @@ impl<'a> Rig<'a> {
         let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
         let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
         let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
-        let taken = choices.map(|choice| choice.variant().to_string()).collect();
+        let taken = choices.map(|c| format!("{} {}", c.family(), c.variant())).collect();
         Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants, taken }
     }
 }
