@@ -282,13 +282,25 @@ fn pointwise_convolutions() {
     ]);
 }
 
-/// The case tables try every variant that an adapter has; this one says which kinds of matrices it has not.
+/// Positions of the variants whose names hold `part`, and their families with their names.
+fn named(ran: &Ran, part: &str) -> (BTreeSet<usize>, BTreeSet<String>) {
+    let all = ran.choices.iter().flat_map(|c| c.candidates.iter().enumerate().map(move |v| (c, v)));
+    all.filter(|(_, (_, name))| name.contains(part))
+        .map(|(choice, (position, name))| (position, format!("{} {name}", choice.family())))
+        .unzip()
+}
+
+/// Says which kinds of matrices the adapter has not. f32 factors are also in the case tables, as every variant of tensors in f32.
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn pointwise_convolutions_by_cooperative_matrices() {
     let gpu = common::gpu();
     let one = ops::ConvSpec::pointwise();
-    let case = Case { n: 2, after: NORM_ACT, ..dense(&[(52, NORM_ACT)], 75, [5, 6, 7], one) };
+    let cases = [
+        Case { n: 2, after: NORM_ACT, ..dense(&[(52, NORM_ACT)], 75, [5, 6, 7], one) },
+        Case { n: 2, ..dense(&[(34, UP), (17, ACT)], 33, [4, 6, 10], one) },
+        Case { twice: true, ..dense(&[(16, PLAIN)], 16, [3, 5, 9], one) },
+    ];
     let sides = caps(&gpu).cooperative;
     for (bits, side, vector_bytes) in [(32, sides.f32, 16), (16, sides.f16, 8)] {
         if side == 0 {
@@ -301,19 +313,25 @@ fn pointwise_convolutions_by_cooperative_matrices() {
             .unwrap();
             continue;
         }
-        let part = format!(" cooperative f{bits} SIDE={side} ");
-        let mut tried = BTreeSet::new();
+        let part = format!("cooperative f{bits} SIDE={side} ");
         let own = caps(&gpu).subgroup_size;
+        let mut tried = BTreeSet::new();
         // as many subgroups as jobs, and fewer
-        for subgroup_size in BTreeSet::from([0, own, own / 2]) {
-            let own = Caps { software: false, vector_bytes, subgroup_size, ..caps(&gpu) };
-            let expected = expect(&case, &own);
-            let at = |position| Caps { tuning: Tuning::at(position).into(), ..own.clone() };
-            let most = run(&gpu, &at(0), &case, &expected, "the default:").variants;
-            for position in 1..most {
-                let what = format!("variant {position}:");
-                let ran = run(&gpu, &at(position), &case, &expected, &what);
-                tried.extend(ran.taken.into_iter().filter(|variant| variant.contains(&part)));
+        for (index, subgroup_size) in BTreeSet::from([0, own, own / 2]).into_iter().enumerate() {
+            for case in cases.iter().skip(index) {
+                let own = Caps { software: false, vector_bytes, subgroup_size, ..caps(&gpu) };
+                let expected = expect(case, &own);
+                let run = |position, what: &str| {
+                    let caps = Caps { tuning: Tuning::at(position).into(), ..own.clone() };
+                    run(&gpu, &caps, case, &expected, what)
+                };
+                let (positions, names) = named(&run(0, "the default:"), &part);
+                assert!(!positions.is_empty());
+                tried.extend(names);
+                for position in positions {
+                    let what = format!("{part}for {subgroup_size} lanes, variant {position}:");
+                    run(position, &what);
+                }
             }
         }
         // of both kernels 32 and 64 channels, two sizes of workgroups at least

@@ -1,5 +1,7 @@
 //! Builds a graph of a few operations, runs it on the adapter, and compares what it read with the f64 oracles.
 
+use std::sync::Arc;
+
 use half::f16;
 use u2seg::exec::{Pool, Program, Store, caps};
 use u2seg::gpu::Gpu;
@@ -7,7 +9,7 @@ use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Sco
 use u2seg::ops;
 use u2seg::plan::Plan;
 use u2seg::reference::{self as oracle, Tensor};
-use u2seg::shader::Tuning;
+use u2seg::shader::{Choice, Tuning};
 use u2seg::shape::Shape;
 
 /// Uniform values in -1..1, the same for the same seed.
@@ -62,11 +64,8 @@ pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
 pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Caps) -> usize) {
     let plans = plans(gpu, voxels);
     let most: Vec<usize> = plans.iter().map(|(name, caps)| run(name, caps)).collect();
-    for (index, ((name, caps), most)) in plans.iter().zip(most).enumerate() {
-        // the first two differ in what their adapters may run, and so do tensors in f16 where f16 matrices are
-        if index >= 2 && !(halves(caps) && caps.cooperative.f16 > 0) {
-            continue;
-        }
+    // the first two differ in what their adapters may run
+    for ((name, caps), most) in plans.iter().zip(most).take(2) {
         for position in 1..most {
             let caps = Caps { tuning: Tuning::at(position).into(), ..caps.clone() };
             run(&format!("{name}, variant {position}"), &caps);
@@ -103,8 +102,8 @@ pub struct Ran {
     store: Store,
     /// Variants of the kernel that has most.
     pub variants: usize,
-    /// Family and variant of every kernel that has several.
-    pub taken: Vec<String>,
+    /// What the variant of every kernel that has several was taken from.
+    pub choices: Vec<Arc<Choice>>,
 }
 
 impl<'a> Rig<'a> {
@@ -200,9 +199,8 @@ impl<'a> Rig<'a> {
         program.run(self.gpu).unwrap();
         let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
         let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
-        let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
-        let taken = choices.map(|c| format!("{} {}", c.family(), c.variant())).collect();
-        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants, taken }
+        let choices = plan.dispatches().filter_map(|d| d.choice.clone()).collect();
+        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants, choices }
     }
 }
 
