@@ -22,6 +22,7 @@ pub fn caps(gpu: &Gpu) -> Caps {
         subgroups: gpu.report().subgroups,
         subgroup_size: gpu.report().subgroup_size,
         int64: gpu.report().int64,
+        cooperative: gpu.report().cooperative,
         tuning: gpu.tuning().clone(),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         ..Caps::default()

@@ -12,7 +12,7 @@ pub use adapters::{AdapterReport, adapters};
 pub use kernels::Kernel;
 
 use crate::error::{Error, Result};
-use crate::shader::{Class, KernelKey, Reflection, Tuning, reflect};
+use crate::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
 use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.
@@ -48,6 +48,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Cooperative matrices, which wgpu calls experimental, where the adapter has some that kernels can use.
+#[allow(unsafe_code)]
+fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFeatures) {
+    if report.cooperative == Cooperative::default() {
+        return (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled());
+    }
+    // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files whose names end in
+    // `_coop.wgsl` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
+    // matrices that the adapter lists, and no plan takes them unless tuning found their results right on this adapter.
+    let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)
+}
+
 impl Gpu {
     /// Opens an adapter: `auto` (discrete before integrated before software), an index of [`adapters`], or part of a name.
     pub fn open(selector: &str) -> Result<Self> {
@@ -58,10 +71,12 @@ impl Gpu {
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SHADER_INT64
             | wgpu::Features::PIPELINE_CACHE;
+        let (matrices, experimental_features) = experimental(&report);
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("u2seg"),
-            required_features: offered & wanted,
+            required_features: offered & wanted | matrices,
+            experimental_features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Element, Value};
 use crate::error::{Error, Result};
-use crate::shader::{Choice, KernelKey, Tuning};
+use crate::shader::{Choice, Cooperative, KernelKey, Tuning};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Caps {
     pub subgroup_size: u32,
     /// Whether shaders may use 64-bit integers.
     pub int64: bool,
+    /// Cooperative matrices that shaders may use.
+    pub cooperative: Cooperative,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
     /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
@@ -72,6 +74,7 @@ impl Default for Caps {
             subgroups: false,
             subgroup_size: 0,
             int64: false,
+            cooperative: Cooperative::default(),
             tuning: Arc::default(),
             vector_bytes: 16,
         }

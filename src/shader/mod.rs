@@ -10,7 +10,7 @@ mod tuning;
 
 pub use lint::lint;
 pub use specialise::specialise;
-pub use tuning::{Choice, Class, Tuning};
+pub use tuning::{Choice, Class, Cooperative, Tuning};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -145,10 +145,16 @@ fn message(error: impl std::error::Error) -> String {
 /// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
 const SUBGROUPS: &str = "_subgroups.wgsl";
 
+/// Ending of the files that use cooperative matrices, and the number of their subgroup.
+const COOPERATIVE: &str = "_coop.wgsl";
+
 /// Packing of halves, which WebGPU has everywhere and naga wants named, and what the key tells.
 fn capabilities(key: &KernelKey) -> Capabilities {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, key.file.ends_with(SUBGROUPS));
+    let cooperative = key.file.ends_with(COOPERATIVE);
+    capabilities.set(Capabilities::SUBGROUP, cooperative || key.file.ends_with(SUBGROUPS));
+    let matrices = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
+    capabilities.set(matrices, cooperative);
     capabilities.set(Capabilities::SHADER_INT64, key.wide);
     capabilities
 }
@@ -235,7 +241,7 @@ fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflection> {
 }
 
 /// Parses, validates and lints a kernel and writes it as SPIR-V, MSL and HLSL, so that what breaks on one platform shows
-/// on all.
+/// on all. Cooperative matrices are not in HLSL, and wgpu offers them on no adapter of DX12.
 pub fn validate(key: &KernelKey) -> Result<()> {
     let Compiled { module, info } = compile(key)?;
     let fail = |backend: &str, m: String| Error::shader(key.file, format!("{backend}: {m}"));
@@ -245,9 +251,17 @@ pub fn validate(key: &KernelKey) -> Result<()> {
     }
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .map_err(|e| fail("SPIR-V", message(e)))?;
-    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let cooperative = key.file.ends_with(COOPERATIVE);
+    let mut options =
+        naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    if cooperative {
+        options.lang_version = (2, 3);
+    }
     naga::back::msl::write_string(&module, &info, &options, &Default::default())
         .map_err(|e| fail("MSL", message(e)))?;
+    if cooperative {
+        return Ok(());
+    }
     let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let mut text = String::new();
     let pipeline_options = naga::back::hlsl::PipelineOptions::default();

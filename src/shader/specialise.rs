@@ -7,9 +7,12 @@ use crate::error::{Error, Result};
 
 const MARK: &str = "// unroll";
 
-/// The kernel's WGSL: sections chosen, tiles set, accesses to bindings rewritten, loops below a `// unroll` line written out so that indices are constants.
+const COOPERATIVE: &str = "enable wgpu_cooperative_matrix;";
+
+/// The kernel's WGSL: sections chosen, tiles set, matrices declared, accesses to bindings rewritten, loops below a `// unroll` line written out so that
+/// indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = set_consts(key, &sections(key, source(key.file)?)?)?;
+    let text = matrices(set_consts(key, &sections(key, source(key.file)?)?)?);
     let text = storage::store(key, text)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
@@ -67,6 +70,24 @@ fn set_consts(key: &KernelKey, text: &str) -> Result<String> {
         }
         None => Ok(lines.join("\n")),
     }
+}
+
+/// Cooperative matrices as SIDE and BITS say: `alias` lines take no constants.
+fn matrices(text: String) -> String {
+    let consts = read_consts(&text);
+    let (Some(side), Some(bits)) = (consts.get("SIDE"), consts.get("BITS")) else { return text };
+    if !text.contains(COOPERATIVE) {
+        return text;
+    }
+    let text = text.replace("= coop_mat8x8<", &format!("= coop_mat{side}x{side}<"));
+    if *bits == 32 {
+        return text;
+    }
+    let text = text.replace(COOPERATIVE, &format!("enable f16;\n{COOPERATIVE}"));
+    let text = text.replace("alias Element = f32;", &format!("alias Element = f{bits};"));
+    ["A", "B"].iter().fold(text, |text, role| {
+        text.replace(&format!("<f32, {role}>;"), &format!("<f{bits}, {role}>;"))
+    })
 }
 
 /// A marked loop: its variable, bound and body.
@@ -153,6 +174,30 @@ mod tests {
         assert_eq!(sections(&key.clone().section("X"), text).unwrap(), text);
         assert!(sections(&key.clone().section("Y"), text).is_err());
         assert!(sections(&key, "// section X\nb").is_err());
+    }
+
+    #[test]
+    fn matrices_follow_side_and_bits() {
+        let key = || KernelKey::new("pointwise_coop.wgsl");
+        let aliases = |key: KernelKey| -> Vec<String> {
+            let text = specialise(&key).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("alias"));
+            lines.map(|line| line.trim_start_matches("alias ").to_string()).collect()
+        };
+        let expected = |side: &str, element: &str| {
+            [
+                format!("Element = {element};"),
+                format!("Left = coop_mat{side}<{element}, A>;"),
+                format!("Right = coop_mat{side}<{element}, B>;"),
+                format!("Sum = coop_mat{side}<f32, C>;"),
+            ]
+        };
+        assert_eq!(aliases(key()), expected("8x8", "f32"));
+        assert_eq!(aliases(key().tile("SIDE", 16)), expected("16x16", "f32"));
+        let halves = key().tile("SIDE", 16).tile("BITS", 16);
+        assert_eq!(aliases(halves.clone()), expected("16x16", "f16"));
+        assert!(specialise(&halves).unwrap().contains("\nenable f16;"));
+        assert!(!specialise(&key()).unwrap().contains("enable f16;"));
     }
 
     #[test]
