@@ -28,7 +28,7 @@ struct Inner {
     report: AdapterReport,
     limits: wgpu::Limits,
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
-    /// Bindings and parameters of each file with some of its sections, which its specialisations share.
+    /// Bindings and parameters of each file, with and without its moments, which its specialisations share.
     interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
     pipelines: Option<Pipelines>,
     /// First error that no scope caught, or the reason why the device was lost.
@@ -166,9 +166,9 @@ impl Gpu {
         Ok(kernel)
     }
 
-    /// Bindings and parameters of a kernel's file with its sections; parsed once.
+    /// Bindings and parameters of a kernel's file; parsed once.
     fn interface(&self, key: &KernelKey) -> Result<Arc<Reflection>> {
-        let plain = KernelKey { sections: key.sections.clone(), ..KernelKey::new(key.file) };
+        let plain = KernelKey { moments: key.moments, ..KernelKey::new(key.file) };
         if let Some(interface) = lock(&self.inner.interfaces).get(&plain) {
             return Ok(interface.clone());
         }

@@ -27,13 +27,15 @@ impl Graph {
             .collect()
     }
 
-    /// The output of a node that can run again. Moments that it gives along are not made again.
+    /// The output of a node that can run again.
     fn only_output(&self, node: &Node) -> Option<Value> {
-        let (value, rest) = node.outputs.split_first()?;
-        let tensor = self.info(*value).storage == Storage::Tensor;
-        let words = rest.iter().all(|other| self.info(*other).storage == Storage::Words);
-        let once = tensor && words && node.addend.is_none() && !self.kept.contains(value);
-        once.then_some(*value)
+        match (node.outputs.as_slice(), node.addend) {
+            ([value], None) => {
+                let tensor = self.info(*value).storage == Storage::Tensor;
+                (tensor && !self.kept.contains(value)).then_some(*value)
+            }
+            _ => None,
+        }
     }
 
     /// Whether a node belongs to the forward pass.

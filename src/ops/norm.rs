@@ -152,7 +152,7 @@ pub(super) fn give_moments(
         let name = &graph.info(moments).name;
         return Err(Error::Internal(format!("{name} is planned for other kernels")));
     }
-    dispatch.kernel = dispatch.kernel.section("MOMENTS");
+    dispatch.kernel.moments = true;
     Ok(dispatch.bind("moments", whole(graph, moments)))
 }
 

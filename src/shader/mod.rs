@@ -27,8 +27,8 @@ pub struct KernelKey {
     pub consts: Vec<(&'static str, u32)>,
     /// Bindings of `vec4<f32>` that are stored as halves, in order.
     pub halves: Vec<&'static str>,
-    /// Sections that are in, of those between lines `// section NAME` and `// end NAME`.
-    pub sections: Vec<&'static str>,
+    /// Whether the lines between `// section MOMENTS` and `// end MOMENTS` are in.
+    pub moments: bool,
     /// Whether bindings of `vec4<f32>` are read and written in 64-bit words, which adapters that compute on the CPU do faster.
     pub wide: bool,
 }
@@ -41,7 +41,7 @@ impl KernelKey {
             overrides: Vec::new(),
             consts: Vec::new(),
             halves: Vec::new(),
-            sections: Vec::new(),
+            moments: false,
             wide: false,
         }
     }
@@ -51,12 +51,6 @@ impl KernelKey {
         self.halves.extend(names);
         self.halves.sort_unstable();
         self.halves.dedup();
-        self
-    }
-
-    /// Has a section of the file in.
-    pub fn section(mut self, name: &'static str) -> Self {
-        self.sections.push(name);
         self
     }
 

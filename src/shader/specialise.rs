@@ -1,6 +1,6 @@
 //! Textual specialisation: `const` lines replaced by name, bindings that are stored otherwise rewritten, marked loops unrolled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{KernelKey, source, storage};
 use crate::error::{Error, Result};
@@ -9,37 +9,32 @@ const MARK: &str = "// unroll";
 
 const COOPERATIVE: &str = "enable wgpu_cooperative_matrix;";
 
-/// The kernel's WGSL: sections chosen, tiles set, matrices declared, accesses to bindings rewritten, loops below a `// unroll` line written out so that
+/// The kernel's WGSL: moments in or out, tiles set, matrices declared, accesses to bindings rewritten, loops below a `// unroll` line written out so that
 /// indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = matrices(set_consts(key, &sections(key, source(key.file)?)?)?);
+    let text = matrices(set_consts(key, &moments(key, source(key.file)?)?)?);
     let text = storage::store(key, text)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
 }
 
-/// The text without the sections that the key does not name.
-fn sections(key: &KernelKey, text: &str) -> Result<String> {
+/// The text without what computes moments, unless the key asks for it.
+fn moments(key: &KernelKey, text: &str) -> Result<String> {
+    let [begin, end] = ["// section MOMENTS", "// end MOMENTS"];
     let mut lines = Vec::new();
-    let (mut known, mut left_out) = (HashSet::new(), None);
+    let (mut known, mut inside) = (false, false);
     for line in text.lines() {
-        let mark = line.trim();
-        if let Some(name) = mark.strip_prefix("// section ") {
-            known.insert(name);
-            left_out = left_out.or((!key.sections.contains(&name)).then_some(name));
-        }
-        if left_out.is_none() {
-            lines.push(line);
-        }
-        if left_out.is_some() && mark.strip_prefix("// end ") == left_out {
-            left_out = None;
+        match line.trim() {
+            mark if mark == begin => (known, inside) = (true, true),
+            mark if mark == end => inside = false,
+            _ if inside && !key.moments => {}
+            _ => lines.push(line),
         }
     }
-    match (left_out, key.sections.iter().find(|name| !known.contains(*name))) {
-        (Some(name), _) => Err(Error::shader(key.file, format!("section {name} has no end"))),
-        (_, Some(name)) => Err(Error::shader(key.file, format!("there is no section {name}"))),
-        _ => Ok(lines.join("\n")),
+    if inside || (key.moments && !known) {
+        return Err(Error::shader(key.file, format!("no lines between `{begin}` and `{end}`")));
     }
+    Ok(lines.join("\n"))
 }
 
 /// `const NAME: u32 = 4u;` as (name, value).
@@ -167,13 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_left_out_unless_named() {
-        let text = "a\n  // section X\nb\n  // end X\nc";
-        let key = KernelKey::new("t");
-        assert_eq!(sections(&key, text).unwrap(), "a\nc");
-        assert_eq!(sections(&key.clone().section("X"), text).unwrap(), text);
-        assert!(sections(&key.clone().section("Y"), text).is_err());
-        assert!(sections(&key, "// section X\nb").is_err());
+    fn moments_are_left_out_unless_asked_for() {
+        let text = "a\n  // section MOMENTS\nb\n  // end MOMENTS\nc";
+        let plain = KernelKey::new("t");
+        let with = KernelKey { moments: true, ..plain.clone() };
+        assert_eq!(moments(&plain, text).unwrap(), "a\nc");
+        assert_eq!(moments(&with, text).unwrap(), "a\nb\nc");
+        assert!(moments(&with, "a").is_err());
+        assert!(moments(&plain, "// section MOMENTS\nb").is_err());
     }
 
     #[test]

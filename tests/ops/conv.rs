@@ -5,7 +5,7 @@ use std::io::Write;
 
 use u2seg::exec::caps;
 use u2seg::gpu::Gpu;
-use u2seg::graph::{Caps, Packing, Value};
+use u2seg::graph::{Caps, Graph, Packing, Value};
 use u2seg::ops;
 use u2seg::reference::{self as oracle, Tensor};
 use u2seg::shader::Tuning;
@@ -145,21 +145,27 @@ fn expect(case: &Case, caps: &Caps) -> Expected {
     Expected { raw, stages, convs, after, dy, dx, affine, after_affine }
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
-    let mut rig = Rig::new(gpu, caps);
+/// The inputs and the result.
+fn build(rig: &mut Rig<'_>, case: &Case, e: &Expected) -> (Vec<Value>, Value) {
     let inputs: Vec<_> = e.raw.iter().map(|x| rig.input(x)).collect();
     let parts: Vec<_> =
-        e.stages.iter().zip(&inputs).map(|(stage, x)| stage.build(&mut rig, *x)).collect();
+        e.stages.iter().zip(&inputs).map(|(stage, x)| stage.build(rig, *x)).collect();
     let x = match parts.as_slice() {
         [one] => *one,
         many => ops::concat(&mut rig.graph, many).unwrap(),
     };
-    let mut y = case.kind.build(&mut rig, x, "conv0", &e.convs[0]);
+    let mut y = case.kind.build(rig, x, "conv0", &e.convs[0]);
     if let Some(second) = e.convs.get(1) {
-        let other = case.kind.build(&mut rig, x, "conv1", second);
+        let other = case.kind.build(rig, x, "conv1", second);
         y = ops::add(&mut rig.graph, y, other).unwrap();
     }
-    let out = e.after.build(&mut rig, y);
+    let out = e.after.build(rig, y);
+    (inputs, out)
+}
+
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
+    let mut rig = Rig::new(gpu, caps);
+    let (inputs, out) = build(&mut rig, case, e);
     let grads = rig.backward(out, &e.dy);
     let kept_y = rig.kept(out);
     let kept: Vec<_> = inputs.iter().map(|x| rig.kept_gradient(&grads, *x)).collect();
@@ -184,7 +190,21 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
         stage.check_affine(what, &ran, affine);
     }
     e.after.check_affine(what, &ran, &e.after_affine);
+    run_forward(gpu, caps, case, e, what);
     ran
+}
+
+/// The same without gradients, where kernels may give the moments of a norm along.
+fn run_forward(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) {
+    if !case.after.norm || case.twice {
+        return;
+    }
+    let mut rig = Rig::new(gpu, caps);
+    rig.graph = Graph::forward_only(caps);
+    let y = build(&mut rig, case, e).1;
+    let kept = rig.kept(y);
+    let ran = rig.run();
+    ran.close(&format!("{what} y alone"), &ran.tensor(kept), &e.after.y.data, 2e-5);
 }
 
 fn check(cases: &[Case]) {
