@@ -3,12 +3,13 @@
 //   mean, var = biased moments of x[n,c];  coef = (mean, gamma/sqrt(var+eps), beta, 1/sqrt(var+eps))
 //
 // Bindings (vec4 = 4 channel lanes): partial [N*CB, chunks*LANES, 2] of norm_stats.wgsl, or with WHOLE [N*CB, chunks, 2] of its
-// variants that sum a chunk whole; gamma [CB], beta [CB], coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
+// variants that sum a chunk whole, or with COUNTED [N*CB, chunks, 3] of convolutions that give moments and their counts along; gamma [CB], beta [CB], coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
 // Source: Chan, Golub, LeVeque 1983; instance norm of Ulyanov et al. 2016 with biased variance.
 
 struct Params { blocks: u32, channel_blocks: u32, voxels: u32, chunk: u32, chunks: u32, eps: f32, pad0: u32, pad1: u32 }
 
 override WHOLE: bool = false;
+override COUNTED: bool = false;
 const LANES: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -28,10 +29,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   var square = vec4<f32>(0.0);
   var count = 0.0;
   if (block < params.blocks) {
-    for (var p = select(0u, lane, WHOLE); p < params.chunks; p += select(1u, LANES, WHOLE)) {
+    for (var p = select(0u, lane, WHOLE || COUNTED); p < params.chunks; p += select(1u, LANES, WHOLE || COUNTED)) {
       var other = min(params.chunk, params.voxels - p * params.chunk);
       var at = (block * params.chunks + p) * 2u;
-      if (!WHOLE) {
+      if (COUNTED) {
+        at = (block * params.chunks + p) * 3u;
+        other = u32(partial[at + 2u].x);
+      } else if (!WHOLE) {
         // what this lane of norm_stats.wgsl summed
         let run = params.chunk / (LANES / 8u);
         let first = p * params.chunk + lane / 8u * run + lane % 8u;

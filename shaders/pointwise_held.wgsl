@@ -6,6 +6,8 @@
 // in registers instead and walks over the input blocks.
 // A thread takes OUT output blocks and `steps` voxels. For INS input blocks at a time it loads weights and norm
 // coefficients once and walks over its voxels, adding to its own outputs in memory after the first INS. INS divides `ins`.
+// With the section MOMENTS each thread also gives mean, summed squared deviation and count of each block of its outputs, shifted by
+// the first one: moments [all blocks of out, parts, 3], where parts are the threads of a block; the dispatch makes all of out.
 // It pays where a load costs much more than arithmetic, as on software adapters.
 // Source: MICCAI 2019, "3D U2-Net", section 2 (shared pointwise convolution).
 
@@ -39,6 +41,9 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(4) var<storage, read> weight: array<mat4x4<f32>>;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+// section MOMENTS
+@group(0) @binding(7) var<storage, read_write> moments: array<vec4<f32>>;
+// end MOMENTS
 
 struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
 
@@ -111,6 +116,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         b[o] = vec4<f32>(0.0);
         if (BIAS && i0 + INS >= params.ins) { b[o] = bias[params.weight_out + min(tile * OUT + o, params.outs - 1u)]; }
       }
+      // section MOMENTS
+      var shift: array<vec4<f32>, OUT>;
+      var s1: array<vec4<f32>, OUT>;
+      var s2: array<vec4<f32>, OUT>;
+      // end MOMENTS
       for (var step = 0u; step < params.steps; step++) {
         // eight neighbouring lanes read whole cache lines one after another
         let v = ((group * (WG / 8u) + lane / 8u) * params.steps + step) * 8u + lane % 8u;
@@ -134,9 +144,31 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
             }
             if (BIAS) { y = y + b[o]; }
             out[target_index] = y;
+            // section MOMENTS
+            if (step == 0u) { shift[o] = y; }
+            let u = y - shift[o];
+            s1[o] += u;
+            s2[o] = fma(u, u, s2[o]);
+            // end MOMENTS
           }
         }
       }
+      // section MOMENTS
+      if (i0 + INS >= params.ins) {
+        let first = (group * (WG / 8u) + lane / 8u) * params.steps * 8u + lane % 8u;
+        let count = min((max(params.voxels, first) - first + 7u) / 8u, params.steps);
+        // unroll
+        for (var o = 0u; o < OUT; o++) {
+          if (tile * OUT + o < params.outs) {
+            let mean = s1[o] / max(f32(count), 1.0);
+            let part = ((n * params.out_blocks + tile * OUT + o) * params.groups * WG + group * WG + lane) * 3u;
+            moments[part] = mean + shift[o];
+            moments[part + 1u] = max(s2[o] - s1[o] * mean, vec4<f32>(0.0));
+            moments[part + 2u] = vec4<f32>(f32(count));
+          }
+        }
+      }
+      // end MOMENTS
     }
   }
 }

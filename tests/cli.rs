@@ -408,6 +408,7 @@ fn devices_lists_what_scripts_need() {
         "max_buffer_bytes",
         "f16",
         "subgroups",
+        "cooperative",
         "timestamps",
     ] {
         assert!(!first[key].is_null(), "{key}");

@@ -43,7 +43,7 @@ impl Memory<'_> {
 
     /// Whether a kernel writes a binding, read from the shader.
     fn writes(&mut self, key: &KernelKey, name: &str) -> bool {
-        let plain = KernelKey::new(key.file);
+        let plain = KernelKey { moments: key.moments, ..KernelKey::new(key.file) };
         let written = self.writers.entry(plain.clone()).or_insert_with(|| {
             let bindings = reflect(&plain).unwrap().bindings;
             let storage = |b: &u2seg::shader::Binding| b.kind == BindingKind::ReadWriteStorage;
@@ -215,6 +215,29 @@ fn weights_beyond_a_binding_are_refused() {
     let caps = Caps { max_binding: 1 << 20, ..Caps::default() };
     let message = nets::refused([6, 4, 5], &caps);
     assert!(message.contains("use a smaller base width or fewer pools"), "{message}");
+}
+
+/// Where subgroups share loads, separable convolutions give the moments of their norms along: not in f16, nor in training.
+#[test]
+fn moments_come_along_with_separable_convolutions_on_software_adapters() {
+    let plans = nets::all();
+    let passes = |what: &str| {
+        let name = what.replace("NET", "Universal Separable Full pools [3, 3, 3]");
+        let plan = &plans.iter().find(|p| p.name == name).unwrap().plan;
+        let count = |file: &str| plan.dispatches().filter(|d| d.kernel.file == file).count();
+        let along = plan.dispatches().filter(|d| d.kernel.moments).count();
+        (count("norm_stats.wgsl"), count("norm_finish.wgsl"), along)
+    };
+    let (stats, norms, along) = passes("inference NET on gpu");
+    assert_eq!((stats, along), (norms, 0));
+    let (stats, same, along) = passes("inference NET on software with subgroups");
+    // the first convolution and those of stride 2 are dense
+    assert_eq!((stats, same), (4, norms));
+    assert!(along >= norms - 4, "{along} of {norms}");
+    for what in ["inference NET on software in f16", "training NET on software with subgroups"] {
+        let (stats, norms, along) = passes(what);
+        assert_eq!((stats, along), (norms, 0), "{what}");
+    }
 }
 
 /// Tensors stored in f16 move half the bytes; what else a kernel moves stays.

@@ -57,7 +57,9 @@ fn the_published_recipe_fills_what_flags_leave_open() {
         assert!(d.preset.is_none() && d.clean_up.is_empty() && d.batch == 2, "{d:?}");
     }
     let (config, domains) = of("named", &["--preset", "prostate"]);
-    assert_eq!((config.lr, domains[0].patch), (3e-3, [20, 192, 192]));
+    assert_eq!((config.lr, domains[0].patch), (3e-2, [20, 192, 192]));
+    // dense convolutions want smaller steps
+    assert_eq!(of("dense", &["--mode", "independent"]).0.lr, 1e-2);
     let other = folder.path().join("B");
     dataset(&other, "B", 2, 90.0);
     let two = ["plan", "--dry-run", "--data", path(&data), path(&other), "--preset", "liver"];

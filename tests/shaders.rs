@@ -18,7 +18,8 @@ fn check(keys: Vec<KernelKey>) {
 
 #[test]
 fn every_shader_is_valid_at_its_defaults() {
-    check(sources().iter().map(|(file, _)| KernelKey::new(file)).collect());
+    let keys = sources().iter().map(|(file, _)| KernelKey::new(file));
+    check(keys.flat_map(|key| [key.clone().wide(true), key]).collect());
 }
 
 #[test]

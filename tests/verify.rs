@@ -52,14 +52,23 @@ fn every_case_is_described_and_what_is_wrong_is_named() {
     assert_eq!(json[0]["cases"][2]["contents"]["range"][0][0], 7.0);
 }
 
-#[test]
-fn a_reader_that_has_had_enough_is_no_failure() {
-    let mut child =
-        command(&["info", "--published"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let child = child.as_mut().unwrap();
+/// Runs the program with nobody to read its output.
+fn unread(args: &[&str]) {
+    let mut child = command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    assert!(child.wait().unwrap().success());
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(child.wait().unwrap().success(), "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    unread(&["info", "--published"]);
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_benchmark_whose_reader_has_had_enough_is_no_failure() {
+    unread(&["bench", "--dry-run", "--config", "hippo"]);
 }

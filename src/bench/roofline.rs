@@ -81,7 +81,8 @@ fn copy(gpu: &Gpu) -> Result<f64> {
     let source = gpu.buffer("copy source", bytes, wgpu::BufferUsages::STORAGE)?;
     let target = gpu.buffer("copy target", bytes, wgpu::BufferUsages::STORAGE)?;
     let params = uniform(gpu, [count as u32, 0, 0, 0])?;
-    let kernel = gpu.kernel(&KernelKey::new("bench_copy.wgsl"))?;
+    let kernel =
+        gpu.kernel(&KernelKey::new("bench_copy.wgsl").wide(crate::exec::caps(gpu).wide()))?;
     let groups = count.div_ceil(WORKGROUP * RUN);
     let seconds = time(gpu, &kernel, &[&params, &source, &target], groups)?;
     Ok(2.0 * bytes as f64 / seconds)

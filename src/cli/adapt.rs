@@ -54,12 +54,10 @@ impl Args {
         let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
         let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
         let mut config = RunConfig {
-            mode: old.network.mode,
-            adapter: old.network.adapter,
             downsample: old.network.downsample,
             base: old.network.base,
             start: Some(Start { model: absolute(&file)?, freeze }),
-            ..self.run.config(vec![absolute(data)?])
+            ..self.run.config(vec![absolute(data)?], old.network.mode, old.network.adapter)
         };
         let mut options = self.run.options(1)?;
         options.max_pools = Some(old.network.depth() - 1);

@@ -67,13 +67,13 @@ pub fn run(args: &Args) -> Result<()> {
     let roofline = Roofline::measure(&gpu)?;
     let adapter = gpu.report();
     if !args.json {
-        println!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
-        println!(
+        say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
+        say!(
             "copy {:.1} GB/s, fused multiply-add {:.1} GFLOP/s\n",
             roofline.copy_bytes_per_second / 1e9,
             roofline.flops_per_second / 1e9
         );
-        println!(
+        say!(
             "{:<14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>10}{:>13}{:>15}",
             "configuration",
             "forward ms",
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let text =
             serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
-        println!("{text}");
+        say!("{text}");
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     print!("{:<14}{:>12}{:>14}", "planned MiB", "f32", "f32 recomp.");
     print!("{:>12}{:>14}", "f16", "f16 recomp.");
-    println!("{}", if footprint.vram.is_some() { "    --vram  computed twice" } else { "" });
+    say!("{}", if footprint.vram.is_some() { "    --vram  computed twice" } else { "" });
     for name in names {
         let configuration = Configuration::named(name)?;
         if !configuration.train {
@@ -136,14 +136,14 @@ fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
             let fitted = planned(gpu, &configuration, footprint)?;
             line += &format!("{:>10.1}{:>16}", mib(fitted.total()), fitted.recomputed);
         }
-        println!("{line}");
+        say!("{line}");
     }
     Ok(())
 }
 
 fn print(report: &ConfigurationReport) {
     let optional = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.1}"));
-    println!(
+    say!(
         "{:<14}{:>12.1}{:>12}{:>12}{:>12}{:>10}{:>10.1}{:>13.1}{:>15.1}",
         report.name,
         report.forward_ms,
@@ -157,16 +157,16 @@ fn print(report: &ConfigurationReport) {
     );
     let tune::Report { sites, timed, changed, refused, .. } = report.tuning;
     if timed > 0 {
-        println!(
+        say!(
             "tuning: {timed} of {sites} shapes timed, {changed} changed, {refused} variants refused"
         );
     }
     if report.kernels.is_empty() {
         return;
     }
-    println!("\n{:>9}{:>9}{:>10}{:>8}  kernel, variant, shape", "ms", "GB/s", "GFLOP/s", "roof");
+    say!("\n{:>9}{:>9}{:>10}{:>8}  kernel, variant, shape", "ms", "GB/s", "GFLOP/s", "roof");
     for kernel in &report.kernels {
-        println!(
+        say!(
             "{}  {} [{}] {} {}",
             figures(kernel),
             kernel.command.kernel,
@@ -175,7 +175,7 @@ fn print(report: &ConfigurationReport) {
             kernel.command.label
         );
     }
-    println!("\n{:>9}  sum by kernel", "ms");
+    say!("\n{:>9}  sum by kernel", "ms");
     let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
     for kernel in &report.kernels {
         *sums.entry(kernel.command.kernel).or_default() += kernel.milliseconds;
@@ -183,9 +183,9 @@ fn print(report: &ConfigurationReport) {
     let mut sums: Vec<_> = sums.into_iter().collect();
     sums.sort_by(|a, b| b.1.total_cmp(&a.1));
     for (kernel, ms) in sums {
-        println!("{ms:>9.2}  {kernel}");
+        say!("{ms:>9.2}  {kernel}");
     }
-    println!();
+    say!("");
 }
 
 fn figures(kernel: &KernelReport) -> String {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gpu::adapters;
+use crate::shader::Cooperative;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,15 +28,23 @@ pub fn run(args: &Args) -> Result<()> {
         say!("{}: {}", a.index, a.name);
         say!("   {} {}, driver {} {}", a.device_type, a.backend, a.driver, a.driver_info);
         say!(
-            "   binding {} MiB, buffer {} MiB, f16 {}, subgroups {}, timestamps {}",
+            "   binding {} MiB, buffer {} MiB, f16 {}, subgroups {}, cooperative matrices {}, timestamps {}",
             a.max_binding_bytes >> 20,
             a.max_buffer_bytes >> 20,
             yes(a.f16),
             yes(a.subgroups),
+            matrices(a.cooperative),
             yes(a.timestamps)
         );
     }
     Ok(())
+}
+
+fn matrices(sides: Cooperative) -> String {
+    let named = [("f32", sides.f32), ("f16", sides.f16)];
+    let named = named.into_iter().filter(|(_, side)| *side > 0);
+    let named: Vec<String> = named.map(|(of, side)| format!("{side}x{side} {of}")).collect();
+    if named.is_empty() { "no".into() } else { named.join(" and ") }
 }
 
 fn yes(value: bool) -> &'static str {

@@ -21,7 +21,7 @@ pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.device)?;
     let adapter = gpu.report();
     if !args.json {
-        println!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
+        say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
     }
     let rows = examine(&gpu, |row| {
         let verdict = if row.passed() { "pass" } else { "FAIL" };
@@ -30,20 +30,20 @@ pub fn run(args: &Args) -> Result<()> {
             eprintln!("{verdict} {case}");
         } else {
             let why = row.failure.as_deref().unwrap_or_default();
-            println!("{verdict}  {:>8.1e}  {case} {why}", row.error);
+            say!("{verdict}  {:>8.1e}  {case} {why}", row.error);
         }
     })?;
     let failed = rows.iter().filter(|row| !row.passed()).count();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);
-        println!("{}", json.map_err(|e| Error::Internal(e.to_string()))?);
+        say!("{}", json.map_err(|e| Error::Internal(e.to_string()))?);
     } else {
-        println!("\n{:<28}{:>8}{:>8}{:>15}", "kernel", "checks", "failed", "largest error");
+        say!("\n{:<28}{:>8}{:>8}{:>15}", "kernel", "checks", "failed", "largest error");
         for (kernel, summary) in by_kernel(&rows) {
             let (checks, failed) = (summary.checks, summary.failed);
-            println!("{kernel:<28}{checks:>8}{failed:>8}{:>15.1e}", summary.error);
+            say!("{kernel:<28}{checks:>8}{failed:>8}{:>15.1e}", summary.error);
         }
-        println!("\n{} checks, {failed} failed", rows.len());
+        say!("\n{} checks, {failed} failed", rows.len());
     }
     if failed > 0 {
         return Err(Error::Gpu(format!(

@@ -21,6 +21,8 @@ pub fn caps(gpu: &Gpu) -> Caps {
         software: gpu.is_software(),
         subgroups: gpu.report().subgroups,
         subgroup_size: gpu.report().subgroup_size,
+        int64: gpu.report().int64,
+        cooperative: gpu.report().cooperative,
         tuning: gpu.tuning().clone(),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
         ..Caps::default()

@@ -1,7 +1,7 @@
 //! Listing and choosing adapters.
 
 use crate::error::{Error, Result};
-use crate::shader::Class;
+use crate::shader::{Class, Cooperative};
 
 /// What an adapter is and offers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -20,9 +20,13 @@ pub struct AdapterReport {
     /// Bytes of the largest buffer.
     pub max_buffer_bytes: u64,
     pub f16: bool,
+    /// Whether shaders may use 64-bit integers.
+    pub int64: bool,
     pub subgroups: bool,
     /// Invocations of every subgroup; zero where their number varies or there are none.
     pub subgroup_size: u32,
+    /// Cooperative matrices that shaders may use.
+    pub cooperative: Cooperative,
     pub timestamps: bool,
 }
 
@@ -86,10 +90,34 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         f16: features.contains(wgpu::Features::SHADER_F16),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroups,
         subgroup_size: if fixed { info.subgroup_min_size } else { 0 },
+        cooperative: cooperative(features, &adapter.cooperative_matrix_properties()),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
     }
+}
+
+/// The largest square matrices, of those that shaders can name. They need the number of a subgroup, and f16 ones that type.
+fn cooperative(
+    features: wgpu::Features,
+    offered: &[wgpu::CooperativeMatrixProperties],
+) -> Cooperative {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SUBGROUP;
+    if !features.contains(needed) {
+        return Cooperative::default();
+    }
+    let side = |factors| {
+        let fits = |p: &&wgpu::CooperativeMatrixProperties| {
+            let square = p.m_size == p.n_size && p.m_size == p.k_size;
+            square && p.ab_type == factors && p.cr_type == F32 && !p.saturating_accumulation
+        };
+        let sides = offered.iter().filter(fits).map(|p| p.m_size);
+        sides.filter(|side| [8, 16].contains(side)).max().unwrap_or(0)
+    };
+    let halves = features.contains(wgpu::Features::SHADER_F16);
+    Cooperative { f32: side(F32), f16: if halves { side(F16) } else { 0 } }
 }
 
 /// Every adapter: discrete before integrated before virtual before software.
@@ -122,5 +150,39 @@ pub(super) fn choose(selector: &str) -> Result<(wgpu::Adapter, AdapterReport)> {
             "auto, an index or part of a name",
             format!("Adapters here: {}", names.join(", ")),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_square_matrices_with_f32_sums_count() {
+        use wgpu::CooperativeScalarType::{F16, F32, I32};
+        let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SUBGROUP;
+        let all = needed | wgpu::Features::SHADER_F16;
+        let offer = |[m, n, k]: [u32; 3], ab_type, cr_type| wgpu::CooperativeMatrixProperties {
+            m_size: m,
+            n_size: n,
+            k_size: k,
+            ab_type,
+            cr_type,
+            saturating_accumulation: false,
+        };
+        let offered = [
+            offer([16, 8, 16], F16, F32),
+            offer([16; 3], F16, F16),
+            offer([8; 3], F16, F32),
+            offer([8; 3], F32, F32),
+            offer([16; 3], I32, I32),
+        ];
+        assert_eq!(cooperative(all, &offered), Cooperative { f32: 8, f16: 8 });
+        let more = [&offered[..], &[offer([16; 3], F16, F32)]].concat();
+        assert_eq!(cooperative(all, &more), Cooperative { f32: 8, f16: 16 });
+        assert_eq!(cooperative(needed, &more), Cooperative { f32: 8, f16: 0 });
+        let without = all - wgpu::Features::SUBGROUP;
+        assert_eq!(cooperative(without, &more), Cooperative::default());
+        assert_eq!(cooperative(all, &[]), Cooperative::default());
     }
 }

@@ -19,7 +19,7 @@ pub struct Kernel {
 
 impl Kernel {
     pub(super) fn compile(gpu: &Gpu, key: &KernelKey) -> Result<Self> {
-        let reflection = gpu.interface(key.file)?;
+        let reflection = gpu.interface(key)?;
         let text = specialise(key)?;
         let settings: Vec<String> = key
             .overrides
@@ -27,6 +27,8 @@ impl Kernel {
             .chain(&key.consts)
             .map(|(name, value)| format!("{name}={value}"))
             .chain(key.halves.iter().map(|name| format!("{name}:f16")))
+            .chain(key.moments.then(|| "moments".to_string()))
+            .chain(key.wide.then(|| "wide".to_string()))
             .collect();
         let label = format!("{} {}", key.file, settings.join(" "));
         let constants: Vec<(&str, f64)> =

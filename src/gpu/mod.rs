@@ -12,7 +12,7 @@ pub use adapters::{AdapterReport, adapters};
 pub use kernels::Kernel;
 
 use crate::error::{Error, Result};
-use crate::shader::{Class, KernelKey, Reflection, Tuning, reflect};
+use crate::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
 use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.
@@ -28,8 +28,8 @@ struct Inner {
     report: AdapterReport,
     limits: wgpu::Limits,
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
-    /// Bindings and parameters of each file, which its specialisations share.
-    interfaces: Mutex<HashMap<&'static str, Arc<Reflection>>>,
+    /// Bindings and parameters of each file, with and without its moments, which its specialisations share.
+    interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
     pipelines: Option<Pipelines>,
     /// First error that no scope caught, or the reason why the device was lost.
     failure: Arc<Mutex<Option<String>>>,
@@ -48,6 +48,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Cooperative matrices, which wgpu calls experimental, where the adapter has some that kernels can use.
+#[allow(unsafe_code)]
+fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFeatures) {
+    if report.cooperative == Cooperative::default() {
+        return (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled());
+    }
+    // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files whose names end in
+    // `_coop.wgsl` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
+    // matrices that the adapter lists, and no plan takes them unless tuning found their results right on this adapter.
+    let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)
+}
+
 impl Gpu {
     /// Opens an adapter: `auto` (discrete before integrated before software), an index of [`adapters`], or part of a name.
     pub fn open(selector: &str) -> Result<Self> {
@@ -56,11 +69,14 @@ impl Gpu {
         let wanted = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64
             | wgpu::Features::PIPELINE_CACHE;
+        let (matrices, experimental_features) = experimental(&report);
         let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("u2seg"),
-            required_features: offered & wanted,
+            required_features: offered & wanted | matrices,
+            experimental_features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -150,13 +166,14 @@ impl Gpu {
         Ok(kernel)
     }
 
-    /// Bindings and parameters of a file; parsed once.
-    fn interface(&self, file: &'static str) -> Result<Arc<Reflection>> {
-        if let Some(interface) = lock(&self.inner.interfaces).get(file) {
+    /// Bindings and parameters of a kernel's file; parsed once.
+    fn interface(&self, key: &KernelKey) -> Result<Arc<Reflection>> {
+        let plain = KernelKey { moments: key.moments, ..KernelKey::new(key.file) };
+        if let Some(interface) = lock(&self.inner.interfaces).get(&plain) {
             return Ok(interface.clone());
         }
-        let interface = Arc::new(reflect(&KernelKey::new(file))?);
-        lock(&self.inner.interfaces).insert(file, interface.clone());
+        let interface = Arc::new(reflect(&plain)?);
+        lock(&self.inner.interfaces).insert(plain, interface.clone());
         Ok(interface)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Element, Value};
 use crate::error::{Error, Result};
-use crate::shader::{Choice, KernelKey, Tuning};
+use crate::shader::{Choice, Cooperative, KernelKey, Tuning};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct Caps {
     pub subgroups: bool,
     /// Invocations of every subgroup; zero where their number varies or there are none.
     pub subgroup_size: u32,
+    /// Whether shaders may use 64-bit integers.
+    pub int64: bool,
+    /// Cooperative matrices that shaders may use.
+    pub cooperative: Cooperative,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
     /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
@@ -47,6 +51,11 @@ impl Caps {
         Self { vector_bytes: element.vector_bytes(), ..self.clone() }
     }
 
+    /// Whether kernels read and write vectors in 64-bit words: where each word of a load costs a loop over the lanes.
+    pub fn wide(&self) -> bool {
+        self.software && self.int64
+    }
+
     /// Threads that keep the adapter busy; more would only cost memory and repeated loads.
     pub fn threads(&self) -> usize {
         if self.software { 1024 } else { 16_384 }
@@ -64,6 +73,8 @@ impl Default for Caps {
             uniform_alignment: 256,
             subgroups: false,
             subgroup_size: 0,
+            int64: false,
+            cooperative: Cooperative::default(),
             tuning: Arc::default(),
             vector_bytes: 16,
         }

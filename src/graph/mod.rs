@@ -117,6 +117,12 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 
     /// The dispatches that compute the outputs; none for a lazy value.
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>>;
+
+    /// Parts of each channel block of the first output whose moments the node's kernels can give along, as a second output of
+    /// 12 words a part: mean, summed squared deviation and count of each lane. None if they cannot.
+    fn moment_parts(&self, _: &Graph, _: &Node) -> Result<Option<usize>> {
+        Ok(None)
+    }
 }
 
 /// An operation with its operands.
@@ -159,6 +165,8 @@ pub struct Graph {
     kept: Vec<Value>,
     /// First node of the backward pass.
     backward_start: Option<usize>,
+    /// Whether there will be none.
+    forward_only: bool,
 }
 
 impl Default for Graph {
@@ -184,7 +192,13 @@ impl Graph {
             param_grads: HashMap::new(),
             kept: Vec::new(),
             backward_start: None,
+            forward_only: false,
         }
+    }
+
+    /// An empty graph that is never differentiated: its kernels may round otherwise than those whose results training repeats.
+    pub fn forward_only(caps: &Caps) -> Self {
+        Self { forward_only: true, ..Self::sized_for(caps) }
     }
 
     /// What partial sums are sized for.
@@ -383,6 +397,25 @@ impl Graph {
         self.nodes.push(Node { op: Arc::new(op), inputs, outputs, addend });
     }
 
+    /// What [`Op::moment_parts`] says of the node that made a tensor, once, in a graph without gradients. Tensors in f16 are
+    /// not what their kernels sum.
+    pub fn moment_parts(&self, value: Value) -> Result<Option<usize>> {
+        let halves = self.caps.vector_bytes < Element::F32.vector_bytes();
+        match self.info(value).producer.map(|index| &self.nodes[index]) {
+            Some(node) if self.forward_only && !halves && node.outputs == [value] => {
+                node.op.moment_parts(self, node)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Has the node that made a tensor give its moments along.
+    pub fn give_moments(&mut self, value: Value, moments: Value) {
+        let Some(producer) = self.info(value).producer else { return };
+        self.values[moments.0 as usize].producer = Some(producer);
+        self.nodes[producer].outputs.push(moments);
+    }
+
     /// How to read a value: one load, or several for a concatenation.
     pub fn loads(&self, value: Value) -> Vec<Load> {
         match &self.info(value).storage {
@@ -446,6 +479,9 @@ impl Graph {
                 "backward",
                 format!("the gradient of {name} has another layout"),
             ));
+        }
+        if self.forward_only {
+            return Err(Error::Internal("a graph without gradients is differentiated".into()));
         }
         self.backward_start = Some(self.nodes.len());
         let mut grads = Gradients::default();

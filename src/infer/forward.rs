@@ -14,7 +14,7 @@ fn build(
     element: Element,
     caps: &Caps,
 ) -> Result<(Graph, Value, Value)> {
-    let mut graph = Graph::sized_for(&caps.storing(element));
+    let mut graph = Graph::forward_only(&caps.storing(element));
     let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
     let image = graph.input("image", layout);
     let logits = nn::network(&mut graph, network, domain, image)?;

@@ -3,7 +3,7 @@
 use super::conv_grad::{input_grads, weight_grad};
 use super::conv_tile::{Kernel, Shape, Subgroup, Tile};
 use super::load::{Part, SOURCE, Source, block_parts, fits, whole, window};
-use super::norm::bias_grad;
+use super::norm::{bias_grad, give_moments};
 use super::pointwise::Product;
 use super::{WORKGROUP, output_grad, switches};
 use crate::error::{Error, Result};
@@ -116,27 +116,48 @@ impl Op for Conv {
     }
 
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
-        let (x, weight, bias, y) =
-            (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
         let mut dispatches = Vec::new();
-        let mut weight_in = 0;
-        for (index, load) in graph.loads(x).into_iter().enumerate() {
-            let layout = graph.layout(graph.parts(x)[index])?.clone();
-            let blocks = layout.blocks();
-            let call = Forward {
-                spec: self.spec,
-                source: Source { load, layout },
-                weight,
-                bias,
-                y,
-                weight_in,
-                cols: graph.layout(x)?.blocks(),
-                onto: index > 0,
-            };
+        for call in self.calls(graph, node)? {
             dispatches.extend(call.lower(graph, caps)?);
-            weight_in += blocks;
         }
         Ok(dispatches)
+    }
+
+    fn moment_parts(&self, graph: &Graph, node: &Node) -> Result<Option<usize>> {
+        match self.calls(graph, node)?.last() {
+            Some(last) if self.spec.is_pointwise() => last.moment_parts(graph, graph.caps()),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Conv {
+    /// The concatenated parts of a node's input, each added to the last.
+    fn calls(&self, graph: &Graph, node: &Node) -> Result<Vec<Forward>> {
+        let x = node.inputs[0];
+        let cols = graph.layout(x)?.blocks();
+        let (loads, parts) = (graph.loads(x), graph.parts(x));
+        let count = loads.len();
+        let mut weight_in = 0;
+        let calls = loads.into_iter().zip(parts).enumerate();
+        calls
+            .map(|(index, (load, part))| {
+                let layout = graph.layout(part)?.clone();
+                let blocks = layout.blocks();
+                weight_in += blocks;
+                Ok(Forward {
+                    spec: self.spec,
+                    source: Source { load, layout },
+                    weight: node.inputs[1],
+                    bias: node.inputs[2],
+                    y: node.outputs[0],
+                    moments: node.outputs.get(1).copied().filter(|_| index + 1 == count),
+                    weight_in: weight_in - blocks,
+                    cols,
+                    onto: index > 0,
+                })
+            })
+            .collect()
     }
 }
 
@@ -147,6 +168,8 @@ struct Forward {
     weight: Value,
     bias: Value,
     y: Value,
+    /// Where the moments of the output go too.
+    moments: Option<Value>,
     weight_in: usize,
     cols: usize,
     onto: bool,
@@ -190,11 +213,14 @@ pub(super) fn lanes(layout: &Layout) -> u32 {
 }
 
 impl Forward {
+    fn pieces(&self, y: &Layout, caps: &Caps) -> Vec<Piece> {
+        let voxels = [y.voxels(), self.source.stored_voxels()];
+        pieces(y.n, [y.blocks(), self.source.layout.blocks()], voxels, caps)
+    }
+
     fn lower(&self, graph: &Graph, caps: &Caps) -> Result<Vec<Dispatch>> {
         let y = graph.layout(self.y)?;
-        let ins = self.source.layout.blocks();
-        let voxels = [y.voxels(), self.source.stored_voxels()];
-        pieces(y.n, [y.blocks(), ins], voxels, caps)
+        self.pieces(y, caps)
             .iter()
             .map(|piece| {
                 if self.spec.is_pointwise() {
@@ -248,18 +274,35 @@ impl Forward {
         self.source.switches(KernelKey::new(file)).set("BIAS", !onto as u32).set("ACC", onto as u32)
     }
 
-    fn pointwise(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
+    /// The parts in which a single product gives its moments along.
+    fn moment_parts(&self, graph: &Graph, caps: &Caps) -> Result<Option<usize>> {
         let y = graph.layout(self.y)?;
-        let product = Product {
+        match self.pieces(y, caps).as_slice() {
+            [piece] => self.product(y, piece).moment_parts(|file| self.key(file, piece), caps),
+            _ => Ok(None),
+        }
+    }
+
+    fn product(&self, y: &Layout, piece: &Piece) -> Product {
+        Product {
             samples: piece.samples,
             voxels: y.voxels(),
             outs: piece.outs.1,
             ins: piece.ins.1,
             loads: self.source.tensors(),
-        };
+        }
+    }
+
+    fn pointwise(&self, graph: &Graph, piece: &Piece, caps: &Caps) -> Result<Dispatch> {
+        let y = graph.layout(self.y)?;
         let label = format!("pointwise {}", graph.info(self.y).name);
-        let dispatch = product
-            .dispatch(label, |file| self.key(file, piece), caps)?
+        let mut dispatch =
+            self.product(y, piece).dispatch(label, |file| self.key(file, piece), caps)?;
+        if let Some(moments) = self.moments {
+            let parts = self.moment_parts(graph, caps)?;
+            dispatch = give_moments(graph, dispatch, (moments, parts), y)?;
+        }
+        let dispatch = dispatch
             .param("src_voxels", self.source.stored_voxels())
             .param("h", y.spatial[1])
             .param("w", y.spatial[2]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::conv::{ConvSpec, Pass, Piece, lanes, pieces, row_key, sizes, taps_key};
 use super::conv_tile::{Kernel, Shape, Subgroup, Tile, WeightTile, shared};
 use super::load::{Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, whole, window};
-use super::pointwise::{Product, WeightSplit};
+use super::pointwise::{Product, WeightSplit, WeightTile as PointwiseTile};
 use super::reduce::{reduce, scratch_words};
 use super::{WORKGROUP, addend, materialise, switches};
 use crate::error::{Error, Result};
@@ -398,16 +398,25 @@ impl ConvWeightGrad {
         caps: &Caps,
     ) -> Result<Dispatch> {
         let (outs, ins) = (piece.outs.1, piece.ins.1);
-        let (tile_in, tile_out) = (split.tile.min(ins), split.tile.min(outs));
-        let key = KernelKey { file: "pointwise_weight.wgsl", ..key }
-            .tile("OUT", tile_out as u32)
-            .tile("IN", tile_in as u32);
+        let (key, [tile_in, tile_out], group, runs) = match split.tile {
+            PointwiseTile::Thread { blocks, .. } => {
+                let [tile_in, tile_out] = [ins, outs].map(|most| blocks.min(most));
+                let key = KernelKey { file: "pointwise_weight.wgsl", ..key }
+                    .tile("OUT", tile_out as u32)
+                    .tile("IN", tile_in as u32);
+                (key, [tile_in, tile_out], WORKGROUP, self.per_sample / 8)
+            }
+            PointwiseTile::Cooperative(tile) => {
+                let key = KernelKey { file: "pointwise_weight_coop.wgsl", ..key };
+                (tile.set_weight(key), [tile.blocks(); 2], 1, self.per_sample)
+            }
+        };
         let (in_tiles, out_tiles) = (ins.div_ceil(tile_in), outs.div_ceil(tile_out));
-        let threads = self.per_sample * piece.samples * in_tiles * out_tiles;
-        Ok(Dispatch::new(name, key, fold(threads.div_ceil(WORKGROUP), caps)?)
+        let tasks = self.per_sample * piece.samples * in_tiles * out_tiles;
+        Ok(Dispatch::new(name, key, fold(tasks.div_ceil(group), caps)?)
             .chosen(split.choice.clone())
             .param("voxels", grad.layout.voxels())
-            .param("run", grad.layout.voxels().div_ceil(self.per_sample / 8))
+            .param("run", grad.layout.voxels().div_ceil(runs))
             .param("in_tiles", in_tiles)
             .param("out_tiles", out_tiles)
             .param("src_voxels", source.stored_voxels())

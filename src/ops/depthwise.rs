@@ -6,11 +6,11 @@ use super::depthwise_tile::{Columns, March, QUAD};
 use super::load::{
     Part, SOURCE, Source, WEIGHT_GRAD, WEIGHT_SOURCE, block_parts, fits, whole, window,
 };
-use super::norm::bias_grad;
+use super::norm::{bias_grad, give_moments};
 use super::reduce::{reduce, scratch_words};
 use super::{WORKGROUP, addend, materialise, output_grad, switches};
 use crate::error::{Error, Result};
-use crate::graph::{Caps, Dispatch, Gradients, Graph, Node, Op, Packing, Value, fold};
+use crate::graph::{Caps, Dispatch, Gradients, Graph, Layout, Node, Op, Packing, Value, fold};
 use crate::shader::{Choice, KernelKey};
 
 const TAPS: usize = 27;
@@ -46,11 +46,13 @@ fn runs(n: usize, all: usize, blocks: usize, voxels: usize, caps: &Caps) -> Vec<
 }
 
 /// A depthwise pass over one source: forward, or with `flip` the input gradient.
-struct Pass<'a> {
-    source: &'a Source,
+struct Pass {
+    source: Source,
     weight: Value,
     bias: Option<Value>,
     out: Value,
+    /// Where the moments of the output go too.
+    moments: Option<Value>,
     /// First block of the source, of the output and of the weights for this pass.
     source_first: usize,
     out_first: usize,
@@ -59,28 +61,34 @@ struct Pass<'a> {
     onto: bool,
 }
 
-impl Pass<'_> {
+impl Pass {
+    fn switched(&self, file: &'static str) -> KernelKey {
+        let key = self.source.switches(KernelKey::new(file));
+        key.set("FLIP", self.bias.is_none() as u32)
+            .set("BIAS", self.bias.is_some() as u32)
+            .set("ACC", self.onto as u32)
+    }
+
+    fn march(&self, out: &Layout, caps: &Caps) -> Result<(March, Arc<Choice>)> {
+        let load = switches(&self.switched("depthwise.wgsl"));
+        March::choose(out, self.blocks, &load, caps)
+    }
+
+    fn runs(&self, out: &Layout, caps: &Caps) -> Vec<Part> {
+        let all = out.blocks().max(self.source.layout.blocks());
+        runs(out.n, all, self.blocks, out.voxels(), caps)
+    }
+
     fn lower(&self, graph: &Graph, caps: &Caps) -> Result<Vec<Dispatch>> {
         let out = graph.layout(self.out)?;
-        let (voxels, all) = (out.voxels(), out.blocks().max(self.source.layout.blocks()));
+        let voxels = out.voxels();
         let [d, h, w] = out.spatial;
-        let quads = w.div_ceil(QUAD);
-        let key = self
-            .source
-            .switches(KernelKey::new("depthwise.wgsl"))
-            .set("FLIP", self.bias.is_none() as u32)
-            .set("BIAS", self.bias.is_some() as u32)
-            .set("ACC", self.onto as u32);
-        let (March { rows, depth, group }, choice) =
-            March::choose(out, self.blocks, &switches(&key), caps)?;
-        let chunks = d.div_ceil(depth);
-        let key = key
-            .group(group)
-            .tile("ROWS", rows as u32)
-            .tile("READ", rows as u32 + 2)
-            .tile("OUTS", (rows * QUAD) as u32);
+        let (march, choice) = self.march(out, caps)?;
+        let March { rows, depth, group, .. } = march;
+        let (quads, chunks) = (march.lanes(w), d.div_ceil(depth));
+        let key = march.key(|file| self.switched(file));
         let name = graph.info(self.out).name.clone();
-        runs(out.n, all, self.blocks, voxels, caps)
+        self.runs(out, caps)
             .into_iter()
             .map(|part| {
                 let threads = quads * h.div_ceil(rows) * chunks * part.blocks * part.samples;
@@ -109,6 +117,14 @@ impl Pass<'_> {
                 .param("out_blocks", out.blocks())
                 .param("weight_first", self.weight_first + part.b0)
                 .param("out_base", out_base);
+                let dispatch = match self.moments {
+                    Some(moments) => {
+                        let parts = march.moment_parts(out);
+                        give_moments(graph, dispatch, (moments, parts), out)?
+                            .param("out_first", first)
+                    }
+                    None => dispatch,
+                };
                 let work = part.samples * part.blocks * voxels;
                 let bytes = self.source.bytes(part.samples, part.blocks) + (work * 16) as u64;
                 let dispatch = self.source.bind(dispatch, &SOURCE, graph, source, caps)?;
@@ -116,6 +132,32 @@ impl Pass<'_> {
             })
             .collect()
     }
+}
+
+/// The forward passes of a node, one for each concatenated part of its input.
+fn passes(graph: &Graph, node: &Node) -> Result<Vec<Pass>> {
+    let (x, weight, bias) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+    let mut first = 0;
+    let parts = graph.loads(x).into_iter().zip(graph.parts(x));
+    parts
+        .map(|(load, part)| {
+            let layout = graph.layout(part)?.clone();
+            let blocks = layout.blocks();
+            first += blocks;
+            Ok(Pass {
+                source: Source { load, layout },
+                weight,
+                bias: Some(bias),
+                out: node.outputs[0],
+                moments: node.outputs.get(1).copied(),
+                source_first: 0,
+                out_first: first - blocks,
+                weight_first: first - blocks,
+                blocks,
+                onto: false,
+            })
+        })
+        .collect()
 }
 
 #[derive(Debug)]
@@ -153,28 +195,23 @@ impl Op for Depthwise {
     }
 
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
-        let (x, weight, bias, y) =
-            (node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]);
         let mut dispatches = Vec::new();
-        let mut first = 0;
-        for (index, load) in graph.loads(x).into_iter().enumerate() {
-            let layout = graph.layout(graph.parts(x)[index])?.clone();
-            let blocks = layout.blocks();
-            let pass = Pass {
-                source: &Source { load, layout },
-                weight,
-                bias: Some(bias),
-                out: y,
-                source_first: 0,
-                out_first: first,
-                weight_first: first,
-                blocks,
-                onto: false,
-            };
+        for pass in passes(graph, node)? {
             dispatches.extend(pass.lower(graph, caps)?);
-            first += blocks;
         }
         Ok(dispatches)
+    }
+
+    fn moment_parts(&self, graph: &Graph, node: &Node) -> Result<Option<usize>> {
+        let out = graph.layout(node.outputs[0])?;
+        let mut all = Vec::new();
+        for pass in passes(graph, node)? {
+            let (march, _) = pass.march(out, graph.caps())?;
+            let whole = pass.runs(out, graph.caps()).len() == 1;
+            all.push(march.moment_parts(out).filter(|_| whole));
+        }
+        let first = all.first().copied().flatten();
+        Ok(first.filter(|_| all.iter().all(|parts| *parts == first)))
     }
 }
 
@@ -196,10 +233,11 @@ impl Op for DepthwiseInputGrad {
     fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
         let out = node.outputs[0];
         let pass = Pass {
-            source: &Source::of(graph, node.inputs[0])?,
+            source: Source::of(graph, node.inputs[0])?,
             weight: node.inputs[1],
             bias: None,
             out,
+            moments: None,
             source_first: self.first,
             out_first: 0,
             weight_first: self.first,

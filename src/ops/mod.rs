@@ -15,6 +15,7 @@ mod norm;
 mod norm_parts;
 mod optim;
 mod pointwise;
+mod pointwise_coop;
 mod reduce;
 mod sort;
 

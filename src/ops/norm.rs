@@ -4,7 +4,7 @@ use super::load::{block_parts, fits, whole, window};
 use super::norm_parts::{Parts, Pass};
 use super::{accumulate, materialise, output_grad, switches};
 use crate::error::{Error, Result};
-use crate::graph::{Bind, Caps, Dispatch, Gradients, Graph, Load, Node, Op, Value, fold};
+use crate::graph::{Bind, Caps, Dispatch, Gradients, Graph, Layout, Load, Node, Op, Value, fold};
 use crate::shader::KernelKey;
 
 /// Added to the variance, as in the reference.
@@ -25,9 +25,19 @@ pub fn instance_norm(graph: &mut Graph, x: Value, gamma: Value, beta: Value) -> 
     }
     let name = graph.info(x).name.clone();
     let coef = graph.words(format!("{name}.coef"), layout.n * layout.blocks() * 16);
-    let parts = Parts::choose(Pass::Statistics, &layout, "", graph.caps())?;
-    let partial = graph.words(format!("{name}.moments"), parts.words(&layout));
-    graph.node(Statistics { parts }, vec![x, gamma, beta], vec![coef, partial]);
+    match graph.moment_parts(x)? {
+        Some(parts) => {
+            let words = layout.n * layout.blocks() * parts * 12;
+            let moments = graph.words(format!("{name}.moments"), words);
+            graph.give_moments(x, moments);
+            graph.node(GivenStatistics { parts }, vec![x, gamma, beta, moments], vec![coef]);
+        }
+        None => {
+            let parts = Parts::choose(Pass::Statistics, &layout, "", graph.caps())?;
+            let partial = graph.words(format!("{name}.moments"), parts.words(&layout));
+            graph.node(Statistics { parts }, vec![x, gamma, beta], vec![coef, partial]);
+        }
+    }
     let load = Load::Forward { source: x, norm: Some(coef), act: false, up: [1; 3] };
     let out = graph.lazy(format!("{name}.norm"), layout, vec![load]);
     graph.node(NormAct { act: false }, vec![x, gamma, beta, coef], vec![out]);
@@ -98,25 +108,78 @@ impl Op for Statistics {
                 .work((blocks * voxels * 16) as u64, (blocks * voxels * 16) as u64),
             );
         }
-        dispatches.push(
-            Dispatch::new(
-                format!("norm {}", graph.info(x).name),
-                KernelKey::new("norm_finish.wgsl").set("WHOLE", self.parts.is_whole() as u32),
-                fold(all, caps)?,
-            )
-            .bind("partial", whole(graph, partial))
-            .bind("gamma", whole(graph, gamma))
-            .bind("beta", whole(graph, beta))
-            .bind("coef", whole(graph, coef))
-            .param("blocks", all)
-            .param("channel_blocks", layout.blocks())
-            .param("voxels", voxels)
-            .param("chunk", chunk)
-            .param("chunks", chunks)
-            .param_f32("eps", EPS),
-        );
+        let values = [x, gamma, beta, partial, coef];
+        let whole = self.parts.is_whole() as u32;
+        let finish = finish(graph, values, ("WHOLE", whole), chunks, caps)?;
+        dispatches.push(finish.param("chunk", chunk));
         Ok(dispatches)
     }
+}
+
+/// The same from the moments that the tensor's own node gave along, in this many parts.
+#[derive(Debug)]
+struct GivenStatistics {
+    parts: usize,
+}
+
+impl Op for GivenStatistics {
+    fn name(&self) -> &'static str {
+        "instance norm statistics"
+    }
+
+    fn backward(&self, _: &mut Graph, _: &Node, _: &mut Gradients) -> Result<()> {
+        Ok(()) // the gradient passes through NormAct
+    }
+
+    fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
+        let &[x, gamma, beta, moments] = node.inputs.as_slice() else {
+            return Err(Error::Internal("statistics take a tensor, gamma, beta, moments".into()));
+        };
+        let values = [x, gamma, beta, moments, node.outputs[0]];
+        Ok(vec![finish(graph, values, ("COUNTED", 1), self.parts, caps)?])
+    }
+}
+
+/// Has a kernel give the moments of its output along, in `parts` that the graph made room for.
+pub(super) fn give_moments(
+    graph: &Graph,
+    mut dispatch: Dispatch,
+    (moments, parts): (Value, Option<usize>),
+    out: &Layout,
+) -> Result<Dispatch> {
+    let words = parts.map(|parts| out.n * out.blocks() * parts * 12);
+    if words != Some(graph.info(moments).words) {
+        let name = &graph.info(moments).name;
+        return Err(Error::Internal(format!("{name} is planned for other kernels")));
+    }
+    dispatch.kernel.moments = true;
+    Ok(dispatch.bind("moments", whole(graph, moments)))
+}
+
+/// The second pass: `chunks` parts of each channel block merged.
+fn finish(
+    graph: &Graph,
+    [x, gamma, beta, partial, coef]: [Value; 5],
+    (switch, on): (&'static str, u32),
+    chunks: usize,
+    caps: &Caps,
+) -> Result<Dispatch> {
+    let layout = graph.layout(x)?;
+    let all = layout.n * layout.blocks();
+    Ok(Dispatch::new(
+        format!("norm {}", graph.info(x).name),
+        KernelKey::new("norm_finish.wgsl").set(switch, on),
+        fold(all, caps)?,
+    )
+    .bind("partial", whole(graph, partial))
+    .bind("gamma", whole(graph, gamma))
+    .bind("beta", whole(graph, beta))
+    .bind("coef", whole(graph, coef))
+    .param("blocks", all)
+    .param("channel_blocks", layout.blocks())
+    .param("voxels", layout.voxels())
+    .param("chunks", chunks)
+    .param_f32("eps", EPS))
 }
 
 fn flat(all: usize, voxels: usize, caps: &Caps) -> Vec<(usize, usize)> {

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
+use super::pointwise_coop::Cooperative;
 use super::{FEW_THREADS, WORKGROUP, distinct, switches};
 use crate::error::Result;
 use crate::graph::{Caps, Dispatch, fold};
@@ -29,6 +30,8 @@ enum Tile {
     Held { out: usize, ins: usize, steps: usize },
     /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
     Shared { vox: usize, out: usize },
+    /// As `Shared`, by cooperative matrices.
+    Cooperative(Cooperative),
 }
 
 impl Display for Tile {
@@ -39,6 +42,7 @@ impl Display for Tile {
             }
             Self::Held { out, ins, steps } => write!(f, "held OUT={out} INS={ins} steps={steps}"),
             Self::Shared { vox, out } => write!(f, "shared VOX={vox} OUT={out}"),
+            Self::Cooperative(tile) => write!(f, "{tile}"),
         }
     }
 }
@@ -49,6 +53,7 @@ impl Tile {
             Self::Outputs { .. } => "pointwise.wgsl",
             Self::Held { .. } => "pointwise_held.wgsl",
             Self::Shared { .. } => "pointwise_shared.wgsl",
+            Self::Cooperative(_) => "pointwise_coop.wgsl",
         }
     }
 }
@@ -112,7 +117,34 @@ impl Product {
         if !caps.software && self.outs >= SHARED && self.ins >= SHARED {
             tiles.extend([Tile::Shared { vox: 8, out: 2 }, Tile::Shared { vox: 4, out: 4 }]);
         }
+        let cooperative = Cooperative::tiles(self.outs, self.ins, caps);
+        tiles.extend(cooperative.into_iter().map(Tile::Cooperative));
         distinct(tiles)
+    }
+
+    fn choose(
+        &self,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<(Tile, Arc<Choice>)> {
+        let Self { samples, voxels, outs, ins, .. } = self;
+        let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
+        let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
+        caps.choose("pointwise", shape, &self.tiles(caps))
+    }
+
+    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
+    pub fn moment_parts(
+        &self,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<Option<usize>> {
+        Ok(match self.choose(key, caps)?.0 {
+            Tile::Held { steps, .. } if caps.software => {
+                Some(self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP)
+            }
+            _ => None,
+        })
     }
 
     /// Tile, workgroups and their parameters. `key` sets the switches, which all files have.
@@ -122,10 +154,8 @@ impl Product {
         key: impl Fn(&'static str) -> KernelKey,
         caps: &Caps,
     ) -> Result<Dispatch> {
-        let Self { samples, voxels, outs, ins, .. } = *self;
-        let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
-        let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
-        let (tile, choice) = caps.choose("pointwise", shape, &self.tiles(caps))?;
+        let Self { samples, voxels, outs, .. } = *self;
+        let (tile, choice) = self.choose(&key, caps)?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
             Tile::Outputs { vox, out, group } => {
@@ -142,6 +172,9 @@ impl Product {
                 let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
                 (key, voxels.div_ceil(SIDE * vox), SIDE * out, None)
             }
+            Tile::Cooperative(tile) => {
+                (tile.set(key), voxels.div_ceil(tile.voxels()), tile.blocks(), None)
+            }
         };
         let tiles = outs.div_ceil(blocks);
         let dispatch = Dispatch::new(label, key, fold(groups * tiles * samples, caps)?)
@@ -156,24 +189,45 @@ impl Product {
     }
 }
 
-/// How the weight gradient of a pointwise convolution is shared out: a thread owns `tile` output and input blocks of one
-/// of `per_sample` parts of a sample's voxels.
+/// How the weight gradient of a pointwise convolution is shared out, in `per_sample` parts of a sample's voxels.
 #[derive(Debug, Clone)]
 pub(super) struct WeightSplit {
-    pub tile: usize,
+    pub tile: WeightTile,
     pub per_sample: usize,
     pub choice: Arc<Choice>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-struct Split {
-    tile: usize,
-    threads: usize,
+/// What owns a tile of one part's weight gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum WeightTile {
+    /// A thread owns so many output and input blocks; there should be so many `threads`.
+    Thread { blocks: usize, threads: usize },
+    /// A workgroup owns one, made of cooperative matrices.
+    Cooperative(Cooperative),
 }
 
-impl Display for Split {
+impl Display for WeightTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TILE={} threads={}", self.tile, self.threads)
+        match self {
+            Self::Thread { blocks, threads } => write!(f, "TILE={blocks} threads={threads}"),
+            Self::Cooperative(tile) => write!(f, "{tile}"),
+        }
+    }
+}
+
+impl WeightTile {
+    /// Parts of a sample that keep the adapter busy.
+    fn parts(self, samples: usize, voxels: usize, [ins, outs]: [usize; 2], caps: &Caps) -> usize {
+        let tasks = |blocks| ins.div_ceil(blocks) * outs.div_ceil(blocks) * samples;
+        match self {
+            Self::Thread { blocks, threads } => {
+                (threads / tasks(blocks)).clamp(1, voxels.div_ceil(16))
+            }
+            Self::Cooperative(tile) => {
+                let groups = caps.threads() / Cooperative::SHARE;
+                (groups / tasks(tile.blocks())).clamp(1, voxels.div_ceil(256))
+            }
+        }
     }
 }
 
@@ -188,8 +242,11 @@ impl WeightSplit {
     ) -> Result<Self> {
         let threads = caps.threads();
         let usual = if threads < FEW_THREADS { 4 } else { 2 };
-        let split = |tile: usize, threads| Split { tile: tile.min(ins.max(outs)), threads };
-        let splits = distinct(vec![
+        let split = |blocks: usize, threads| WeightTile::Thread {
+            blocks: blocks.min(ins.max(outs)),
+            threads,
+        };
+        let mut splits = distinct(vec![
             split(usual, threads),
             split(usual, threads / 2),
             split(usual, threads * 2),
@@ -197,11 +254,16 @@ impl WeightSplit {
             split(6 - usual, threads * 2),
             split(1, threads),
         ]);
+        let cooperative = Cooperative::tiles(outs, ins, caps);
+        splits.extend(cooperative.into_iter().map(WeightTile::Cooperative));
         let shape = format!("{samples}x{voxels} {ins}>{outs}{load}");
-        let (Split { tile, threads }, choice) = caps.choose("pointwise_weight", shape, &splits)?;
-        let tasks = ins.div_ceil(tile) * outs.div_ceil(tile) * samples;
-        let per_sample =
-            (threads / tasks).clamp(1, voxels.div_ceil(16)).min(most).next_multiple_of(8);
+        let (tile, choice) = caps.choose("pointwise_weight", shape, &splits)?;
+        let parts = tile.parts(samples, voxels, [ins, outs], caps).min(most);
+        let per_sample = match tile {
+            // eight neighbouring threads share a run of voxels
+            WeightTile::Thread { .. } => parts.next_multiple_of(8),
+            WeightTile::Cooperative(_) => parts,
+        };
         Ok(Self { tile, per_sample, choice })
     }
 }

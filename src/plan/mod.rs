@@ -87,7 +87,9 @@ pub fn lower(graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
     dispatches
         .map(|dispatch| {
             check_bindings(graph, &dispatch, &caps)?;
-            Ok(stored_as_is(graph, dispatch))
+            let mut dispatch = stored_as_is(graph, dispatch);
+            dispatch.kernel.wide = caps.wide();
+            Ok(dispatch)
         })
         .collect()
 }

@@ -33,13 +33,14 @@ pub fn lint(module: &Module, reflection: &Reflection) -> Vec<String> {
 
 /// Whether each argument of the entry point is the same for the whole workgroup.
 fn builtins(entry: &naga::EntryPoint) -> Vec<bool> {
-    use naga::BuiltIn::{NumWorkGroups, WorkGroupId};
+    use naga::BuiltIn::{NumSubgroups, NumWorkGroups, WorkGroupId};
     entry
         .function
         .arguments
         .iter()
         .map(|argument| {
-            matches!(argument.binding, Some(naga::Binding::BuiltIn(WorkGroupId | NumWorkGroups)))
+            let Some(naga::Binding::BuiltIn(builtin)) = argument.binding else { return false };
+            matches!(builtin, WorkGroupId | NumWorkGroups | NumSubgroups)
         })
         .collect()
 }

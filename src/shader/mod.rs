@@ -3,14 +3,14 @@
 //! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
-mod halves;
 mod lint;
 mod specialise;
+mod storage;
 mod tuning;
 
 pub use lint::lint;
 pub use specialise::specialise;
-pub use tuning::{Choice, Class, Tuning};
+pub use tuning::{Choice, Class, Cooperative, Tuning};
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -27,12 +27,23 @@ pub struct KernelKey {
     pub consts: Vec<(&'static str, u32)>,
     /// Bindings of `vec4<f32>` that are stored as halves, in order.
     pub halves: Vec<&'static str>,
+    /// Whether the lines between `// section MOMENTS` and `// end MOMENTS` are in.
+    pub moments: bool,
+    /// Whether bindings of `vec4<f32>` are read and written in 64-bit words, which adapters that compute on the CPU do faster.
+    pub wide: bool,
 }
 
 impl KernelKey {
     /// The file at its defaults.
     pub fn new(file: &'static str) -> Self {
-        Self { file, overrides: Vec::new(), consts: Vec::new(), halves: Vec::new() }
+        Self {
+            file,
+            overrides: Vec::new(),
+            consts: Vec::new(),
+            halves: Vec::new(),
+            moments: false,
+            wide: false,
+        }
     }
 
     /// Stores these bindings as halves.
@@ -40,6 +51,12 @@ impl KernelKey {
         self.halves.extend(names);
         self.halves.sort_unstable();
         self.halves.dedup();
+        self
+    }
+
+    /// Reads and writes in 64-bit words, or not.
+    pub fn wide(mut self, wide: bool) -> Self {
+        self.wide = wide;
         self
     }
 
@@ -122,17 +139,25 @@ fn message(error: impl std::error::Error) -> String {
 /// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
 const SUBGROUPS: &str = "_subgroups.wgsl";
 
-/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the file's name tells.
-fn capabilities(file: &str) -> Capabilities {
-    let halves = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    if file.ends_with(SUBGROUPS) { halves | Capabilities::SUBGROUP } else { halves }
+/// Ending of the files that use cooperative matrices, and the number of their subgroup.
+const COOPERATIVE: &str = "_coop.wgsl";
+
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the key tells.
+fn capabilities(key: &KernelKey) -> Capabilities {
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let cooperative = key.file.ends_with(COOPERATIVE);
+    capabilities.set(Capabilities::SUBGROUP, cooperative || key.file.ends_with(SUBGROUPS));
+    let matrices = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
+    capabilities.set(matrices, cooperative);
+    capabilities.set(Capabilities::SHADER_INT64, key.wide);
+    capabilities
 }
 
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
     let fail = |m: String| Error::shader(key.file, m);
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), capabilities(key.file))
+    let info = Validator::new(ValidationFlags::all(), capabilities(key))
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();
@@ -210,7 +235,7 @@ fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflection> {
 }
 
 /// Parses, validates and lints a kernel and writes it as SPIR-V, MSL and HLSL, so that what breaks on one platform shows
-/// on all.
+/// on all. Cooperative matrices are not in HLSL, and wgpu offers them on no adapter of DX12.
 pub fn validate(key: &KernelKey) -> Result<()> {
     let Compiled { module, info } = compile(key)?;
     let fail = |backend: &str, m: String| Error::shader(key.file, format!("{backend}: {m}"));
@@ -220,9 +245,17 @@ pub fn validate(key: &KernelKey) -> Result<()> {
     }
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .map_err(|e| fail("SPIR-V", message(e)))?;
-    let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let cooperative = key.file.ends_with(COOPERATIVE);
+    let mut options =
+        naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    if cooperative {
+        options.lang_version = (2, 3);
+    }
     naga::back::msl::write_string(&module, &info, &options, &Default::default())
         .map_err(|e| fail("MSL", message(e)))?;
+    if cooperative {
+        return Ok(());
+    }
     let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
     let mut text = String::new();
     let pipeline_options = naga::back::hlsl::PipelineOptions::default();

@@ -1,17 +1,40 @@
-//! Textual specialisation: `const` lines replaced by name, half bindings rewritten, marked loops unrolled.
+//! Textual specialisation: `const` lines replaced by name, bindings that are stored otherwise rewritten, marked loops unrolled.
 
 use std::collections::HashMap;
 
-use super::{KernelKey, halves, source};
+use super::{KernelKey, source, storage};
 use crate::error::{Error, Result};
 
 const MARK: &str = "// unroll";
 
-/// The kernel's WGSL: tiles set, half bindings packed, loops below a `// unroll` line written out so that indices are constants.
+const COOPERATIVE: &str = "enable wgpu_cooperative_matrix;";
+
+/// The kernel's WGSL: moments in or out, tiles set, matrices declared, accesses to bindings rewritten, loops below a `// unroll` line written out so that
+/// indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = halves::store_halves(key, set_consts(key, source(key.file)?)?)?;
+    let text = matrices(set_consts(key, &moments(key, source(key.file)?)?)?);
+    let text = storage::store(key, text)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
+}
+
+/// The text without what computes moments, unless the key asks for it.
+fn moments(key: &KernelKey, text: &str) -> Result<String> {
+    let [begin, end] = ["// section MOMENTS", "// end MOMENTS"];
+    let mut lines = Vec::new();
+    let (mut known, mut inside) = (false, false);
+    for line in text.lines() {
+        match line.trim() {
+            mark if mark == begin => (known, inside) = (true, true),
+            mark if mark == end => inside = false,
+            _ if inside && !key.moments => {}
+            _ => lines.push(line),
+        }
+    }
+    if inside || (key.moments && !known) {
+        return Err(Error::shader(key.file, format!("no lines between `{begin}` and `{end}`")));
+    }
+    Ok(lines.join("\n"))
 }
 
 /// `const NAME: u32 = 4u;` as (name, value).
@@ -42,6 +65,24 @@ fn set_consts(key: &KernelKey, text: &str) -> Result<String> {
         }
         None => Ok(lines.join("\n")),
     }
+}
+
+/// Cooperative matrices as SIDE and BITS say: `alias` lines take no constants.
+fn matrices(text: String) -> String {
+    let consts = read_consts(&text);
+    let (Some(side), Some(bits)) = (consts.get("SIDE"), consts.get("BITS")) else { return text };
+    if !text.contains(COOPERATIVE) {
+        return text;
+    }
+    let text = text.replace("= coop_mat8x8<", &format!("= coop_mat{side}x{side}<"));
+    if *bits == 32 {
+        return text;
+    }
+    let text = text.replace(COOPERATIVE, &format!("enable f16;\n{COOPERATIVE}"));
+    let text = text.replace("alias Element = f32;", &format!("alias Element = f{bits};"));
+    ["A", "B"].iter().fold(text, |text, role| {
+        text.replace(&format!("<f32, {role}>;"), &format!("<f{bits}, {role}>;"))
+    })
 }
 
 /// A marked loop: its variable, bound and body.
@@ -118,6 +159,41 @@ mod tests {
         assert_eq!(out.matches("a[i][j]").count(), 4);
         assert_eq!(out.matches("const i = 1u;").count(), 1);
         assert!(out.ends_with("end"));
+    }
+
+    #[test]
+    fn moments_are_left_out_unless_asked_for() {
+        let text = "a\n  // section MOMENTS\nb\n  // end MOMENTS\nc";
+        let plain = KernelKey::new("t");
+        let with = KernelKey { moments: true, ..plain.clone() };
+        assert_eq!(moments(&plain, text).unwrap(), "a\nc");
+        assert_eq!(moments(&with, text).unwrap(), "a\nb\nc");
+        assert!(moments(&with, "a").is_err());
+        assert!(moments(&plain, "// section MOMENTS\nb").is_err());
+    }
+
+    #[test]
+    fn matrices_follow_side_and_bits() {
+        let key = || KernelKey::new("pointwise_coop.wgsl");
+        let aliases = |key: KernelKey| -> Vec<String> {
+            let text = specialise(&key).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("alias"));
+            lines.map(|line| line.trim_start_matches("alias ").to_string()).collect()
+        };
+        let expected = |side: &str, element: &str| {
+            [
+                format!("Element = {element};"),
+                format!("Left = coop_mat{side}<{element}, A>;"),
+                format!("Right = coop_mat{side}<{element}, B>;"),
+                format!("Sum = coop_mat{side}<f32, C>;"),
+            ]
+        };
+        assert_eq!(aliases(key()), expected("8x8", "f32"));
+        assert_eq!(aliases(key().tile("SIDE", 16)), expected("16x16", "f32"));
+        let halves = key().tile("SIDE", 16).tile("BITS", 16);
+        assert_eq!(aliases(halves.clone()), expected("16x16", "f16"));
+        assert!(specialise(&halves).unwrap().contains("\nenable f16;"));
+        assert!(!specialise(&key()).unwrap().contains("enable f16;"));
     }
 
     #[test]

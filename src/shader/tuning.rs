@@ -20,6 +20,15 @@ pub enum Class {
     Software,
 }
 
+/// Sides of the square cooperative matrices that an adapter multiplies into f32 sums; zero where it has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Cooperative {
+    /// Of f32 factors.
+    pub f32: u32,
+    /// Of f16 factors.
+    pub f16: u32,
+}
+
 /// What a dispatch's variant was taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {

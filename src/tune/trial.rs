@@ -272,7 +272,8 @@ fn plan((graph, dispatches): &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
     Plan { steps, slots, value_to_slot }
 }
 
-/// What the node makes for others: working memory that no other node reads is left out.
+/// What the node makes for others: working memory that no other node reads is left out, and moments that come along with a
+/// tensor, whose parts differ with the variant.
 fn results(graph: &Graph, node: usize) -> Vec<Value> {
     let others = graph.nodes().iter().enumerate().filter(|(index, _)| *index != node);
     let read: HashSet<Value> = others
@@ -285,6 +286,8 @@ fn results(graph: &Graph, node: usize) -> Vec<Value> {
         let gradient = matches!(graph.info(**value).storage, Storage::Grad(_));
         gradient || read.contains(value) || graph.kept().contains(value)
     };
+    let tensor = outputs.first().is_some_and(|first| graph.info(*first).layout.is_some());
+    let outputs = if tensor { &outputs[..1] } else { outputs };
     outputs.iter().filter(counts).copied().collect()
 }
 

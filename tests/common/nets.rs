@@ -5,7 +5,7 @@ use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::{Plan, shrink};
-use u2seg::shader::Tuning;
+use u2seg::shader::{Cooperative, Tuning};
 
 /// A planned network.
 pub struct Planned {
@@ -46,7 +46,8 @@ fn configs() -> Vec<NetConfig> {
 /// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
 pub fn adapters() -> Vec<(&'static str, Caps)> {
     let all = Caps::default();
-    let sharing = Caps { software: true, subgroups: true, subgroup_size: 8, ..all.clone() };
+    let sharing =
+        Caps { software: true, subgroups: true, subgroup_size: 8, int64: true, ..all.clone() };
     vec![
         ("gpu", all.clone()),
         ("software", Caps { software: true, ..all.clone() }),
@@ -127,7 +128,7 @@ fn in_f16(value: Value, info: &ValueInfo, logits: Value) -> bool {
 }
 
 fn inference(config: &NetConfig, caps: &Caps) -> (Graph, Plan) {
-    let mut graph = Graph::sized_for(caps);
+    let mut graph = Graph::forward_only(caps);
     let image = image(&mut graph, config, 1);
     let logits = nn::network(&mut graph, config, 0, image).unwrap();
     let logits = ops::materialise(&mut graph, logits).unwrap();
@@ -185,16 +186,21 @@ pub fn all() -> Vec<Planned> {
 pub fn variants() -> Vec<Planned> {
     let config = &configs()[2];
     let mut planned = Vec::new();
-    for software in [false, true] {
+    for (software, vector_bytes) in [(false, 16), (true, 16), (false, 8)] {
         for position in 1.. {
             let tuning = Tuning::at(position).into();
-            let caps = Caps { software, subgroups: true, tuning, ..Caps::default() };
+            let cooperative = Cooperative { f32: 8, f16: 16 };
+            let caps =
+                Caps { software, vector_bytes, subgroups: true, cooperative, ..Caps::default() };
+            let caps = Caps { tuning, ..caps };
             let (graph, plan) = training(config, LossWeights::dice_ce(), &caps);
             let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);
             if !plan.dispatches().any(taken) {
                 break;
             }
-            let name = format!("training with variant {position}, software {software}");
+            let name = format!(
+                "training with variant {position}, software {software}, vectors of {vector_bytes}"
+            );
             planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
         }
     }

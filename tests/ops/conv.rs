@@ -1,9 +1,14 @@
 //! Convolutions, dense and depthwise, with everything that rides on their loads.
 
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use u2seg::exec::caps;
 use u2seg::gpu::Gpu;
-use u2seg::graph::{Caps, Packing, Value};
+use u2seg::graph::{Caps, Graph, Packing, Value};
 use u2seg::ops;
 use u2seg::reference::{self as oracle, Tensor};
+use u2seg::shader::Tuning;
 
 use super::common;
 use super::harness::*;
@@ -140,21 +145,27 @@ fn expect(case: &Case, caps: &Caps) -> Expected {
     Expected { raw, stages, convs, after, dy, dx, affine, after_affine }
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> usize {
-    let mut rig = Rig::new(gpu, caps);
+/// The inputs and the result.
+fn build(rig: &mut Rig<'_>, case: &Case, e: &Expected) -> (Vec<Value>, Value) {
     let inputs: Vec<_> = e.raw.iter().map(|x| rig.input(x)).collect();
     let parts: Vec<_> =
-        e.stages.iter().zip(&inputs).map(|(stage, x)| stage.build(&mut rig, *x)).collect();
+        e.stages.iter().zip(&inputs).map(|(stage, x)| stage.build(rig, *x)).collect();
     let x = match parts.as_slice() {
         [one] => *one,
         many => ops::concat(&mut rig.graph, many).unwrap(),
     };
-    let mut y = case.kind.build(&mut rig, x, "conv0", &e.convs[0]);
+    let mut y = case.kind.build(rig, x, "conv0", &e.convs[0]);
     if let Some(second) = e.convs.get(1) {
-        let other = case.kind.build(&mut rig, x, "conv1", second);
+        let other = case.kind.build(rig, x, "conv1", second);
         y = ops::add(&mut rig.graph, y, other).unwrap();
     }
-    let out = e.after.build(&mut rig, y);
+    let out = e.after.build(rig, y);
+    (inputs, out)
+}
+
+fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
+    let mut rig = Rig::new(gpu, caps);
+    let (inputs, out) = build(&mut rig, case, e);
     let grads = rig.backward(out, &e.dy);
     let kept_y = rig.kept(out);
     let kept: Vec<_> = inputs.iter().map(|x| rig.kept_gradient(&grads, *x)).collect();
@@ -179,7 +190,21 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> usize {
         stage.check_affine(what, &ran, affine);
     }
     e.after.check_affine(what, &ran, &e.after_affine);
-    ran.variants
+    run_forward(gpu, caps, case, e, what);
+    ran
+}
+
+/// The same without gradients, where kernels may give the moments of a norm along.
+fn run_forward(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) {
+    if !case.after.norm || case.twice {
+        return;
+    }
+    let mut rig = Rig::new(gpu, caps);
+    rig.graph = Graph::forward_only(caps);
+    let y = build(&mut rig, case, e).1;
+    let kept = rig.kept(y);
+    let ran = rig.run();
+    ran.close(&format!("{what} y alone"), &ran.tensor(kept), &e.after.y.data, 2e-5);
 }
 
 fn check(cases: &[Case]) {
@@ -190,7 +215,7 @@ fn check(cases: &[Case]) {
         let (plain, rounded) = (expect(case, &plans[0].1), expect(case, &plans[plans.len() - 1].1));
         every_plan(&gpu, voxels, |plan, caps| {
             let expected = if halves(caps) { &rounded } else { &plain };
-            run(&gpu, caps, case, expected, &format!("case {index} planned for {plan}:"))
+            run(&gpu, caps, case, expected, &format!("case {index} planned for {plan}:")).variants
         });
     }
 }
@@ -277,6 +302,66 @@ fn pointwise_convolutions() {
     ]);
 }
 
+/// Positions of the variants whose names hold `part`, and their families with their names.
+fn named(ran: &Ran, part: &str) -> (BTreeSet<usize>, BTreeSet<String>) {
+    let all = ran.choices.iter().flat_map(|c| c.candidates.iter().enumerate().map(move |v| (c, v)));
+    all.filter(|(_, (_, name))| name.contains(part))
+        .map(|(choice, (position, name))| (position, format!("{} {name}", choice.family())))
+        .unzip()
+}
+
+/// Says which kinds of matrices the adapter has not. f32 factors are also in the case tables, as every variant of tensors in f32.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn pointwise_convolutions_by_cooperative_matrices() {
+    let gpu = common::gpu();
+    let one = ops::ConvSpec::pointwise();
+    let cases = [
+        Case { n: 2, after: NORM_ACT, ..dense(&[(52, NORM_ACT)], 75, [5, 6, 7], one) },
+        Case { n: 2, ..dense(&[(34, UP), (17, ACT)], 33, [4, 6, 10], one) },
+        Case { twice: true, ..dense(&[(16, PLAIN)], 16, [3, 5, 9], one) },
+    ];
+    let sides = caps(&gpu).cooperative;
+    for (bits, side, vector_bytes) in [(32, sides.f32, 16), (16, sides.f16, 8)] {
+        if side == 0 {
+            let name = &gpu.report().name;
+            // past the capture of tests that pass
+            writeln!(
+                std::io::stderr(),
+                "pointwise_coop.wgsl and pointwise_weight_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
+            )
+            .unwrap();
+            continue;
+        }
+        let part = format!("cooperative f{bits} SIDE={side} ");
+        let own = caps(&gpu).subgroup_size;
+        let mut tried = BTreeSet::new();
+        // as many subgroups as jobs, and fewer
+        for (index, subgroup_size) in BTreeSet::from([0, own, own / 2]).into_iter().enumerate() {
+            for case in cases.iter().skip(index) {
+                let own = Caps { software: false, vector_bytes, subgroup_size, ..caps(&gpu) };
+                let expected = expect(case, &own);
+                let run = |position, what: &str| {
+                    let caps = Caps { tuning: Tuning::at(position).into(), ..own.clone() };
+                    run(&gpu, &caps, case, &expected, what)
+                };
+                let (positions, names) = named(&run(0, "the default:"), &part);
+                assert!(!positions.is_empty());
+                tried.extend(names);
+                for position in positions {
+                    let what = format!("{part}for {subgroup_size} lanes, variant {position}:");
+                    run(position, &what);
+                }
+            }
+        }
+        // of both kernels 32 and 64 channels, two sizes of workgroups at least
+        for family in ["pointwise ", "pointwise_weight "] {
+            let tried = tried.iter().filter(|variant| variant.starts_with(family)).count();
+            assert!(tried >= 4, "{family}{part}: {tried}");
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn depthwise_convolutions() {
@@ -290,5 +375,9 @@ fn depthwise_convolutions() {
         Case { twice: true, ..depthwise(&[(5, NORM_ACT)], [4, 5, 6]) },
         Case { n: 2, after: NORM_ACT, ..depthwise(&[(6, UP), (5, NORM_ACT)], [4, 6, 8]) },
         depthwise(&[(3, UP_FLAT), (8, PLAIN)], [3, 6, 4]),
+        // a line of exactly a subgroup of eight, and lines of several
+        Case { n: 2, after: NORM_ACT, ..depthwise(&[(5, NORM_ACT)], [2, 7, 40]) },
+        Case { after: NORM, ..depthwise(&[(4, ACT)], [3, 2, 131]) },
+        depthwise(&[(3, UP)], [2, 4, 150]),
     ]);
 }

@@ -1,5 +1,7 @@
 //! Builds a graph of a few operations, runs it on the adapter, and compares what it read with the f64 oracles.
 
+use std::sync::Arc;
+
 use half::f16;
 use u2seg::exec::{Pool, Program, Store, caps};
 use u2seg::gpu::Gpu;
@@ -7,7 +9,7 @@ use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Sco
 use u2seg::ops;
 use u2seg::plan::Plan;
 use u2seg::reference::{self as oracle, Tensor};
-use u2seg::shader::Tuning;
+use u2seg::shader::{Choice, Tuning};
 use u2seg::shape::Shape;
 
 /// Uniform values in -1..1, the same for the same seed.
@@ -100,6 +102,8 @@ pub struct Ran {
     store: Store,
     /// Variants of the kernel that has most.
     pub variants: usize,
+    /// What the variant of every kernel that has several was taken from.
+    pub choices: Vec<Arc<Choice>>,
 }
 
 impl<'a> Rig<'a> {
@@ -195,7 +199,8 @@ impl<'a> Rig<'a> {
         program.run(self.gpu).unwrap();
         let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
         let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
-        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants }
+        let choices = plan.dispatches().filter_map(|d| d.choice.clone()).collect();
+        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants, choices }
     }
 }
 
