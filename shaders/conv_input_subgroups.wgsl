@@ -110,14 +110,14 @@ fn next(v: vec4<f32>, edge: vec4<f32>, lane: u32) -> vec4<f32> {
 
 @compute @workgroup_size(SUB)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-  var t = wg.x + wg.y * ng.x;
-  let tile = t % params.tiles; t = t / params.tiles;
-  let h_parity = t % SH; t = t / SH;
-  let d_parity = t % SD; t = t / SD;
+  let group = wg.x + wg.y * ng.x;
+  let tile = group % params.tiles;
+  let h_parity = group / params.tiles % SH;
+  let d_parity = group / (params.tiles * SH) % SD;
   let lines = ((params.ih + SH - 1u) / SH + RUN - 1u) / RUN;
   let units = params.n * params.planes * lines * params.quads;
-  let unit = t * (SUB / RUN) + lane / RUN;
-  t = min(unit, units - 1u);
+  let unit = group / (params.tiles * SH * SD) * (SUB / RUN) + lane / RUN;
+  var t = min(unit, units - 1u);
   let w0 = t % params.quads * VOX; t = t / params.quads;
   let first_line = t % lines * RUN; t = t / lines;
   let h = (first_line + lane % RUN) * SH + h_parity;

@@ -447,15 +447,26 @@ impl ConvWeightGrad {
                     .tile("CIN", lanes(&source.layout));
                 (key, 4, WORKGROUP)
             }
+            WeightTile::Shared { out, vox } => {
+                let group = shared(caps, &name)?;
+                let key = KernelKey { file: "conv_weight_subgroups.wgsl", ..key };
+                let key = row_key(key, &self.spec, vox)
+                    .tile("SUB", group as u32)
+                    .tile("SW", stride[2] as u32)
+                    .tile("OUT", out as u32)
+                    .tile("ROUNDS", (out * vox).div_ceil(group) as u32)
+                    .tile("CIN", lanes(&source.layout));
+                (key, vox, group)
+            }
             WeightTile::Winograd { out, vox } => {
-                let lanes = shared(caps, &name)?;
+                let group = shared(caps, &name)?;
                 let key = KernelKey { file: "conv_weight_winograd_subgroups.wgsl", ..key };
                 let key = row_key(key, &self.spec, vox)
-                    .tile("SUB", lanes as u32)
+                    .tile("SUB", group as u32)
                     .tile("PAIRS", (vox / 2) as u32)
                     .tile("OUT", out as u32)
-                    .tile("ROUNDS", (out * vox / 2).div_ceil(lanes) as u32);
-                (key, vox, lanes)
+                    .tile("ROUNDS", (out * vox / 2).div_ceil(group) as u32);
+                (key, vox, group)
             }
         };
         let tasks = piece.ins.1 * kernel[0] * kernel[1];
@@ -465,7 +476,7 @@ impl ConvWeightGrad {
             .param("rows", self.rows);
         let dispatch = match tile {
             WeightTile::Direct { .. } => dispatch,
-            WeightTile::Winograd { .. } => dispatch.param("groups", tasks.div_ceil(group)),
+            _ => dispatch.param("groups", tasks.div_ceil(group)),
         };
         Ok(sizes(dispatch, source.layout.spatial, [od, oh, ow], pad_lo))
     }

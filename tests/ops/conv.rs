@@ -261,6 +261,9 @@ fn convolutions_with_three_taps() {
             ..dense(&[(8, UP_FLAT), (3, PLAIN), (4, NORM)], 4, [3, 4, 6], same)
         },
         dense(&[(4, Prep { up: [3, 1, 2], ..PLAIN })], 4, [6, 5, 4], same),
+        // several runs of eight lines
+        Case { after: NORM_ACT, ..dense(&[(5, NORM_ACT)], 19, [2, 15, 19], same) },
+        Case { after: ACT, ..dense(&[(2, PLAIN)], 18, [2, 17, 11], same) },
     ]);
 }
 
@@ -279,6 +282,11 @@ fn strided_and_padded_convolutions() {
         dense(&[(2, PLAIN)], 3, [3, 4, 5], spec(3, [1; 3], [1, 0, 2], [0, 2, 1])),
         dense(&[(3, PLAIN)], 4, [6, 5, 7], spec(3, [2, 1, 2], [2, 0, 0], [0, 0, 2])),
         dense(&[(3, PLAIN)], 2, [3, 3, 3], spec(3, [1; 3], [0; 3], [0; 3])),
+        // several runs of eight lines, more output blocks than a tile has, strides along H alone and along W alone
+        Case { n: 2, after: NORM_ACT, ..dense(&[(9, ACT)], 34, [3, 30, 13], down([2, 2, 2])) },
+        dense(&[(6, NORM_ACT)], 9, [2, 31, 10], down([1, 2, 1])),
+        dense(&[(5, UP)], 7, [4, 18, 22], down([2, 1, 2])),
+        Case { after: NORM_ACT, ..dense(&[(1, PLAIN)], 18, [3, 8, 9], down([1, 2, 2])) },
     ]);
 }
 
