@@ -96,11 +96,16 @@ pub(super) fn fit(
 ) -> Result<Fitted> {
     let common = Common { params, caps };
     let as_they_are = common.plan(graphs, 0)?;
-    let Footprint { element, vram, reserved } = footprint;
+    let Footprint { vram, reserved, .. } = footprint;
     let Some(all) = vram else { return Ok(as_they_are) };
     let vram = all.saturating_sub(reserved);
     if as_they_are.memory.total() <= vram {
         return Ok(as_they_are);
+    }
+    // the least that is told: a plan of fewer dispatches with a larger slot may take some bytes less, and is refused alike
+    let smallest = common.shrunk(&as_they_are.graphs, 0)?;
+    if smallest.memory.total() > vram {
+        return Err(refusal(footprint, all, &smallest.memory));
     }
     let rest = as_they_are.memory.total() - as_they_are.memory.activations;
     let mut room = vram.saturating_sub(rest);
@@ -112,23 +117,23 @@ pub(super) fn fit(
         }
         room = room.saturating_sub(total - vram);
     }
-    let smallest = common.shrunk(&as_they_are.graphs, 0)?;
-    if smallest.memory.total() <= vram {
-        return Ok(smallest);
-    }
-    let remedy = match element {
+    Ok(smallest)
+}
+
+fn refusal(footprint: Footprint, all: u64, smallest: &Memory) -> Error {
+    let remedy = match footprint.element {
         Element::F32 => "Store activations in f16 (--precision f16), or use a smaller --patch",
         Element::F16 => "Use a smaller --patch",
     };
-    Err(Error::flag(
+    Error::flag(
         "--vram",
         size(all),
         format!(
             "at least {}, with all recomputed that pays",
-            size(smallest.memory.total() + reserved)
+            size(smallest.total() + footprint.reserved)
         ),
         format!("{remedy}, --batch or --base."),
-    ))
+    )
 }
 
 /// Plans with all recomputed that pays.
