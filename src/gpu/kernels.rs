@@ -33,6 +33,7 @@ impl Kernel {
         let label = format!("{} {}", key.file, settings.join(" "));
         let constants: Vec<(&str, f64)> =
             key.overrides.iter().map(|(name, value)| (*name, f64::from(*value))).collect();
+        let start = std::time::Instant::now();
         let made = gpu.scoped(&label, || {
             let device = gpu.device();
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -63,6 +64,7 @@ impl Kernel {
             (pipeline, layout)
         });
         let (pipeline, layout) = made.map_err(|e| Error::shader(key.file, e.to_string()))?;
+        log::debug!("{label}: compiled in {:.2} s", start.elapsed().as_secs_f64());
         Ok(Self { pipeline, layout, reflection, label })
     }
 }
