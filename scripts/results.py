@@ -11,6 +11,7 @@ runs in --out are not repeated. --plan prints the runs and their steps, and trai
 import argparse
 import filecmp
 import json
+import math
 import os
 import shlex
 import statistics
@@ -84,7 +85,7 @@ class Results:
         """Trains in a folder, goes on where a training was stopped, or finds it finished; the finished run's folder."""
         out = self.args.out / out
         held = [case for folder in folders for case in self.held_out(folder)]
-        flags = without(["--patch"], self.args.flags) if "--patch" in more else self.args.flags
+        flags = without([flag for flag in ("--patch", "--patch-voxels") if flag in more], self.args.flags)
         args = [command, *more, "--data", *folders, "--steps", steps, "--hold-out", *held, *flags]
         if command == "train":
             args += ["--base", self.args.base]
@@ -171,12 +172,15 @@ class Results:
         return self.compared(kinds, "recipe", self.folders[:1], "recipe ")
 
     def unify(self):
-        kinds = {"native": MODES["universal, separable"]}
-        kinds["resized"] = ["--unify", "resize", "--patch", self.args.common_patch]
+        """Each domain's own patches, also with as many voxels a step as the resized ones have."""
+        native = MODES["universal, separable"]
         # The first one is the universal network of the table of modes.
-        native = self.compared({"universal, separable": kinds["native"]}, "patches", self.folders)
-        resized = self.compared({"resized": kinds["resized"]}, "patches", self.folders, "unify ")
-        rows = native.splitlines() + resized.splitlines()[2:]
+        own = self.compared({"universal, separable": native}, "patches", self.folders)
+        voxels = math.prod(int(extent) for extent in self.args.common_patch.split(","))
+        kinds = {"each domain's own, as many voxels": [*native, "--patch-voxels", voxels]}
+        kinds["resized"] = ["--unify", "resize", "--patch", self.args.common_patch]
+        same = self.compared(kinds, "patches", self.folders, "unify ")
+        rows = own.splitlines() + same.splitlines()[2:]
         return "\n".join(rows).replace("| universal, separable |", "| each domain's own |")
 
     def adaptation(self):
