@@ -34,7 +34,7 @@ fn hippocampus_and_spinal_cord_learn_together() {
         let model = run.join("model.safetensors");
         let args = ["predict", "-m", path(&model), "-i", image, "-o", path(&mask), "--domain"];
         succeed(&[&args[..], &[&dataset.name]].concat());
-        let allowed: Vec<u8> = dataset.labels.iter().map(|(value, _)| *value).collect();
+        let allowed = dataset.labels.known();
         let (image, _) = dataset.load(case).unwrap();
         let mask = read_labels(&mask, &allowed, &[]).unwrap();
         assert_eq!((mask.grid.dims, mask.shape), (image.grid.dims, image.shape));

@@ -51,7 +51,7 @@ impl Report {
                 "{}: {} channels, classes {}; patch {:?}{cut} at {:.3?} mm (D, H, W), batch {}, pools {:?}{}",
                 d.name,
                 d.channels,
-                d.classes.join(", "),
+                d.labels.names().join(", "),
                 d.patch,
                 d.spacing,
                 d.batch,

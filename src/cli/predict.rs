@@ -179,7 +179,7 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = ProgressBar::new(jobs.len() as u64);
     let mut failed = 0;
     for job in &jobs {
-        match args.segment(&ensemble, &plan.classes, job) {
+        match args.segment(&ensemble, &plan.labels.names(), job) {
             Ok(()) => say!("{}", job.mask.display()),
             // the other images must not suffer from one that is broken
             Err(error) if jobs.len() > 1 => {

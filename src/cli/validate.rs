@@ -32,7 +32,7 @@ pub(super) fn validate(
         let folder = out.join(VALIDATION).join(&cases.domain.name);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let predictor = Predictor::new(gpu, model, index)?;
-        let classes: Vec<u8> = (1..cases.domain.classes.len() as u8).collect();
+        let classes: Vec<u8> = (1..cases.domain.labels.outputs() as u8).collect();
         let mut decision = Decision::new(&classes);
         for case in &cases.held_out {
             let (image, truth) = cases.load(case)?;
@@ -44,7 +44,7 @@ pub(super) fn validate(
         }
         let kept = decision.kept();
         for Kept { clean_up, before, after } in &kept {
-            let class = &cases.domain.classes[usize::from(clean_up.class)];
+            let class = &cases.domain.labels.classes[usize::from(clean_up.class)].name;
             let steps = &clean_up.steps;
             say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
         }
@@ -53,7 +53,7 @@ pub(super) fn validate(
         }
         let summary = score(cases, &classes, &model.domains[index].clean_up, &folder)?;
         summary.write(folder.join(SUMMARY))?;
-        say!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.classes));
+        say!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.labels.names()));
     }
     if domains.iter().any(|d| !d.held_out.is_empty()) {
         model.write(&out.join(MODEL))?;
@@ -71,7 +71,7 @@ fn score(cases: &DomainCases, classes: &[u8], steps: &[CleanUp], folder: &Path) 
     for case in &cases.held_out {
         let (image, truth) = cases.load(case)?;
         let file = mask(folder, case);
-        let all: Vec<u8> = (0..cases.domain.classes.len() as u8).collect();
+        let all: Vec<u8> = (0..cases.domain.labels.outputs() as u8).collect();
         let mut labels = read_labels(&file, &all, &[])?.data;
         if !steps.is_empty() {
             clean_up(&mut labels, truth.shape, steps)?;
@@ -100,7 +100,8 @@ pub(super) fn combine(parent: &Path) -> Result<()> {
             let file = fold.join(VALIDATION).join(&plan.name).join(SUMMARY);
             // a domain with fewer cases than folds holds nothing out in the last ones
             if file.exists() {
-                let (_, cases) = domains.entry(plan.name).or_insert((plan.classes, Vec::new()));
+                let (_, cases) =
+                    domains.entry(plan.name).or_insert((plan.labels.names(), Vec::new()));
                 cases.extend(Summary::read(&file)?.metric_per_case);
             }
         }

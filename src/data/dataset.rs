@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
+use super::labels::{Entries, Labels};
 use super::nifti::{LabelVolume, Volume, check_same_grid, read_images, read_labels};
 use crate::error::{Error, Result};
 
@@ -19,14 +20,14 @@ pub struct Case {
 }
 
 /// A folder of labelled images of one domain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Dataset {
     pub name: String,
     pub dir: PathBuf,
     /// Names of the image channels.
     pub channels: Vec<String>,
-    /// Label values and names, background first.
-    pub labels: Vec<(u8, String)>,
+    /// What the values of the label files mean.
+    pub labels: Labels,
     /// In the order of their names.
     pub cases: Vec<Case>,
 }
@@ -62,15 +63,13 @@ impl std::str::FromStr for Fold {
 
 /// Folds of a cross-validation, fewer where there are fewer cases.
 pub const FOLDS: usize = 5;
-/// A value that occurs in published hippocampus labels and means nothing.
-pub const STRAY: &[u8] = &[254];
-
 #[derive(serde::Deserialize)]
 struct Description {
     name: Option<String>,
     modality: Option<BTreeMap<String, String>>,
     channel_names: Option<BTreeMap<String, String>>,
-    labels: Option<serde_json::Value>,
+    labels: Option<Entries>,
+    regions_class_order: Option<serde_json::Value>,
     training: Option<Vec<Listed>>,
     file_ending: Option<String>,
 }
@@ -125,9 +124,12 @@ impl Dataset {
             .collect::<Result<_>>()?;
         channels.sort();
         let channels: Vec<String> = channels.into_iter().map(|(_, name)| name).collect();
-        let labels = labels(described.labels.as_ref()).ok_or_else(|| {
-            refuse("unusable labels".into(), "labels as value and name, 0 to K without gaps")
-        })?;
+        let labels = described
+            .labels
+            .as_ref()
+            .ok_or_else(|| refuse("no labels".into(), "labels as names and values"))?;
+        let labels = Labels::parse(labels, described.regions_class_order.as_ref())
+            .map_err(|e| Error::file(&file, e.found, e.expected, e.remedy))?;
         let cases = match (&described.training, &described.channel_names) {
             (Some(list), None) => listed(&dir, list)?,
             _ => raw(&dir, described.file_ending.as_deref().unwrap_or(".nii.gz"), channels.len())?,
@@ -146,11 +148,6 @@ impl Dataset {
         Ok(Self { name, dir, channels, labels, cases })
     }
 
-    /// Classes with background.
-    pub fn classes(&self) -> usize {
-        self.labels.len()
-    }
-
     /// Reads a case and checks that image, label and description fit each other.
     pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
         let image = read_images(&case.images)?;
@@ -162,8 +159,7 @@ impl Dataset {
                 "Add the missing modality, or correct dataset.json.",
             ));
         }
-        let allowed: Vec<u8> = self.labels.iter().map(|(value, _)| *value).collect();
-        let label = read_labels(&case.label, &allowed, STRAY)?;
+        let label = read_labels(&case.label, &self.labels.known(), &[])?;
         check_same_grid((&image.grid, &case.images[0]), (&label.grid, &case.label))?;
         Ok((image, label))
     }
@@ -211,24 +207,6 @@ pub fn splits(ids: &[String], folds: usize, seed: u64) -> Vec<Vec<String>> {
     ids.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
     let folds = folds.min(ids.len()).max(1);
     (0..folds).map(|fold| ids.iter().skip(fold).step_by(folds).cloned().collect()).collect()
-}
-
-/// Labels in the Decathlon's form (value: name) or nnU-Net's (name: value), without gaps from 0.
-fn labels(value: Option<&serde_json::Value>) -> Option<Vec<(u8, String)>> {
-    let mut labels: Vec<(u8, String)> = value?
-        .as_object()?
-        .iter()
-        .map(|(key, value)| match (key.parse(), value) {
-            (Ok(number), serde_json::Value::String(name)) => Some((number, name.clone())),
-            (_, serde_json::Value::Number(number)) => {
-                Some((u8::try_from(number.as_u64()?).ok()?, key.clone()))
-            }
-            _ => None,
-        })
-        .collect::<Option<_>>()?;
-    labels.sort();
-    let whole = labels.iter().enumerate().all(|(index, (value, _))| usize::from(*value) == index);
-    (whole && labels.len() >= 2).then_some(labels)
 }
 
 fn case_id(path: &Path) -> String {

@@ -6,6 +6,7 @@ mod dataset;
 mod draw;
 mod fingerprint;
 mod grid;
+mod labels;
 mod nifti;
 mod patch;
 mod preprocess;
@@ -13,13 +14,14 @@ mod resample;
 mod verify;
 
 pub use augment::{Augment, Interpolation};
-pub use dataset::{Case, Dataset, FOLDS, Fold, STRAY, splits};
+pub use dataset::{Case, Dataset, FOLDS, Fold, splits};
 pub use draw::{
     Bounds, Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch,
     rng_for,
 };
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
+pub use labels::{Class, Entries, IGNORED, Labels, MAX_REGIONS, Unusable};
 pub use nifti::{
     LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
     write_mask,

@@ -98,6 +98,17 @@ fn moments<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
 }
 
 impl Normalisation {
+    /// Whether a plan may have it.
+    pub fn is_usable(&self) -> bool {
+        match self {
+            Self::ZScore | Self::Published => true,
+            Self::Fixed { lower, upper, mean, std } => {
+                let finite = [lower, upper, mean, std].into_iter().all(|v| v.is_finite());
+                finite && lower <= upper && *std >= 0.0
+            }
+        }
+    }
+
     fn outside(&self) -> f32 {
         match self {
             Self::Fixed { lower, mean, std, .. } if *std > 1e-8 => (lower - mean) / std,

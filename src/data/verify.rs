@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::dataset::{Case, Dataset};
+use super::labels::{Class, Labels};
 use crate::error::{Error, Result};
 
 /// What a case holds.
@@ -68,12 +69,14 @@ pub fn verify(dataset: &Dataset) -> Result<DatasetReport> {
         dataset.cases.par_iter().map(|case| look(dataset, case)).collect();
     compare(&mut cases);
     let mut warnings = Vec::new();
-    for (value, name) in &dataset.labels {
+    for class in dataset.labels.scored() {
         let has = |case: &CaseReport| {
-            case.contents.as_ref().is_some_and(|c| c.voxels.contains_key(value))
+            let contents = case.contents.as_ref();
+            contents.is_some_and(|c| class.values.iter().any(|v| c.voxels.contains_key(v)))
         };
-        if *value > 0 && !cases.iter().any(has) {
-            warnings.push(format!("label {value} ({name}) of dataset.json is in no case"));
+        if !cases.iter().any(has) {
+            let Class { name, values, .. } = class;
+            warnings.push(format!("label {values:?} ({name}) of dataset.json is in no case"));
         }
     }
     warnings.extend(unlisted(dataset)?);
@@ -81,7 +84,7 @@ pub fn verify(dataset: &Dataset) -> Result<DatasetReport> {
         name: dataset.name.clone(),
         dir: dataset.dir.clone(),
         channels: dataset.channels.clone(),
-        labels: dataset.labels.iter().cloned().collect(),
+        labels: names(&dataset.labels),
         cases,
         warnings,
     })
@@ -137,6 +140,22 @@ fn compare(cases: &mut [CaseReport]) {
             ));
         }
     }
+}
+
+/// Names by label value; of regions, those that have it.
+fn names(labels: &Labels) -> BTreeMap<u8, String> {
+    let mut names: BTreeMap<u8, String> = BTreeMap::new();
+    for class in &labels.classes {
+        for value in &class.values {
+            let name = names.entry(*value).or_default();
+            *name = if name.is_empty() {
+                class.name.clone()
+            } else {
+                format!("{name}, {}", class.name)
+            };
+        }
+    }
+    names
 }
 
 /// Images and labels in the dataset's folders that no case uses.

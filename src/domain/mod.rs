@@ -3,10 +3,11 @@
 
 mod plan;
 mod preset;
+mod written;
 
 use std::path::Path;
 
-use crate::data::Normalisation;
+use crate::data::{Labels, Normalisation};
 use crate::error::{Error, Result};
 
 pub use plan::{DEFAULT_VOXELS, PlanOptions, Recipe, Unify};
@@ -14,12 +15,13 @@ pub use preset::{PRESETS, Preset, PresetChoice};
 
 /// A domain's plan: plain and editable.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "written::Plan")]
 pub struct Domain {
     pub name: String,
     /// Image channels.
     pub channels: usize,
-    /// Names of all classes, background first.
-    pub classes: Vec<String>,
+    /// What the network tells apart, and the label values that mean it.
+    pub labels: Labels,
     /// Millimetres, D, H, W.
     pub spacing: [f64; 3],
     /// Voxels that the network sees, D, H, W; divisible by 2^pools.
@@ -35,9 +37,6 @@ pub struct Domain {
     /// The published plan that this one follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
-    /// Class of each label value in the files, where several are merged; without it each value is a class.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub class_of_label: Vec<u8>,
     /// How much the voxels of a window count when a volume is segmented.
     #[serde(default)]
     pub weighting: Weighting,
@@ -110,13 +109,27 @@ impl Domain {
         if !(1..=1024).contains(&self.batch) {
             return refuse("batch", self.batch.to_string(), "1 to 1024 samples");
         }
-        let classes = self.classes.len();
-        if self.class_of_label.iter().any(|class| usize::from(*class) >= classes) {
-            let found = format!("{:?}", self.class_of_label);
-            return refuse("class_of_label", found, &format!("classes below {classes}"));
+        if self.channels == 0 {
+            return refuse("channels", "0".into(), "at least 1");
         }
-        if self.clean_up.iter().any(|each| usize::from(each.class) >= classes) {
-            return refuse("clean_up", "of a class too many".into(), "the plan's classes");
+        if let Err(unusable) = self.labels.check() {
+            return refuse("labels", unusable.found, unusable.expected);
+        }
+        let normalisation = &self.normalisation;
+        if !normalisation.is_usable() {
+            let expected = "finite numbers, a lower and an upper bound, a deviation from 0";
+            return refuse("normalisation", format!("{normalisation:?}"), expected);
+        }
+        self.check_clean_up().or_else(|found| refuse("clean_up", found, "the plan's classes"))
+    }
+
+    fn check_clean_up(&self) -> std::result::Result<(), String> {
+        let classes = self.labels.outputs();
+        if let Some(each) = self.clean_up.iter().find(|c| usize::from(c.class) >= classes) {
+            return Err(format!("of class {}", each.class));
+        }
+        if self.labels.regions && !self.clean_up.is_empty() {
+            return Err("of regions, which may overlap".into());
         }
         Ok(())
     }
@@ -124,16 +137,6 @@ impl Domain {
     /// Voxels of the case that a patch covers, D, H, W.
     pub fn extent(&self) -> [usize; 3] {
         self.cut.unwrap_or(self.patch)
-    }
-
-    /// Turns label values of the files into classes.
-    pub fn merge(&self, labels: &mut [u8]) {
-        if self.class_of_label.is_empty() {
-            return;
-        }
-        for label in labels {
-            *label = self.class_of_label.get(usize::from(*label)).copied().unwrap_or(*label);
-        }
     }
 }
 
@@ -146,7 +149,7 @@ mod tests {
         let good = Domain {
             name: "A".into(),
             channels: 1,
-            classes: vec!["background".into(), "a".into()],
+            labels: Labels::plain(["background", "a"]),
             spacing: [1.0; 3],
             patch: [16; 3],
             cut: Some([20, 30, 20]),
@@ -154,10 +157,10 @@ mod tests {
             batch: 2,
             normalisation: Normalisation::ZScore,
             preset: None,
-            class_of_label: vec![0, 1, 1],
             weighting: Weighting::Gaussian,
             clean_up: vec![CleanUp { class: 1, steps: vec![Step::Largest] }],
         };
+        let reversed = Normalisation::Fixed { lower: 1.0, upper: 0.0, mean: 0.0, std: 1.0 };
         let path = Path::new("plan.json");
         good.check(path).unwrap();
         for (field, bad) in [
@@ -168,7 +171,9 @@ mod tests {
             ("pools", Domain { patch: [16, 16, 18], ..good.clone() }),
             ("spacing", Domain { spacing: [1.0, -1.0, 1.0], ..good.clone() }),
             ("batch", Domain { batch: 0, ..good.clone() }),
-            ("class_of_label", Domain { class_of_label: vec![0, 1, 2], ..good.clone() }),
+            ("labels", Domain { labels: Labels::plain(["background"]), ..good.clone() }),
+            ("channels", Domain { channels: 0, ..good.clone() }),
+            ("normalisation", Domain { normalisation: reversed, ..good.clone() }),
             (
                 "clean_up",
                 Domain { clean_up: vec![CleanUp { class: 2, steps: vec![] }], ..good.clone() },
@@ -177,8 +182,5 @@ mod tests {
             let message = bad.check(path).unwrap_err().to_string();
             assert!(message.contains(field) && message.contains("plan.json"), "{message}");
         }
-        let mut labels = [0, 1, 2, 1];
-        good.merge(&mut labels);
-        assert_eq!(labels, [0, 1, 1, 1]);
     }
 }

@@ -119,12 +119,7 @@ impl Domain {
         if options.patch.is_some() && options.unify == Unify::Native {
             check_extent(patch, pools, fingerprint.largest_shape(spacing), dataset)?;
         }
-        let class_of_label = preset.map(|p| p.class_of_label(&dataset.labels)).unwrap_or_default();
-        let names = dataset.labels.iter().map(|(_, name)| name.clone());
-        let classes: Vec<String> = match class_of_label.iter().max() {
-            Some(last) => names.take(usize::from(*last) + 1).collect(),
-            None => names.collect(),
-        };
+        let labels = preset.map_or(dataset.labels.clone(), |p| p.labels(&dataset.labels));
         // the published batch of a task is that of its own patch
         let batch = preset.filter(|_| options.unify == Unify::Native).map(|preset| preset.batch);
         let (normalisation, weighting) = match options.recipe {
@@ -148,10 +143,9 @@ impl Domain {
             batch: options.batch.or(batch).unwrap_or(DEFAULT_BATCH).max(1),
             normalisation,
             preset: preset.map(|preset| preset.name.to_string()),
-            class_of_label,
             weighting,
-            clean_up: preset.map(|preset| preset.clean_up(classes.len())).unwrap_or_default(),
-            classes,
+            clean_up: preset.map(|preset| preset.clean_up(&labels)).unwrap_or_default(),
+            labels,
         })
     }
 }
@@ -326,13 +320,8 @@ mod tests {
 
     #[test]
     fn few_cts_are_not_taken_for_all() {
-        let dataset = |channel: &str| Dataset {
-            dir: "CT".into(),
-            name: "CT".into(),
-            channels: vec![channel.into()],
-            labels: vec![(0, "background".into()), (1, "spleen".into())],
-            cases: Vec::new(),
-        };
+        let dataset =
+            |channel: &str| Dataset { channels: vec![channel.into()], ..Dataset::default() };
         let of = |cases: usize, channel: &str| {
             let fingerprint = Fingerprint {
                 shapes: vec![[50; 3]; cases],

@@ -1,7 +1,7 @@
 //! The published plans of six tasks of the Medical Segmentation Decathlon (3D U²-Net, MICCAI 2019).
 
 use super::{CleanUp, Step};
-use crate::data::Dataset;
+use crate::data::{Class, Dataset, Labels};
 
 /// A published plan.
 #[derive(Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Preset {
     merges_tumours: bool,
     /// Whether a mask keeps two components.
     pairs: bool,
+    /// Label values of the published files that mean nothing.
+    stray: &'static [u8],
 }
 
 /// What the published training knows, in the Decathlon's order.
@@ -33,6 +35,7 @@ pub static PRESETS: [Preset; 6] = [
         batch: 2,
         merges_tumours: false,
         pairs: false,
+        stray: &[],
     },
     Preset {
         name: "liver",
@@ -43,6 +46,7 @@ pub static PRESETS: [Preset; 6] = [
         batch: 2,
         merges_tumours: true,
         pairs: false,
+        stray: &[],
     },
     Preset {
         name: "hippocampus",
@@ -53,6 +57,7 @@ pub static PRESETS: [Preset; 6] = [
         batch: 9,
         merges_tumours: false,
         pairs: true,
+        stray: &[254],
     },
     Preset {
         name: "prostate",
@@ -63,6 +68,7 @@ pub static PRESETS: [Preset; 6] = [
         batch: 4,
         merges_tumours: false,
         pairs: true,
+        stray: &[],
     },
     Preset {
         name: "pancreas",
@@ -73,6 +79,7 @@ pub static PRESETS: [Preset; 6] = [
         batch: 2,
         merges_tumours: true,
         pairs: false,
+        stray: &[],
     },
     Preset {
         name: "spleen",
@@ -83,6 +90,7 @@ pub static PRESETS: [Preset; 6] = [
         batch: 2,
         merges_tumours: false,
         pairs: false,
+        stray: &[],
     },
 ];
 
@@ -107,26 +115,42 @@ impl Preset {
         PRESETS.iter().find(means)
     }
 
-    /// Class of each label value where tumours count as the organ; empty where nothing is merged.
-    pub fn class_of_label(&self, labels: &[(u8, String)]) -> Vec<u8> {
+    /// The labels as this task has them: tumours count as the organ, values that mean nothing as background.
+    pub fn labels(&self, labels: &Labels) -> Labels {
         let tumour = |name: &str| {
             let name = name.to_lowercase();
             ["cancer", "tumour", "tumor"].iter().any(|word| name.contains(word))
         };
+        let stray = self.stray(labels);
+        let labels = Labels { stray, ..labels.clone() };
         // the organ is label 1, and only the last labels are tumours
-        let organs = labels.iter().take_while(|(_, name)| !tumour(name)).count();
-        let rest_merges = labels[organs.min(labels.len())..].iter().all(|(_, name)| tumour(name));
-        if !self.merges_tumours || organs < 2 || organs == labels.len() || !rest_merges {
-            return Vec::new();
+        let classes = &labels.classes;
+        let organs = classes.iter().take_while(|class| !tumour(&class.name)).count();
+        let rest_merges = classes[organs..].iter().all(|class| tumour(&class.name));
+        let merges = self.merges_tumours && !labels.regions && rest_merges;
+        if !merges || organs < 2 || organs == classes.len() {
+            return labels;
         }
-        labels.iter().map(|(value, name)| if tumour(name) { 1 } else { *value }).collect()
+        let into = |(class, index): (&Class, u8)| if tumour(&class.name) { 1 } else { index };
+        let into: Vec<u8> = classes.iter().zip(0..=u8::MAX).map(into).collect();
+        labels.merged(&into)
     }
 
-    /// What was done to predicted masks of `classes` classes.
-    pub fn clean_up(&self, classes: usize) -> Vec<CleanUp> {
+    /// Values of this task's files that mean nothing, unless the labels say what they mean.
+    pub fn stray(&self, labels: &Labels) -> Vec<u8> {
+        let known = Labels { stray: Vec::new(), ..labels.clone() }.known();
+        self.stray.iter().copied().filter(|value| !known.contains(value)).collect()
+    }
+
+    /// What was done to predicted masks; nothing to regions, which may overlap.
+    pub fn clean_up(&self, labels: &Labels) -> Vec<CleanUp> {
+        let classes = if labels.regions { 0 } else { labels.outputs() };
         let components = if self.pairs { Step::LargestTwo(SECOND) } else { Step::Largest };
         let steps = vec![Step::ClosingEdges(1), components];
-        (1..classes as u8).map(|class| CleanUp { class, steps: steps.clone() }).collect()
+        (1..classes)
+            .zip(1..=u8::MAX)
+            .map(|(_, class)| CleanUp { class, steps: steps.clone() })
+            .collect()
     }
 }
 
@@ -166,8 +190,8 @@ mod tests {
             dir: dir.into(),
             name: name.into(),
             channels: vec!["CT".into()],
-            labels: labels.iter().enumerate().map(|(i, l)| (i as u8, (*l).into())).collect(),
-            cases: Vec::new(),
+            labels: Labels::plain(labels.to_vec()),
+            ..Dataset::default()
         }
     }
 
@@ -189,11 +213,21 @@ mod tests {
     #[test]
     fn tumours_count_as_the_organ_where_published_so() {
         let merged = |preset: &str, labels: &[&str]| {
-            Preset::named(preset).unwrap().class_of_label(&dataset("", "", labels).labels)
+            let labels = Preset::named(preset).unwrap().labels(&Labels::plain(labels.to_vec()));
+            labels.classes.into_iter().map(|class| class.values).collect::<Vec<_>>()
         };
-        assert_eq!(merged("liver", &["background", "liver", "cancer"]), [0, 1, 1]);
-        assert_eq!(merged("pancreas", &["background", "pancreas", "Tumour"]), [0, 1, 1]);
-        assert!(merged("liver", &["background", "liver"]).is_empty());
-        assert!(merged("prostate", &["background", "PZ", "TZ"]).is_empty());
+        assert_eq!(merged("liver", &["background", "liver", "cancer"]), [vec![0], vec![1, 2]]);
+        assert_eq!(merged("pancreas", &["background", "pancreas", "Tumour"])[1], [1, 2]);
+        assert_eq!(merged("liver", &["background", "liver"]), [[0], [1]]);
+        assert_eq!(merged("prostate", &["background", "PZ", "TZ"]), [[0], [1], [2]]);
+    }
+
+    #[test]
+    fn only_the_hippocampus_has_a_stray_value_and_only_where_no_label_has_it() {
+        let stray = |preset: &str, labels: &Labels| Preset::named(preset).unwrap().stray(labels);
+        let plain = Labels::plain(["background", "anterior"]);
+        assert_eq!(stray("hippocampus", &plain), [254]);
+        assert!(stray("spleen", &plain).is_empty());
+        assert!(stray("hippocampus", &Labels { ignore: Some(254), ..plain }).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use super::summary::{CaseScores, Summary};
-use crate::data::{LabelVolume, STRAY, check_same_grid, read_labels};
+use crate::data::{LabelVolume, check_same_grid, read_labels};
 use crate::error::{Error, Result};
 
 fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -29,9 +29,9 @@ fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Scores each mask of `predictions` against the file of the same name in `references`; labels in `merge` count as others.
 pub fn evaluate(predictions: &Path, references: &Path, merge: &[(u8, u8)]) -> Result<Summary> {
-    let values: Vec<u8> = (0..=255).filter(|value| !STRAY.contains(value)).collect();
+    let values: Vec<u8> = (0..=255).collect();
     let read = |file: &Path| -> Result<LabelVolume> {
-        let mut labels = read_labels(file, &values, STRAY)?;
+        let mut labels = read_labels(file, &values, &[])?;
         for label in &mut labels.data {
             *label = merge.iter().find(|(from, _)| from == label).map_or(*label, |(_, to)| *to);
         }

@@ -99,7 +99,7 @@ impl Predictor {
     pub fn raw_labels(&self, volume: &Volume) -> Result<Vec<u8>> {
         let case = self.prepare(volume)?;
         let logits = self.logits(&case)?;
-        Ok(case.restore(&logits, self.domain.classes.len()))
+        Ok(case.restore(&logits, self.domain.labels.outputs()))
     }
 
     /// Probabilities of all classes on the volume's canonical grid: K, D, H, W. Background is certain beyond the crop.
@@ -111,13 +111,13 @@ impl Predictor {
         for (class, map) in logits.chunks(voxels).enumerate() {
             all.extend(case.restore_map(map, if class == 0 { 0.0 } else { f32::NEG_INFINITY }));
         }
-        softmax(&mut all, self.domain.classes.len());
+        softmax(&mut all, self.domain.labels.outputs());
         Ok(all)
     }
 
     /// Weighted mean logits (K, D, H, W) of all windows over a prepared case.
     pub fn logits(&self, case: &Prepared) -> Result<Vec<f32>> {
-        let classes = self.domain.classes.len();
+        let classes = self.domain.labels.outputs();
         let patch = self.domain.extent();
         let voxels: usize = case.shape.iter().product();
         let size: usize = patch.iter().product();
@@ -201,11 +201,11 @@ impl Ensemble {
         let Some(first) = members.first().map(Predictor::domain) else {
             return Err(Error::Internal("an ensemble of no networks".into()));
         };
-        let same = |d: &Domain| d.classes == first.classes && d.channels == first.channels;
+        let same = |d: &Domain| d.labels == first.labels && d.channels == first.channels;
         if let Some(other) = members.iter().map(Predictor::domain).find(|d| !same(d)) {
             return Err(Error::flag(
                 "-m",
-                format!("classes {:?} and {:?}", first.classes, other.classes),
+                format!("classes {:?} and {:?}", first.labels.names(), other.labels.names()),
                 "models with the same channels and classes",
                 "Leave one out.",
             ));

@@ -134,7 +134,7 @@ fn foreign(ours: &str, theirs: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Normalisation;
+    use crate::data::{Labels, Normalisation};
     use crate::domain::Domain;
     use crate::nn::{Adapter, DomainNet, Downsample, Mode};
 
@@ -153,7 +153,7 @@ mod tests {
             .map(|d| Domain {
                 name: d.name.clone(),
                 channels: 1,
-                classes: vec!["background".into(), d.name.clone()],
+                labels: Labels::plain(["background", &d.name]),
                 spacing: [1.0; 3],
                 patch: [16; 3],
                 pools: d.pools,
@@ -161,7 +161,6 @@ mod tests {
                 normalisation: Normalisation::ZScore,
                 cut: None,
                 preset: None,
-                class_of_label: Vec::new(),
                 weighting: Default::default(),
                 clean_up: Vec::new(),
             })

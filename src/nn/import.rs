@@ -43,7 +43,7 @@ pub fn import(path: &Path, tensors: BTreeMap<String, Tensor>, plans: Vec<Domain>
         .map(|plan| DomainNet {
             name: plan.name.clone(),
             channels: plan.channels,
-            classes: plan.classes.len(),
+            classes: plan.labels.outputs(),
             pools: plan.pools,
         })
         .collect();

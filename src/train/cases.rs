@@ -25,7 +25,7 @@ impl DomainCases {
     /// A case's image, and its labels as the domain's classes.
     pub fn load(&self, case: &data::Case) -> Result<(data::Volume, data::LabelVolume)> {
         let (image, mut label) = self.dataset.load(case)?;
-        self.domain.merge(&mut label.data);
+        self.domain.labels.encode(&mut label.data);
         Ok((image, label))
     }
 }
@@ -96,7 +96,7 @@ pub fn open(
     };
     let prepare = |case: &&data::Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
-        domain.merge(&mut label.data);
+        domain.labels.encode(&mut label.data);
         data::prepare(&image, Some(&label), domain.spacing, &domain.normalisation)
     };
     let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;

@@ -76,7 +76,7 @@ fn network(config: &RunConfig, domains: &[Domain]) -> NetConfig {
             .map(|d| DomainNet {
                 name: d.name.clone(),
                 channels: d.channels,
-                classes: d.classes.len(),
+                classes: d.labels.outputs(),
                 pools: d.pools,
             })
             .collect(),
