@@ -87,7 +87,7 @@ fn tumours_of_the_liver_count_as_liver() {
     let more = ["--recipe", "u2net", "--steps", "2", "--hold-out", "case_01"];
     succeed(&strs(&train(&[&data], &run, &more)));
     let model = Model::read(&run.join("model.safetensors")).unwrap();
-    assert_eq!(model.domains[0].classes, ["background", "liver"]);
+    assert_eq!(model.domains[0].labels.names(), ["background", "liver"]);
     assert_eq!(model.domains[0].clean_up[0].steps, [Step::ClosingEdges(1), Step::Largest]);
     let json = summary(&run.join("validation/Liver/summary.json"));
     assert_eq!(json["metric_per_case"][0]["metrics"]["1"]["n_ref"], ball);
