@@ -147,9 +147,13 @@ fn between([low, high]: [f32; 2], share: f32) -> f32 {
 }
 
 fn centre(case: &Prepared, crop: [usize; 3], focus: Focus, rng: &mut ChaCha8Rng) -> [f32; 3] {
+    let labelled =
+        || Some(&case.annotated).filter(|points| !points.is_empty()).into_iter().collect();
     let classes: Vec<&Vec<u32>> = match (focus, case.smallest) {
-        (Focus::Anywhere, _) | (Focus::Smallest, None) => Vec::new(),
+        // where voxels are ignored, a patch far from all others would teach nothing
+        (Focus::Anywhere, _) | (Focus::Smallest, None) => labelled(),
         (Focus::Smallest, Some(class)) => vec![&case.foreground[class]],
+        (Focus::Foreground, _) if case.smallest.is_none() => labelled(),
         (Focus::Foreground, _) => case.foreground.iter().filter(|p| !p.is_empty()).collect(),
     };
     let point = if !classes.is_empty() {

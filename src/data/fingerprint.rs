@@ -1,6 +1,7 @@
 //! What a plan needs to know of a dataset.
 
 use super::dataset::{Case, Dataset};
+use super::labels::IGNORED;
 use super::preprocess::{nonzero_box, percentile};
 use crate::error::Result;
 
@@ -25,7 +26,8 @@ impl Fingerprint {
     pub fn of(dataset: &Dataset, cases: &[&Case]) -> Result<Self> {
         let (mut shapes, mut spacings, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for case in cases {
-            let (image, label) = dataset.load(case)?;
+            let (image, mut label) = dataset.load(case)?;
+            dataset.labels.encode(&mut label.data);
             let crop = nonzero_box(&image);
             shapes.push(crop.map(|[lo, hi]| hi - lo));
             spacings.push(image.spacing);
@@ -33,7 +35,7 @@ impl Fingerprint {
                 .data
                 .iter()
                 .zip(&image.data)
-                .filter(|(l, _)| **l > 0)
+                .filter(|(l, _)| **l > 0 && **l != IGNORED)
                 .map(|(_, v)| *v)
                 .collect();
             let step = inside.len().div_ceil(SAMPLES).max(1);

@@ -29,6 +29,9 @@ pub struct Labels {
     /// Whether `classes` are regions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub regions: bool,
+    /// Whether some cases lack the labels of some classes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Value of voxels that nobody labelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<u8>,

@@ -9,6 +9,7 @@ mod grid;
 mod labels;
 mod nifti;
 mod patch;
+mod patients;
 mod preprocess;
 mod resample;
 mod verify;

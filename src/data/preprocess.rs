@@ -1,5 +1,6 @@
 //! From a volume to what the network sees, and back: crop, resample, clip, normalise.
 
+use super::labels::IGNORED;
 use super::nifti::{LabelVolume, Volume};
 use super::resample::{resample_cubic, resample_linear, resample_nearest};
 use crate::error::{Error, Result};
@@ -29,8 +30,12 @@ pub struct Prepared {
     pub image: Vec<f32>,
     /// What patches hold beyond the case: the lower bound where bounds are fixed (air in a CT), else 0, the mean.
     pub outside: f32,
-    /// D, H, W; absent for images without labels.
+    /// Label indices, D, H, W; absent for images without labels.
     pub label: Option<Vec<u8>>,
+    /// Bits of the classes or regions whose labels the case lacks.
+    pub unlabelled: [u32; 8],
+    /// Indices of voxels that somebody labelled, thinned; none where all are labelled.
+    pub annotated: Vec<u32>,
     /// Voxel indices of each foreground class, thinned where there are many.
     pub foreground: Vec<Vec<u32>>,
     /// Which of these has the fewest voxels, of those that the case has.
@@ -187,6 +192,8 @@ pub fn prepare(
         spacing,
         image: data,
         outside: normalisation.outside(),
+        annotated: label.as_deref().map(annotated).unwrap_or_default(),
+        unlabelled: [0; 8],
         label,
         foreground,
         smallest,
@@ -195,21 +202,33 @@ pub fn prepare(
     })
 }
 
+/// Voxels that are not to be ignored, thinned evenly; none where no voxel is.
+fn annotated(label: &[u8]) -> Vec<u32> {
+    if !label.contains(&IGNORED) {
+        return Vec::new();
+    }
+    thinned((0..label.len() as u32).filter(|i| label[*i as usize] != IGNORED).collect())
+}
+
+fn thinned(all: Vec<u32>) -> Vec<u32> {
+    let step = all.len().div_ceil(MAX_POINTS).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
 /// Voxels of each class from 1, thinned evenly, and the position of the class with the fewest.
 fn points(label: &[u8]) -> (Vec<Vec<u32>>, Option<usize>) {
-    let classes = label.iter().copied().max().unwrap_or(0);
+    let classes = label.iter().copied().filter(|l| *l != IGNORED).max().unwrap_or(0);
     let mut counts = Vec::new();
-    let thinned = (1..=classes)
+    let points = (1..=classes)
         .map(|class| {
             let all: Vec<u32> =
                 (0..label.len() as u32).filter(|i| label[*i as usize] == class).collect();
             counts.push(all.len());
-            let step = all.len().div_ceil(MAX_POINTS).max(1);
-            all.into_iter().step_by(step).collect()
+            thinned(all)
         })
         .collect();
     let present = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-    (thinned, present.min_by_key(|(_, count)| **count).map(|(class, _)| class))
+    (points, present.min_by_key(|(_, count)| **count).map(|(class, _)| class))
 }
 
 impl Prepared {
@@ -229,6 +248,20 @@ impl Prepared {
                     labels[index] = class as u8;
                 }
             }
+        }
+        self.uncrop(&labels)
+    }
+
+    /// Scores of regions (R, D, H, W on this grid, above 0 where the region is) resampled linearly to the volume's own grid;
+    /// where several are, the last one's value counts. 0 outside the crop.
+    pub fn restore_regions(&self, scores: &[f32], values: &[u8]) -> Vec<u8> {
+        let size = self.crop.map(|[lo, hi]| hi - lo);
+        let voxels: usize = self.shape.iter().product();
+        let mut labels = vec![0u8; size.iter().product()];
+        for (score, value) in scores.chunks(voxels).zip(values) {
+            let score = resample_linear(score, self.shape, size);
+            let inside = labels.iter_mut().zip(score).filter(|(_, score)| *score > 0.0);
+            inside.for_each(|(label, _)| *label = *value);
         }
         self.uncrop(&labels)
     }

@@ -1,13 +1,16 @@
-//! What is wrong with a dataset folder, case by case.
+//! What is wrong with a dataset folder: every case read to its end, all faults and all warnings at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::dataset::{Case, Dataset};
-use super::labels::{Class, Labels};
+use super::dataset::{Case, Dataset, ImageFiles, used};
+use super::labels::{IGNORED, Labels};
+use super::nifti::Volume;
+use super::patients::{same_patient, shared};
 use crate::error::{Error, Result};
+use crate::files::Fnv;
 
 /// What a case holds.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -20,6 +23,9 @@ pub struct Contents {
     pub range: Vec<[f32; 2]>,
     /// Voxels of each label value.
     pub voxels: BTreeMap<u8, usize>,
+    /// Of the image's voxels.
+    #[serde(skip)]
+    hash: u64,
 }
 
 /// A case as it was found.
@@ -29,14 +35,13 @@ pub struct CaseReport {
     /// None where it cannot be read.
     pub contents: Option<Contents>,
     /// Why it cannot be trained on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub errors: Vec<String>,
     /// What is odd about it.
     pub warnings: Vec<String>,
 }
 
 /// A dataset as it was found.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct DatasetReport {
     pub name: String,
     pub dir: PathBuf,
@@ -44,29 +49,69 @@ pub struct DatasetReport {
     /// Names by value.
     pub labels: BTreeMap<u8, String>,
     pub cases: Vec<CaseReport>,
+    /// What keeps the whole from being trained on.
+    pub errors: Vec<String>,
     /// What is odd about the whole.
     pub warnings: Vec<String>,
 }
 
 impl DatasetReport {
+    /// Of a folder that cannot be opened.
+    pub fn unusable(dir: &Path, error: &Error) -> Self {
+        Self { dir: dir.into(), errors: vec![error.to_string()], ..Self::default() }
+    }
+
     /// Cases that cannot be trained on.
+    pub fn broken(&self) -> usize {
+        self.cases.iter().filter(|case| !case.errors.is_empty()).count()
+    }
+
+    /// All errors.
     pub fn errors(&self) -> usize {
-        self.cases.iter().filter(|case| case.error.is_some()).count()
+        self.errors.len() + self.cases.iter().map(|case| case.errors.len()).sum::<usize>()
     }
 
     /// All warnings.
     pub fn warnings(&self) -> usize {
         self.warnings.len() + self.cases.iter().map(|case| case.warnings.len()).sum::<usize>()
     }
+
+    /// The list of cases to leave out, as [`Exclusion::read`](super::Exclusion::read) takes it: those with errors; those
+    /// with warnings are there as comments.
+    pub fn fix_list(&self) -> String {
+        let mut text = String::new();
+        for case in &self.cases {
+            let line = format!("{}\t{}\n", self.name, case.id);
+            for why in case.errors.iter().chain(&case.warnings) {
+                text.push_str(&format!("# {}\n", why.replace(['\n', '\r'], " ")));
+            }
+            match (case.errors.is_empty(), case.warnings.is_empty()) {
+                (false, _) => text.push_str(&line),
+                (true, false) => text.push_str(&format!("# {line}")),
+                _ => {}
+            }
+        }
+        text
+    }
 }
 
 /// Spacing that differs from the median by more than this factor is odd.
 const FAR: f64 = 3.0;
 
-/// Reads every case.
-pub fn verify(dataset: &Dataset) -> Result<DatasetReport> {
+/// Reads every case. What is wrong with the dataset is in the report.
+pub fn verify(dataset: &Dataset) -> DatasetReport {
     let mut cases: Vec<CaseReport> =
         dataset.cases.par_iter().map(|case| look(dataset, case)).collect();
+    let mut errors = Vec::new();
+    for fault in &dataset.faults {
+        let message = Error::from(fault.clone()).to_string();
+        match cases.iter_mut().find(|case| fault.case.as_ref() == Some(&case.id)) {
+            // a file that is not there was met again while reading
+            Some(case) if case.errors.contains(&message) => {}
+            Some(case) => case.errors.push(message),
+            None => errors.push(message),
+        }
+    }
     compare(&mut cases);
     let mut warnings = Vec::new();
     for class in dataset.labels.scored() {
@@ -75,49 +120,106 @@ pub fn verify(dataset: &Dataset) -> Result<DatasetReport> {
             contents.is_some_and(|c| class.values.iter().any(|v| c.voxels.contains_key(v)))
         };
         if !cases.iter().any(has) {
-            let Class { name, values, .. } = class;
-            warnings.push(format!("label {values:?} ({name}) of dataset.json is in no case"));
+            let values: Vec<String> = class.values.iter().map(u8::to_string).collect();
+            let (name, values) = (&class.name, values.join(", "));
+            warnings.push(format!("label {values} ({name}) of dataset.json is in no case"));
         }
     }
-    warnings.extend(unlisted(dataset)?);
-    Ok(DatasetReport {
+    warnings.extend(same_contents(&cases));
+    let ids: Vec<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+    warnings.extend(same_patient(&ids).iter().map(|group| shared(group)));
+    match unlisted(dataset) {
+        Ok(files) => warnings.extend(files),
+        Err(error) => errors.push(error.to_string()),
+    }
+    DatasetReport {
         name: dataset.name.clone(),
         dir: dataset.dir.clone(),
         channels: dataset.channels.clone(),
         labels: names(&dataset.labels),
         cases,
+        errors,
         warnings,
-    })
+    }
 }
 
 fn look(dataset: &Dataset, case: &Case) -> CaseReport {
-    let id = case.id.clone();
+    let mut report = CaseReport {
+        id: case.id.clone(),
+        contents: None,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let absent = |fault: &&super::dataset::Fault| {
+        fault.case.as_ref() == Some(&case.id) && !fault.path.exists()
+    };
+    if dataset.faults.iter().any(|fault| absent(&fault)) {
+        // said where the case was listed; the files that are there are read all the same
+        report.errors.extend(readable(case));
+        return report;
+    }
     let (image, label) = match dataset.load(case) {
         Ok(loaded) => loaded,
         Err(error) => {
-            let error = Some(error.to_string());
-            return CaseReport { id, contents: None, error, warnings: Vec::new() };
+            report.errors.push(error.to_string());
+            return report;
         }
     };
     let mut voxels = BTreeMap::new();
     label.data.iter().for_each(|value| *voxels.entry(*value).or_insert(0) += 1);
+    report.warnings.extend(image.notes.iter().cloned());
+    report.warnings.extend(label_oddities(dataset, &label.data));
+    let contents = Contents {
+        shape: image.shape,
+        spacing: image.spacing,
+        range: ranges(&image),
+        voxels,
+        hash: hash(&image),
+    };
+    report.contents = Some(contents);
+    report
+}
+
+/// What is wrong with those files of a case that are there, where others are not.
+fn readable(case: &Case) -> Vec<String> {
+    let images = case.images.iter().filter(|path| path.exists());
+    let errors = images.filter_map(|path| super::nifti::read_image(path).err());
+    let label = Some(&case.label).filter(|path| path.exists());
+    let label = label.and_then(|path| super::nifti::read_labels(path, &super::Known::any()).err());
+    errors.chain(label).map(|error| error.to_string()).collect()
+}
+
+fn label_oddities(dataset: &Dataset, values: &[u8]) -> Vec<String> {
+    let stray = values.iter().filter(|value| dataset.labels.stray.contains(value)).count();
+    let mut indices = values.to_vec();
+    dataset.labels.encode(&mut indices);
+    let mut odd = Vec::new();
+    if stray > 0 {
+        let which = &dataset.labels.stray;
+        odd.push(format!("{stray} voxels with the stray labels {which:?} count as background"));
+    }
+    if indices.iter().all(|index| *index == IGNORED) {
+        odd.push("every voxel has the label to ignore".into());
+    } else if indices.iter().all(|index| *index == 0 || *index == IGNORED) {
+        odd.push("nothing is labelled".into());
+    }
+    odd
+}
+
+fn ranges(image: &Volume) -> Vec<[f32; 2]> {
     let bounds = |channel: &[f32]| {
         let fold = |[lo, hi]: [f32; 2], v: &f32| [lo.min(*v), hi.max(*v)];
         channel.iter().fold([f32::INFINITY, f32::NEG_INFINITY], fold)
     };
     let size = image.shape.iter().product::<usize>().max(1);
-    let range: Vec<[f32; 2]> = image.data.chunks(size).map(bounds).collect();
-    let mut warnings = Vec::new();
-    for (name, [lo, hi]) in dataset.channels.iter().zip(&range) {
-        if lo == hi {
-            warnings.push(format!("channel {name} is {lo} everywhere"));
-        }
-    }
-    if voxels.keys().all(|value| *value == 0) {
-        warnings.push("nothing is labelled".into());
-    }
-    let contents = Contents { shape: image.shape, spacing: image.spacing, range, voxels };
-    CaseReport { id, contents: Some(contents), error: None, warnings }
+    image.data.chunks(size).map(bounds).collect()
+}
+
+fn hash(image: &Volume) -> u64 {
+    let mut hash = Fnv::new();
+    image.shape.iter().for_each(|size| hash.add(&size.to_le_bytes()));
+    hash.add(bytemuck::cast_slice(&image.data));
+    hash.0
 }
 
 /// Warns of spacings far from the median.
@@ -142,31 +244,40 @@ fn compare(cases: &mut [CaseReport]) {
     }
 }
 
-/// Names by label value; of regions, those that have it.
-fn names(labels: &Labels) -> BTreeMap<u8, String> {
-    let mut names: BTreeMap<u8, String> = BTreeMap::new();
-    for class in &labels.classes {
-        for value in &class.values {
-            let name = names.entry(*value).or_default();
-            *name = if name.is_empty() {
-                class.name.clone()
-            } else {
-                format!("{name}, {}", class.name)
-            };
+/// Warns of images with the same voxels.
+fn same_contents(cases: &[CaseReport]) -> Vec<String> {
+    let mut by_hash: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    for case in cases {
+        // constant images are told of as such
+        let contents = case.contents.as_ref();
+        let varied = contents.filter(|c| c.range.iter().any(|[low, high]| low < high));
+        if let Some(contents) = varied {
+            by_hash.entry(contents.hash).or_default().push(&case.id);
         }
     }
-    names
+    let mut same: Vec<Vec<&str>> = by_hash.into_values().filter(|ids| ids.len() > 1).collect();
+    same.sort();
+    same.iter().map(|ids| format!("the images of {} are the same", ids.join(", "))).collect()
+}
+
+/// Names by label value; of regions, those that have it.
+fn names(labels: &Labels) -> BTreeMap<u8, String> {
+    let mut names: BTreeMap<u8, Vec<&str>> = BTreeMap::new();
+    for class in &labels.classes {
+        for value in &class.values {
+            names.entry(*value).or_default().push(&class.name);
+        }
+    }
+    for value in &labels.ignore {
+        names.entry(*value).or_default().push("ignore");
+    }
+    names.into_iter().map(|(value, names)| (value, names.join(", "))).collect()
 }
 
 /// Images and labels in the dataset's folders that no case uses.
 fn unlisted(dataset: &Dataset) -> Result<Vec<String>> {
     let absolute = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let used: BTreeSet<PathBuf> = dataset
-        .cases
-        .iter()
-        .flat_map(|case| case.images.iter().chain([&case.label]))
-        .map(absolute)
-        .collect();
+    let used: BTreeSet<PathBuf> = used(dataset);
     let mut warnings = Vec::new();
     for folder in ["imagesTr", "labelsTr"] {
         let folder = dataset.dir.join(folder);
@@ -174,12 +285,8 @@ fn unlisted(dataset: &Dataset) -> Result<Vec<String>> {
         if !folder.exists() {
             continue;
         }
-        for entry in std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
-            let file = entry.map_err(|e| Error::io(&folder, e))?.path();
-            let name = file.file_name().map(|n| n.to_string_lossy().into_owned());
-            let name = name.unwrap_or_default();
-            let image = [".nii", ".nii.gz"].iter().any(|ending| name.ends_with(ending));
-            if image && !name.starts_with('.') && !used.contains(&absolute(&file)) {
+        for file in ImageFiles::list(&folder)?.paths() {
+            if !used.contains(&absolute(file)) {
                 warnings.push(format!("{} belongs to no case", file.display()));
             }
         }

@@ -119,7 +119,8 @@ impl Domain {
         if options.patch.is_some() && options.unify == Unify::Native {
             check_extent(patch, pools, fingerprint.largest_shape(spacing), dataset)?;
         }
-        let labels = preset.map_or(dataset.labels.clone(), |p| p.labels(&dataset.labels));
+        let mut labels = preset.map_or(dataset.labels.clone(), |p| p.labels(&dataset.labels));
+        labels.partial = dataset.cases.iter().any(|case| !case.unlabelled.is_empty());
         // the published batch of a task is that of its own patch
         let batch = preset.filter(|_| options.unify == Unify::Native).map(|preset| preset.batch);
         let (normalisation, weighting) = match options.recipe {

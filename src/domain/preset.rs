@@ -1,7 +1,10 @@
 //! The published plans of six tasks of the Medical Segmentation Decathlon (3D U²-Net, MICCAI 2019).
 
+use std::path::Path;
+
 use super::{CleanUp, Step};
 use crate::data::{Class, Dataset, Labels};
+use crate::error::Result;
 
 /// A published plan.
 #[derive(Debug, PartialEq)]
@@ -166,10 +169,24 @@ pub enum PresetChoice {
     Named(&'static Preset),
 }
 
+impl PresetChoice {
+    /// Opens a dataset. Where the choice or the name tells a task, values that mean nothing in its files do so here.
+    pub fn open(&self, dir: &Path) -> Result<Dataset> {
+        let mut dataset = Dataset::open(dir)?;
+        let preset = match self {
+            Self::Auto => Preset::of(&dataset),
+            Self::None => None,
+            Self::Named(preset) => Some(*preset),
+        };
+        dataset.labels.stray = preset.map(|p| p.stray(&dataset.labels)).unwrap_or_default();
+        Ok(dataset)
+    }
+}
+
 impl std::str::FromStr for PresetChoice {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let names = || PRESETS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         match text {
             "auto" => Ok(Self::Auto),

@@ -1,5 +1,6 @@
 //! The training cases of each domain in memory, and the thread that draws batches from them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -8,8 +9,8 @@ use rayon::prelude::*;
 use super::config::RunConfig;
 use super::patches::{Cache, Sample, Source};
 use super::schedule::Chooser;
-use crate::data::{self, Dataset, Fingerprint, Fold, PatchSize, Prepared};
-use crate::domain::{Domain, PlanOptions};
+use crate::data::{self, Dataset, Exclusion, Fingerprint, Fold, Labels, PatchSize, Prepared};
+use crate::domain::{Domain, PlanOptions, PresetChoice};
 use crate::error::{Error, Result};
 
 /// A domain with its training data.
@@ -22,32 +23,59 @@ pub struct DomainCases {
 }
 
 impl DomainCases {
-    /// A case's image, and its labels as the domain's classes.
+    /// A case's image, and its labels as the domain's label indices.
     pub fn load(&self, case: &data::Case) -> Result<(data::Volume, data::LabelVolume)> {
         let (image, mut label) = self.dataset.load(case)?;
         self.domain.labels.encode(&mut label.data);
         Ok((image, label))
     }
+
+    /// Whether a class or region is labelled in a case.
+    pub fn has_labels_of(&self, case: &data::Case, class: usize) -> bool {
+        unlabelled(&self.domain, &self.dataset, case)[class / 32] >> (class % 32) & 1 == 0
+    }
+}
+
+/// The datasets of a run with the cases that it uses; refuses held-out or excluded cases, or a fold, that none has.
+pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset>> {
+    let opened = config.data.iter().map(|dir| preset.open(dir)).collect::<Result<Vec<_>>>()?;
+    Exclusion::check(&config.selection.exclude, &opened)?;
+    let selected = opened.into_iter().map(|dataset| dataset.select(&config.selection));
+    let datasets = selected.collect::<Result<Vec<_>>>()?;
+    check_held_out(config, &datasets)?;
+    Ok(datasets)
 }
 
 /// Plans each domain of a run from its data.
 pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
-    check_held_out(config)?;
-    let each = config.data.iter().map(|dir| {
-        let dataset = Dataset::open(dir)?;
+    let datasets = datasets(config, &options.preset)?;
+    datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
+    let each = datasets.iter().map(|dataset| {
         let (training, _) = dataset.split(&config.fold, config.seed)?;
-        Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)
+        Domain::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
     });
     each.collect()
 }
 
+/// Refuses a loss of classes that exclude one another where there are regions.
+fn check_loss(config: &RunConfig, labels: &Labels, dir: &Path) -> Result<()> {
+    if !labels.regions || config.loss.focal == 0.0 && config.loss.lovasz == 0.0 {
+        return Ok(());
+    }
+    Err(Error::flag(
+        "--loss",
+        format!("focal or Lovász loss for {}, whose regions may overlap", dir.display()),
+        "dice-ce or ce",
+        "Add --loss dice-ce.",
+    ))
+}
+
 /// Refuses a held-out case or a fold that no dataset has.
-pub fn check_held_out(config: &RunConfig) -> Result<()> {
-    let datasets = || config.data.iter().map(Dataset::open).collect::<Result<Vec<_>>>();
+fn check_held_out(config: &RunConfig, datasets: &[Dataset]) -> Result<()> {
     match &config.fold {
         Fold::None => Ok(()),
         Fold::Index(index) => {
-            let folds = datasets()?.iter().map(Dataset::folds).max().unwrap_or(0);
+            let folds = datasets.iter().map(Dataset::folds).max().unwrap_or(0);
             if *index < folds {
                 return Ok(());
             }
@@ -58,50 +86,67 @@ pub fn check_held_out(config: &RunConfig) -> Result<()> {
                 "Use --fold none to train without validation, or add cases.",
             ))
         }
-        Fold::HoldOut(ids) => {
-            let datasets = datasets()?;
-            match ids.iter().find(|id| !datasets.iter().any(|d| d.has(id))) {
-                None => Ok(()),
-                Some(id) => Err(Error::flag(
-                    "--hold-out",
-                    id.clone(),
-                    "a case of one of the datasets",
-                    "See the names in imagesTr.",
-                )),
+        Fold::HoldOut(names) => {
+            for name in names {
+                let found = datasets.iter().map(|dataset| dataset.named(name));
+                if found.collect::<Result<Vec<_>>>()?.iter().all(Option::is_none) {
+                    return Err(Error::flag(
+                        "--hold-out",
+                        name.clone(),
+                        "a case of one of the datasets",
+                        "See the names in imagesTr.",
+                    ));
+                }
             }
+            Ok(())
         }
     }
 }
 
-/// Opens, splits, plans and prepares a dataset. `fixed` is the plan of an earlier run.
-pub fn open(
-    config: &RunConfig,
-    dir: &std::path::Path,
-    options: &PlanOptions,
-    fixed: Option<&Domain>,
-) -> Result<DomainCases> {
-    let dataset = Dataset::open(dir)?;
-    let (training, validation) = dataset.split(&config.fold, config.seed)?;
-    let domain = match fixed {
-        Some(domain) if domain.channels == dataset.channels.len() => domain.clone(),
-        Some(domain) => {
-            return Err(Error::file(
-                dir,
-                format!("{} channels: {}", dataset.channels.len(), dataset.channels.join(", ")),
-                format!("{}, as plan.json says of domain {}", domain.channels, domain.name),
-                "Correct plan.json, or dataset.json.",
-            ));
-        }
-        None => Domain::plan(&dataset, &Fingerprint::of(&dataset, &training)?, options)?,
+/// Refuses a plan that does not fit its dataset.
+fn check_plan(dataset: &Dataset, domain: &Domain) -> Result<()> {
+    let refuse = |found: String, expected: String| {
+        let expected = format!("{expected}, as plan.json says of domain {}", domain.name);
+        Err(Error::file(&dataset.dir, found, expected, "Correct plan.json, or dataset.json."))
     };
+    let channels = &dataset.channels;
+    if domain.channels != channels.len() {
+        let found = format!("{} channels: {}", channels.len(), channels.join(", "));
+        return refuse(found, domain.channels.to_string());
+    }
+    let known = domain.labels.known();
+    if let Some(value) = dataset.labels.known().iter().find(|value| !known.contains(value)) {
+        return refuse(format!("the label value {value}"), format!("the values {known:?}"));
+    }
+    if dataset.cases.iter().any(|c| !c.unlabelled.is_empty()) && !domain.labels.partial {
+        return refuse("unlabelled classes".into(), "labels.partial false".into());
+    }
+    Ok(())
+}
+
+/// Splits and prepares a dataset by its plan.
+pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result<DomainCases> {
+    check_plan(&dataset, domain)?;
+    // what meant nothing where the plan was made means nothing now
+    dataset.labels.stray.clone_from(&domain.labels.stray);
+    let (training, validation) = dataset.split(&config.fold, config.seed)?;
     let prepare = |case: &&data::Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
+        image.notes.iter().for_each(|note| log::warn!("{}: {note}", case.id));
         domain.labels.encode(&mut label.data);
-        data::prepare(&image, Some(&label), domain.spacing, &domain.normalisation)
+        let normalisation = &domain.normalisation;
+        let mut prepared = data::prepare(&image, Some(&label), domain.spacing, normalisation)?;
+        prepared.unlabelled = unlabelled(domain, &dataset, case);
+        Ok(prepared)
     };
     let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
     let held_out = validation.into_iter().cloned().collect();
-    Ok(DomainCases { domain, cases, held_out, dataset })
+    Ok(DomainCases { domain: domain.clone(), cases, held_out, dataset })
+}
+
+/// Bits of the classes that a case lacks the labels of; opening the dataset has checked the names.
+fn unlabelled(domain: &Domain, dataset: &Dataset, case: &data::Case) -> [u32; 8] {
+    domain.labels.unlabelled(&dataset.labels, &case.unlabelled).unwrap_or_default()
 }
 
 /// A step's input, drawn.

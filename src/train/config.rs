@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 
 use super::schedule::{Rate, Schedule};
 use super::session::Freeze;
-use crate::data::{Augment, Focus, Fold};
+use crate::data::{Augment, Focus, Fold, Selection};
 use crate::domain::Recipe;
 use crate::error::{Error, Result};
 use crate::graph::Element;
@@ -86,6 +86,9 @@ pub struct RunConfig {
     pub length: Length,
     pub seed: u64,
     pub fold: Fold,
+    /// Which cases are used, how their files are matched and which belong together.
+    #[serde(default)]
+    pub selection: Selection,
     /// How domains share the steps.
     #[serde(default)]
     pub schedule: Schedule,
@@ -157,6 +160,7 @@ impl RunConfig {
             length: Length::Steps(1000),
             seed: 0,
             fold: Fold::None,
+            selection: Selection::default(),
             schedule: Schedule::Turns,
             lr: own_rate(Mode::Universal, Adapter::Separable),
             rate: Rate::default(),

@@ -1,6 +1,7 @@
 //! Training: sessions over one parameter store, patches made on the GPU, the trainer, checkpoints.
 
 mod cases;
+mod claim;
 mod config;
 mod events;
 mod footprint;
@@ -11,7 +12,8 @@ mod session;
 mod trainer;
 mod watch;
 
-pub use cases::{DomainCases, check_held_out, plan};
+pub use cases::{DomainCases, datasets, plan};
+pub use claim::{VALIDATION, claim, mask_file, validation_folder};
 pub use config::{Length, RunConfig, Sampling, Start};
 pub use footprint::{Footprint, Memory, PeakValue, reserved};
 pub use patches::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};

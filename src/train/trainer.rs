@@ -10,10 +10,10 @@ use super::footprint::{Footprint, Memory, reserved};
 use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings, Targets, graphs};
 use super::watch::{Done, LOG, Watch, rewind};
 use crate::data::write_atomically;
-use crate::domain::{Domain, PlanOptions};
+use crate::domain::{Domain, PlanOptions, PresetChoice};
 use crate::error::{Error, Result};
 use crate::exec::LossScale;
 use crate::gpu::Gpu;
@@ -41,6 +41,15 @@ struct State {
     falls: Falls,
 }
 
+/// What a run begins from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// From the data, whose values of a published task mean what this choice says.
+    New(&'a PresetChoice),
+    /// From its folder.
+    Folder,
+}
+
 /// A run in its folder.
 pub struct Trainer {
     gpu: Gpu,
@@ -53,6 +62,8 @@ pub struct Trainer {
     state: State,
 }
 
+/// The settings of a run.
+const CONFIG: &str = "config.toml";
 /// The plans of the domains.
 const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
@@ -64,6 +75,14 @@ const PROGRESS: &str = "progress.png";
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
 pub const MODEL: &str = "model.safetensors";
+
+/// Files that a run writes into its folder, beside the masks and scores of held-out cases and TensorBoard's events, whose
+/// names are new at each start.
+pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
+    let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, MODEL, LOG, PROGRESS];
+    files.extend(config.start.as_ref().map(|_| ADDED));
+    files
+}
 
 fn network(config: &RunConfig, domains: &[Domain]) -> NetConfig {
     NetConfig {
@@ -99,7 +118,11 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
 
 /// The batch of each domain.
 fn batches(domains: &[Domain]) -> Vec<DomainBatch> {
-    domains.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect()
+    let batch = |d: &Domain| {
+        let targets = Targets { regions: d.labels.region_bits(), partial: d.labels.partial };
+        DomainBatch { targets, ..DomainBatch::new(d.batch, d.patch) }
+    };
+    domains.iter().map(batch).collect()
 }
 
 fn settings(config: &RunConfig) -> SessionSettings {
@@ -137,9 +160,14 @@ fn check_new(out: &Path) -> Result<()> {
 pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
     check_new(out)?;
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
-    config.write(&out.join("config.toml"))?;
+    config.write(&out.join(CONFIG))?;
     let json = serde_json::to_vec_pretty(&domains).map_err(|e| Error::Internal(e.to_string()))?;
-    write_atomically(&out.join(PLAN), &json)
+    write_atomically(&out.join(PLAN), &json)?;
+    // what an earlier start left, which the new one would go on with
+    match std::fs::remove_file(out.join(TUNING)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(out.join(TUNING), e)),
+        _ => Ok(()),
+    }
 }
 
 /// Reads `plan.json` of a run.
@@ -159,30 +187,20 @@ pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
 }
 
 impl Trainer {
-    /// Starts a run: opens and plans the data, builds the network, draws the weights, writes `config.toml` and `plan.json`.
+    /// Starts a run: plans the data and begins; then writes `config.toml` and `plan.json`.
     pub fn start(gpu: &Gpu, config: RunConfig, options: &PlanOptions, out: &Path) -> Result<Self> {
         check_new(out)?;
-        cases::check_held_out(&config)?;
-        let domains = config
-            .data
-            .iter()
-            .map(|dir| cases::open(&config, dir, options, None))
-            .collect::<Result<Vec<_>>>()?;
-        check(&config, &domains)?;
-        let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
-        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
-        let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
-        let record = tune::Record::of(&gpu, &graphs)?;
-        let trainer = Self::build(&gpu, config, domains, out)?;
-        trainer.initialise()?;
+        let plans = cases::plan(&config, options)?;
+        let (trainer, record) =
+            Self::begin(gpu, config, &plans, Origin::New(&options.preset), out)?;
         write_plan(&trainer.config, &plans, out)?;
-        record.write(&out.join(TUNING))?;
+        record.iter().try_for_each(|record| record.write(&out.join(TUNING)))?;
         Ok(trainer)
     }
 
     /// Goes on with the run in `out` from its last checkpoint, or from its start if there is none yet.
     pub fn resume(gpu: &Gpu, out: &Path) -> Result<Self> {
-        let config = RunConfig::read(&out.join("config.toml"))?;
+        let config = RunConfig::read(&out.join(CONFIG))?;
         let plans = read_plan(out)?;
         if plans.len() != config.data.len() {
             return Err(Error::file(
@@ -192,24 +210,48 @@ impl Trainer {
                 "Restore the file.",
             ));
         }
-        let domains = config
-            .data
-            .iter()
-            .zip(&plans)
-            .map(|(dir, plan)| cases::open(&config, dir, &PlanOptions::default(), Some(plan)))
-            .collect::<Result<Vec<_>>>()?;
-        let graphs = |caps: &Caps| planned_graphs(&config, &plans, caps);
+        let (trainer, record) = Self::begin(gpu, config, &plans, Origin::Folder, out)?;
+        record.iter().try_for_each(|record| record.write(&out.join(TUNING)))?;
+        rewind(out, trainer.state.step)?;
+        Ok(trainer)
+    }
+
+    /// The one way in which a run with its plans begins or goes on: prepares the cases, chooses the kernels' variants (those of
+    /// its record; where it has none and no checkpoint either, as its settings say, and the new record is given back), builds
+    /// the network, and takes the weights of its checkpoint or draws them.
+    fn begin(
+        gpu: &Gpu,
+        config: RunConfig,
+        plans: &[Domain],
+        origin: Origin<'_>,
+        out: &Path,
+    ) -> Result<(Self, Option<tune::Record>)> {
+        let preset = match origin {
+            Origin::New(preset) => preset,
+            // what means nothing in the files stands in the plans
+            Origin::Folder => &PresetChoice::None,
+        };
+        let datasets = cases::datasets(&config, preset)?.into_iter().zip(plans);
+        let open = |(dataset, plan)| cases::open(&config, dataset, plan);
+        let domains = datasets.map(open).collect::<Result<Vec<_>>>()?;
         check(&config, &domains)?;
-        let (gpu, _) = tune::Record::resume(gpu, &out.join(TUNING), &graphs)?;
+        let graphs = |caps: &Caps| planned_graphs(&config, plans, caps);
+        let (tuning, checkpoint) = (out.join(TUNING), out.join(CHECKPOINT));
+        let begun = matches!(origin, Origin::Folder) && (tuning.exists() || checkpoint.exists());
+        let (gpu, record) = if begun {
+            (tune::Record::resume(gpu, &tuning, &graphs)?.0, None)
+        } else {
+            let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
+            let record = tune::Record::of(&gpu, &graphs)?;
+            (gpu, Some(record))
+        };
         let mut trainer = Self::build(&gpu, config, domains, out)?;
-        let checkpoint = out.join(CHECKPOINT);
         if checkpoint.exists() {
             trainer.load(&checkpoint)?;
         } else {
             trainer.initialise()?;
         }
-        rewind(out, trainer.state.step)?;
-        Ok(trainer)
+        Ok((trainer, record))
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
@@ -364,6 +406,10 @@ impl Trainer {
     /// Makes the drawn patches where the session reads them.
     fn make(&mut self, batch: &Batch) -> Result<()> {
         let source = self.domains[batch.domain].source();
+        if self.domains[batch.domain].domain.labels.partial {
+            let lacks = batch.samples.iter().map(|sample| source.cases[sample.case()].unlabelled);
+            self.session.set_unlabelled(batch.domain, &lacks.collect::<Vec<_>>())?;
+        }
         let [image, labels] = self.session.inputs(batch.domain)?;
         let target = Target { image, labels };
         for (at, sample) in batch.samples.iter().enumerate() {

@@ -41,6 +41,11 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// The case that it is of, by position.
+    pub fn case(&self) -> usize {
+        self.key.1
+    }
+
     /// Readies drawn samples (case and draw) of a domain, in the order in which they will be made.
     pub fn ready(
         (domain, source): (usize, &Source<'_>),

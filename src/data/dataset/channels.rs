@@ -1,0 +1,196 @@
+//! Which files make one image: `CASE.nii.gz` with all channels, or `CASE_0000.nii.gz` and on, one a channel.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Fault;
+use crate::data::sniff::stem;
+use crate::error::{Error, Result};
+
+/// The image files of a folder by case, an `.img` with its header counted once.
+#[derive(Debug, Default)]
+pub struct ImageFiles {
+    cases: BTreeMap<String, Files>,
+}
+
+/// The files of one case.
+#[derive(Debug, Default)]
+struct Files {
+    /// Without a number.
+    bare: Vec<PathBuf>,
+    numbered: BTreeMap<usize, Vec<PathBuf>>,
+}
+
+/// A name's case and channel, if it ends in `_` and four digits.
+fn numbered(stem: &str) -> Option<(&str, usize)> {
+    let (case, number) = stem.rsplit_once('_')?;
+    let digits = number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit());
+    if case.is_empty() || !digits { None } else { Some((case, number.parse().ok()?)) }
+}
+
+/// Whether reading this `.img` reads the header beside it, which is listed itself.
+fn has_header(path: &Path, stems: &BTreeMap<String, Vec<PathBuf>>, stem: &str) -> bool {
+    let is = |path: &Path, ending: &str| {
+        let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase());
+        name.is_some_and(|n| n.ends_with(ending) || n.ends_with(&format!("{ending}.gz")))
+    };
+    is(path, ".img") && stems[stem].iter().any(|other| is(other, ".hdr"))
+}
+
+impl ImageFiles {
+    /// Lists a folder; files whose name starts with a dot are left out.
+    pub fn list(folder: &Path) -> Result<Self> {
+        let mut stems: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+            let path = entry.map_err(|e| Error::io(folder, e))?.path();
+            if let Some(stem) = stem(&path).filter(|stem| !stem.starts_with('.')) {
+                stems.entry(stem).or_default().push(path);
+            }
+        }
+        stems.values_mut().for_each(|paths| paths.sort());
+        let mut files = Self::default();
+        for (stem, paths) in &stems {
+            for path in paths.iter().filter(|path| !has_header(path, &stems, stem)) {
+                files.add(stem, path, &stems);
+            }
+        }
+        Ok(files)
+    }
+
+    fn add(&mut self, stem: &str, path: &Path, all: &BTreeMap<String, Vec<PathBuf>>) {
+        // channels count from CASE_0000; without that one the number belongs to the name
+        let first = |case: &str| all.contains_key(&format!("{case}_0000"));
+        match numbered(stem).filter(|(case, _)| first(case)) {
+            Some((case, channel)) => {
+                let files = self.cases.entry(case.to_string()).or_default();
+                files.numbered.entry(channel).or_default().push(path.to_path_buf());
+            }
+            None => {
+                let files = self.cases.entry(stem.to_string()).or_default();
+                files.bare.push(path.to_path_buf());
+            }
+        }
+    }
+
+    /// Names of the cases.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.cases.keys()
+    }
+
+    /// All files, an `.img` only where it has no header.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.cases
+            .values()
+            .flat_map(|files| files.bare.iter().chain(files.numbered.values().flatten()))
+    }
+
+    /// The files of a case whose images have so many channels: those from 0000 on, or the one with all channels.
+    pub fn pick(&self, folder: &Path, case: &str, channels: usize) -> Result<Vec<PathBuf>, Fault> {
+        let none = Files::default();
+        let files = self.cases.get(case).unwrap_or(&none);
+        let fault = |path: &Path, found: String, expected: String, remedy: &str| {
+            Err(Fault::new(path, found, expected, remedy))
+        };
+        let several = files.numbered.values().chain([&files.bare]).find(|paths| paths.len() > 1);
+        if let Some([first, second, ..]) = several.map(Vec::as_slice) {
+            let found = format!("the same image beside it, {}", second.display());
+            return fault(first, found, "one of the two".into(), "Move one of them away.");
+        }
+        let range = match channels {
+            1 => format!("{case}_0000 alone, as there is one channel"),
+            _ => format!("{case}_0000 to {case}_{:04}", channels - 1),
+        };
+        if files.numbered.is_empty() {
+            return match files.bare.first() {
+                Some(file) => Ok(vec![file.clone()]),
+                None => fault(
+                    &folder.join(format!("{case}_0000.nii.gz")),
+                    "no such file".into(),
+                    format!("the image of a case: {range}"),
+                    "Restore the file, or take the case out of the dataset.",
+                ),
+            };
+        }
+        if let Some(file) = files.bare.first() {
+            return fault(
+                file,
+                format!("a file without a channel's number beside {case}_0000"),
+                range,
+                "Move it away, or give it its channel's number.",
+            );
+        }
+        if let Some((_, paths)) = files.numbered.iter().find(|(channel, _)| **channel >= channels) {
+            let remedy = "Move the file away, or correct the number of channels.";
+            return fault(&paths[0], "a channel too many".into(), range, remedy);
+        }
+        let mut picked = Vec::new();
+        for channel in 0..channels {
+            match files.numbered.get(&channel) {
+                Some(paths) => picked.push(paths[0].clone()),
+                None => {
+                    let like = &files.numbered[&0][0];
+                    return fault(
+                        &like.with_file_name(sibling(like, case, channel)),
+                        "no such file".into(),
+                        format!("a file for each channel: {range}"),
+                        "Restore the file, or take the case away.",
+                    );
+                }
+            }
+        }
+        Ok(picked)
+    }
+}
+
+/// The name of another channel's file, with the ending of that of channel 0.
+fn sibling(first: &Path, case: &str, channel: usize) -> String {
+    let name = first.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let ending = name.get(case.len() + "_0000".len()..).unwrap_or(".nii.gz");
+    format!("{case}_{channel:04}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picked(names: &[&str], case: &str, channels: usize) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::write(folder.path().join(name), b"").unwrap();
+        }
+        let files = ImageFiles::list(folder.path()).unwrap();
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        match files.pick(folder.path(), case, channels) {
+            Ok(paths) => Ok(paths.iter().map(name).collect()),
+            Err(fault) => {
+                Err(format!("{}: {}; {}", name(&fault.path), fault.found, fault.expected))
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_the_channels_are_taken() {
+        let two = ["a_0001.nii.gz", "a_0000.nii.gz", "b.nii"];
+        assert_eq!(picked(&two, "a", 2).unwrap(), ["a_0000.nii.gz", "a_0001.nii.gz"]);
+        assert_eq!(picked(&two, "b", 2).unwrap(), ["b.nii"]);
+        let error = |names: &[&str], channels| picked(names, "a", channels).unwrap_err();
+        assert!(error(&two, 1).starts_with("a_0001.nii.gz: a channel too many"));
+        assert!(error(&two, 3).starts_with("a_0002.nii.gz: no such file"));
+        let gap = error(&["a_0000.NII", "a_0002.NII"], 3);
+        assert!(gap.starts_with("a_0001.NII: no such file") && gap.contains("a_0000 to a_0002"));
+        let bare = error(&["a.nii.gz", "a_0000.nii.gz"], 2);
+        assert!(bare.starts_with("a.nii.gz: a file without"), "{bare}");
+        let twice = error(&["a_0000.nii.gz", "a_0000.nii"], 1);
+        assert!(twice.contains("a_0000.nii.gz") && twice.contains("beside it"), "{twice}");
+        assert!(error(&["a.nii", "a.nii.gz"], 1).contains("the same image beside it"));
+    }
+
+    #[test]
+    fn a_pair_is_one_image_and_a_cohort_may_be_numbered() {
+        assert_eq!(picked(&["a.img", "a.hdr"], "a", 1).unwrap(), ["a.hdr"]);
+        assert_eq!(picked(&["A.IMG", "A.HDR"], "A", 1).unwrap(), ["A.HDR"]);
+        let cohort = ["s_0001.nii.gz", "s_0002.nii.gz", ".s_0000.nii.gz"];
+        assert_eq!(picked(&cohort, "s_0002", 1).unwrap(), ["s_0002.nii.gz"]);
+        assert!(picked(&["a.img", "a.hdr", "a.nii"], "a", 1).is_err());
+    }
+}

@@ -1,0 +1,231 @@
+//! Dataset folders: Medical Segmentation Decathlon and nnU-Net v2 raw.
+
+mod channels;
+mod description;
+mod fold;
+mod list;
+mod selection;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+pub use channels::ImageFiles;
+pub use fold::{FOLDS, Fold, SPLITS, Sides, splits};
+pub use selection::{Exclusion, Selection};
+
+use super::labels::Labels;
+use super::nifti::{Known, LabelVolume, Volume, read_images, read_labels_on};
+use super::place::{Match, Reference};
+use super::sniff::{Finding, describe_folder, pair};
+use crate::error::{Error, Result};
+use description::Description;
+use fold::Split;
+
+/// A labelled image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Case {
+    /// Its label's path within the folder of labels, without the ending, parts joined by `/`; or its name in dataset.json.
+    pub id: String,
+    /// One file with all channels, or one a channel.
+    pub images: Vec<PathBuf>,
+    pub label: PathBuf,
+    /// Names of the classes or regions whose voxels nobody labelled in this case.
+    pub unlabelled: Vec<String>,
+}
+
+/// Something that keeps a case, or the whole folder, from being used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// None where it is about the folder.
+    pub case: Option<String>,
+    pub path: PathBuf,
+    pub found: String,
+    pub expected: String,
+    pub remedy: String,
+}
+
+impl Fault {
+    /// About a file, of no case yet.
+    pub fn new(
+        path: impl Into<PathBuf>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            case: None,
+            path: path.into(),
+            found: found.into(),
+            expected: expected.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn of(self, case: &str) -> Self {
+        Self { case: Some(case.into()), ..self }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::file(fault.path, fault.found, fault.expected, fault.remedy)
+    }
+}
+
+/// A folder of labelled images of one domain.
+#[derive(Debug, Clone, Default)]
+pub struct Dataset {
+    pub name: String,
+    pub dir: PathBuf,
+    /// Names of the image channels.
+    pub channels: Vec<String>,
+    /// What the values of the label files mean.
+    pub labels: Labels,
+    /// In the order of their names.
+    pub cases: Vec<Case>,
+    /// What keeps cases, or the folder, from being used; [`Dataset::select`] refuses them, `verify` lists them.
+    pub faults: Vec<Fault>,
+    /// How the files of a case are matched.
+    pub matching: Match,
+    /// The group of each case, where a pattern tells groups.
+    groups: Option<BTreeMap<String, String>>,
+    /// The folds of nnU-Net's file.
+    splits: Option<Vec<Split>>,
+}
+
+/// The description of a dataset folder.
+pub const DESCRIPTION: &str = "dataset.json";
+
+/// Cases and what is wrong with them.
+#[derive(Debug, Default)]
+struct Cases {
+    cases: Vec<Case>,
+    faults: Vec<Fault>,
+}
+
+impl Dataset {
+    /// Reads `dataset.json` and lists the cases, also those that lack files: what is wrong with them is in `faults`.
+    /// Errors where there is no usable description, or no case at all.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref().to_path_buf();
+        let Description { name, channels, labels, list } = Description::read(&dir)?;
+        let mut found = list.cases(&dir, channels.len())?;
+        found.cases.sort_by(|a, b| a.id.cmp(&b.id));
+        found.faults.extend(duplicates(&found.cases));
+        found.faults.extend(unknown_classes(&found.cases, &labels, &dir));
+        if found.cases.is_empty() {
+            return Err(no_cases(&dir));
+        }
+        let splits = fold::read_splits(&dir, &found.cases)?;
+        let folder = dir.canonicalize().unwrap_or(dir.clone());
+        let folder = folder.file_name().map(|n| n.to_string_lossy().into_owned());
+        let name = name.or(folder).unwrap_or_else(|| "domain".into());
+        let Cases { cases, faults } = found;
+        Ok(Self {
+            name,
+            dir,
+            channels,
+            labels,
+            cases,
+            faults,
+            matching: Match::default(),
+            groups: None,
+            splits,
+        })
+    }
+
+    /// Reads a case and checks that image, label and description fit each other. Labels hold the values of the file, in the
+    /// order of the image's canonical voxels.
+    pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
+        let image = read_images(&case.images, self.matching)?;
+        if image.channels != self.channels.len() {
+            return Err(Error::file(
+                &case.images[0],
+                format!("{} channels", image.channels),
+                format!("{}: {}", self.channels.len(), self.channels.join(", ")),
+                "Add the missing modality, or correct dataset.json.",
+            ));
+        }
+        let source = self.dir.join(DESCRIPTION).display().to_string();
+        let known = Known { values: self.labels.known(), source };
+        let on = Reference { grid: &image.grid, path: &case.images[0] };
+        let label = read_labels_on(&case.label, &known, &on, self.matching)?;
+        self.check_unlabelled(case, &label)?;
+        Ok((image, label))
+    }
+
+    /// Refuses voxels of a class that the case is said to lack the labels of.
+    fn check_unlabelled(&self, case: &Case, label: &LabelVolume) -> Result<()> {
+        let classes = self.labels.scored().iter();
+        for class in classes.filter(|c| !self.labels.regions && case.unlabelled.contains(&c.name)) {
+            let count = label.data.iter().filter(|v| class.values.contains(v)).count();
+            if count > 0 {
+                return Err(Error::file(
+                    &case.label,
+                    format!(
+                        "{count} voxels of {}, which dataset.json calls unlabelled",
+                        class.name
+                    ),
+                    "no voxel of an unlabelled class",
+                    "Take the class out of \"unlabelled\", or its voxels out of the label.",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// All files that reading the folder and its cases touches.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let images = self.cases.iter().flat_map(|case| case.images.iter().chain([&case.label]));
+        let mut files: Vec<PathBuf> = images.flat_map(|path| pair(path)).collect();
+        files.push(self.dir.join(DESCRIPTION));
+        if self.splits.is_some() {
+            files.push(self.dir.join(SPLITS));
+        }
+        files
+    }
+}
+
+/// Cases of one name: their masks would be one file.
+fn duplicates(cases: &[Case]) -> Vec<Fault> {
+    let same = cases.windows(2).filter(|pair| pair[0].id == pair[1].id);
+    let fault = |pair: &[Case]| {
+        let (first, second) = (&pair[0], &pair[1]);
+        let remedy = "Rename one of them, or take it out of the dataset.";
+        let found = format!("two cases called {}: also {}", first.id, second.label.display());
+        Fault::new(&first.label, found, "a name of its own for each case", remedy).of(&first.id)
+    };
+    same.map(fault).collect()
+}
+
+/// Unlabelled classes that there are none of.
+fn unknown_classes(cases: &[Case], labels: &Labels, dir: &Path) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for case in cases {
+        if let Err(name) = labels.unlabelled(labels, &case.unlabelled) {
+            let known: Vec<&str> = labels.scored().iter().map(|c| c.name.as_str()).collect();
+            let found = format!("{name:?} in \"unlabelled\" of the case {}", case.id);
+            let expected = format!("names of labels: {}", known.join(", "));
+            let remedy = "Correct dataset.json.";
+            faults.push(Fault::new(dir.join(DESCRIPTION), found, expected, remedy).of(&case.id));
+        }
+    }
+    faults
+}
+
+fn no_cases(dir: &Path) -> Error {
+    let images = dir.join("imagesTr");
+    let expected = "images in imagesTr and labels in labelsTr, as NIfTI-1";
+    match describe_folder(&images) {
+        Some(Finding { found, remedy }) => Error::file(images, found, expected, remedy),
+        None => {
+            Error::file(dir, "no labelled images", expected, "Add cases, or correct dataset.json.")
+        }
+    }
+}
+
+/// Paths of files that are used, as the system sees them.
+pub(super) fn used(dataset: &Dataset) -> BTreeSet<PathBuf> {
+    let absolute = |path: PathBuf| path.canonicalize().unwrap_or(path);
+    dataset.files().into_iter().map(absolute).collect()
+}

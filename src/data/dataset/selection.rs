@@ -1,0 +1,157 @@
+//! What of a dataset a run uses: which cases it leaves out, how their files are matched, which of them belong together.
+
+use std::path::Path;
+
+use super::fold::groups;
+use super::{Dataset, SPLITS};
+use crate::data::place::Match;
+use crate::error::{Error, Result};
+use crate::files::read_text;
+
+/// A case to leave out.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exclusion {
+    /// Name of its dataset; any that has such a case where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    pub case: String,
+}
+
+/// What of a dataset a run uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Selection {
+    /// How the files of a case are matched.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// A regular expression: cases of which it captures the same stay on one side of every split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<Exclusion>,
+}
+
+impl Exclusion {
+    /// Reads a list: a case a line, its dataset's name and a tab before it where several datasets have such a case; lines
+    /// that begin with # say nothing.
+    pub fn read(path: &Path) -> Result<Vec<Self>> {
+        let text = read_text(path)?;
+        let lines =
+            text.lines().map(str::trim_end).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let exclusion = |line: &str| match line.split_once('\t') {
+            Some((dataset, case)) => Self { dataset: Some(dataset.into()), case: case.into() },
+            None => Self { dataset: None, case: line.into() },
+        };
+        Ok(lines.map(exclusion).collect())
+    }
+
+    /// Whether it may be about a case of this dataset.
+    pub fn is_about(&self, dataset: &Dataset) -> bool {
+        self.dataset.as_ref().is_none_or(|name| *name == dataset.name)
+    }
+
+    fn means(&self, dataset: &Dataset, case: &str) -> bool {
+        self.is_about(dataset) && self.case == case
+    }
+
+    /// Refuses exclusions of cases that none of these datasets has; the datasets as they were opened.
+    pub fn check(all: &[Self], datasets: &[Dataset]) -> Result<()> {
+        let known = |exclusion: &&Self| {
+            let has = |d: &Dataset| d.cases.iter().any(|case| exclusion.means(d, &case.id));
+            datasets.iter().any(has)
+        };
+        match all.iter().find(|exclusion| !known(exclusion)) {
+            None => Ok(()),
+            Some(Self { dataset, case }) => Err(Error::flag(
+                "--exclude",
+                format!(
+                    "the case {case}{}",
+                    dataset.iter().map(|d| format!(" of {d}")).collect::<String>()
+                ),
+                "cases of the datasets in --data",
+                "Correct the list, or write it anew with `u2seg verify --fix-list`.",
+            )),
+        }
+    }
+}
+
+impl Dataset {
+    /// Keeps what a run uses; refuses a dataset of which something is still at fault, or nothing is left.
+    pub fn select(mut self, selection: &Selection) -> Result<Self> {
+        let left_out: Vec<String> = self
+            .cases
+            .iter()
+            .filter(|case| selection.exclude.iter().any(|e| e.means(&self, &case.id)))
+            .map(|case| case.id.clone())
+            .collect();
+        self.cases.retain(|case| !left_out.contains(&case.id));
+        self.faults.retain(|fault| !fault.case.as_ref().is_some_and(|id| left_out.contains(id)));
+        self.matching = selection.matching;
+        let rest = self.faults.len().saturating_sub(1);
+        if let Some(fault) = self.faults.first() {
+            let mut fault = fault.clone();
+            if rest > 0 {
+                let more = format!(" {rest} more faults: `u2seg verify` lists them.");
+                fault.remedy.push_str(&more);
+            }
+            return Err(fault.into());
+        }
+        if self.cases.is_empty() {
+            let remedy = "Leave fewer cases out.";
+            return Err(Error::file(
+                &self.dir,
+                "no case that is not excluded",
+                "at least one",
+                remedy,
+            ));
+        }
+        if let Some(pattern) = &selection.group {
+            if self.splits.is_some() {
+                return Err(Error::flag(
+                    "--group",
+                    format!("{pattern:?} beside {}", self.dir.join(SPLITS).display()),
+                    "one of the two to decide folds",
+                    "Leave --group out, or move the file away.",
+                ));
+            }
+            self.groups = Some(groups(pattern, &self.cases)?);
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Case, Fault};
+    use super::*;
+
+    fn dataset(name: &str, cases: &[&str]) -> Dataset {
+        let case = |id: &&str| Case { id: (*id).into(), ..Case::default() };
+        Dataset { name: name.into(), cases: cases.iter().map(case).collect(), ..Dataset::default() }
+    }
+
+    #[test]
+    fn excluded_cases_take_their_faults_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("leave.txt");
+        std::fs::write(&file, "\u{feff}# no image\r\nA\tsub/b\r\n\r\nc\n").unwrap();
+        let exclude = Exclusion::read(&file).unwrap();
+        assert_eq!(exclude.len(), 2);
+        let mut data = dataset("A", &["a", "sub/b", "c"]);
+        data.faults
+            .push(Fault::new("b.nii", "no such file", "an image", "Restore it.").of("sub/b"));
+        Exclusion::check(&exclude, &[data.clone()]).unwrap();
+        assert!(data.clone().select(&Selection::default()).is_err());
+        let selection = Selection { exclude: exclude.clone(), ..Selection::default() };
+        let left = data.clone().select(&selection).unwrap();
+        assert_eq!(left.cases.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), ["a"]);
+        // of another dataset of such a case only the one without a name is meant
+        let other = dataset("B", &["sub/b", "d"]);
+        assert_eq!(other.clone().select(&selection).unwrap().cases.len(), 2);
+        let message = Exclusion::check(&exclude, &[other]).unwrap_err().to_string();
+        assert!(message.contains("--exclude") && message.contains("sub/b of A"), "{message}");
+        let all = Selection { exclude, ..Selection::default() };
+        let message = dataset("A", &["c"]).select(&all).unwrap_err().to_string();
+        assert!(message.contains("no case that is not excluded"), "{message}");
+    }
+}
