@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
-use super::nifti::{LabelVolume, Volume, check_same_grid, read_images, read_labels};
+use super::nifti::{Known, LabelVolume, Volume, read_images, read_labels_on};
+use super::place::{Match, Reference};
 use crate::error::{Error, Result};
 
 /// A labelled image.
@@ -153,7 +154,11 @@ impl Dataset {
 
     /// Reads a case and checks that image, label and description fit each other.
     pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
-        let image = read_images(&case.images)?;
+        let matching = Match::default();
+        let image = read_images(&case.images, matching)?;
+        for note in &image.notes {
+            log::warn!("{}: {note}", case.images[0].display());
+        }
         if image.channels != self.channels.len() {
             return Err(Error::file(
                 &case.images[0],
@@ -163,8 +168,19 @@ impl Dataset {
             ));
         }
         let allowed: Vec<u8> = self.labels.iter().map(|(value, _)| *value).collect();
-        let label = read_labels(&case.label, &allowed, STRAY)?;
-        check_same_grid((&image.grid, &case.images[0]), (&label.grid, &case.label))?;
+        let values = [&allowed, STRAY].concat();
+        let known = Known { values, source: "dataset.json".into() };
+        let on = Reference { grid: &image.grid, path: &case.images[0] };
+        let mut label = read_labels_on(&case.label, &known, &on, matching)?;
+        let mut strays = 0;
+        for value in label.data.iter_mut().filter(|value| !allowed.contains(value)) {
+            *value = 0;
+            strays += 1;
+        }
+        if strays > 0 {
+            let file = case.label.display();
+            log::warn!("{file}: {strays} voxels with stray labels {STRAY:?} count as background");
+        }
         Ok((image, label))
     }
 
