@@ -10,12 +10,16 @@ mod labels;
 mod nifti;
 mod patch;
 mod patients;
+mod place;
 mod preprocess;
 mod resample;
+mod sniff;
 mod verify;
 
 pub use augment::{Augment, Interpolation};
-pub use dataset::{Case, Dataset, FOLDS, Fold, splits};
+pub use dataset::{
+    Case, Dataset, Exclusion, FOLDS, Fault, Fold, ImageFiles, SPLITS, Selection, Sides, splits,
+};
 pub use draw::{
     Bounds, Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch,
     rng_for,
@@ -24,12 +28,14 @@ pub use fingerprint::Fingerprint;
 pub use grid::Grid;
 pub use labels::{Class, Entries, IGNORED, Labels, MAX_REGIONS, Unusable};
 pub use nifti::{
-    LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
+    Known, LabelVolume, Volume, read_image, read_images, read_labels, read_labels_on, write_image,
     write_mask,
 };
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
+pub use place::{Match, Reference, TOLERANCE};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+pub use sniff::{Finding, describe_folder, pair, stem};
 pub use verify::{CaseReport, Contents, DatasetReport, verify};
 
 pub use crate::files::write_atomically;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use super::summary::{CaseScores, Summary};
-use crate::data::{LabelVolume, check_same_grid, read_labels};
+use crate::data::{Known, LabelVolume, Match, Reference, read_labels, read_labels_on};
 use crate::error::{Error, Result};
 
 fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -29,13 +29,13 @@ fn masks(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Scores each mask of `predictions` against the file of the same name in `references`; labels in `merge` count as others.
 pub fn evaluate(predictions: &Path, references: &Path, merge: &[(u8, u8)]) -> Result<Summary> {
-    let values: Vec<u8> = (0..=255).collect();
-    let read = |file: &Path| -> Result<LabelVolume> {
-        let mut labels = read_labels(file, &values, &[])?;
+    let known = Known::any();
+    let merged = |mut labels: LabelVolume| {
         for label in &mut labels.data {
-            *label = merge.iter().find(|(from, _)| from == label).map_or(*label, |(_, to)| *to);
+            let found = merge.iter().find(|(from, _)| from == label);
+            *label = found.map_or(*label, |(_, to)| *to);
         }
-        Ok(labels)
+        labels
     };
     let mut cases = Vec::new();
     for file in masks(predictions)? {
@@ -49,8 +49,9 @@ pub fn evaluate(predictions: &Path, references: &Path, merge: &[(u8, u8)]) -> Re
                 "Point -g at the folder of true labels.",
             ));
         }
-        let (prediction, truth) = (read(&file)?, read(&reference)?);
-        check_same_grid((&truth.grid, &reference), (&prediction.grid, &file))?;
+        let truth = merged(read_labels(&reference, &known)?);
+        let on = Reference { grid: &truth.grid, path: &reference };
+        let prediction = merged(read_labels_on(&file, &known, &on, Match::default())?);
         let pair = Pair::new(&truth.data, &prediction.data, truth.shape, truth.spacing)?;
         let classes: Vec<u8> =
             (1..=truth.data.iter().chain(&prediction.data).copied().max().unwrap_or(0)).collect();
