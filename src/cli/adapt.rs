@@ -57,7 +57,7 @@ impl Args {
             downsample: old.network.downsample,
             base: old.network.base,
             start: Some(Start { model: absolute(&file)?, freeze }),
-            ..self.run.config(vec![absolute(data)?], old.network.mode, old.network.adapter)
+            ..self.run.config(vec![absolute(data)?], old.network.mode, old.network.adapter)?
         };
         let mut options = self.run.options(1)?;
         options.max_pools = Some(old.network.depth() - 1);
@@ -77,7 +77,8 @@ pub fn run(args: Args) -> Result<()> {
         _ if args.run.resume => resume(&gpu, &args.out, report),
         (Some(model), Some(data)) => {
             let (config, options) = args.settings(model, data)?;
-            start(&gpu, runs(&config, &args.run.fold, &args.out)?, &options, report)
+            let runs = runs(&config, &options.preset, &args.run.fold, &args.out)?;
+            start(&gpu, runs, &options, report)
         }
         _ => Err(Error::Internal("neither a model nor a run to continue".into())),
     }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, recomputed, runs};
+use super::train::{NetArgs, RunArgs, combined, recomputed, runs};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::caps;
 use crate::gpu::Gpu;
-use crate::train::{Memory, plan, planned_memory, reserved, write_plan};
+use crate::train::{Memory, check_new, claim, plan, planned_memory, reserved, write_plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -81,11 +81,19 @@ impl Report {
 
 pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
-    let config = args.net.config(&args.run);
+    let config = args.net.config(&args.run)?;
     let options = args.net.options(&args.run)?;
     let out = args.out.clone().unwrap_or_default();
     let mut reports = Vec::new();
-    for (folder, config) in runs(&config, &args.run.fold, &out)? {
+    let runs = runs(&config, &options.preset, &args.run.fold, &out)?;
+    let _claim = match args.out {
+        Some(_) => {
+            runs.iter().try_for_each(|(folder, _)| check_new(folder))?;
+            Some(claim(&runs, &options.preset, &combined(&runs, &options.preset)?)?)
+        }
+        None => None,
+    };
+    for (folder, config) in runs {
         let domains = plan(&config, &options)?;
         let memory = planned_memory(&config, &domains, &caps(&gpu))?;
         let out = args.out.is_some().then_some(folder);

@@ -1,67 +1,137 @@
 //! `u2seg verify`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::data::{Contents, Dataset, DatasetReport, verify};
+use indicatif::ProgressBar;
+
+use crate::data::{Contents, DatasetReport, Exclusion, Match, Selection, verify};
+use crate::domain::PresetChoice;
 use crate::error::{Error, Result};
+use crate::files::{Paths, write_atomically};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Dataset folders (Decathlon or nnU-Net v2 raw).
     #[arg(long, num_args = 1.., required = true)]
     data: Vec<PathBuf>,
+    /// How the files of a case are matched.
+    #[arg(long = "match", value_enum, default_value = "by-place")]
+    matching: Match,
+    /// Write the cases with errors to a file, which `u2seg train --exclude` takes.
+    #[arg(long, value_name = "FILE")]
+    fix_list: Option<PathBuf>,
+    /// File of cases that are known to be left out, and not read.
+    #[arg(long, value_name = "FILE")]
+    exclude: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let reports: Vec<DatasetReport> =
-        args.data.iter().map(|dir| verify(&Dataset::open(dir)?)).collect::<Result<_>>()?;
+    let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
+    let selection = Selection { matching: args.matching, group: None, exclude };
+    let _claim = args.fix_list.as_ref().map(|file| claim(args, file)).transpose()?;
+    let bar = ProgressBar::new(args.data.len() as u64);
+    let look = |dir: &PathBuf| {
+        let report = match PresetChoice::Auto.open(dir) {
+            Ok(dataset) => verify(&dataset.without(&selection)),
+            Err(error) => DatasetReport::unusable(dir, &error),
+        };
+        bar.inc(1);
+        report
+    };
+    let reports: Vec<DatasetReport> = args.data.iter().map(look).collect();
+    bar.finish_and_clear();
     if args.json {
         let text =
             serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
         say!("{text}");
     } else {
-        reports.iter().for_each(print);
+        reports.iter().try_for_each(print)?;
+    }
+    if let Some(file) = &args.fix_list {
+        write_fix_list(file, &reports)?;
     }
     match reports.iter().find(|report| report.errors() > 0) {
         None => Ok(()),
-        Some(report) => Err(Error::file(
-            &report.dir,
-            format!("{} of {} cases with errors", report.errors(), report.cases.len()),
-            "cases that can be trained on",
-            "Correct them, or take them out of the dataset.",
-        )),
+        Some(report) => Err(refusal(report)),
     }
 }
 
-fn print(report: &DatasetReport) {
-    let labels: Vec<&str> = report.labels.values().map(String::as_str).collect();
-    say!("{}: channels {}; {}", report.name, report.channels.join(", "), labels.join(", "));
-    for case in &report.cases {
-        match (&case.contents, &case.error) {
-            (Some(contents), _) => {
-                say!("  {}: {}", case.id, describe(contents, &report.labels))
-            }
-            (None, error) => {
-                say!("  {}: error: {}", case.id, error.as_deref().unwrap_or_default());
-            }
+fn claim(args: &Args, file: &Path) -> Result<crate::files::Claim> {
+    let mut paths = Paths::of_flag("--fix-list");
+    for dir in &args.data {
+        if let Ok(dataset) = PresetChoice::None.open(dir) {
+            dataset.files().iter().for_each(|file| paths.reads(file));
         }
-        case.warnings.iter().for_each(|warning| say!("    warning: {warning}"));
     }
-    report.warnings.iter().for_each(|warning| say!("  warning: {warning}"));
+    args.exclude.iter().for_each(|file| paths.reads(file));
+    paths.writes(file, "the datasets in --data");
+    paths.claim()
+}
+
+fn write_fix_list(file: &Path, reports: &[DatasetReport]) -> Result<()> {
+    let mut text = String::from("# Cases to leave out: the dataset's name, a tab, the case.\n");
+    reports.iter().for_each(|report| text.push_str(&report.fix_list()));
+    write_atomically(file, text.as_bytes())?;
+    let cases: usize = reports.iter().map(DatasetReport::broken).sum();
+    eprintln!("{}: {cases} cases to leave out, for --exclude", file.display());
+    Ok(())
+}
+
+fn refusal(report: &DatasetReport) -> Error {
+    let cases = report.cases.len();
+    let found = match report.errors.len() {
+        0 => format!("{} of {cases} cases with errors", report.broken()),
+        whole => format!("{} of {cases} cases with errors, {whole} of the whole", report.broken()),
+    };
+    Error::file(
+        &report.dir,
+        found,
+        "a dataset that can be trained on",
+        "Correct it, or leave cases out: --fix-list FILE, then train --exclude FILE.",
+    )
+}
+
+fn print(report: &DatasetReport) -> Result<()> {
+    let labels: Vec<&str> = report.labels.values().map(String::as_str).collect();
+    match report.name.is_empty() {
+        true => say!("{}", report.dir.display()),
+        false => {
+            say!("{}: channels {}; {}", report.name, report.channels.join(", "), labels.join(", "));
+        }
+    }
+    for case in &report.cases {
+        match &case.contents {
+            Some(contents) => say!("  {}: {}", case.id, describe(contents, &report.labels)),
+            None => say!("  {}: cannot be read", case.id),
+        }
+        for error in &case.errors {
+            say!("    error: {error}");
+        }
+        for warning in &case.warnings {
+            say!("    warning: {warning}");
+        }
+    }
+    for error in &report.errors {
+        say!("  error: {error}");
+    }
+    for warning in &report.warnings {
+        say!("  warning: {warning}");
+    }
     say!(
         "  {} cases, {} with errors, {} warnings",
         report.cases.len(),
-        report.errors(),
+        report.broken(),
         report.warnings()
     );
+    Ok(())
 }
 
 fn describe(contents: &Contents, names: &BTreeMap<u8, String>) -> String {
-    let Contents { shape: [d, h, w], spacing: [z, y, x], range, voxels } = contents;
+    let Contents { shape: [d, h, w], spacing: [z, y, x], range, voxels, .. } = contents;
     let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
     let count = |(value, count): (&u8, &usize)| {
         let name = names.get(value).map_or("unnamed", String::as_str);

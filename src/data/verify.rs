@@ -104,7 +104,7 @@ pub fn verify(dataset: &Dataset) -> DatasetReport {
         dataset.cases.par_iter().map(|case| look(dataset, case)).collect();
     let mut errors = Vec::new();
     for fault in &dataset.faults {
-        let message = Error::from(fault.clone()).to_string();
+        let message = fault.error().to_string();
         match cases.iter_mut().find(|case| fault.case.as_ref() == Some(&case.id)) {
             // a file that is not there was met again while reading
             Some(case) if case.errors.contains(&message) => {}
@@ -268,7 +268,7 @@ fn names(labels: &Labels) -> BTreeMap<u8, String> {
             names.entry(*value).or_default().push(&class.name);
         }
     }
-    for value in &labels.ignore {
+    if let Some(value) = &labels.ignore {
         names.entry(*value).or_default().push("ignore");
     }
     names.into_iter().map(|(value, names)| (value, names.join(", "))).collect()

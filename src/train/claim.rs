@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::files::{Claim, Paths, safe_name};
 
 /// Folder of a run, or of several folds, that holds the scores of held-out cases.
-pub const VALIDATION: &str = "validation";
+const VALIDATION: &str = "validation";
 /// Scores of a domain's held-out cases.
 pub const SUMMARY: &str = "summary.json";
 

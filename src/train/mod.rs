@@ -13,10 +13,12 @@ mod trainer;
 mod watch;
 
 pub use cases::{DomainCases, datasets, plan};
-pub use claim::{VALIDATION, claim, mask_file, validation_folder};
+pub use claim::{SUMMARY, claim, mask_file, validation_folder};
 pub use config::{Length, RunConfig, Sampling, Start};
 pub use footprint::{Footprint, Memory, PeakValue, reserved};
 pub use patches::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
 pub use schedule::{Rate, Schedule};
 pub use session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
-pub use trainer::{ADDED, MODEL, Trainer, planned_memory, read_plan, write_plan};
+pub use trainer::{
+    ADDED, CONFIG, MODEL, Trainer, check_new, planned_memory, read_plan, write_plan,
+};

@@ -10,7 +10,7 @@ use super::footprint::{Footprint, Memory, reserved};
 use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Session, SessionSettings, Targets, graphs};
+use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 use super::watch::{Done, LOG, Watch, rewind};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions, PresetChoice};
@@ -63,7 +63,7 @@ pub struct Trainer {
 }
 
 /// The settings of a run.
-const CONFIG: &str = "config.toml";
+pub const CONFIG: &str = "config.toml";
 /// The plans of the domains.
 const PLAN: &str = "plan.json";
 const CHECKPOINT: &str = "last.safetensors";
@@ -118,11 +118,7 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
 
 /// The batch of each domain.
 fn batches(domains: &[Domain]) -> Vec<DomainBatch> {
-    let batch = |d: &Domain| {
-        let targets = Targets { regions: d.labels.region_bits(), partial: d.labels.partial };
-        DomainBatch { targets, ..DomainBatch::new(d.batch, d.patch) }
-    };
-    domains.iter().map(batch).collect()
+    domains.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect()
 }
 
 fn settings(config: &RunConfig) -> SessionSettings {
@@ -144,7 +140,7 @@ fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result
 }
 
 /// Refuses the folder of a run that has a checkpoint.
-fn check_new(out: &Path) -> Result<()> {
+pub fn check_new(out: &Path) -> Result<()> {
     if out.join(CHECKPOINT).exists() {
         return Err(Error::file(
             out,
@@ -406,10 +402,6 @@ impl Trainer {
     /// Makes the drawn patches where the session reads them.
     fn make(&mut self, batch: &Batch) -> Result<()> {
         let source = self.domains[batch.domain].source();
-        if self.domains[batch.domain].domain.labels.partial {
-            let lacks = batch.samples.iter().map(|sample| source.cases[sample.case()].unlabelled);
-            self.session.set_unlabelled(batch.domain, &lacks.collect::<Vec<_>>())?;
-        }
         let [image, labels] = self.session.inputs(batch.domain)?;
         let target = Target { image, labels };
         for (at, sample) in batch.samples.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::{MemoryArgs, size, triple, window};
-use crate::data::{Augment, Fold, Interpolation};
+use crate::data::{Augment, Exclusion, Fold, Interpolation, Match, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, Downsample, Mode};
@@ -100,7 +100,7 @@ impl std::str::FromStr for Folds {
         }
         text.parse()
             .map(Self::One)
-            .map_err(|_| format!("expected 0 to 4, all or none, found {text}"))
+            .map_err(|_| format!("expected a fold such as 0, all or none, found {text}"))
     }
 }
 
@@ -149,13 +149,23 @@ pub(in crate::cli) struct RunArgs {
     /// otherwise, or always under the recipe u2net.
     #[arg(long, value_parser = window, allow_hyphen_values = true)]
     window: Option<[f32; 2]>,
-    /// Fold whose cases are left out and scored at the end: 0 to 4; all trains and scores every fold, one after another, in
+    /// Fold whose cases are left out and scored at the end: 0 to 4, or one of the dataset's splits_final.json; all trains and scores every fold, one after another, in
     /// fold_0 to fold_4 of --out; none trains on every case.
     #[arg(short, long, default_value = "none")]
     pub(in crate::cli) fold: Folds,
     /// Cases left out and scored at the end, by name, instead of a fold.
     #[arg(long, num_args = 1.., conflicts_with = "fold")]
     hold_out: Vec<String>,
+    /// Regular expression of what keeps cases together, such as "^(pat\d+)" for patients with several scans: cases of which
+    /// its first group captures the same stay on one side of every split.
+    #[arg(long, value_name = "REGEX")]
+    group: Option<String>,
+    /// File of cases to leave out, as `u2seg verify --fix-list` writes it: a case a line, or DATASET, a tab and the case.
+    #[arg(long, value_name = "FILE")]
+    exclude: Option<PathBuf>,
+    /// How the files of a case are matched.
+    #[arg(long = "match", value_enum, default_value = "by-place")]
+    matching: Match,
     /// How domains share the steps: turns, size (training cases), loss, or a number for each such as 2,1,1.
     #[arg(long, default_value = "turns")]
     schedule: Schedule,
@@ -225,7 +235,7 @@ impl RunArgs {
     }
 
     /// The settings of a run of a network on these folders, with the first fold where all are asked for.
-    pub fn config(&self, data: Vec<PathBuf>, mode: Mode, adapter: Adapter) -> RunConfig {
+    pub fn config(&self, data: Vec<PathBuf>, mode: Mode, adapter: Adapter) -> Result<RunConfig> {
         let mut config = RunConfig::of(self.recipe(), data, mode, adapter);
         if let Some(loss) = self.loss {
             config.loss = match loss {
@@ -264,7 +274,12 @@ impl RunArgs {
             Folds::One(fold) => fold.clone(),
             Folds::All => Fold::Index(0),
         };
-        config
+        config.selection = Selection {
+            matching: self.matching,
+            group: self.group.clone(),
+            exclude: self.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default(),
+        };
+        Ok(config)
     }
 
     /// What the user fixes of the plans of `datasets` domains.
@@ -311,7 +326,7 @@ impl NetArgs {
     }
 
     /// The settings of a run.
-    pub fn config(&self, run: &RunArgs) -> RunConfig {
+    pub fn config(&self, run: &RunArgs) -> Result<RunConfig> {
         // absolute, so that the run goes on from any folder
         let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         let mode = match self.mode {
@@ -325,12 +340,12 @@ impl NetArgs {
             AdapterArg::Parallel => Adapter::Parallel,
         };
         let data = self.data.iter().map(absolute).collect();
-        let mut config = run.config(data, mode, adapter);
+        let mut config = run.config(data, mode, adapter)?;
         config.downsample = match self.downsample {
             DownsampleArg::Full => Downsample::Full,
             DownsampleArg::Separable => Downsample::Separable,
         };
         config.base = self.base;
-        config
+        Ok(config)
     }
 }

@@ -2,19 +2,22 @@
 
 mod args;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub(super) use args::{Folds, NetArgs, RunArgs};
 
 use super::validate::{combine, validate};
 use crate::data::{Dataset, Fold};
-use crate::domain::PlanOptions;
+use crate::domain::{PlanOptions, PresetChoice};
 use crate::error::{Error, Result};
 use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::nn::{Mode, Model};
-use crate::train::{MODEL, Memory, RunConfig, Trainer, check_held_out, plan, write_plan};
+use crate::train::{
+    CONFIG, MODEL, Memory, RunConfig, SUMMARY, Trainer, check_new, claim, datasets, plan,
+    validation_folder, write_plan,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,7 +36,7 @@ pub fn run(args: Args) -> Result<()> {
         return resume(&gpu, out, |_, _| Ok(()));
     }
     let options = args.net.options(&args.run)?;
-    let runs = runs(&args.net.config(&args.run), &args.run.fold, out)?;
+    let runs = runs(&args.net.config(&args.run)?, &options.preset, &args.run.fold, out)?;
     start(&gpu, runs, &options, |_, _| Ok(()))
 }
 
@@ -44,17 +47,17 @@ pub(super) fn start(
     options: &PlanOptions,
     finished: impl Fn(&Path, Model) -> Result<()>,
 ) -> Result<()> {
+    runs.iter().try_for_each(|(folder, _)| check_new(folder))?;
+    let _claim = claim(&runs, &options.preset, &combined(&runs, &options.preset)?)?;
     if let [(folder, config)] = runs.as_slice() {
         let trainer = Trainer::start(gpu, config.clone(), options, folder)?;
-        finished(folder, train(gpu, trainer, folder)?)?;
-        return Ok(());
+        return finished(folder, train(gpu, trainer, folder)?);
     }
     // all of them first: --continue then finds those that were not begun
     for (folder, config) in &runs {
         write_plan(config, &plan(config, options)?, folder)?;
     }
-    let folders: Vec<PathBuf> = runs.into_iter().map(|(folder, _)| folder).collect();
-    go_on(gpu, &folders, finished)
+    go_on(gpu, &runs, finished)
 }
 
 /// Goes on with the runs in a folder.
@@ -63,23 +66,44 @@ pub(super) fn resume(
     out: &Path,
     finished: impl Fn(&Path, Model) -> Result<()>,
 ) -> Result<()> {
-    go_on(gpu, &begun(out)?, finished)
+    let runs = begun(out)?;
+    let _claim = claim(&runs, &PresetChoice::None, &combined(&runs, &PresetChoice::None)?)?;
+    go_on(gpu, &runs, finished)
+}
+
+fn is_fold(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FOLD))
+}
+
+/// Scores of all folds together, and the dataset that they are of.
+pub(super) fn combined(
+    runs: &[(PathBuf, RunConfig)],
+    preset: &PresetChoice,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut files = BTreeMap::new();
+    for (folder, config) in runs.iter().filter(|(folder, _)| is_fold(folder)) {
+        for dataset in datasets(config, preset)? {
+            if let Some(parent) = folder.parent() {
+                let file = validation_folder(parent, &dataset.name).join(SUMMARY);
+                files.insert(file, dataset.dir);
+            }
+        }
+    }
+    Ok(files.into_iter().collect())
 }
 
 /// Trains runs one after another, then scores folds together.
 fn go_on(
     gpu: &Gpu,
-    folders: &[PathBuf],
+    runs: &[(PathBuf, RunConfig)],
     finished: impl Fn(&Path, Model) -> Result<()>,
 ) -> Result<()> {
-    for folder in folders {
+    for (folder, _) in runs {
         finished(folder, train(gpu, Trainer::resume(gpu, folder)?, folder)?)?;
     }
-    let is_fold = |folder: &&PathBuf| {
-        folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FOLD))
-    };
+    let folders = runs.iter().map(|(folder, _)| folder.as_path());
     let parents: BTreeSet<&Path> =
-        folders.iter().filter(is_fold).filter_map(|folder| folder.parent()).collect();
+        folders.filter(|folder| is_fold(folder)).filter_map(Path::parent).collect();
     parents.into_iter().try_for_each(combine)
 }
 
@@ -90,21 +114,27 @@ pub(super) const FOLD: &str = "fold_";
 /// each fold where all are asked for.
 pub(super) fn runs(
     config: &RunConfig,
+    preset: &PresetChoice,
     folds: &Folds,
     out: &Path,
 ) -> Result<Vec<(PathBuf, RunConfig)>> {
     let mut runs = Vec::new();
     if config.mode == Mode::Independent && config.data.len() > 1 {
-        check_held_out(config)?;
-        for dir in &config.data {
-            let name = dir.file_name().map(PathBuf::from).unwrap_or_default();
-            let mut config = RunConfig { data: vec![dir.clone()], ..config.clone() };
-            if let Fold::HoldOut(ids) = &mut config.fold {
-                let dataset = Dataset::open(dir)?;
-                ids.retain(|id| dataset.has(id));
+        for dataset in datasets(config, preset)? {
+            let name = dataset.dir.file_name().map(PathBuf::from).unwrap_or_default();
+            let mut config = RunConfig { data: vec![dataset.dir.clone()], ..config.clone() };
+            if let Fold::HoldOut(names) = &mut config.fold {
+                names.retain(|name| dataset.named(name).is_ok_and(|case| case.is_some()));
             }
+            // those of the other datasets mean nothing here
+            let opened = Dataset::open(&dataset.dir)?;
+            config
+                .selection
+                .exclude
+                .retain(|e| opened.cases.iter().any(|c| e.means(&opened, &c.id)));
             runs.push((out.join(name), config));
         }
+        check_folders(&runs)?;
     } else {
         runs.push((out.to_path_buf(), config.clone()));
     }
@@ -113,7 +143,7 @@ pub(super) fn runs(
     }
     let mut each = Vec::new();
     for (folder, config) in runs {
-        for index in 0..count(&config)? {
+        for index in 0..count(&config, preset)? {
             let config = RunConfig { fold: Fold::Index(index), ..config.clone() };
             each.push((folder.join(format!("{FOLD}{index}")), config));
         }
@@ -121,10 +151,25 @@ pub(super) fn runs(
     Ok(each)
 }
 
-/// Folds of the dataset with most cases.
-fn count(config: &RunConfig) -> Result<usize> {
-    let folds = config.data.iter().map(|dir| Ok(Dataset::open(dir)?.folds()));
-    let most = folds.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+/// Refuses networks of their own that would share a folder, which has the name of the dataset's.
+fn check_folders(runs: &[(PathBuf, RunConfig)]) -> Result<()> {
+    for (index, (folder, config)) in runs.iter().enumerate() {
+        if let Some((_, other)) = runs[..index].iter().find(|(other, _)| other == folder) {
+            let found = format!("{} and {}", other.data[0].display(), config.data[0].display());
+            return Err(Error::flag(
+                "--data",
+                format!("two datasets whose runs would share {}: {found}", folder.display()),
+                "folders with names of their own in the independent mode",
+                "Rename one of them, or train them one by one.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Folds of the dataset with most of them.
+fn count(config: &RunConfig, preset: &PresetChoice) -> Result<usize> {
+    let most = datasets(config, preset)?.iter().map(Dataset::folds).max().unwrap_or(0);
     if most > 0 {
         return Ok(most);
     }
@@ -137,11 +182,13 @@ fn count(config: &RunConfig) -> Result<usize> {
 }
 
 /// Runs in a folder: its own, or those of folds and independent networks below it.
-fn begun(out: &Path) -> Result<Vec<PathBuf>> {
-    let mut runs = Vec::new();
-    find(out, 2, &mut runs)?;
-    runs.sort();
-    if runs.is_empty() {
+fn begun(out: &Path) -> Result<Vec<(PathBuf, RunConfig)>> {
+    let mut folders = Vec::new();
+    if out.is_dir() {
+        find(out, 2, &mut folders)?;
+    }
+    folders.sort();
+    if folders.is_empty() {
         return Err(Error::file(
             out,
             "no config.toml",
@@ -149,11 +196,15 @@ fn begun(out: &Path) -> Result<Vec<PathBuf>> {
             "Leave --continue out to start one.",
         ));
     }
-    Ok(runs)
+    let read = |folder: PathBuf| {
+        let config = RunConfig::read(&folder.join(CONFIG))?;
+        Ok((folder, config))
+    };
+    folders.into_iter().map(read).collect()
 }
 
 fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {
-    if folder.join("config.toml").exists() {
+    if folder.join(CONFIG).exists() {
         runs.push(folder.to_path_buf());
         return Ok(());
     }

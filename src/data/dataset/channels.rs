@@ -85,7 +85,12 @@ impl ImageFiles {
     }
 
     /// The files of a case whose images have so many channels: those from 0000 on, or the one with all channels.
-    pub fn pick(&self, folder: &Path, case: &str, channels: usize) -> Result<Vec<PathBuf>, Fault> {
+    pub fn pick(
+        &self,
+        folder: &Path,
+        case: &str,
+        channels: usize,
+    ) -> std::result::Result<Vec<PathBuf>, Fault> {
         let none = Files::default();
         let files = self.cases.get(case).unwrap_or(&none);
         let fault = |path: &Path, found: String, expected: String, remedy: &str| {
@@ -153,7 +158,11 @@ fn sibling(first: &Path, case: &str, channel: usize) -> String {
 mod tests {
     use super::*;
 
-    fn picked(names: &[&str], case: &str, channels: usize) -> Result<Vec<String>, String> {
+    fn picked(
+        names: &[&str],
+        case: &str,
+        channels: usize,
+    ) -> std::result::Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();
         for name in names {
             std::fs::write(folder.path().join(name), b"").unwrap();

@@ -61,14 +61,13 @@ impl Fault {
         }
     }
 
+    /// As an error.
+    pub fn error(&self) -> Error {
+        Error::file(&self.path, &self.found, &self.expected, &self.remedy)
+    }
+
     fn of(self, case: &str) -> Self {
         Self { case: Some(case.into()), ..self }
-    }
-}
-
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        Self::file(fault.path, fault.found, fault.expected, fault.remedy)
     }
 }
 

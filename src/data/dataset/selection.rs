@@ -46,11 +46,12 @@ impl Exclusion {
     }
 
     /// Whether it may be about a case of this dataset.
-    pub fn is_about(&self, dataset: &Dataset) -> bool {
+    fn is_about(&self, dataset: &Dataset) -> bool {
         self.dataset.as_ref().is_none_or(|name| *name == dataset.name)
     }
 
-    fn means(&self, dataset: &Dataset, case: &str) -> bool {
+    /// Whether it is about this case of a dataset.
+    pub fn means(&self, dataset: &Dataset, case: &str) -> bool {
         self.is_about(dataset) && self.case == case
     }
 
@@ -76,8 +77,8 @@ impl Exclusion {
 }
 
 impl Dataset {
-    /// Keeps what a run uses; refuses a dataset of which something is still at fault, or nothing is left.
-    pub fn select(mut self, selection: &Selection) -> Result<Self> {
+    /// Without the excluded cases, its files matched as said.
+    pub fn without(mut self, selection: &Selection) -> Self {
         let left_out: Vec<String> = self
             .cases
             .iter()
@@ -87,36 +88,42 @@ impl Dataset {
         self.cases.retain(|case| !left_out.contains(&case.id));
         self.faults.retain(|fault| !fault.case.as_ref().is_some_and(|id| left_out.contains(id)));
         self.matching = selection.matching;
-        let rest = self.faults.len().saturating_sub(1);
-        if let Some(fault) = self.faults.first() {
+        self
+    }
+
+    /// Keeps what a run uses; refuses a dataset of which something is still at fault, or nothing is left.
+    pub fn select(self, selection: &Selection) -> Result<Self> {
+        let mut selected = self.without(selection);
+        let rest = selected.faults.len().saturating_sub(1);
+        if let Some(fault) = selected.faults.first() {
             let mut fault = fault.clone();
             if rest > 0 {
                 let more = format!(" {rest} more faults: `u2seg verify` lists them.");
                 fault.remedy.push_str(&more);
             }
-            return Err(fault.into());
+            return Err(fault.error());
         }
-        if self.cases.is_empty() {
+        if selected.cases.is_empty() {
             let remedy = "Leave fewer cases out.";
             return Err(Error::file(
-                &self.dir,
+                &selected.dir,
                 "no case that is not excluded",
                 "at least one",
                 remedy,
             ));
         }
         if let Some(pattern) = &selection.group {
-            if self.splits.is_some() {
+            if selected.splits.is_some() {
                 return Err(Error::flag(
                     "--group",
-                    format!("{pattern:?} beside {}", self.dir.join(SPLITS).display()),
+                    format!("{pattern:?} beside {}", selected.dir.join(SPLITS).display()),
                     "one of the two to decide folds",
                     "Leave --group out, or move the file away.",
                 ));
             }
-            self.groups = Some(groups(pattern, &self.cases)?);
+            selected.groups = Some(groups(pattern, &selected.cases)?);
         }
-        Ok(self)
+        Ok(selected)
     }
 }
 
