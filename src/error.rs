@@ -26,6 +26,9 @@ pub enum Error {
     /// The adapter, the device or a submission failed.
     #[error("GPU: {0}")]
     Gpu(String),
+    /// Something that went wrong with a file, said by what does not know its name.
+    #[error("{}: {source}", path.display())]
+    About { path: PathBuf, source: Box<Error> },
     /// A broken invariant of this crate.
     #[error("internal error: {0} (please report this)")]
     Internal(String),
@@ -64,6 +67,14 @@ impl Error {
             found: found.into(),
             expected: expected.into(),
             remedy: remedy.into(),
+        }
+    }
+
+    /// The same with the file that it is about, unless it names one.
+    pub fn about(self, path: impl AsRef<Path>) -> Self {
+        match self {
+            Self::File { .. } | Self::Io { .. } | Self::About { .. } => self,
+            other => Self::About { path: path.as_ref().to_path_buf(), source: Box::new(other) },
         }
     }
 

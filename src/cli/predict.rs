@@ -1,14 +1,18 @@
 //! `u2seg predict`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::PrecisionArg;
-use crate::data::{Match, read_images, write_image, write_mask};
+use crate::data::{
+    Fault, Finding, ImageFiles, Match, describe_folder, pair, read_images, stem, write_image,
+    write_mask,
+};
+use crate::domain::Domain;
 use crate::error::{Error, Result};
+use crate::files::{Claim, Paths, safe_name};
 use crate::gpu::Gpu;
 use crate::graph::Caps;
 use crate::infer::{Ensemble, Forward, Predictor, Weighting, Windows};
@@ -59,6 +63,9 @@ pub struct Args {
     /// Also write the probability of each class as float32 volumes, to probabilities/CASE/CLASS.nii.gz.
     #[arg(long)]
     save_probabilities: bool,
+    /// How the channel files of an image are matched.
+    #[arg(long = "match", value_enum, default_value = "by-place")]
+    matching: Match,
     /// Leave out images whose mask is there already.
     #[arg(long = "continue")]
     resume: bool,
@@ -79,11 +86,20 @@ pub struct Args {
     device: String,
 }
 
-/// Images of one case, and the mask to write.
+/// Images of one case, or why they cannot be used, and the mask to write.
 struct Job {
-    images: Vec<PathBuf>,
+    images: std::result::Result<Vec<PathBuf>, Fault>,
     mask: PathBuf,
     case: String,
+}
+
+impl Job {
+    /// Where the probability of a class goes.
+    fn probability(&self, class: &str) -> PathBuf {
+        let folder =
+            crate::files::folder(&self.mask).join("probabilities").join(safe_name(&self.case));
+        folder.join(format!("{}.nii.gz", safe_name(class)))
+    }
 }
 
 impl Args {
@@ -124,26 +140,69 @@ impl Args {
     }
 
     /// Writes the mask last: where it is, the case is done.
-    fn segment(&self, ensemble: &Ensemble, classes: &[String], job: &Job) -> Result<()> {
-        let volume = read_images(&job.images, Match::default())?;
-        for note in &volume.notes {
-            log::warn!("{}: {note}", job.images[0].display());
+    fn segment(&self, ensemble: &Ensemble, plan: &Domain, job: &Job) -> Result<()> {
+        let images = job.images.as_ref().map_err(Fault::error)?;
+        let volume = read_images(images, self.matching)?;
+        volume.notes.iter().for_each(|note| log::warn!("{}: {note}", images[0].display()));
+        if volume.channels != plan.channels {
+            return Err(wrong_channels(images, volume.channels, plan));
         }
-        if !self.save_probabilities {
-            return write_mask(&job.mask, &ensemble.segment(&volume)?, &volume.grid);
-        }
-        let probabilities = ensemble.probabilities(&volume)?;
-        let parent = job.mask.parent().unwrap_or(Path::new("."));
-        let folder = parent.join("probabilities").join(&job.case);
-        create(&folder)?;
-        let voxels: usize = volume.shape.iter().product();
-        for (class, map) in classes.iter().zip(probabilities.chunks(voxels)) {
-            let file = class.replace(['/', '\\'], "_");
-            write_image(&folder.join(format!("{file}.nii.gz")), map, &volume.grid)?;
-        }
-        let labels = ensemble.labels(&probabilities, volume.shape)?;
+        let mut labels = Vec::new();
+        let outcome = guarded(|| {
+            if !self.save_probabilities {
+                labels = ensemble.segment(&volume)?;
+                return Ok(());
+            }
+            let probabilities = ensemble.probabilities(&volume)?;
+            let voxels: usize = volume.shape.iter().product();
+            for (class, map) in plan.labels.classes.iter().zip(probabilities.chunks(voxels)) {
+                write_image(&job.probability(&class.name), map, &volume.grid)?;
+            }
+            labels = ensemble.labels(&probabilities, volume.shape)?;
+            Ok(())
+        });
+        outcome.map_err(|e| e.about(&images[0]))?;
         write_mask(&job.mask, &labels, &volume.grid)
     }
+
+    /// Checks that no output is an input and no two images have one output, and makes the folders.
+    fn claim(&self, jobs: &[Job], plan: &Domain) -> Result<Claim> {
+        let mut paths = Paths::new();
+        self.model.iter().for_each(|path| paths.reads(super::model_file(path)));
+        for job in jobs {
+            let images = job.images.as_ref();
+            let images = images.map_or_else(|fault| vec![fault.path.clone()], Clone::clone);
+            images.iter().flat_map(|path| pair(path)).for_each(|path| paths.reads(path));
+            paths.writes(&job.mask, &images[0]);
+            if self.save_probabilities {
+                for class in &plan.labels.classes {
+                    paths.writes(job.probability(&class.name), &images[0]);
+                }
+            }
+        }
+        paths.claim()
+    }
+}
+
+/// Runs what must not take the other images with it, whatever happens.
+fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    caught.unwrap_or_else(|_| Err(Error::Internal("segmenting it panicked".into())))
+}
+
+fn wrong_channels(images: &[PathBuf], found: usize, plan: &Domain) -> Error {
+    let count = |n: usize| if n == 1 { "1 channel".to_string() } else { format!("{n} channels") };
+    let files: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
+    let found = match images.len() {
+        1 => count(found),
+        _ => format!("{} in {}", count(found), files.join(", ")),
+    };
+    let remedy = match ImageFiles::numbered(&images[0]).filter(|_| images.len() == 1) {
+        Some((case, _)) => format!("Channels count from {case}_0000, which is not beside it."),
+        None => "Give all channels in one file, or CASE_0000, CASE_0001 and on.".into(),
+    };
+    let expected = format!("{}, as domain {} takes", count(plan.channels), plan.name);
+    Error::file(&images[0], found, expected, remedy)
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -157,6 +216,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (first, domain) = &models[0];
     let plan = &first.domains[*domain];
     let all = jobs(&args.input, &args.output, plan.channels)?;
+    let _claim = args.claim(&all, plan)?;
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
     let jobs: Vec<Job> = mine.filter(|job| !(args.resume && job.mask.exists())).collect();
     if jobs.is_empty() {
@@ -182,7 +242,7 @@ pub fn run(args: &Args) -> Result<()> {
     let bar = ProgressBar::new(jobs.len() as u64);
     let mut failed = 0;
     for job in &jobs {
-        match args.segment(&ensemble, &plan.labels.names(), job) {
+        match args.segment(&ensemble, plan, job) {
             Ok(()) => say!("{}", job.mask.display()),
             // the other images must not suffer from one that is broken
             Err(error) if jobs.len() > 1 => {
@@ -208,77 +268,69 @@ pub fn run(args: &Args) -> Result<()> {
 /// The cases of a file or folder, in the order of their names.
 fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
     if !input.is_dir() {
-        if !input.exists() {
-            return Err(Error::file(
-                input,
-                "no such file",
-                "an image or a folder of images",
-                "Correct -i.",
-            ));
-        }
-        let case = stem(input).unwrap_or_else(|| "mask".into());
-        let name = output.to_string_lossy();
-        let mask = if name.ends_with(".nii") || name.ends_with(".nii.gz") {
-            output.to_path_buf()
-        } else {
-            create(output)?;
-            output.join(format!("{case}.nii.gz"))
-        };
-        return Ok(vec![Job { images: vec![input.to_path_buf()], mask, case }]);
+        return Ok(vec![single(input, output)?]);
     }
-    let entries = std::fs::read_dir(input).map_err(|e| Error::io(input, e))?;
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io(input, e))?.path();
-        if let Some(stem) = stem(&path) {
-            files.insert(stem, path);
-        }
-    }
-    let mut cases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for (stem, path) in &files {
-        // nnU-Net numbers channels from CASE_0000; without that one, the number belongs to the name
-        let numbered = stem
-            .rsplit_once('_')
-            .filter(|(_, n)| n.len() == 4 && n.parse::<u32>().is_ok())
-            .filter(|(id, _)| files.contains_key(&format!("{id}_0000")));
-        let id = numbered.map_or(stem.clone(), |(id, _)| id.to_string());
-        cases.entry(id).or_default().push(path.clone());
-    }
-    if cases.is_empty() {
-        return Err(Error::file(
-            input,
-            "no .nii, .nii.gz or .hdr file",
-            "images to segment",
-            "Point -i at a folder of NIfTI images.",
+    if stem(output).is_some() && !output.is_dir() {
+        return Err(Error::flag(
+            "-o",
+            format!("the file {} for a folder of images", output.display()),
+            "a folder",
+            "Give a folder's name.",
         ));
     }
-    for files in cases.values_mut() {
-        files.sort();
-        if files.len() != 1 && files.len() != channels {
-            return Err(Error::file(
-                &files[0],
-                format!("{} channel files", files.len()),
-                format!("{channels}, as the domain has"),
-                "Add the missing modality.",
-            ));
-        }
-    }
-    create(output)?;
-    let job = |(case, images): (String, Vec<PathBuf>)| Job {
-        images,
+    let files = ImageFiles::list(input)?;
+    let job = |case: &String| Job {
+        images: files.pick(input, case, channels),
         mask: output.join(format!("{case}.nii.gz")),
-        case,
+        case: case.clone(),
     };
-    Ok(cases.into_iter().map(job).collect())
+    let jobs: Vec<Job> = files.names().map(job).collect();
+    if let Some((case, paths)) = files.twice().next() {
+        return Err(Error::file(
+            &paths[0],
+            format!("a second image {case} beside it, {}", paths[1].display()),
+            format!("one image for the mask {}", output.join(format!("{case}.nii.gz")).display()),
+            "Rename one of them, or move it away.",
+        ));
+    }
+    if !jobs.is_empty() {
+        return Ok(jobs);
+    }
+    Err(match describe_folder(input) {
+        Some(Finding { found, remedy }) => Error::file(input, found, IMAGES, remedy),
+        None => {
+            let remedy = "Point -i at a folder of NIfTI images.";
+            Error::file(input, "no .nii, .nii.gz or .hdr file", IMAGES, remedy)
+        }
+    })
 }
 
-fn create(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))
+const IMAGES: &str = "images to segment (NIfTI-1)";
+
+/// The job of one image, whose mask is a file, or goes into a folder under the image's name.
+fn single(input: &Path, output: &Path) -> Result<Job> {
+    if !input.exists() {
+        let expected = "an image or a folder of images";
+        return Err(Error::file(input, "no such file", expected, "Correct -i."));
+    }
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let case = stem(input).or(name(input)).unwrap_or_else(|| "mask".into());
+    let ending = name(output).unwrap_or_default().to_lowercase();
+    let mask = if !output.is_dir() && (ending.ends_with(".nii") || ending.ends_with(".nii.gz")) {
+        output.to_path_buf()
+    } else if !output.is_dir() && OTHERS.iter().any(|other| ending.ends_with(other)) {
+        return Err(Error::flag(
+            "-o",
+            output.display().to_string(),
+            "a name that ends in .nii or .nii.gz, or a folder",
+            "Masks are written as NIfTI-1: correct the ending.",
+        ));
+    } else {
+        output.join(format!("{case}.nii.gz"))
+    };
+    Ok(Job { images: Ok(vec![input.to_path_buf()]), mask, case })
 }
 
-fn stem(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    let endings = [".nii.gz", ".nii", ".hdr.gz", ".hdr"];
-    let stem = endings.iter().find_map(|ending| name.strip_suffix(ending))?;
-    (!stem.starts_with('.')).then(|| stem.to_string())
-}
+/// Endings of images that masks are not written as.
+const OTHERS: [&str; 10] =
+    [".img", ".hdr", ".img.gz", ".hdr.gz", ".nrrd", ".mha", ".mhd", ".mgz", ".dcm", ".png"];

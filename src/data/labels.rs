@@ -252,6 +252,11 @@ impl Labels {
         self.classes.iter().map(|class| class.name.clone()).collect()
     }
 
+    /// The value that masks hold for each class or region.
+    pub fn written(&self) -> Vec<u8> {
+        self.classes.iter().map(|class| class.value).collect()
+    }
+
     /// Values that label files may hold, ascending.
     pub fn known(&self) -> Vec<u8> {
         let meant = self.classes.iter().flat_map(|class| &class.values);

@@ -18,4 +18,4 @@ pub use crate::domain::Weighting;
 pub use decide::{Decision, Kept};
 pub use evaluate::evaluate;
 pub use forward::Forward;
-pub use predict::{Ensemble, Predictor, Windows};
+pub use predict::{Ensemble, Predictor, Windows, finish};

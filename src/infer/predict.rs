@@ -88,30 +88,40 @@ impl Predictor {
         prepare(volume, None, self.domain.spacing, &self.domain.normalisation)
     }
 
-    /// Labels of a volume on its canonical grid, D, H, W, cleaned up as the domain's plan says.
+    /// Label values of a volume on its canonical grid, D, H, W, cleaned up as the domain's plan says.
     pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
         let mut labels = self.raw_labels(volume)?;
-        clean_up(&mut labels, volume.shape, &self.domain.clean_up)?;
+        finish(&self.domain, &mut labels, volume.shape)?;
         Ok(labels)
     }
 
-    /// Labels of a volume on its canonical grid, D, H, W, without clean-up.
+    /// Classes of a volume on its canonical grid, D, H, W, without clean-up; label values where there are regions.
     pub fn raw_labels(&self, volume: &Volume) -> Result<Vec<u8>> {
         let case = self.prepare(volume)?;
         let logits = self.logits(&case)?;
-        Ok(case.restore(&logits, self.domain.labels.outputs()))
+        let labels = &self.domain.labels;
+        Ok(match labels.regions {
+            true => case.restore_regions(&logits, &labels.written()),
+            false => case.restore(&logits, labels.outputs()),
+        })
     }
 
-    /// Probabilities of all classes on the volume's canonical grid: K, D, H, W. Background is certain beyond the crop.
+    /// Probabilities of all classes, or of each region, on the volume's canonical grid: K, D, H, W. Background is certain beyond
+    /// the crop.
     pub fn probabilities(&self, volume: &Volume) -> Result<Vec<f32>> {
         let case = self.prepare(volume)?;
         let logits = self.logits(&case)?;
         let voxels: usize = case.shape.iter().product();
+        let regions = self.domain.labels.regions;
         let mut all = Vec::new();
         for (class, map) in logits.chunks(voxels).enumerate() {
-            all.extend(case.restore_map(map, if class == 0 { 0.0 } else { f32::NEG_INFINITY }));
+            let background = class == 0 && !regions;
+            all.extend(case.restore_map(map, if background { 0.0 } else { f32::NEG_INFINITY }));
         }
-        softmax(&mut all, self.domain.labels.outputs());
+        match regions {
+            true => all.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+            false => softmax(&mut all, self.domain.labels.outputs()),
+        }
         Ok(all)
     }
 
@@ -201,7 +211,10 @@ impl Ensemble {
         let Some(first) = members.first().map(Predictor::domain) else {
             return Err(Error::Internal("an ensemble of no networks".into()));
         };
-        let same = |d: &Domain| d.labels == first.labels && d.channels == first.channels;
+        let same = |d: &Domain| {
+            let (a, b) = (&d.labels, &first.labels);
+            (a.regions, &a.classes) == (b.regions, &b.classes) && d.channels == first.channels
+        };
         if let Some(other) = members.iter().map(Predictor::domain).find(|d| !same(d)) {
             return Err(Error::flag(
                 "-m",
@@ -229,10 +242,19 @@ impl Ensemble {
         Ok(sum)
     }
 
-    /// The likeliest class of each voxel, D, H, W, cleaned up as the first network's plan says.
+    /// The value of the likeliest class of each voxel, D, H, W, cleaned up as the first network's plan says; of regions that of
+    /// the last one that is likelier than not.
     pub fn labels(&self, probabilities: &[f32], shape: [usize; 3]) -> Result<Vec<u8>> {
         let voxels: usize = shape.iter().product();
+        let domain = &self.members[0].domain;
         let mut labels = vec![0u8; voxels];
+        if domain.labels.regions {
+            for (value, map) in domain.labels.written().iter().zip(probabilities.chunks(voxels)) {
+                let inside = labels.iter_mut().zip(map).filter(|(_, p)| **p > 0.5);
+                inside.for_each(|(label, _)| *label = *value);
+            }
+            return Ok(labels);
+        }
         for (voxel, label) in labels.iter_mut().enumerate() {
             let mut best = f32::NEG_INFINITY;
             for (class, map) in probabilities.chunks(voxels).enumerate() {
@@ -241,11 +263,11 @@ impl Ensemble {
                 }
             }
         }
-        clean_up(&mut labels, shape, &self.members[0].domain.clean_up)?;
+        finish(domain, &mut labels, shape)?;
         Ok(labels)
     }
 
-    /// Labels of a volume on its canonical grid, D, H, W.
+    /// Label values of a volume on its canonical grid, D, H, W.
     pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
         match self.members.as_slice() {
             // without averaging, logits need not be stored on the volume's own grid
@@ -253,6 +275,15 @@ impl Ensemble {
             _ => self.labels(&self.probabilities(volume)?, volume.shape),
         }
     }
+}
+
+/// Cleans classes up as a plan says and turns them into label values; those of regions are theirs already.
+pub fn finish(domain: &Domain, classes: &mut [u8], shape: [usize; 3]) -> Result<()> {
+    if !domain.labels.regions {
+        clean_up(classes, shape, &domain.clean_up)?;
+        domain.labels.decode(classes);
+    }
+    Ok(())
 }
 
 /// Softmax over K of values K, V in place.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use super::NetConfig;
+use super::{DomainNet, NetConfig};
 use crate::data::write_atomically;
 use crate::domain::Domain;
 use crate::error::{Error, Result};
@@ -121,6 +121,14 @@ impl Model {
             serde_json::from_str(field("network")?).map_err(|e| refuse(e.to_string()))?;
         let domains: Vec<Domain> =
             serde_json::from_str(field("domains")?).map_err(|e| refuse(e.to_string()))?;
+        domains.iter().try_for_each(|domain| domain.check(path))?;
+        let fits = |(net, plan): (&DomainNet, &Domain)| {
+            (net.channels, net.classes) == (plan.channels, plan.labels.outputs())
+        };
+        if network.domains.len() != domains.len() || !network.domains.iter().zip(&domains).all(fits)
+        {
+            return Err(refuse("plans that do not fit the network".into()));
+        }
         let mut weights = BTreeMap::new();
         for spec in super::parameters(&network)? {
             match tensors.get(&spec.name) {

@@ -72,6 +72,21 @@ impl ImageFiles {
         }
     }
 
+    /// The case and channel that a file's name tells, if it ends in `_` and four digits.
+    pub fn numbered(path: &Path) -> Option<(String, usize)> {
+        let stem = stem(path)?;
+        numbered(&stem).map(|(case, channel)| (case.to_string(), channel))
+    }
+
+    /// Cases of which one image is there twice, with different endings, and its files.
+    pub fn twice(&self) -> impl Iterator<Item = (&String, &[PathBuf])> {
+        let each = self.cases.iter().flat_map(|(case, files)| {
+            let all = files.numbered.values().chain([&files.bare]);
+            all.map(move |paths| (case, paths.as_slice()))
+        });
+        each.filter(|(_, paths)| paths.len() > 1)
+    }
+
     /// Names of the cases.
     pub fn names(&self) -> impl Iterator<Item = &String> {
         self.cases.keys()
