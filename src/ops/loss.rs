@@ -20,17 +20,37 @@ pub struct LossWeights {
     pub lovasz: f32,
     /// Whether the soft Dice counts class 0.
     pub dice_background: bool,
+    /// Whether the Lovász-softmax leaves out label 10, as the published code does.
+    #[serde(default = "as_published")]
+    pub lovasz_leaves_out_10: bool,
+}
+
+/// What runs did whose settings do not say.
+fn as_published() -> bool {
+    true
 }
 
 impl LossWeights {
-    /// The published loss: Lovász-softmax plus focal.
-    pub fn u2net() -> Self {
-        Self { cross_entropy: 0.0, focal: 1.0, dice: 0.0, lovasz: 1.0, dice_background: false }
+    /// The published loss without its peculiarity: Lovász-softmax plus focal.
+    pub const fn u2net() -> Self {
+        Self { cross_entropy: 0.0, focal: 1.0, dice: 0.0, lovasz: 1.0, ..Self::dice_ce() }
+    }
+
+    /// The published loss, which takes label 10 for no class in the Lovász-softmax.
+    pub const fn published() -> Self {
+        Self { lovasz_leaves_out_10: true, ..Self::u2net() }
     }
 
     /// Cross-entropy plus soft Dice of the foreground.
     pub const fn dice_ce() -> Self {
-        Self { cross_entropy: 1.0, focal: 0.0, dice: 1.0, lovasz: 0.0, dice_background: false }
+        Self {
+            cross_entropy: 1.0,
+            focal: 0.0,
+            dice: 1.0,
+            lovasz: 0.0,
+            dice_background: false,
+            lovasz_leaves_out_10: false,
+        }
     }
 
     /// Cross-entropy alone.
@@ -39,8 +59,8 @@ impl LossWeights {
     }
 }
 
-/// Label that the Lovász-softmax leaves out, as in the reference.
-const IGNORED_LABEL: u32 = 10;
+/// Label that the published Lovász-softmax leaves out.
+const LEFT_OUT: u32 = 10;
 /// Added to both sides of the Dice ratio.
 const SMOOTHING: f32 = 1e-5;
 /// Most classes that the loss kernels take.
@@ -84,9 +104,9 @@ fn loss(
     }
     let loss = Loss::new(&layout, weights, scaled);
     let result = graph.words("loss", 8);
-    let mut outputs = vec![result, graph.words("loss.dice", 8 * layout.blocks())];
-    outputs.push(graph.words("loss.sums", 2 + 3 * classes));
-    outputs.push(graph.words("loss.partials", loss.rows() * (2 + 3 * classes)));
+    let mut outputs = vec![result, graph.words("loss.dice", dice_words(&layout))];
+    outputs.push(graph.words("loss.sums", columns(classes)));
+    outputs.push(graph.words("loss.partials", loss.rows() * columns(classes)));
     if weights.lovasz != 0.0 {
         outputs.push(graph.words("lovasz.gradient", classes * total));
         outputs.push(graph.words("lovasz.partials", classes * loss.tiles()));
@@ -123,6 +143,16 @@ fn per_voxel(graph: &mut Graph, logits: Value, file: &'static str) -> Result<Val
     };
     graph.node(PerVoxel { file }, vec![logits], vec![out]);
     Ok(out)
+}
+
+/// Words that loss_finish.wgsl hands on to the gradient.
+fn dice_words(layout: &Layout) -> usize {
+    8 * layout.blocks() + 4
+}
+
+/// Sums of a row of partial ones.
+fn columns(classes: usize) -> usize {
+    3 + 3 * classes
 }
 
 /// Sample ranges whose logits fit one binding.
@@ -233,6 +263,7 @@ impl Loss {
             Scan::new(self.tiles() + 1, counts, &scratch[Sort::scratch(self.total()).len()..]);
         let per_sample = layout.blocks() * self.voxels;
         let at = |value| whole(graph, value);
+        let ignored = if self.weights.lovasz_leaves_out_10 { LEFT_OUT } else { u32::MAX };
         let mut dispatches = Vec::new();
         for class in 0..self.classes {
             // two classes have the same errors: the second reuses the first's order, with the other foreground flag
@@ -255,7 +286,7 @@ impl Loss {
                         .param("classes", self.classes)
                         .param("first", n0 * self.voxels)
                         .param("class_id", class)
-                        .param("ignore", IGNORED_LABEL as usize)
+                        .param("ignore", ignored as usize)
                         .work(
                             (samples * per_sample * 40) as u64,
                             (samples * per_sample * 24) as u64,
