@@ -1,6 +1,6 @@
 //! Softmax, argmax, and the segmentation losses with their gradient to the logits.
 
-use super::load::{fits, whole, window};
+use super::load::{whole, window};
 use super::sort::{Scan, Sort};
 use super::{WORKGROUP, accumulate, materialise, output_grad};
 use crate::error::{Error, Result};
@@ -146,21 +146,25 @@ fn per_voxel(graph: &mut Graph, logits: Value, file: &'static str) -> Result<Val
 }
 
 /// Words that loss_finish.wgsl hands on to the gradient.
-fn dice_words(layout: &Layout) -> usize {
+pub(super) fn dice_words(layout: &Layout) -> usize {
     8 * layout.blocks() + 4
 }
 
 /// Sums of a row of partial ones.
-fn columns(classes: usize) -> usize {
+pub(super) fn columns(classes: usize) -> usize {
     3 + 3 * classes
 }
 
-/// Sample ranges whose logits fit one binding.
-fn sample_runs(layout: &Layout, caps: &Caps) -> Vec<(usize, usize)> {
-    if fits(layout.vectors(), caps) {
-        return vec![(0, layout.n)];
-    }
-    (0..layout.n).map(|n| (n, 1)).collect()
+/// Sample ranges of which each of some tensors fits one binding.
+pub(super) fn sample_runs(
+    graph: &Graph,
+    tensors: &[Value],
+    caps: &Caps,
+) -> Result<Vec<(usize, usize)>> {
+    let n = graph.layout(tensors[0])?.n;
+    let fits = |value: &Value| graph.info(*value).words as u64 * 4 <= caps.max_binding;
+    let all = tensors.iter().all(fits);
+    Ok(if all { vec![(0, n)] } else { (0..n).map(|n| (n, 1)).collect() })
 }
 
 #[derive(Debug)]
@@ -182,7 +186,7 @@ impl Op for PerVoxel {
         let layout = graph.layout(logits)?;
         let per_sample = layout.blocks() * layout.voxels();
         let mut dispatches = Vec::new();
-        for (n0, samples) in sample_runs(layout, caps) {
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
             let groups = fold((samples * layout.voxels()).div_ceil(WORKGROUP), caps)?;
@@ -205,7 +209,7 @@ impl Op for PerVoxel {
 }
 
 /// The loss kernels take no offset into a binding.
-fn aligned(base: usize) -> Result<()> {
+pub(super) fn aligned(base: usize) -> Result<()> {
     if base == 0 {
         return Ok(());
     }
@@ -216,7 +220,7 @@ fn aligned(base: usize) -> Result<()> {
 }
 
 /// Voxels of a chunk of partial sums.
-const CHUNK: usize = 2048;
+pub(super) const CHUNK: usize = 2048;
 /// Sorted pairs of a tile of the Lovász kernels.
 const TILE: usize = 2048;
 
@@ -269,7 +273,7 @@ impl Loss {
             // two classes have the same errors: the second reuses the first's order, with the other foreground flag
             let reuse = self.classes == 2 && class == 1;
             let bit = if reuse { 30 } else { 31 };
-            let runs = if reuse { Vec::new() } else { sample_runs(layout, caps) };
+            let runs = if reuse { Vec::new() } else { sample_runs(graph, &[logits], caps)? };
             for (n0, samples) in runs {
                 let (from, base) =
                     window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
@@ -383,7 +387,7 @@ impl Op for Loss {
         let at = |value| whole(graph, value);
         let mut dispatches = Vec::new();
         let mut row = 0;
-        for (n0, samples) in sample_runs(layout, caps) {
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let chunks = (samples * self.voxels).div_ceil(CHUNK);
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
@@ -404,23 +408,32 @@ impl Op for Loss {
             );
             row += chunks;
         }
-        let mut lovasz = at(labels);
+        let mut lovasz = labels;
         if self.weights.lovasz != 0.0 {
             dispatches.extend(self.lovasz(graph, node, caps)?);
-            lovasz = at(node.outputs[6]);
+            lovasz = node.outputs[6];
         }
-        let finish = Dispatch::new("loss", KernelKey::new("loss_finish.wgsl"), [1, 1])
-            .bind("partials", at(partials))
-            .bind("lovasz", lovasz)
-            .bind("sums", at(sums))
-            .bind("dice", at(dice))
-            .bind("result", at(result))
-            .param("rows", row)
-            .param("include_background", self.weights.dice_background as usize)
-            .param_f32("smoothing", SMOOTHING);
+        let finish = finish(graph, [partials, lovasz, sums, dice, result], row)
+            .param("include_background", self.weights.dice_background as usize);
         dispatches.push(self.weighed(finish));
         Ok(dispatches)
     }
+}
+
+/// The sum of rows of partial sums, without the weights of the losses.
+pub(super) fn finish(
+    graph: &Graph,
+    [partials, lovasz, sums, dice, result]: [Value; 5],
+    rows: usize,
+) -> Dispatch {
+    Dispatch::new("loss", KernelKey::new("loss_finish.wgsl"), [1, 1])
+        .bind("partials", whole(graph, partials))
+        .bind("lovasz", whole(graph, lovasz))
+        .bind("sums", whole(graph, sums))
+        .bind("dice", whole(graph, dice))
+        .bind("result", whole(graph, result))
+        .param("rows", rows)
+        .param_f32("smoothing", SMOOTHING)
 }
 
 /// The gradient of the losses to the logits.
@@ -443,7 +456,7 @@ impl Op for LossGrad {
         let layout = graph.layout(logits)?;
         let per_sample = layout.blocks() * self.0.voxels;
         let mut dispatches = Vec::new();
-        for (n0, samples) in sample_runs(layout, caps) {
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
             let (to, out_base) = window(graph, out, n0 * per_sample, samples * per_sample, caps)?;
