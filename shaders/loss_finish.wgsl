@@ -1,16 +1,19 @@
-// Adds up the rows of loss_partial in a fixed order and weighs the losses:
-//   CE = Σ nll / total, focal = Σ (1 - p_t)² nll / total
+// Adds up the rows of loss_partial, or of region_partial, in a fixed order and weighs the losses:
+//   counted = max(total - left out, 1)
+//   CE = Σ nll / counted, focal = Σ (1 - p_t)² nll / counted
 //   dice = 1 - mean_k (2 Σ p t + s) / (Σ p + Σ t + s), over all K classes or over 1..K; 0 where that leaves none
 //   lovasz = mean_k lovasz[k]
 //   result = [w_ce CE + w_focal focal + w_dice dice + w_lovasz lovasz, CE, focal, dice, lovasz]
 //
 // Bindings (K <= 256 classes)
-//   partials  f32 [rows, 2 + 3K]   of loss_partial
+//   partials  f32 [rows, 3 + 3K]   of loss_partial or region_partial
 //   lovasz    f32 [K]              losses of the classes, of lovasz_finish; not read where w_lovasz is 0
-//   sums      f32 [2 + 3K]         the columns' sums
-//   dice      vec4<f32> [2, CB]    a, then b, with d dice / d p[k] = a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes
+//   sums      f32 [3 + 3K]         the columns' sums
+//   dice      vec4<f32> [2 CB + 1] a, then b, with d dice / d p[k] = a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes;
+//                                  last counted, in each lane
 //   result    f32 [5]              total and components
-// `total` is the voxel count of the whole batch. One workgroup in all; one thread: every WG-th row, column by column.
+// `total` is the voxel count of the whole batch, for regions times K; left out is column 2: where nothing is, counted is exactly
+// total. One workgroup in all; one thread: every WG-th row, column by column.
 // Dispatch: one group. WG is a power of two.
 // Source: the definitions.
 
@@ -37,7 +40,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> result: array<f32>;
 
 override WG: u32 = 128u;
-const MAX_COLUMNS: u32 = 770u;
+const MAX_COLUMNS: u32 = 771u;
 
 var<workgroup> scratch: array<f32, WG>;
 var<workgroup> totals: array<f32, MAX_COLUMNS>;
@@ -48,8 +51,8 @@ fn first_class() -> u32 {
 
 // (2 Σ p t + s, Σ p + Σ t + s) of class k.
 fn overlap(k: u32) -> vec2<f32> {
-    let both = totals[2u + k];
-    let either = totals[2u + params.classes + k] + totals[2u + 2u * params.classes + k];
+    let both = totals[3u + k];
+    let either = totals[3u + params.classes + k] + totals[3u + 2u * params.classes + k];
     return vec2<f32>(2.0 * both + params.smoothing, either + params.smoothing);
 }
 
@@ -64,10 +67,14 @@ fn coefficients(k: u32) -> vec2<f32> {
     return pair;
 }
 
+fn counted() -> f32 {
+    let left_out = u32(totals[2]);
+    return f32(max(params.total - min(left_out, params.total), 1u));
+}
+
 fn write_result() {
-    let total = f32(params.total);
-    let ce = totals[0] / total;
-    let focal = totals[1] / total;
+    let ce = totals[0] / counted();
+    let focal = totals[1] / counted();
     var soft_dice = 0.0;
     if params.classes > first_class() {
         var sum = 0.0;
@@ -97,7 +104,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let columns = 2u + 3u * params.classes;
+    let columns = 3u + 3u * params.classes;
     for (var column = 0u; column < columns; column += 1u) {
         var sum = 0.0;
         for (var row = local; row < params.rows; row += WG) {
@@ -132,6 +139,7 @@ fn main(
             dice[blocks + block] = vec4<f32>(c0.y, c1.y, c2.y, c3.y);
         }
         if local == 0u {
+            dice[2u * blocks] = vec4<f32>(counted());
             write_result();
         }
     }

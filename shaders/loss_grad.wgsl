@@ -1,6 +1,6 @@
 // Gradient of the weighted losses to the logits, p = softmax(x), t = one-hot label:
 //   g[k] = w_dice (a[k] - b[k] t[k]) + w_lovasz dldp[k]
-//   f    = (w_ce + w_focal (1 - p_t)²) / total          the focal factor is held constant
+//   f    = (w_ce + w_focal (1 - p_t)²) / counted        the focal factor is held constant
 //   dx[k] = scale (p[k] (g[k] - Σ_j p[j] g[j]) + f (p[k] - t[k]))
 // With SCALED, scale is that of the loss (state word 0) times params.scale, so that no gradient vanishes in f16.
 // Where the label is no class (label >= K), f and the Dice term are 0.
@@ -8,7 +8,7 @@
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
 //   logits   vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
 //   labels   u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
-//   dice     vec4<f32> [2, CB]            of loss_finish: a, then b; not read where w_dice is 0
+//   dice     vec4<f32> [2 CB + 1]         of loss_finish: a, then b, which are not read where w_dice is 0; last counted
 //   dldp     f32 [K, total]               of lovasz_grad; not read where w_lovasz is 0
 //   state    f32 [8]                      of loss_scale; read with SCALED
 //   dlogits  vec4<f32> [samples, CB, V]   gradient, from vector out_base on; padding lanes become 0
@@ -123,7 +123,7 @@ fn main(
         let miss = sums.z / sums.x;
         var factor = 0.0;
         if label < params.classes {
-            factor = (params.w_ce + params.w_focal * miss * miss) / f32(params.total);
+            factor = (params.w_ce + params.w_focal * miss * miss) / dice[2u * blocks].x;
         }
         for (var n = blocks; n > 0u; n -= 1u) {
             let b = (top_block + n - 1u) % blocks;

@@ -1,14 +1,14 @@
 // Partial sums of cross-entropy, focal loss and soft Dice over chunks of voxels.
 //   p = softmax(x), nll = log Σ exp(x - max) - (x_t - max)
-//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2+k Σ p t | 2+K+k Σ p | 2+2K+k Σ t
-// Voxels whose label is no class (label >= K) count for nothing.
+//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2 voxels left out | 3+k Σ p t | 3+K+k Σ p | 3+2K+k Σ t
+// Left out are voxels whose label is no class (label >= K); they are counted in column 2 alone.
 //
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
 //   logits    vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
 //   labels    u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
-//   partials  f32 [rows, 2 + 3K]           one row a chunk, from row `row` on
-// One workgroup: one chunk of `chunk` voxels and one block of four classes; the groups of block 0 also sum columns 0 and 1.
-// One thread: every WG-th voxel of the chunk; then threads 0..13 add up the workgroup's 14 sums in a fixed order.
+//   partials  f32 [rows, 3 + 3K]           one row a chunk, from row `row` on
+// One workgroup: one chunk of `chunk` voxels and one block of four classes; the groups of block 0 also sum columns 0 to 2.
+// One thread: every WG-th voxel of the chunk; then threads 0..14 add up the workgroup's 15 sums in a fixed order.
 // Dispatch: chunks * CB groups with chunks = ceil(samples * V / chunk), folded (group index = x + y * groups.x; chunk =
 // index / CB, block = index % CB). WG is at least 16. Samples in bindings of their own: one dispatch each, with `first`
 // and `row` moved on. Then loss_finish.
@@ -32,7 +32,7 @@ struct Params {
 
 override WG: u32 = 64u;
 const LOWEST: f32 = -3.4e38;
-const SUMS: u32 = 14u;
+const SUMS: u32 = 15u;
 
 var<workgroup> scratch: array<f32, SUMS * WG>;
 
@@ -74,6 +74,7 @@ fn main(
 
     var entropy = 0.0;
     var focal = 0.0;
+    var left_out = 0.0;
     var both = vec4<f32>(0.0);
     var predicted = vec4<f32>(0.0);
     var labelled = vec4<f32>(0.0);
@@ -102,14 +103,17 @@ fn main(
                 entropy += nll;
                 focal += miss * miss * nll;
             }
+        } else {
+            left_out += 1.0;
         }
     }
     scratch[local] = entropy;
     scratch[WG + local] = focal;
+    scratch[2u * WG + local] = left_out;
     for (var lane = 0u; lane < 4u; lane += 1u) {
-        scratch[(2u + lane) * WG + local] = both[lane];
-        scratch[(6u + lane) * WG + local] = predicted[lane];
-        scratch[(10u + lane) * WG + local] = labelled[lane];
+        scratch[(3u + lane) * WG + local] = both[lane];
+        scratch[(7u + lane) * WG + local] = predicted[lane];
+        scratch[(11u + lane) * WG + local] = labelled[lane];
     }
     workgroupBarrier();
 
@@ -118,15 +122,15 @@ fn main(
         for (var t = 0u; t < WG; t += 1u) {
             sum += scratch[local * WG + t];
         }
-        let row = (params.row + chunk) * (2u + 3u * params.classes);
-        if local < 2u {
+        let row = (params.row + chunk) * (3u + 3u * params.classes);
+        if local < 3u {
             if block == 0u {
                 partials[row + local] = sum;
             }
         } else {
-            let k = 4u * block + (local - 2u) % 4u;
+            let k = 4u * block + (local - 3u) % 4u;
             if k < params.classes {
-                partials[row + 2u + (local - 2u) / 4u * params.classes + k] = sum;
+                partials[row + 3u + (local - 3u) / 4u * params.classes + k] = sum;
             }
         }
     }

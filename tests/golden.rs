@@ -261,7 +261,7 @@ impl File<'_> {
         let config = self.config();
         let batch = DomainBatch { samples: m.batch, patch: m.patch };
         let settings = SessionSettings {
-            loss: LossWeights::u2net(),
+            loss: LossWeights::published(),
             optimizer: Optimizer::Adam {
                 betas: m.optimizer.betas,
                 eps: m.optimizer.eps,

@@ -35,7 +35,7 @@ fn the_published_recipe_fills_what_flags_leave_open() {
     let of = |name: &str, more: &[&str]| plan(&[&data], &folder.path().join(name), more);
     let (config, domains) = of("u2net", &["--recipe", "u2net"]);
     assert_eq!(config.rate, Rate::plateau(300));
-    assert_eq!((config.lr, config.loss), (3e-4, LossWeights::u2net()));
+    assert_eq!((config.lr, config.loss), (3e-4, LossWeights::published()));
     let d = &domains[0];
     assert_eq!((d.patch, d.pools, d.batch), ([40, 56, 40], [3, 3, 3], 9));
     assert_eq!((d.preset.as_deref(), d.weighting), (Some("hippocampus"), Weighting::Linear));

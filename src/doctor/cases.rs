@@ -252,7 +252,7 @@ fn loss_rig(caps: &Caps, x: &Tensor, w: &LossWeights) -> Result<Rig> {
         (w.cross_entropy, oracle::cross_entropy(x, &labels)),
         (w.focal, oracle::focal(x, &labels)),
         (w.dice, oracle::soft_dice(x, &labels, w.dice_background)),
-        (w.lovasz, oracle::lovasz_softmax(x, &labels, Some(10))),
+        (w.lovasz, oracle::lovasz_softmax(x, &labels, None)),
     ];
     let mut losses = vec![0.0];
     let mut gradient = Tensor::zeros(x.shape);

@@ -1,6 +1,6 @@
 //! Softmax, argmax, and the segmentation losses with their gradient to the logits.
 
-use super::load::{fits, whole, window};
+use super::load::{whole, window};
 use super::sort::{Scan, Sort};
 use super::{WORKGROUP, accumulate, materialise, output_grad};
 use crate::error::{Error, Result};
@@ -20,17 +20,37 @@ pub struct LossWeights {
     pub lovasz: f32,
     /// Whether the soft Dice counts class 0.
     pub dice_background: bool,
+    /// Whether the Lovász-softmax leaves out label 10, as the published code does.
+    #[serde(default = "as_published")]
+    pub lovasz_leaves_out_10: bool,
+}
+
+/// What runs did whose settings do not say.
+fn as_published() -> bool {
+    true
 }
 
 impl LossWeights {
-    /// The published loss: Lovász-softmax plus focal.
-    pub fn u2net() -> Self {
-        Self { cross_entropy: 0.0, focal: 1.0, dice: 0.0, lovasz: 1.0, dice_background: false }
+    /// The published loss without its peculiarity: Lovász-softmax plus focal.
+    pub const fn u2net() -> Self {
+        Self { cross_entropy: 0.0, focal: 1.0, dice: 0.0, lovasz: 1.0, ..Self::dice_ce() }
+    }
+
+    /// The published loss, which takes label 10 for no class in the Lovász-softmax.
+    pub const fn published() -> Self {
+        Self { lovasz_leaves_out_10: true, ..Self::u2net() }
     }
 
     /// Cross-entropy plus soft Dice of the foreground.
     pub const fn dice_ce() -> Self {
-        Self { cross_entropy: 1.0, focal: 0.0, dice: 1.0, lovasz: 0.0, dice_background: false }
+        Self {
+            cross_entropy: 1.0,
+            focal: 0.0,
+            dice: 1.0,
+            lovasz: 0.0,
+            dice_background: false,
+            lovasz_leaves_out_10: false,
+        }
     }
 
     /// Cross-entropy alone.
@@ -39,8 +59,8 @@ impl LossWeights {
     }
 }
 
-/// Label that the Lovász-softmax leaves out, as in the reference.
-const IGNORED_LABEL: u32 = 10;
+/// Label that the published Lovász-softmax leaves out.
+const LEFT_OUT: u32 = 10;
 /// Added to both sides of the Dice ratio.
 const SMOOTHING: f32 = 1e-5;
 /// Most classes that the loss kernels take.
@@ -84,9 +104,9 @@ fn loss(
     }
     let loss = Loss::new(&layout, weights, scaled);
     let result = graph.words("loss", 8);
-    let mut outputs = vec![result, graph.words("loss.dice", 8 * layout.blocks())];
-    outputs.push(graph.words("loss.sums", 2 + 3 * classes));
-    outputs.push(graph.words("loss.partials", loss.rows() * (2 + 3 * classes)));
+    let mut outputs = vec![result, graph.words("loss.dice", dice_words(&layout))];
+    outputs.push(graph.words("loss.sums", columns(classes)));
+    outputs.push(graph.words("loss.partials", loss.rows() * columns(classes)));
     if weights.lovasz != 0.0 {
         outputs.push(graph.words("lovasz.gradient", classes * total));
         outputs.push(graph.words("lovasz.partials", classes * loss.tiles()));
@@ -125,12 +145,26 @@ fn per_voxel(graph: &mut Graph, logits: Value, file: &'static str) -> Result<Val
     Ok(out)
 }
 
-/// Sample ranges whose logits fit one binding.
-fn sample_runs(layout: &Layout, caps: &Caps) -> Vec<(usize, usize)> {
-    if fits(layout.vectors(), caps) {
-        return vec![(0, layout.n)];
-    }
-    (0..layout.n).map(|n| (n, 1)).collect()
+/// Words that loss_finish.wgsl hands on to the gradient.
+pub(super) fn dice_words(layout: &Layout) -> usize {
+    8 * layout.blocks() + 4
+}
+
+/// Sums of a row of partial ones.
+pub(super) fn columns(classes: usize) -> usize {
+    3 + 3 * classes
+}
+
+/// Sample ranges of which each of some tensors fits one binding.
+pub(super) fn sample_runs(
+    graph: &Graph,
+    tensors: &[Value],
+    caps: &Caps,
+) -> Result<Vec<(usize, usize)>> {
+    let n = graph.layout(tensors[0])?.n;
+    let fits = |value: &Value| graph.info(*value).words as u64 * 4 <= caps.max_binding;
+    let all = tensors.iter().all(fits);
+    Ok(if all { vec![(0, n)] } else { (0..n).map(|n| (n, 1)).collect() })
 }
 
 #[derive(Debug)]
@@ -152,7 +186,7 @@ impl Op for PerVoxel {
         let layout = graph.layout(logits)?;
         let per_sample = layout.blocks() * layout.voxels();
         let mut dispatches = Vec::new();
-        for (n0, samples) in sample_runs(layout, caps) {
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
             let groups = fold((samples * layout.voxels()).div_ceil(WORKGROUP), caps)?;
@@ -175,7 +209,7 @@ impl Op for PerVoxel {
 }
 
 /// The loss kernels take no offset into a binding.
-fn aligned(base: usize) -> Result<()> {
+pub(super) fn aligned(base: usize) -> Result<()> {
     if base == 0 {
         return Ok(());
     }
@@ -186,7 +220,7 @@ fn aligned(base: usize) -> Result<()> {
 }
 
 /// Voxels of a chunk of partial sums.
-const CHUNK: usize = 2048;
+pub(super) const CHUNK: usize = 2048;
 /// Sorted pairs of a tile of the Lovász kernels.
 const TILE: usize = 2048;
 
@@ -233,12 +267,13 @@ impl Loss {
             Scan::new(self.tiles() + 1, counts, &scratch[Sort::scratch(self.total()).len()..]);
         let per_sample = layout.blocks() * self.voxels;
         let at = |value| whole(graph, value);
+        let ignored = if self.weights.lovasz_leaves_out_10 { LEFT_OUT } else { u32::MAX };
         let mut dispatches = Vec::new();
         for class in 0..self.classes {
             // two classes have the same errors: the second reuses the first's order, with the other foreground flag
             let reuse = self.classes == 2 && class == 1;
             let bit = if reuse { 30 } else { 31 };
-            let runs = if reuse { Vec::new() } else { sample_runs(layout, caps) };
+            let runs = if reuse { Vec::new() } else { sample_runs(graph, &[logits], caps)? };
             for (n0, samples) in runs {
                 let (from, base) =
                     window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
@@ -255,7 +290,7 @@ impl Loss {
                         .param("classes", self.classes)
                         .param("first", n0 * self.voxels)
                         .param("class_id", class)
-                        .param("ignore", IGNORED_LABEL as usize)
+                        .param("ignore", ignored as usize)
                         .work(
                             (samples * per_sample * 40) as u64,
                             (samples * per_sample * 24) as u64,
@@ -352,7 +387,7 @@ impl Op for Loss {
         let at = |value| whole(graph, value);
         let mut dispatches = Vec::new();
         let mut row = 0;
-        for (n0, samples) in sample_runs(layout, caps) {
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let chunks = (samples * self.voxels).div_ceil(CHUNK);
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
@@ -373,23 +408,32 @@ impl Op for Loss {
             );
             row += chunks;
         }
-        let mut lovasz = at(labels);
+        let mut lovasz = labels;
         if self.weights.lovasz != 0.0 {
             dispatches.extend(self.lovasz(graph, node, caps)?);
-            lovasz = at(node.outputs[6]);
+            lovasz = node.outputs[6];
         }
-        let finish = Dispatch::new("loss", KernelKey::new("loss_finish.wgsl"), [1, 1])
-            .bind("partials", at(partials))
-            .bind("lovasz", lovasz)
-            .bind("sums", at(sums))
-            .bind("dice", at(dice))
-            .bind("result", at(result))
-            .param("rows", row)
-            .param("include_background", self.weights.dice_background as usize)
-            .param_f32("smoothing", SMOOTHING);
+        let finish = finish(graph, [partials, lovasz, sums, dice, result], row)
+            .param("include_background", self.weights.dice_background as usize);
         dispatches.push(self.weighed(finish));
         Ok(dispatches)
     }
+}
+
+/// The sum of rows of partial sums, without the weights of the losses.
+pub(super) fn finish(
+    graph: &Graph,
+    [partials, lovasz, sums, dice, result]: [Value; 5],
+    rows: usize,
+) -> Dispatch {
+    Dispatch::new("loss", KernelKey::new("loss_finish.wgsl"), [1, 1])
+        .bind("partials", whole(graph, partials))
+        .bind("lovasz", whole(graph, lovasz))
+        .bind("sums", whole(graph, sums))
+        .bind("dice", whole(graph, dice))
+        .bind("result", whole(graph, result))
+        .param("rows", rows)
+        .param_f32("smoothing", SMOOTHING)
 }
 
 /// The gradient of the losses to the logits.
@@ -412,7 +456,7 @@ impl Op for LossGrad {
         let layout = graph.layout(logits)?;
         let per_sample = layout.blocks() * self.0.voxels;
         let mut dispatches = Vec::new();
-        for (n0, samples) in sample_runs(layout, caps) {
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
             aligned(base)?;
             let (to, out_base) = window(graph, out, n0 * per_sample, samples * per_sample, caps)?;

@@ -11,12 +11,14 @@ mod depthwise_tile;
 mod elementwise;
 pub(crate) mod load;
 mod loss;
+mod merge;
 mod norm;
 mod norm_parts;
 mod optim;
 mod pointwise;
 mod pointwise_coop;
 mod reduce;
+mod region;
 mod sort;
 
 pub use conv::{ConvSpec, conv};
@@ -25,8 +27,10 @@ pub use elementwise::{add, concat, leaky_relu, materialise, upsample};
 pub use loss::{
     LossWeights, MAX_CLASSES, argmax, scaled_segmentation_loss, segmentation_loss, softmax,
 };
+pub use merge::merge_unlabelled;
 pub use norm::{EPS, instance_norm};
 pub use optim::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};
+pub use region::{MAX_REGIONS, RegionTargets, region_loss};
 
 use crate::error::{Error, Result};
 use crate::graph::{Gradients, Graph, Node, Value};

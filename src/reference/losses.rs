@@ -1,7 +1,7 @@
 //! Losses with their gradients to the logits. Labels are (N, D, H, W), one class index a voxel.
 //!
-//! A voxel whose label is no class (`label >= classes`) counts for nothing, but stays in the divisor of the means of
-//! cross-entropy and focal loss. Lovász-softmax also leaves out the voxels that hold the ignored label.
+//! A voxel whose label is no class (`label >= classes`) is left out of every loss, also of the divisor of its mean; where all
+//! are, the losses are 0. Lovász-softmax can leave out the voxels of one class more.
 
 use super::{Tensor, softmax_backward, softmax_forward};
 
@@ -18,11 +18,16 @@ fn each_voxel(x: &Tensor, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// Mean over voxels of `(1 - p_t)^gamma · -log p_t`, the factor held constant in the gradient.
+/// Voxels that hold a class, at least 1.
+fn counted(labels: &[u8], classes: usize) -> f64 {
+    labels.iter().filter(|label| usize::from(**label) < classes).count().max(1) as f64
+}
+
+/// Mean over counted voxels of `(1 - p_t)^gamma · -log p_t`, the factor held constant in the gradient.
 fn weighted_entropy(logits: &Tensor, labels: &[u8], gamma: i32) -> (f64, Tensor) {
     let p = softmax_forward(logits);
     let (classes, voxels) = (p.shape.c, p.shape.voxels());
-    let count = labels.len() as f64;
+    let count = counted(labels, classes);
     let mut loss = 0.0;
     let mut gradient = Tensor::zeros(p.shape);
     each_voxel(logits, |start, v| {
@@ -44,12 +49,12 @@ fn weighted_entropy(logits: &Tensor, labels: &[u8], gamma: i32) -> (f64, Tensor)
     (loss, gradient)
 }
 
-/// Cross-entropy: mean over voxels of `-log p_t`, with its gradient to the logits.
+/// Cross-entropy: mean over counted voxels of `-log p_t`, with its gradient to the logits.
 pub fn cross_entropy(logits: &Tensor, labels: &[u8]) -> (f64, Tensor) {
     weighted_entropy(logits, labels, 0)
 }
 
-/// Focal loss, gamma 2: mean over voxels of `(1 - p_t)² · -log p_t`. The gradient takes the factor for a constant, as the
+/// Focal loss, gamma 2: mean over counted voxels of `(1 - p_t)² · -log p_t`. The gradient takes the factor for a constant, as the
 /// published network does.
 pub fn focal(logits: &Tensor, labels: &[u8]) -> (f64, Tensor) {
     weighted_entropy(logits, labels, 2)
@@ -178,7 +183,7 @@ mod tests {
                         sum -= (1.0 - frozen.data[i]).powi(2) * p.data[i].ln();
                     }
                 });
-                sum / t.len() as f64
+                sum / counted(&t, classes)
             };
             let (value, gradient) = focal(&x, &t);
             assert!((value - loss(&x)).abs() < 1e-12);

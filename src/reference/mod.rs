@@ -9,8 +9,10 @@ pub mod concat;
 pub mod conv;
 pub mod depthwise;
 pub mod losses;
+pub mod merge;
 pub mod norm;
 pub mod optimizer;
+pub mod region;
 pub mod softmax;
 pub mod upsample;
 
@@ -23,8 +25,10 @@ pub use concat::{concat_backward, concat_forward};
 pub use conv::{ConvSpec, conv_backward, conv_forward};
 pub use depthwise::{depthwise_backward, depthwise_forward};
 pub use losses::{cross_entropy, focal, lovasz_softmax, soft_dice};
+pub use merge::{merge_backward, merge_forward};
 pub use norm::{instance_norm_backward, instance_norm_forward};
 pub use optimizer::{Adam, LossScale, SgdNesterov, adam_step, sgd_nesterov_step};
+pub use region::{RegionLabels, binary_cross_entropy, region_dice};
 pub use softmax::{argmax, softmax_backward, softmax_forward};
 pub use upsample::{upsample_backward, upsample_forward};
 

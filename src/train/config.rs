@@ -188,7 +188,7 @@ impl RunConfig {
                 length: Length::Steps(300 * PUBLISHED_EPOCH),
                 lr: 3e-4,
                 rate: Rate::plateau(PUBLISHED_EPOCH),
-                loss: LossWeights::u2net(),
+                loss: LossWeights::published(),
                 optimizer: Optimizer::adam(),
                 sampling: Sampling::u2net(),
                 augment: Augment::u2net(),
@@ -268,7 +268,7 @@ mod tests {
     fn the_published_recipe_is_what_was_published_and_survives_its_file() {
         let config = RunConfig::of(Recipe::U2net, vec!["a".into()], Mode::Shared, Adapter::Series);
         assert_eq!((config.lr, config.length), (3e-4, Length::Steps(90_000)));
-        assert_eq!(config.loss, LossWeights::u2net());
+        assert_eq!(config.loss, LossWeights::published());
         let Optimizer::Adam { betas, eps, weight_decay } = config.optimizer else {
             panic!("{:?}", config.optimizer)
         };

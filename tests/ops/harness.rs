@@ -5,7 +5,9 @@ use std::sync::Arc;
 use half::f16;
 use u2seg::exec::{Pool, Program, Store, caps};
 use u2seg::gpu::Gpu;
-use u2seg::graph::{Caps, Gradients, Graph, Init, Layout, Packing, ParamSpec, Scope, Value};
+use u2seg::graph::{
+    Caps, Element, Gradients, Graph, Init, Layout, Packing, ParamSpec, Scope, Value,
+};
 use u2seg::ops;
 use u2seg::plan::Plan;
 use u2seg::reference::{self as oracle, Tensor};
@@ -91,6 +93,8 @@ pub struct Rig<'a> {
     inputs: Vec<(Value, Vec<f32>)>,
     words: Vec<(Value, Vec<u32>)>,
     params: Vec<(String, Vec<f32>)>,
+    /// Tensors in f32 whatever the plan.
+    singles: Vec<Value>,
 }
 
 /// What a run left in memory.
@@ -115,6 +119,7 @@ impl<'a> Rig<'a> {
             inputs: Vec::new(),
             words: Vec::new(),
             params: Vec::new(),
+            singles: Vec::new(),
         }
     }
 
@@ -132,9 +137,19 @@ impl<'a> Rig<'a> {
 
     /// Class indices.
     pub fn labels(&mut self, labels: &[u8]) -> Value {
-        let value = self.graph.input_words("labels", labels.len());
-        self.words.push((value, labels.iter().map(|l| u32::from(*l)).collect()));
+        self.raw("labels", labels.iter().map(|l| u32::from(*l)).collect())
+    }
+
+    /// Raw words.
+    pub fn raw(&mut self, name: &str, words: Vec<u32>) -> Value {
+        let value = self.graph.input_words(name, words.len());
+        self.words.push((value, words));
         value
+    }
+
+    /// Stores a tensor in f32 whatever the plan.
+    pub fn in_f32(&mut self, value: Value) {
+        self.singles.push(value);
     }
 
     /// A parameter.
@@ -173,7 +188,7 @@ impl<'a> Rig<'a> {
     /// Plans and runs.
     pub fn run(mut self) -> Ran {
         let halves = halves(&self.caps);
-        self.graph.store_as_f16(|_, _| halves);
+        self.graph.store_as_f16(|value, _| halves && !self.singles.contains(&value));
         let plan = Plan::new(&self.graph, &self.caps).unwrap();
         let store = Store::new(self.gpu, self.graph.params(), true).unwrap();
         let pool = Pool::new(self.gpu, [&plan]).unwrap();
@@ -208,7 +223,7 @@ impl Ran {
     /// A kept tensor in N, C, D, H, W order.
     pub fn tensor(&self, value: Value) -> Vec<f64> {
         let layout = self.graph.layout(value).unwrap();
-        let mut packed: Vec<f32> = if self.halves {
+        let mut packed: Vec<f32> = if self.graph.info(value).element == Element::F16 {
             let packed: Vec<u16> = self.program.read(&self.gpu, value).unwrap();
             packed.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
         } else {

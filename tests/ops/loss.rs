@@ -16,12 +16,14 @@ struct Case {
     scale: f64,
     /// Rounds logits to multiples of this, so that errors tie; 0 leaves them.
     step: f64,
-    /// Label written over every tenth voxel.
+    /// Label written over some voxels.
     odd_label: Option<u8>,
+    /// Every how manieth voxel is written over with it.
+    every: usize,
 }
 
 fn case(n: usize, classes: usize, spatial: [usize; 3]) -> Case {
-    Case { n, classes, spatial, scale: 3.0, step: 0.0, odd_label: None }
+    Case { n, classes, spatial, scale: 3.0, step: 0.0, odd_label: None, every: 10 }
 }
 
 fn cases() -> Vec<Case> {
@@ -38,6 +40,7 @@ fn cases() -> Vec<Case> {
         Case { odd_label: Some(10), ..case(2, 3, [4, 5, 7]) },
         Case { odd_label: Some(10), ..case(1, 12, [4, 5, 7]) },
         Case { odd_label: Some(77), ..case(1, 4, [5, 5, 5]) },
+        Case { odd_label: Some(255), every: 1, ..case(2, 3, [4, 4, 5]) },
         case(2, 3, [4, 4, 5]),
         case(3, 6, [4, 3, 4]),
         // several tiles of the sort and of the scan
@@ -73,13 +76,12 @@ fn plans_of(gpu: &Gpu, case: &Case) -> Vec<(&'static str, Caps)> {
 fn truth(case: &Case) -> Vec<u8> {
     let mut truth = labels(case.n * case.spatial.iter().product::<usize>(), case.classes, 8);
     if let Some(label) = case.odd_label {
-        truth.iter_mut().step_by(10).for_each(|l| *l = label);
+        truth.iter_mut().step_by(case.every).for_each(|l| *l = label);
     }
     truth
 }
 
-const NONE: LossWeights =
-    LossWeights { cross_entropy: 0.0, focal: 0.0, dice: 0.0, lovasz: 0.0, dice_background: false };
+const NONE: LossWeights = LossWeights { cross_entropy: 0.0, ..LossWeights::ce() };
 
 /// Weights of each test and the factor of each loss in the sum.
 fn mixtures() -> Vec<LossWeights> {
@@ -89,6 +91,7 @@ fn mixtures() -> Vec<LossWeights> {
         LossWeights { dice: 1.0, ..NONE },
         LossWeights { dice: 1.0, dice_background: true, ..NONE },
         LossWeights { lovasz: 1.0, ..NONE },
+        LossWeights { lovasz: 1.0, lovasz_leaves_out_10: true, ..NONE },
         LossWeights { cross_entropy: 0.5, focal: 2.0, dice: 0.25, lovasz: 1.5, ..NONE },
     ]
 }
@@ -99,7 +102,7 @@ fn expected(x: &Tensor, t: &[u8], w: &LossWeights) -> ([f64; 5], Tensor) {
         (w.cross_entropy, oracle::cross_entropy(x, t)),
         (w.focal, oracle::focal(x, t)),
         (w.dice, oracle::soft_dice(x, t, w.dice_background)),
-        (w.lovasz, oracle::lovasz_softmax(x, t, Some(10))),
+        (w.lovasz, oracle::lovasz_softmax(x, t, w.lovasz_leaves_out_10.then_some(10))),
     ];
     let mut losses = [0.0; 5];
     let mut gradient = Tensor::zeros(x.shape);

@@ -7,5 +7,7 @@ mod elementwise;
 mod halves;
 mod harness;
 mod loss;
+mod merge;
 mod network;
 mod optimizer;
+mod region;
