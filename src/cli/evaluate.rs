@@ -26,7 +26,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.output {
         summary.write(path)?;
     }
-    say!("{}", summary.print_table(&[]));
+    say!("{}", summary.print_table(&Default::default()));
     Ok(())
 }
 

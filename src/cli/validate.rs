@@ -10,7 +10,7 @@ use crate::gpu::Gpu;
 use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use crate::infer::postprocess::clean_up;
 use crate::infer::summary::{CaseScores, Summary};
-use crate::infer::{Decision, Kept, Predictor};
+use crate::infer::{ClassKey, Decision, Kept, Predictor};
 use crate::nn::Model;
 use crate::train::{DomainCases, MODEL, read_plan};
 
@@ -53,7 +53,11 @@ pub(super) fn validate(
         }
         let summary = score(cases, &classes, &model.domains[index].clean_up, &folder)?;
         summary.write(folder.join(SUMMARY))?;
-        say!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.labels.names()));
+        say!(
+            "{}\n{}",
+            cases.domain.name,
+            summary.print_table(&names(&cases.domain.labels.names()))
+        );
     }
     if domains.iter().any(|d| !d.held_out.is_empty()) {
         model.write(&out.join(MODEL))?;
@@ -78,14 +82,20 @@ fn score(cases: &DomainCases, classes: &[u8], steps: &[CleanUp], folder: &Path) 
             write_mask(&file, &labels, &image.grid)?;
         }
         let pair = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?;
-        let metrics = pair.all_scores(classes, DEFAULT_TOLERANCE_MM);
+        let keys: Vec<ClassKey> = classes.iter().copied().map(ClassKey::from).collect();
+        let metrics = pair.all_scores(&keys, DEFAULT_TOLERANCE_MM);
         scores.push(CaseScores {
-            metrics: classes.iter().copied().zip(metrics).collect(),
+            metrics: keys.into_iter().zip(metrics).collect(),
             prediction_file: file.display().to_string(),
             reference_file: case.label.display().to_string(),
         });
     }
     Ok(Summary::new(scores))
+}
+
+/// Names of classes by index.
+fn names(names: &[String]) -> BTreeMap<ClassKey, String> {
+    (0..=u8::MAX).map(ClassKey::from).zip(names.iter().cloned()).collect()
 }
 
 /// Scores the cases of all folds in a folder together, in the form of a single run's validation.
@@ -111,7 +121,7 @@ pub(super) fn combine(parent: &Path) -> Result<()> {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let summary = Summary::new(cases);
         summary.write(folder.join(SUMMARY))?;
-        say!("{name}, all folds\n{}", summary.print_table(&classes));
+        say!("{name}, all folds\n{}", summary.print_table(&names(&classes)));
     }
     Ok(())
 }

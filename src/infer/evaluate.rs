@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::class_key::ClassKey;
 use super::metrics::{DEFAULT_TOLERANCE_MM, Pair};
 use super::summary::{CaseScores, Summary};
 use crate::data::{LabelVolume, check_same_grid, read_labels};
@@ -52,10 +53,10 @@ pub fn evaluate(predictions: &Path, references: &Path, merge: &[(u8, u8)]) -> Re
         let (prediction, truth) = (read(&file)?, read(&reference)?);
         check_same_grid((&truth.grid, &reference), (&prediction.grid, &file))?;
         let pair = Pair::new(&truth.data, &prediction.data, truth.shape, truth.spacing)?;
-        let classes: Vec<u8> =
-            (1..=truth.data.iter().chain(&prediction.data).copied().max().unwrap_or(0)).collect();
+        let classes: Vec<ClassKey> =
+            pair.confusion().values().into_iter().map(ClassKey::from).collect();
         let scores = pair.all_scores(&classes, DEFAULT_TOLERANCE_MM);
-        let metrics: BTreeMap<u8, _> = classes.into_iter().zip(scores).collect();
+        let metrics: BTreeMap<_, _> = classes.into_iter().zip(scores).collect();
         cases.push(CaseScores {
             metrics,
             prediction_file: file.display().to_string(),

@@ -3,6 +3,7 @@
 //! Volumes are flat slices in D,H,W order (z, y, x of the canonical RAS image, x fastest); spacings are
 //! millimetres in the same order.
 
+mod class_key;
 mod decide;
 mod evaluate;
 mod forward;
@@ -15,6 +16,7 @@ pub mod summary;
 pub mod window;
 
 pub use crate::domain::Weighting;
+pub use class_key::ClassKey;
 pub use decide::{Decision, Kept};
 pub use evaluate::evaluate;
 pub use forward::Forward;
