@@ -6,7 +6,7 @@ mod program;
 use std::path::Path;
 
 use program::*;
-use u2seg::data::read_labels;
+use u2seg::data::{Known, read_labels};
 use u2seg::nn::{Model, read_tensors, write_tensors};
 
 fn predict(model: &Path, data: &Path, domain: &str, out: &Path) -> Vec<u8> {
@@ -14,7 +14,7 @@ fn predict(model: &Path, data: &Path, domain: &str, out: &Path) -> Vec<u8> {
     let args =
         ["predict", "-m", path(model), "-i", path(&image), "-o", path(out), "--domain", domain];
     succeed(&args);
-    read_labels(out, &[0, 1], &[]).unwrap().data
+    read_labels(out, &Known::any()).unwrap().data
 }
 
 fn adapt(model: &Path, data: &Path, out: &Path, more: &[&str]) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use program::*;
-use u2seg::data::{Grid, Volume, read_labels, write_image, write_mask};
+use u2seg::data::{Grid, Known, Volume, read_labels, write_image, write_mask};
 
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
@@ -45,8 +45,10 @@ fn train_predict_evaluate() {
     let one = folder.path().join("one.nii.gz");
     let image = images.join("case_00.nii.gz");
     succeed(&["predict", "-m", path(&model), "-i", path(&image), "-o", path(&one)]);
-    let (a, b) =
-        (read_labels(&one, &[0, 1], &[]), read_labels(&masks.join("case_00.nii.gz"), &[0, 1], &[]));
+    let (a, b) = (
+        read_labels(&one, &Known::any()),
+        read_labels(&masks.join("case_00.nii.gz"), &Known::any()),
+    );
     assert_eq!(a.unwrap().data, b.unwrap().data);
     // counting the model's parameters
     let stdout = succeed(&["info", path(&model)]);
@@ -316,7 +318,7 @@ fn a_cohort_is_split_continued_mirrored_and_averaged() {
     // probabilities of one model agree with its mask, and add up to 1
     let sure = folder.path().join("sure");
     predict(&[&models[0]], &sure, &["--save-probabilities"]);
-    let mask = |folder: &Path| read_labels(&folder.join("case_02.nii.gz"), &[0, 1], &[]).unwrap();
+    let mask = |folder: &Path| read_labels(&folder.join("case_02.nii.gz"), &Known::any()).unwrap();
     assert_eq!(mask(&sure).data, mask(&parts).data);
     let map = |folder: &Path, class: &str| {
         let file = folder.join("probabilities/case_02").join(format!("{class}.nii.gz"));

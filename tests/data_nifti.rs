@@ -6,9 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use u2seg::data::{
-    Grid, check_same_grid, read_image, read_images, read_labels, write_atomically, write_image,
-    write_mask,
+    Grid, Known, Match, Reference, read_image, read_images, read_labels, read_labels_on,
+    write_atomically, write_image, write_mask,
 };
+
+/// The values of a dataset's labels.
+fn known(values: &[u8]) -> Known {
+    Known { values: values.to_vec(), source: "dataset.json".into() }
+}
 
 fn odd() -> PathBuf {
     common::data_dir().join("odd-nifti")
@@ -156,7 +161,10 @@ fn orientations_agree_and_masks_return() {
         let volume = read_image(&path).unwrap();
         assert_eq!(volume.shape, reference.shape, "{name}");
         assert!(volume.data == reference.data, "{name}: other voxels");
-        check_same_grid((&reference.grid, Path::new("RAS")), (&volume.grid, &path)).unwrap();
+        // as a second channel, its voxels lie where the first ones do
+        let both = [odd.join("orientations/RAS.nii.gz"), path.clone()];
+        let both = read_images(&both, Match::ByPlace).unwrap();
+        assert!(both.data[reference.data.len()..] == reference.data, "{name}: other places");
         for (a, b) in volume.spacing.iter().zip(reference.spacing) {
             assert!((a - b).abs() < 1e-4, "{name}");
         }
@@ -196,7 +204,7 @@ fn headers_and_extensions_return() {
             assert!(before[348..end] == after[348..end], "{name}: extensions");
             assert_eq!(voxels(&after).len(), labels.len());
         }
-        let back = read_labels(&out, &(0..=255).collect::<Vec<u8>>(), &[]).unwrap();
+        let back = read_labels(&out, &Known::any()).unwrap();
         assert!(back.data == labels, "{name}");
         assert_eq!(back.grid.affine, volume.grid.affine, "{name}");
         let channel = &volume.data[..labels.len()];
@@ -312,17 +320,24 @@ fn labels_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("label.nii.gz");
     line(&path, &[0.0, 1.0, 2.0004, 1.9996, 7.0]);
-    assert_eq!(read_labels(&path, &[0, 1, 2], &[7]).unwrap().data, [0, 1, 2, 2, 0]);
-    let message = read_labels(&path, &[0, 1], &[]).unwrap_err().to_string();
-    assert!(message.contains("2 (2 voxels), 7 (1 voxels)"), "{message}");
-    line(&path, &[0.0, 1.5]);
-    let message = read_labels(&path, &[0, 1, 2], &[]).unwrap_err().to_string();
-    assert!(message.contains("1.5 (1 voxels)"), "{message}");
-    line(&path, &[-1.0, 256.0]);
-    let message = read_labels(&path, &[0, 255], &[]).unwrap_err().to_string();
-    assert!(message.contains("-1 (1 voxels), 256 (1 voxels)"), "{message}");
-    line(&path, &[f32::NAN, f32::INFINITY, 1.0]);
-    assert_eq!(read_image(&path).unwrap().data, [0.0, 0.0, 1.0]);
+    assert_eq!(read_labels(&path, &known(&[0, 1, 2, 7])).unwrap().data, [0, 1, 2, 2, 7]);
+    let wrong = |values: &[f32], known: &Known, parts: &[&str]| {
+        line(&path, values);
+        let message = read_labels(&path, known).unwrap_err().to_string();
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is missing in: {message}");
+        }
+    };
+    let two =
+        ["2 (2 voxels), 7 (1 voxel);", "the values 0, 1 of dataset.json", "list their values"];
+    wrong(&[0.0, 1.0, 2.0004, 1.9996, 7.0], &known(&[0, 1]), &two);
+    wrong(&[0.0, 1.5], &known(&[0, 1, 2, 3, 9]), &["1.5 (1 voxel);", "values 0 to 3, 9 of"]);
+    wrong(&[0.7], &known(&[0]), &["values 0.7 (1 voxel);"]);
+    wrong(&[-1.0, 500.0, 500.0], &Known::any(), &["-1 (1 voxel), 500 (2 voxels)", "0 to 255"]);
+    let odd = [f32::NAN, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -3.4e38, 0.0];
+    wrong(&odd, &Known::any(), &["-3.4", "NaN (2 voxels)", "inf (1 voxel)", "-inf (1 voxel)"]);
+    let many: Vec<f32> = (1..30).map(|v| v as f32).collect();
+    wrong(&many, &known(&[0]), &["values 1 (1 voxel), 2 (1", "5 (1 voxel) and 24 more; expected"]);
 }
 
 #[test]
@@ -332,14 +347,14 @@ fn channels_from_several_files() {
     line(&a, &[1.0, 2.0]);
     line(&b, &[3.0, 4.0]);
     line(&c, &[5.0, 6.0, 7.0]);
-    let both = read_images(&[a.clone(), b]).unwrap();
+    let both = read_images(&[a.clone(), b], Match::ByPlace).unwrap();
     assert_eq!((both.channels, both.data), (2, vec![1.0, 2.0, 3.0, 4.0]));
-    let message = read_images(&[a, c]).unwrap_err().to_string();
+    let message = read_images(&[a, c], Match::ByPlace).unwrap_err().to_string();
     assert!(
         message.contains("a.nii") && message.contains("c.nii: found shape [1, 1, 3]"),
         "{message}"
     );
-    assert!(read_images(&[]).is_err());
+    assert!(read_images(&[], Match::ByPlace).is_err());
 }
 
 #[test]
@@ -349,11 +364,11 @@ fn four_dimensions_are_channels() {
     let image = data.join("Task21_MSLesion/imagesTr/ms_07.nii.gz");
     let label = data.join("Task21_MSLesion/labelsTr/ms_07.nii.gz");
     let volume = read_image(&image).unwrap();
-    let labels = read_labels(&label, &[0, 1], &[]).unwrap();
+    let on = Reference { grid: &volume.grid, path: &image };
+    let labels = read_labels_on(&label, &known(&[0, 1]), &on, Match::ByPlace).unwrap();
     assert_eq!((volume.channels, volume.shape), (4, labels.shape));
-    check_same_grid((&volume.grid, &image), (&labels.grid, &label)).unwrap();
     assert!(labels.data.contains(&1));
-    let message = read_labels(&image, &[0, 1], &[]).unwrap_err().to_string();
+    let message = read_labels(&image, &known(&[0, 1])).unwrap_err().to_string();
     assert!(message.contains("4 volumes"), "{message}");
 }
 
@@ -432,7 +447,7 @@ fn writing_is_all_or_nothing() {
     let out = folder.path().join("mask.nii");
     write_mask(&out, &[1, 0], &grid).unwrap();
     write_mask(&out, &[0, 1], &grid).unwrap();
-    assert_eq!(read_labels(&out, &[0, 1], &[]).unwrap().data, [0, 1]);
+    assert_eq!(read_labels(&out, &known(&[0, 1])).unwrap().data, [0, 1]);
     let message =
         write_mask(&folder.path().join("mask.png"), &[0, 1], &grid).unwrap_err().to_string();
     assert!(message.contains(".nii or .nii.gz"), "{message}");

@@ -17,7 +17,7 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use u2seg::data::read_labels;
+use u2seg::data::{Known, read_labels};
 use u2seg::infer::metrics::{Pair, Scores};
 
 #[derive(serde::Deserialize)]
@@ -134,7 +134,7 @@ impl Mask {
     fn new(recipe: &Recipe) -> Self {
         let mut mask = match (&recipe.file, recipe.class) {
             (Some(file), Some(class)) => {
-                let labels = read_labels(&common::data_dir().join(file), &[0, 1, 2], &[]).unwrap();
+                let labels = read_labels(&common::data_dir().join(file), &Known::any()).unwrap();
                 Self { shape: labels.shape, on: labels.data.iter().map(|l| *l == class).collect() }
             }
             _ => Self::solid(recipe),

@@ -25,7 +25,7 @@ fn case(channels: usize, shape: [usize; 3], spacing: [f64; 3], seed: u64) -> Pre
         .collect();
     let labels = (0..voxels).map(|_| rng.random_range(0..5)).collect();
     let grid = Grid::ras(shape, spacing);
-    let image = Volume { channels, shape, spacing, data, grid: grid.clone() };
+    let image = Volume { channels, shape, spacing, data, grid: grid.clone(), notes: Vec::new() };
     let label = LabelVolume { shape, spacing, data: labels, grid };
     let mut case = data::prepare(&image, Some(&label), spacing, &Normalisation::ZScore).unwrap();
     assert_eq!(case.shape, shape);

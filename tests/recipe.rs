@@ -6,7 +6,7 @@ mod program;
 use std::path::Path;
 
 use program::*;
-use u2seg::data::{Grid, Interpolation, read_image, read_labels, write_image, write_mask};
+use u2seg::data::{Grid, Interpolation, Known, read_image, read_labels, write_image, write_mask};
 use u2seg::domain::{Domain, Step, Weighting};
 use u2seg::nn::Model;
 use u2seg::ops::{LossWeights, Optimizer};
@@ -77,7 +77,7 @@ fn tumours_of_the_liver_count_as_liver() {
     std::fs::write(data.join("dataset.json"), json).unwrap();
     // half of the ball is a tumour, and a voxel has a label that means nothing
     let file = data.join("labelsTr/case_01.nii.gz");
-    let mut label = read_labels(&file, &[0, 1], &[]).unwrap();
+    let mut label = read_labels(&file, &Known::any()).unwrap();
     let ball = label.data.iter().filter(|l| **l == 1).count();
     let half = label.data.len() / 2;
     label.data[half..].iter_mut().filter(|l| **l == 1).for_each(|l| *l = 2);
@@ -182,7 +182,7 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     let args = ["predict", "-m", path(&run), "-i", path(&image), "-o", path(&out)];
     let more = ["--domain", "B", "--mirror", "W", "--step-size", "0.7", "--save-probabilities"];
     succeed(&[&args[..], &more].concat());
-    assert_eq!(read_labels(&out, &[0, 1], &[]).unwrap().shape, SHAPE);
+    assert_eq!(read_labels(&out, &Known::any()).unwrap().shape, SHAPE);
     let maps = folder.path().join("probabilities/case_00");
     assert_eq!(read_image(&maps.join("ball.nii.gz")).unwrap().shape, SHAPE);
     // a new domain is resized as the old ones are
@@ -232,7 +232,10 @@ fn all_folds_are_trained_and_scored_together() {
     let (image, out) = (a.join("imagesTr/case_00.nii.gz"), folder.path().join("mask.nii.gz"));
     let args = ["predict", "-i", path(&image), "-o", path(&out), "--domain", "A", "-m"];
     succeed(&[&args[..], &models.iter().map(|m| path(m)).collect::<Vec<_>>()].concat());
-    assert_eq!(read_labels(&out, &[0, 1], &[]).unwrap().grid.dims, Grid::ras(SHAPE, [1.0; 3]).dims);
+    assert_eq!(
+        read_labels(&out, &Known::any()).unwrap().grid.dims,
+        Grid::ras(SHAPE, [1.0; 3]).dims
+    );
     // a fold that no dataset has
     let args = train(&[&a, &b], &folder.path().join("x"), &["--steps", "2", "--fold", "4"]);
     let message = fail(&strs(&args));

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::PrecisionArg;
-use crate::data::{read_images, write_image, write_mask};
+use crate::data::{Match, read_images, write_image, write_mask};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Caps;
@@ -125,7 +125,10 @@ impl Args {
 
     /// Writes the mask last: where it is, the case is done.
     fn segment(&self, ensemble: &Ensemble, classes: &[String], job: &Job) -> Result<()> {
-        let volume = read_images(&job.images)?;
+        let volume = read_images(&job.images, Match::default())?;
+        for note in &volume.notes {
+            log::warn!("{}: {note}", job.images[0].display());
+        }
         if !self.save_probabilities {
             return write_mask(&job.mask, &ensemble.segment(&volume)?, &volume.grid);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::{Case, read_labels, write_mask};
+use crate::data::{Case, Known, Match, Reference, read_labels_on, write_mask};
 use crate::domain::CleanUp;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -75,8 +75,10 @@ fn score(cases: &DomainCases, classes: &[u8], steps: &[CleanUp], folder: &Path) 
     for case in &cases.held_out {
         let (image, truth) = cases.load(case)?;
         let file = mask(folder, case);
-        let all: Vec<u8> = (0..cases.domain.labels.outputs() as u8).collect();
-        let mut labels = read_labels(&file, &all, &[])?.data;
+        let values = (0..cases.domain.labels.outputs() as u8).collect();
+        let known = Known { values, source: "the model's classes".into() };
+        let on = Reference { grid: &image.grid, path: &case.images[0] };
+        let mut labels = read_labels_on(&file, &known, &on, Match::default())?.data;
         if !steps.is_empty() {
             clean_up(&mut labels, truth.shape, steps)?;
             write_mask(&file, &labels, &image.grid)?;

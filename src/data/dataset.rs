@@ -7,7 +7,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
 use super::labels::{Entries, Labels};
-use super::nifti::{LabelVolume, Volume, check_same_grid, read_images, read_labels};
+use super::nifti::{Known, LabelVolume, Volume, read_images, read_labels_on};
+use super::place::{Match, Reference};
 use crate::error::{Error, Result};
 
 /// A labelled image.
@@ -150,7 +151,11 @@ impl Dataset {
 
     /// Reads a case and checks that image, label and description fit each other.
     pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
-        let image = read_images(&case.images)?;
+        let matching = Match::default();
+        let image = read_images(&case.images, matching)?;
+        for note in &image.notes {
+            log::warn!("{}: {note}", case.images[0].display());
+        }
         if image.channels != self.channels.len() {
             return Err(Error::file(
                 &case.images[0],
@@ -159,8 +164,9 @@ impl Dataset {
                 "Add the missing modality, or correct dataset.json.",
             ));
         }
-        let label = read_labels(&case.label, &self.labels.known(), &[])?;
-        check_same_grid((&image.grid, &case.images[0]), (&label.grid, &case.label))?;
+        let known = Known { values: self.labels.known(), source: "dataset.json".into() };
+        let on = Reference { grid: &image.grid, path: &case.images[0] };
+        let label = read_labels_on(&case.label, &known, &on, matching)?;
         Ok((image, label))
     }
 

@@ -11,11 +11,51 @@ pub struct Grid {
     pub dims: [usize; 3],
     /// Voxel indices (i, j, k, 1) to world millimetres, rows x, y, z.
     pub affine: [[f64; 4]; 3],
-    /// Input axis of each canonical axis x, y, z.
-    axes: [usize; 3],
-    /// Whether the input runs against the canonical axis.
-    flips: [bool; 3],
+    /// How the input's axes run along the canonical ones.
+    pub(super) order: Order,
 }
+
+/// The axes of a file along three other axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Order {
+    /// File axis of each other axis (x, y, z where these are the canonical ones).
+    pub(super) axes: [usize; 3],
+    /// Whether the file runs against that axis.
+    pub(super) flips: [bool; 3],
+}
+
+impl Order {
+    /// All 48, the file's own order first.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let flips = |bits: usize| [0, 1, 2].map(|axis| bits >> axis & 1 == 1);
+        orders.into_iter().flat_map(move |axes| (0..8).map(move |b| Self { axes, flips: flips(b) }))
+    }
+
+    /// Visits every voxel of a file of `dims` voxels along i, j, k: index in canonical D, H, W order, index in the file's
+    /// order (i fastest).
+    pub(super) fn each(&self, dims: [usize; 3], mut visit: impl FnMut(usize, usize)) {
+        let [w, h, d] = self.axes.map(|axis| dims[axis]);
+        let strides = [1, dims[0], dims[0] * dims[1]];
+        let place = |axis: usize, index: usize, size: usize| {
+            let index = if self.flips[axis] { size - 1 - index } else { index };
+            index * strides[self.axes[axis]]
+        };
+        let mut canonical = 0;
+        for z in 0..d {
+            for y in 0..h {
+                let start = place(2, z, d) + place(1, y, h);
+                for x in 0..w {
+                    visit(canonical, start + place(0, x, w));
+                    canonical += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Smallest and largest voxel edge in mm that a file may have; others are mistakes of a header.
+pub(super) const EDGES: [f64; 2] = [1e-6, 1e6];
 
 impl Grid {
     pub(super) fn new(
@@ -24,8 +64,8 @@ impl Grid {
         dims: [usize; 3],
     ) -> Self {
         let affine = affine(&header).map(|row| row.map(|v| v * millimetres(&header)));
-        let (axes, flips) = orientation(&affine);
-        Self { header, extensions, dims, affine, axes, flips }
+        let order = orientation(&affine);
+        Self { header, extensions, dims, affine, order }
     }
 
     /// A RAS grid of the given shape (D, H, W) and spacing in mm (D, H, W).
@@ -46,57 +86,55 @@ impl Grid {
 
     /// Canonical shape D, H, W.
     pub fn shape(&self) -> [usize; 3] {
-        [2, 1, 0].map(|axis| self.dims[self.axes[axis]])
+        [2, 1, 0].map(|axis| self.dims[self.order.axes[axis]])
     }
 
     /// Canonical spacing in mm, D, H, W.
     pub fn spacing(&self) -> [f64; 3] {
-        [2, 1, 0].map(|axis| {
-            let column = self.axes[axis];
-            self.affine.iter().map(|row| row[column] * row[column]).sum::<f64>().sqrt()
-        })
+        [2, 1, 0].map(|axis| length(column(&self.affine, self.order.axes[axis])))
     }
 
     /// Visits every voxel: index in canonical D, H, W order, index in the file's order (i fastest).
-    pub(super) fn each(&self, mut visit: impl FnMut(usize, usize)) {
-        let [d, h, w] = self.shape();
-        let strides = [1, self.dims[0], self.dims[0] * self.dims[1]];
-        let place = |axis: usize, index: usize, size: usize| {
-            let index = if self.flips[axis] { size - 1 - index } else { index };
-            index * strides[self.axes[axis]]
-        };
-        let mut canonical = 0;
-        for z in 0..d {
-            for y in 0..h {
-                let start = place(2, z, d) + place(1, y, h);
-                for x in 0..w {
-                    visit(canonical, start + place(0, x, w));
-                    canonical += 1;
-                }
-            }
-        }
+    pub(super) fn each(&self, visit: impl FnMut(usize, usize)) {
+        self.order.each(self.dims, visit);
     }
 
     /// Canonical voxel indices (x, y, z, 1) to world millimetres, rows x, y, z.
     pub fn canonical_affine(&self) -> [[f64; 4]; 3] {
+        let Order { axes, flips } = self.order;
         self.affine.map(|row| {
             let mut out = [0.0, 0.0, 0.0, row[3]];
             for axis in 0..3 {
-                let column = row[self.axes[axis]];
-                out[axis] = if self.flips[axis] { -column } else { column };
-                if self.flips[axis] {
-                    out[3] += column * (self.dims[self.axes[axis]] - 1) as f64;
+                let column = row[axes[axis]];
+                out[axis] = if flips[axis] { -column } else { column };
+                if flips[axis] {
+                    out[3] += column * (self.dims[axes[axis]] - 1) as f64;
                 }
             }
             out
         })
     }
+}
 
-    /// Whether two grids put their canonical voxels at the same places, within a hundredth of a millimetre.
-    pub fn same_place(&self, other: &Self) -> bool {
-        let (a, b) = (self.canonical_affine(), other.canonical_affine());
-        a.iter().flatten().zip(b.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-2)
-    }
+/// A step along one file axis, x, y, z.
+pub(super) fn column(affine: &[[f64; 4]; 3], axis: usize) -> [f64; 3] {
+    affine.map(|row| row[axis])
+}
+
+pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+}
+
+pub(super) fn length(a: [f64; 3]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+/// Directions of the file axes i, j, k in the world.
+pub(super) fn directions(affine: &[[f64; 4]; 3]) -> [[f64; 3]; 3] {
+    [0, 1, 2].map(|axis| {
+        let step = column(affine, axis);
+        step.map(|v| v / length(step))
+    })
 }
 
 /// Millimetres in a header's unit of length; files without a unit mean millimetres.
@@ -128,41 +166,60 @@ fn affine(header: &NiftiHeader) -> [[f64; 4]; 3] {
     [[size(0), 0.0, 0.0, 0.0], [0.0, size(1), 0.0, 0.0], [0.0, 0.0, size(2), 0.0]]
 }
 
+/// Finite, with three directions that span the space.
 fn usable(affine: &[[f64; 4]; 3]) -> bool {
-    let column = |j: usize| affine.iter().map(|row| row[j] * row[j]).sum::<f64>();
-    affine.iter().flatten().all(|v| v.is_finite()) && (0..3).all(|j| column(j) > 1e-12)
+    if !affine.iter().flatten().all(|v| v.is_finite()) {
+        return false;
+    }
+    let [a, b, c] = directions(affine);
+    let cross = [b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]];
+    // NaN, of an axis without length, is not usable either
+    dot(a, cross).abs() > 1e-3
 }
 
 /// Rotation from the quaternion, times voxel sizes, as in the NIfTI-1 standard (method 2).
 fn qform(header: &NiftiHeader) -> [[f64; 4]; 3] {
     let [b, c, d] = [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
-    let a = (1.0 - (b * b + c * c + d * d)).max(0.0).sqrt();
+    let vector = b * b + c * c + d * d;
+    let a = (1.0 - vector).max(0.0).sqrt();
+    // rounding, or a careless writer, may leave a vector longer than 1
+    let [b, c, d] = [b, c, d].map(|v| v / vector.max(1.0).sqrt());
     let rotation = [
         [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
         [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
         [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
     ];
     let factor = if header.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
-    let [i, j, k] = [header.pixdim[1], header.pixdim[2], header.pixdim[3]].map(f64::from);
+    let size = |axis: usize| f64::from(header.pixdim[axis]).abs();
     let offset = [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from);
     [0, 1, 2].map(|r| {
         let row = rotation[r];
-        [row[0] * i, row[1] * j, row[2] * k * factor, offset[r]]
+        [row[0] * size(1), row[1] * size(2), row[2] * size(3) * factor, offset[r]]
     })
 }
 
-/// The assignment of input axes to x, y, z with the largest total alignment, and directions.
-fn orientation(affine: &[[f64; 4]; 3]) -> ([usize; 3], [bool; 3]) {
-    let norm = |j: usize| affine.iter().map(|row| row[j] * row[j]).sum::<f64>().sqrt();
-    let alignment = |axes: &[usize; 3]| {
-        (0..3).map(|world| (affine[world][axes[world]] / norm(axes[world])).abs()).sum::<f64>()
+/// Alignments that differ by less are equal.
+const TIE: f64 = 1e-4;
+
+/// The order of file axes along x, y, z with the largest total alignment. Of several (rotations by 45°), the one whose
+/// canonical axes x, y, z have the largest coordinates, one after another: the places decide, never how they are stored.
+fn orientation(affine: &[[f64; 4]; 3]) -> Order {
+    let units = directions(affine);
+    let run = |order: &Order, world: usize| {
+        let unit = units[order.axes[world]];
+        if order.flips[world] { unit.map(|v| -v) } else { unit }
     };
-    let candidates = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    let mut best = candidates[0];
-    for axes in candidates {
-        if alignment(&axes) > alignment(&best) + 1e-9 {
-            best = axes;
-        }
-    }
-    (best, [0, 1, 2].map(|world| affine[world][best[world]] < 0.0))
+    let alignment = |order: &Order| (0..3).map(|world| run(order, world)[world]).sum::<f64>();
+    let best = Order::all().map(|order| alignment(&order)).fold(f64::NEG_INFINITY, f64::max);
+    let coordinates = |order: &Order| [0, 1, 2].map(|world| run(order, world));
+    let larger = |a: &Order, b: &Order| {
+        let (a, b) = (coordinates(a), coordinates(b));
+        let differ =
+            a.iter().flatten().zip(b.iter().flatten()).find(|(a, b)| (*a - *b).abs() > TIE);
+        differ.is_some_and(|(a, b)| a > b)
+    };
+    Order::all()
+        .filter(|order| alignment(order) > best - TIE)
+        .reduce(|best, order| if larger(&order, &best) { order } else { best })
+        .unwrap_or(Order { axes: [0, 1, 2], flips: [false; 3] })
 }

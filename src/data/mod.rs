@@ -9,8 +9,10 @@ mod grid;
 mod labels;
 mod nifti;
 mod patch;
+mod place;
 mod preprocess;
 mod resample;
+mod sniff;
 mod verify;
 
 pub use augment::{Augment, Interpolation};
@@ -23,12 +25,14 @@ pub use fingerprint::Fingerprint;
 pub use grid::Grid;
 pub use labels::{Class, Entries, IGNORED, Labels, MAX_REGIONS, Unusable};
 pub use nifti::{
-    LabelVolume, Volume, check_same_grid, read_image, read_images, read_labels, write_image,
+    Known, LabelVolume, Volume, read_image, read_images, read_labels, read_labels_on, write_image,
     write_mask,
 };
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
+pub use place::{Match, Reference, TOLERANCE};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
+pub use sniff::{Finding, describe_folder, pair, stem};
 pub use verify::{CaseReport, Contents, DatasetReport, verify};
 
 pub use crate::files::write_atomically;

@@ -1,5 +1,6 @@
 //! Reading NIfTI-1 files to canonical RAS and writing results back on the input's own grid.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,9 @@ use ndarray::{Array3, ShapeBuilder};
 use nifti::writer::WriterOptions;
 use nifti::{Endianness, Extender, Extension, ExtensionSequence, NiftiHeader, NiftiType};
 
-use super::grid::Grid;
+use super::grid::{EDGES, Grid, Order};
+use super::place::{Match, Reference, order_on};
+use super::sniff;
 use crate::error::{Error, Result};
 use crate::files::folder;
 
@@ -19,10 +22,12 @@ pub struct Volume {
     pub shape: [usize; 3],
     /// Millimetres, D, H, W.
     pub spacing: [f64; 3],
-    /// C, D, H, W.
+    /// C, D, H, W, all finite.
     pub data: Vec<f32>,
     /// The input's own grid.
     pub grid: Grid,
+    /// What is odd about it, such as voxels without a number or a channel without contrast.
+    pub notes: Vec<String>,
 }
 
 /// A label map over a canonical RAS grid.
@@ -33,7 +38,7 @@ pub struct LabelVolume {
     /// Millimetres, D, H, W.
     pub spacing: [f64; 3],
     pub data: Vec<u8>,
-    /// The input's own grid.
+    /// The grid of the file that decides: its own, or its image's.
     pub grid: Grid,
 }
 
@@ -59,45 +64,27 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(unpacked)
 }
 
-/// The image file of a header file, if the path is one of a pair.
-fn partner(path: &Path) -> Option<Vec<PathBuf>> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    let stem = name.strip_suffix(".hdr").or_else(|| name.strip_suffix(".hdr.gz"))?;
-    Some(vec![
-        path.with_file_name(format!("{stem}.img")),
-        path.with_file_name(format!("{stem}.img.gz")),
-    ])
-}
-
-/// The header file of an image file, if the path is one of a pair and the header is there.
-fn header_file(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_string_lossy().into_owned();
-    let stem = name.strip_suffix(".img").or_else(|| name.strip_suffix(".img.gz"))?;
-    [".hdr", ".hdr.gz"]
-        .iter()
-        .map(|end| path.with_file_name(format!("{stem}{end}")))
-        .find(|p| p.exists())
-}
-
 /// A parsed file: header, extensions, and the bytes of the voxels.
 struct Raw {
     header: NiftiHeader,
     extensions: Vec<(i32, Vec<u8>)>,
-    voxels: Vec<u8>,
+    /// The file that holds the voxels, from `start` on.
+    bytes: Vec<u8>,
+    start: usize,
     kind: NiftiType,
     /// Voxels along i, j, k, and volumes.
     dims: [usize; 4],
 }
 
 fn header(path: &Path, data: &[u8]) -> Result<NiftiHeader> {
-    let refuse = |found: String| {
-        Error::file(
-            path,
-            found,
-            "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)",
-            "Convert the image to NIfTI-1.",
-        )
-    };
+    if let Some(error) = sniff::explain(path, data) {
+        return Err(error);
+    }
+    if sniff::is_image(path) && data.get(344..348) != Some(b"n+1\0") {
+        return Err(sniff::no_header(path));
+    }
+    let refuse =
+        |found: String| Error::file(path, found, sniff::EXPECTED, "Convert the image to NIfTI-1.");
     if data.len() < 348 {
         return Err(refuse(format!("{} bytes, less than a header of 348", data.len())));
     }
@@ -113,12 +100,13 @@ fn dimensions(path: &Path, header: &NiftiHeader) -> Result<[usize; 4]> {
     let count = usize::from(header.dim[0]);
     let size = |axis: usize| if axis <= count { usize::from(header.dim[axis]) } else { 1 };
     let all: Vec<usize> = (1..8).map(size).collect();
-    let sensible = (2..=7).contains(&count) && !all.contains(&0);
-    let volumes: usize = all[3..].iter().product();
+    // sizes are signed in the file
+    let sensible = (2..=7).contains(&count) && all.iter().all(|n| (1..=0x7fff).contains(n));
+    let volumes = all[3..].iter().fold(1, |product: usize, n| product.saturating_mul(*n));
     if !sensible || all[3..].iter().filter(|n| **n > 1).count() > 1 {
         return Err(Error::file(
             path,
-            format!("dimensions {:?}", &header.dim[..]),
+            format!("dimensions {:?}", header.dim.map(|n| n as i16)),
             "a 3D image, or a 4D one with a channel in each volume",
             "Save each channel or time point as a volume of its own.",
         ));
@@ -146,47 +134,51 @@ fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
 }
 
 fn load(path: &Path) -> Result<Raw> {
-    let header_of_pair = header_file(path);
-    let path = header_of_pair.as_deref().unwrap_or(path);
-    let data = bytes(path)?;
-    let header = header(path, &data)?;
-    let dims = dimensions(path, &header)?;
-    let kind = kind(path, &header)?;
+    let (header_file, image_file) = sniff::parts(path);
+    let data = bytes(&header_file)?;
+    let header = header(&header_file, &data)?;
+    let single = header.magic == *b"n+1\0";
+    let dims = dimensions(&header_file, &header)?;
+    let kind = kind(&header_file, &header)?;
+    let start = offset(&header_file, &header, single)?;
+    let extensions = extensions(&data, &header, if single { start } else { data.len() });
+    let (source, bytes) = if single {
+        (header_file, data)
+    } else {
+        let Some(image) = image_file else { return Err(sniff::no_image(path)) };
+        let voxels = bytes(&image)?;
+        (image, voxels)
+    };
     let wanted = dims
         .iter()
         .try_fold(kind.size_of(), |product, n| product.checked_mul(*n))
         .unwrap_or(usize::MAX);
-    let single = header.magic == *b"n+1\0";
-    let start = if single {
-        (header.vox_offset.max(348.0)) as usize
-    } else {
-        header.vox_offset.max(0.0) as usize
-    };
-    let extensions = extensions(&data, &header, if single { start } else { data.len() });
-    let (source, voxels) = if single {
-        (path.to_path_buf(), data)
-    } else {
-        let candidates = partner(path).unwrap_or_default();
-        let image = candidates.iter().find(|p| p.exists()).cloned().ok_or_else(|| {
-            Error::file(
-                path,
-                "a header without its .img file",
-                "NAME.hdr beside NAME.img",
-                "Put both files into one folder.",
-            )
-        })?;
-        let voxels = bytes(&image)?;
-        (image, voxels)
-    };
-    match voxels.get(start..start.saturating_add(wanted)) {
-        Some(voxels) => Ok(Raw { voxels: voxels.to_vec(), header, extensions, kind, dims }),
-        None => Err(Error::file(
-            source,
-            format!("{} bytes of voxels", voxels.len().saturating_sub(start)),
-            format!("{wanted} bytes for {}x{}x{}x{} voxels", dims[0], dims[1], dims[2], dims[3]),
-            "The file is cut off; copy or download it again.",
-        )),
+    if bytes.len().saturating_sub(start) >= wanted {
+        return Ok(Raw { header, extensions, bytes, start, kind, dims });
     }
+    if let Some(error) = sniff::explain(&source, &bytes).filter(|_| !single) {
+        return Err(error);
+    }
+    Err(Error::file(
+        source,
+        format!("{} bytes of voxels", bytes.len().saturating_sub(start)),
+        format!("{wanted} bytes for {}x{}x{}x{} voxels", dims[0], dims[1], dims[2], dims[3]),
+        "The file is cut off; copy or download it again.",
+    ))
+}
+
+/// Where the voxels begin in their file.
+fn offset(path: &Path, header: &NiftiHeader, single: bool) -> Result<usize> {
+    let offset = header.vox_offset;
+    if !offset.is_finite() || offset < 0.0 {
+        return Err(Error::file(
+            path,
+            format!("voxels that begin at byte {offset}"),
+            "a place in the file (vox_offset)",
+            "The header is broken; save the image again.",
+        ));
+    }
+    Ok((offset as usize).max(if single { 348 } else { 0 }))
 }
 
 fn extensions(data: &[u8], header: &NiftiHeader, end: usize) -> Vec<(i32, Vec<u8>)> {
@@ -198,7 +190,7 @@ fn extensions(data: &[u8], header: &NiftiHeader, end: usize) -> Vec<(i32, Vec<u8
         })
     };
     let mut found = Vec::new();
-    let mut at = 352;
+    let (mut at, end) = (352, end.min(data.len()));
     if data.get(348).copied().unwrap_or(0) == 0 {
         return found;
     }
@@ -214,10 +206,13 @@ fn extensions(data: &[u8], header: &NiftiHeader, end: usize) -> Vec<(i32, Vec<u8
     found
 }
 
+/// All values as the header scales them, volume after volume, i fastest.
 fn decode(raw: &Raw) -> Vec<f64> {
+    let count = raw.dims.iter().product::<usize>() * raw.kind.size_of();
+    let voxels = &raw.bytes[raw.start..raw.start + count];
     macro_rules! each {
         ($t:ty) => {{
-            raw.voxels
+            voxels
                 .as_chunks::<{ size_of::<$t>() }>()
                 .0
                 .iter()
@@ -247,125 +242,210 @@ fn decode(raw: &Raw) -> Vec<f64> {
     values
 }
 
-/// Volumes of a file in canonical order, and its grid.
-fn read(path: &Path) -> Result<(Vec<Vec<f64>>, Grid)> {
+/// The values of a file in its own order, and its grid.
+struct Stored {
+    values: Vec<f64>,
+    volumes: usize,
+    grid: Grid,
+}
+
+fn read(path: &Path) -> Result<Stored> {
     let raw = load(path)?;
-    let mut values = decode(&raw);
-    let odd = values.iter_mut().filter(|v| !v.is_finite()).map(|v| *v = 0.0).count();
-    if odd > 0 {
-        log::warn!("{}: {odd} voxels are not finite and count as 0", path.display());
-    }
+    let values = decode(&raw);
     let [i, j, k, volumes] = raw.dims;
     let grid = Grid::new(raw.header, raw.extensions, [i, j, k]);
-    let size = i * j * k;
-    let canonical = (0..volumes)
-        .map(|volume| {
-            let source = &values[volume * size..(volume + 1) * size];
-            let mut target = vec![0.0; size];
-            grid.each(|to, from| target[to] = source[from]);
-            target
-        })
-        .collect();
-    Ok((canonical, grid))
+    let [least, most] = EDGES;
+    if grid.spacing().iter().any(|edge| !(least..=most).contains(edge)) {
+        return Err(Error::file(
+            path,
+            format!("voxels of {:?} mm (D, H, W)", grid.spacing()),
+            format!("edges of {least:e} to {most:e} mm"),
+            "Correct the voxel sizes (pixdim, sform) or the unit of length (xyzt_units) of its header.",
+        ));
+    }
+    Ok(Stored { values, volumes, grid })
 }
 
-/// Reads a 3D image, or a 4D one with a channel in each volume.
+/// Magnitudes above this are marks of missing voxels, not intensities.
+const LARGEST: f64 = 1e30;
+
+/// Appends all volumes in `order`; counts the voxels that are no intensities and become 0.
+fn append(data: &mut Vec<f32>, stored: &Stored, order: &Order) -> usize {
+    let size: usize = stored.grid.dims.iter().product();
+    let mut odd = 0;
+    for values in stored.values.chunks(size) {
+        let start = data.len();
+        data.resize(start + size, 0.0);
+        let target = &mut data[start..];
+        order.each(stored.grid.dims, |to, from| {
+            let value = values[from];
+            if value.is_finite() && value.abs() <= LARGEST {
+                let value = value as f32;
+                target[to] = if value.is_subnormal() { 0.0 } else { value };
+            } else {
+                odd += 1;
+            }
+        });
+    }
+    odd
+}
+
+/// What is odd about an image of this many voxels a channel.
+fn notes(data: &[f32], size: usize, odd: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    if odd > 0 {
+        let (are, count) = if odd == 1 { ("voxel is", "counts") } else { ("voxels are", "count") };
+        notes.push(format!("{odd} {are} NaN, infinite or beyond ±{LARGEST:e} and {count} as 0"));
+    }
+    for (channel, values) in data.chunks(size).enumerate() {
+        if values.iter().all(|value| *value == values[0]) {
+            notes.push(format!("channel {channel} is {} everywhere", values[0]));
+        }
+    }
+    notes
+}
+
+/// Reads a 3D image, or a 4D one with a channel in each volume. Every voxel is finite: NaN, infinities and magnitudes
+/// above 1e30 become 0 and are counted in the notes. Errors name the file and say what it is where it is no NIfTI-1 image.
 pub fn read_image(path: &Path) -> Result<Volume> {
-    let (volumes, grid) = read(path)?;
-    Ok(Volume {
-        channels: volumes.len(),
-        shape: grid.shape(),
-        spacing: grid.spacing(),
-        data: volumes.into_iter().flatten().map(|v| v as f32).collect(),
-        grid,
-    })
+    read_images(&[path.to_path_buf()], Match::default())
 }
 
-/// Reads an image whose channels lie in one file (3D or 4D) or in a file each.
-pub fn read_images(paths: &[PathBuf]) -> Result<Volume> {
+/// Reads an image whose channels lie in one file (3D or 4D) or in a file each. The first file's grid decides; errors
+/// where the others do not match it.
+pub fn read_images(paths: &[PathBuf], matching: Match) -> Result<Volume> {
     let Some((first, rest)) = paths.split_first() else {
         return Err(Error::Internal("an image without files".into()));
     };
-    let mut volume = read_image(first)?;
+    let stored = read(first)?;
+    let mut data = Vec::new();
+    let mut odd = append(&mut data, &stored, &stored.grid.order);
+    let (mut channels, grid) = (stored.volumes, stored.grid);
     for path in rest {
-        let other = read_image(path)?;
-        check_same_grid((&volume.grid, first), (&other.grid, path))?;
-        volume.channels += other.channels;
-        volume.data.extend(other.data);
+        let other = read(path)?;
+        let order = order_on(&other.grid, path, &Reference { grid: &grid, path: first }, matching)?;
+        odd += append(&mut data, &other, &order);
+        channels += other.volumes;
     }
-    Ok(volume)
+    let notes = notes(&data, grid.dims.iter().product(), odd);
+    let (shape, spacing) = (grid.shape(), grid.spacing());
+    Ok(Volume { channels, shape, spacing, data, grid, notes })
 }
 
-/// Reads a label map of integers or of floats that are whole numbers. Values in `stray` count as background; others that
-/// are not in `allowed` are an error.
-pub fn read_labels(path: &Path, allowed: &[u8], stray: &[u8]) -> Result<LabelVolume> {
-    let (mut volumes, grid) = read(path)?;
-    if volumes.len() != 1 {
+/// The label values that a file may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    pub values: Vec<u8>,
+    /// Where that is said, such as `dataset.json`, for messages.
+    pub source: String,
+}
+
+impl Known {
+    /// All that a label can be: 0 to 255.
+    pub fn any() -> Self {
+        Self { values: (0..=255).collect(), source: String::new() }
+    }
+
+    /// The values, runs of three and more shortened: `0 to 3, 254`.
+    fn list(&self) -> String {
+        let mut values = self.values.clone();
+        values.sort_unstable();
+        values.dedup();
+        let runs = values.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+            [first, .., last] if run.len() > 3 => format!("{first} to {last}"),
+            run => run.iter().map(u8::to_string).collect::<Vec<_>>().join(", "),
+        });
+        runs.collect::<Vec<_>>().join(", ")
+    }
+
+    fn error(&self, path: &Path, unknown: &BTreeMap<String, usize>) -> Error {
+        let mut counted: Vec<_> = unknown.iter().collect();
+        // names order 10 before 9
+        let number = |text: &str| text.parse().unwrap_or(f64::INFINITY);
+        counted.sort_by(|a, b| number(a.0).total_cmp(&number(b.0)));
+        let voxels = |count: usize| if count == 1 { "voxel" } else { "voxels" };
+        let some = counted.iter().take(5).map(|(v, n)| format!("{v} ({n} {})", voxels(**n)));
+        let mut found = format!("label values {}", some.collect::<Vec<_>>().join(", "));
+        if counted.len() > 5 {
+            found += &format!(" and {} more", counted.len() - 5);
+        }
+        let (list, source) = (self.list(), &self.source);
+        if source.is_empty() {
+            let expected = format!("whole numbers: {list}");
+            return Error::file(
+                path,
+                found,
+                expected,
+                "Point at a label map, or correct its labels.",
+            );
+        }
+        let remedy = format!("Correct the labels, or list their values in {source}.");
+        Error::file(path, found, format!("the values {list} of {source}"), remedy)
+    }
+}
+
+/// Reads a label map of integers or of floats that are whole numbers, in its own canonical order. Errors where it holds
+/// values that are not known, or several volumes.
+pub fn read_labels(path: &Path, known: &Known) -> Result<LabelVolume> {
+    let stored = read(path)?;
+    let data = labels(&stored, path, known, &stored.grid.order)?;
+    let grid = stored.grid;
+    Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
+}
+
+/// As [`read_labels`], in the canonical order of another file's grid, which it takes: its image's, or its reference's.
+/// Errors where the voxels do not match.
+pub fn read_labels_on(
+    path: &Path,
+    known: &Known,
+    on: &Reference<'_>,
+    matching: Match,
+) -> Result<LabelVolume> {
+    let stored = read(path)?;
+    let order = order_on(&stored.grid, path, on, matching)?;
+    let data = labels(&stored, path, known, &order)?;
+    let grid = on.grid.clone();
+    Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
+}
+
+fn labels(stored: &Stored, path: &Path, known: &Known, order: &Order) -> Result<Vec<u8>> {
+    if stored.volumes != 1 {
         return Err(Error::file(
             path,
-            format!("{} volumes", volumes.len()),
+            format!("{} volumes", stored.volumes),
             "a 3D label map",
             "Save the labels as one volume.",
         ));
     }
-    let mut unknown = std::collections::BTreeMap::<String, usize>::new();
-    let mut strays = 0;
-    let mut data = Vec::with_capacity(volumes[0].len());
-    for value in volumes.swap_remove(0) {
+    let mut allowed = [false; 256];
+    known.values.iter().for_each(|value| allowed[usize::from(*value)] = true);
+    let mut unknown = BTreeMap::<String, usize>::new();
+    let mut data = vec![0; stored.values.len()];
+    order.each(stored.grid.dims, |to, from| {
+        let value = stored.values[from];
         let label = value.round();
-        let known = (value - label).abs() <= 1e-3 && (0.0..=255.0).contains(&label);
-        if known && allowed.contains(&(label as u8)) {
-            data.push(label as u8);
-            continue;
-        }
-        if known && stray.contains(&(label as u8)) {
-            strays += 1;
+        let whole = (value - label).abs() <= 1e-3;
+        if whole && (0.0..=255.0).contains(&label) && allowed[label as usize] {
+            data[to] = label as u8;
         } else {
-            let whole = (value - label).abs() <= 1e-3;
-            *unknown.entry(format!("{}", if whole { label } else { value })).or_default() += 1;
+            *unknown.entry(written(if whole { label } else { value })).or_default() += 1;
         }
-        data.push(0);
-    }
-    if !unknown.is_empty() {
-        let some: Vec<String> = unknown
-            .iter()
-            .take(5)
-            .map(|(value, count)| format!("{value} ({count} voxels)"))
-            .collect();
-        return Err(Error::file(
-            path,
-            format!("label values {}", some.join(", ")),
-            format!("the values {allowed:?} of dataset.json"),
-            "Correct the labels, or list the values in dataset.json.",
-        ));
-    }
-    if strays > 0 {
-        log::warn!(
-            "{}: {strays} voxels with stray labels {stray:?} count as background",
-            path.display()
-        );
-    }
-    Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
+    });
+    if unknown.is_empty() { Ok(data) } else { Err(known.error(path, &unknown)) }
 }
 
-/// An error where two files have different canonical shapes; a warning where their voxels lie at different places.
-pub fn check_same_grid((a, path_a): (&Grid, &Path), (b, path_b): (&Grid, &Path)) -> Result<()> {
-    if a.shape() != b.shape() {
-        return Err(Error::file(
-            path_b,
-            format!("shape {:?} (D, H, W)", b.shape()),
-            format!("{:?}, that of {}", a.shape(), path_a.display()),
-            "Resample one of the files to the other's grid.",
-        ));
+/// A label value as a person writes it.
+fn written(value: f64) -> String {
+    if value.is_finite() && value != 0.0 && !(1e-4..1e15).contains(&value.abs()) {
+        let short = value as f32;
+        return if short.is_normal() { format!("{short:e}") } else { format!("{value:e}") };
     }
-    if !a.same_place(b) {
-        log::warn!(
-            "{} and {} have different affines; the voxels are taken to match",
-            path_a.display(),
-            path_b.display()
-        );
+    // voxels of float32 have digits enough at this length
+    let rounded = format!("{value:.4}");
+    if rounded.contains('.') {
+        return rounded.trim_end_matches('0').trim_end_matches('.').to_string();
     }
-    Ok(())
+    rounded
 }
 
 /// Writes labels (canonical D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and

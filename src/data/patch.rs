@@ -253,7 +253,14 @@ mod tests {
         let data: Vec<f32> = (0..voxels).map(|i| 1.0 + (i % 17) as f32).collect();
         let labels: Vec<u8> = (0..voxels).map(|i| u8::from(i % 50 == 7)).collect();
         let grid = Grid::ras(shape, [1.0; 3]);
-        let image = Volume { channels: 1, shape, spacing: [1.0; 3], data, grid: grid.clone() };
+        let image = Volume {
+            channels: 1,
+            shape,
+            spacing: [1.0; 3],
+            data,
+            grid: grid.clone(),
+            notes: Vec::new(),
+        };
         let label = LabelVolume { shape, spacing: [1.0; 3], data: labels, grid };
         prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore).unwrap()
     }

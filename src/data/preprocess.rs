@@ -266,7 +266,8 @@ mod tests {
     use super::*;
 
     fn volume(shape: [usize; 3], spacing: [f64; 3], data: Vec<f32>) -> Volume {
-        Volume { channels: 1, shape, spacing, data, grid: Grid::ras(shape, spacing) }
+        let grid = Grid::ras(shape, spacing);
+        Volume { channels: 1, shape, spacing, data, grid, notes: Vec::new() }
     }
 
     #[test]

@@ -58,6 +58,15 @@ pub struct Scores<N = u64> {
     pub nsd: f64,
 }
 
+impl Scores {
+    /// Of a class that neither mask of a case has, where so many voxels count.
+    pub fn absent(voxels: u64) -> Self {
+        let [dice, iou, hd95, assd, nsd] = [f64::NAN; 5];
+        let [fn_, fp, tp, n_pred, n_ref] = [0; 5];
+        Self { dice, iou, fn_, fp, tn: voxels, tp, n_pred, n_ref, hd95, assd, nsd }
+    }
+}
+
 /// JSON has no NaN: it is written as null and read back.
 mod nan_as_null {
     use serde::{Deserialize, Deserializer, Serializer};

@@ -1,0 +1,230 @@
+//! What a file is that is no NIfTI-1 image, and the names of those that are.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// Endings of NIfTI files, the longer ones first.
+const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];
+/// What reading expects.
+pub(super) const EXPECTED: &str = "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)";
+const AGAIN: &str = "Copy or download the file again.";
+const DICOM: &str = "Convert the series, for example with dcm2niix.";
+const OTHER: &str = "Convert it to NIfTI-1, for example with ITK-SNAP, 3D Slicer or SimpleITK.";
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The name without its NIfTI ending, and that ending in small letters.
+fn split(name: &str) -> Option<(&str, &'static str)> {
+    let small = name.to_ascii_lowercase();
+    let ending = ENDINGS.into_iter().find(|ending| small.ends_with(ending))?;
+    Some((&name[..name.len() - ending.len()], ending))
+}
+
+/// The name of a file without `.nii`, `.hdr` or `.img`, packed or not, in whatever case; None of files that end otherwise.
+pub fn stem(path: &Path) -> Option<String> {
+    split(&file_name(path)).map(|(stem, _)| stem.to_string())
+}
+
+/// Whether a name is that of the image file of a pair.
+pub(super) fn is_image(path: &Path) -> bool {
+    split(&file_name(path)).is_some_and(|(_, ending)| ending.starts_with(".img"))
+}
+
+/// The files on disk that reading this path touches: the path, and its other half where there is one.
+pub fn pair(path: &Path) -> Vec<PathBuf> {
+    let (header, image) = parts(path);
+    [Some(header), image].into_iter().flatten().collect()
+}
+
+/// The file that holds the header and, of a pair, the one that holds the voxels. Without its header, an image file stands
+/// for itself.
+pub(super) fn parts(path: &Path) -> (PathBuf, Option<PathBuf>) {
+    let own = path.to_path_buf();
+    let name = file_name(path);
+    match split(&name) {
+        Some((stem, ending)) if ending.starts_with(".hdr") => {
+            (own, half(path, stem, [".img", ".img.gz"]))
+        }
+        Some((stem, ending)) if ending.starts_with(".img") => {
+            match half(path, stem, [".hdr", ".hdr.gz"]) {
+                Some(header) => (header, Some(own)),
+                None => (own, None),
+            }
+        }
+        _ => (own, None),
+    }
+}
+
+/// The file beside `path` with one of the endings, whatever their case; the first ending and small letters go first.
+fn half(path: &Path, stem: &str, endings: [&str; 2]) -> Option<PathBuf> {
+    let plain = endings.map(|ending| path.with_file_name(format!("{stem}{ending}")));
+    if let Some(found) = plain.into_iter().find(|file| file.is_file()) {
+        return Some(found);
+    }
+    let entries = std::fs::read_dir(crate::files::folder(path)).ok()?;
+    let mut found: Vec<(usize, String)> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name().to_string_lossy().into_owned();
+            let (other, ending) = split(&name)?;
+            let rank = endings.iter().position(|wanted| *wanted == ending)?;
+            (other == stem).then_some((rank, name))
+        })
+        .collect();
+    found.sort();
+    found.first().map(|(_, name)| path.with_file_name(name))
+}
+
+pub(super) fn no_header(path: &Path) -> Error {
+    Error::file(
+        path,
+        "an .img file without its .hdr",
+        "NAME.img beside NAME.hdr",
+        "Put both files into one folder.",
+    )
+}
+
+pub(super) fn no_image(path: &Path) -> Error {
+    Error::file(
+        path,
+        "a header without its .img file",
+        "NAME.hdr beside NAME.img",
+        "Put both files into one folder.",
+    )
+}
+
+/// What was found instead of NIfTI files, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub found: String,
+    pub remedy: String,
+}
+
+/// What unpacked bytes are that are no NIfTI-1 file; None where they may be one, or nothing is known of them.
+pub(super) fn explain(path: &Path, data: &[u8]) -> Option<Error> {
+    let (found, remedy) = kind(path, data)?;
+    Some(Error::file(path, found, EXPECTED, remedy))
+}
+
+fn kind(path: &Path, data: &[u8]) -> Option<(&'static str, &'static str)> {
+    let name = file_name(path).to_ascii_lowercase();
+    let start = &data[..data.len().min(512)];
+    let text = String::from_utf8_lossy(start).to_ascii_lowercase();
+    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    let word =
+        start.first_chunk().map(|bytes| [i32::from_le_bytes(*bytes), i32::from_be_bytes(*bytes)]);
+    let size = |wanted: i32| word.is_some_and(|sizes| sizes.contains(&wanted));
+    Some(match start {
+        [] => ("an empty file", AGAIN),
+        _ if text.starts_with("version https://git-lfs") => {
+            ("a Git LFS pointer, not the file itself", "Run `git lfs pull` in its repository.")
+        }
+        _ if text.starts_with("<!doctype html") || text.starts_with("<html") => (
+            "a web page (HTML)",
+            "The download gave a page, often one to log in, instead of the file: download it again.",
+        ),
+        _ if size(540) => (
+            "a NIfTI-2 file",
+            "Convert it to NIfTI-1, in Python with nibabel: nib.save(nib.Nifti1Image.from_image(nib.load(\"in.nii\")), \"out.nii\").",
+        ),
+        _ if size(348) && data.len() >= 348 => {
+            let magic = &data[344..348];
+            if magic == b"n+1\0" || magic == b"ni1\0" {
+                return None;
+            }
+            (
+                "an Analyze 7.5 header, without NIfTI's magic",
+                "Analyze does not say which side is left: convert it to NIfTI-1 with the program that wrote it.",
+            )
+        }
+        _ if data.get(128..132) == Some(b"DICM") => ("a DICOM file", DICOM),
+        [b'N', b'R', b'R', b'D', b'0', b'0', b'0', ..] => ("an NRRD file", OTHER),
+        _ if text.contains("objecttype =") => ("a MetaImage header", OTHER),
+        [b'P', b'K', 3, 4, ..] => ("a ZIP archive", "Unpack it and use the images inside."),
+        _ if [".mgz", ".mgh"].iter().any(|ending| name.ends_with(ending)) => {
+            ("a FreeSurfer image", "Convert it with FreeSurfer: mri_convert in.mgz out.nii.gz.")
+        }
+        _ if text.starts_with(['{', '[']) && is_text(start) => {
+            ("a JSON file", "Point at the image instead.")
+        }
+        _ if is_text(start) => ("a plain text file", "Point at the image instead."),
+        _ => return None,
+    })
+}
+
+fn is_text(start: &[u8]) -> bool {
+    // the cut may split a letter
+    let readable = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    !readable.is_empty()
+        && readable.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\r' | '\n'))
+}
+
+/// What lies in a folder without NIfTI files; None of an empty folder or one of unknown files.
+pub fn describe_folder(dir: &Path) -> Option<Finding> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    let (mut folders, mut dicom) = (0, 0);
+    for entry in std::fs::read_dir(dir).ok()?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            folders += usize::from(holds_images(&path));
+            continue;
+        }
+        let name = file_name(&path).to_ascii_lowercase();
+        let ending = OTHERS.iter().find(|(ending, _)| name.ends_with(ending));
+        if let Some((ending, _)) = ending {
+            *counts.entry(ending).or_default() += 1;
+        } else if !name.starts_with('.') && (name.ends_with(".dcm") || is_dicom(&path)) {
+            dicom += 1;
+        }
+    }
+    let files = |count: usize| format!("{count} {}", if count == 1 { "file" } else { "files" });
+    if dicom > 0 {
+        let found = format!("a DICOM folder ({})", files(dicom));
+        return Some(Finding { found, remedy: DICOM.into() });
+    }
+    if let Some((ending, count)) = counts.into_iter().max_by_key(|(_, count)| *count) {
+        let remedy = OTHERS.iter().find(|(other, _)| *other == ending).map_or(OTHER, |(_, r)| *r);
+        let found = format!("{ending} files ({count}), no NIfTI file");
+        return Some(Finding { found, remedy: remedy.into() });
+    }
+    (folders > 0).then(|| Finding {
+        found: format!("no NIfTI file, but {folders} folders of them"),
+        remedy: "Point at one of the folders within.".into(),
+    })
+}
+
+/// Endings of other formats and what to do about them.
+const OTHERS: [(&str, &str); 10] = [
+    (".nrrd", OTHER),
+    (".nhdr", OTHER),
+    (".mha", OTHER),
+    (".mhd", OTHER),
+    (".mgz", "Convert them with FreeSurfer: mri_convert in.mgz out.nii.gz."),
+    (".mgh", "Convert them with FreeSurfer: mri_convert in.mgh out.nii.gz."),
+    (".zip", "Unpack the archives first."),
+    (".tar", "Unpack the archives first."),
+    (".tar.gz", "Unpack the archives first."),
+    (".tgz", "Unpack the archives first."),
+];
+
+fn holds_images(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.take(1000).any(|entry| stem(&entry.path()).is_some())
+}
+
+/// DICOM files often have no ending; the first bytes tell.
+fn is_dicom(path: &Path) -> bool {
+    use std::io::Read;
+    let mut start = [0; 132];
+    let whole = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    whole.is_ok() && start.ends_with(b"DICM")
+}
