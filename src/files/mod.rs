@@ -1,9 +1,18 @@
-//! Files that are complete or absent, and the folder for what can be made again.
+//! Files that are complete or absent, what a command reads and writes, names that become paths, and the folder for what can
+//! be made again.
 
-use std::io::Write;
+mod name;
+mod paths;
+mod place;
+mod read;
+mod write;
+
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+pub use name::safe_name;
+pub use paths::{Claim, Paths};
+pub use read::{read_json, read_text, read_toml};
+pub use write::{write_atomically, write_with};
 
 /// Names the cache folder, instead of a folder of u2seg in the user's own.
 pub const CACHE_VARIABLE: &str = "U2SEG_CACHE";
@@ -11,25 +20,6 @@ pub const CACHE_VARIABLE: &str = "U2SEG_CACHE";
 /// The folder that a file lies in.
 pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Writes a file aside and renames it, so that a reader or a crash never meets half of it.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder(path)).map_err(|e| Error::io(path, e))?;
-    file.write_all(bytes).map_err(|e| Error::io(path, e))?;
-    file.as_file().sync_all().map_err(|e| Error::io(path, e))?;
-    persist(file, path)
-}
-
-fn persist(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(readable).map_err(|e| Error::io(path, e))?;
-    }
-    file.persist(path).map_err(|e| Error::io(path, e.error))?;
-    Ok(())
 }
 
 /// Where tunings and compiled pipelines are kept: what `U2SEG_CACHE` names, else `u2seg` in the user's cache folder; none
