@@ -141,7 +141,8 @@ fn run(args: &Args) -> Result<()> {
     let mut labels = Predictor::new(&gpu, &model, 0)?.segment(&image)?;
     postprocess::keep_largest(&mut labels, image.shape, 1, postprocess::Connectivity::Full)?;
     postprocess::fill_holes(&mut labels, image.shape, 1)?;
-    let dice = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?.scores(1, 1.0).dice;
+    let dice =
+        Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?.scores(&1.into(), 1.0).dice;
     let mask = args.out.join(format!("{}.nii.gz", case.id));
     data::write_mask(&mask, &labels, &image.grid)?;
     let picture = args.out.join(format!("{}.png", case.id));

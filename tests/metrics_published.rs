@@ -194,7 +194,7 @@ fn differences(case: &Case, tolerance: f64) -> Vec<String> {
     let (truth, prediction) = (Mask::new(&case.truth), Mask::new(&case.prediction));
     assert_eq!(truth.shape, prediction.shape, "{}", case.name);
     let (y, p) = (truth.labels(), prediction.labels());
-    let ours = Pair::new(&y, &p, truth.shape, case.spacing).unwrap().scores(1, tolerance);
+    let ours = Pair::new(&y, &p, truth.shape, case.spacing).unwrap().scores(&1.into(), tolerance);
     let Scores { dice, iou, hd95, assd, nsd, tp, n_ref, n_pred, .. } = ours;
     assert_eq!((tp, n_ref, n_pred), (case.tp, case.n_ref, case.n_pred), "{}", case.name);
     let monai = &case.monai;

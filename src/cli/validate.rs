@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::{Case, Known, Match, Reference, read_labels_on, write_mask};
-use crate::domain::CleanUp;
+use crate::data::{
+    Case, Class, IGNORED, Known, Labels, Match, Reference, read_labels_on, write_mask,
+};
+use crate::domain::{CleanUp, Domain};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
-use crate::infer::postprocess::clean_up;
 use crate::infer::summary::{CaseScores, Summary};
-use crate::infer::{Decision, Kept, Predictor};
+use crate::infer::{ClassKey, Decision, Kept, Predictor, finish};
 use crate::nn::Model;
-use crate::train::{DomainCases, MODEL, read_plan};
+use crate::train::{DomainCases, MODEL, SUMMARY, mask_file, read_plan, validation_folder};
 
 use super::train::FOLD;
-
-const VALIDATION: &str = "validation";
-const SUMMARY: &str = "summary.json";
 
 /// Segments the held-out cases of each domain, keeps the clean-up that helps in the model unless its plan has one, and
 /// scores.
@@ -29,31 +27,18 @@ pub(super) fn validate(
 ) -> Result<()> {
     for cases in domains.iter().filter(|d| !d.held_out.is_empty()) {
         let index = model.domain(Some(&cases.domain.name))?;
-        let folder = out.join(VALIDATION).join(&cases.domain.name);
+        let folder = validation_folder(out, &cases.domain.name);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let predictor = Predictor::new(gpu, model, index)?;
-        let classes: Vec<u8> = (1..cases.domain.labels.outputs() as u8).collect();
-        let mut decision = Decision::new(&classes);
-        for case in &cases.held_out {
-            let (image, truth) = cases.load(case)?;
-            let labels = predictor.raw_labels(&image)?;
-            if cases.domain.clean_up.is_empty() {
-                decision.add(&truth.data, &labels, truth.shape)?;
-            }
-            write_mask(&mask(&folder, case), &labels, &image.grid)?;
+        let decision = segment(&Predictor::new(gpu, model, index)?, cases, &folder)?;
+        if let Some(decision) = decision {
+            model.domains[index].clean_up = kept(&decision, &cases.domain.labels)?;
         }
-        let kept = decision.kept();
-        for Kept { clean_up, before, after } in &kept {
-            let class = &cases.domain.labels.classes[usize::from(clean_up.class)].name;
-            let steps = &clean_up.steps;
-            say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
-        }
-        if cases.domain.clean_up.is_empty() {
-            model.domains[index].clean_up = kept.into_iter().map(|k| k.clean_up).collect();
-        }
-        let summary = score(cases, &classes, &model.domains[index].clean_up, &folder)?;
+        let each = cases.held_out.iter();
+        let plan = &model.domains[index];
+        let scores = each.map(|case| score(cases, plan, case, &folder)).collect::<Result<_>>()?;
+        let summary = Summary::new(scores);
         summary.write(folder.join(SUMMARY))?;
-        say!("{}\n{}", cases.domain.name, summary.print_table(&cases.domain.labels.names()));
+        say!("{}\n{}", cases.domain.name, summary.print_table(&names(&cases.domain.labels)));
     }
     if domains.iter().any(|d| !d.held_out.is_empty()) {
         model.write(&out.join(MODEL))?;
@@ -61,59 +46,103 @@ pub(super) fn validate(
     Ok(())
 }
 
-fn mask(folder: &Path, case: &Case) -> PathBuf {
-    folder.join(format!("{}.nii.gz", case.id))
-}
-
-/// Cleans the masks in `folder` up and scores them.
-fn score(cases: &DomainCases, classes: &[u8], steps: &[CleanUp], folder: &Path) -> Result<Summary> {
-    let mut scores = Vec::new();
+/// Writes the masks of the held-out cases as the network makes them; collects what clean-up would do to them, unless the plan
+/// has one or regions may overlap.
+fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<Option<Decision>> {
+    let labels = &cases.domain.labels;
+    let classes: Vec<u8> = (1..labels.outputs()).zip(1..=u8::MAX).map(|(_, class)| class).collect();
+    let decides = cases.domain.clean_up.is_empty() && !labels.regions;
+    let mut decision = decides.then(|| Decision::new(&classes));
     for case in &cases.held_out {
         let (image, truth) = cases.load(case)?;
-        let file = mask(folder, case);
-        let values = (0..cases.domain.labels.outputs() as u8).collect();
-        let known = Known { values, source: "the model's classes".into() };
-        let on = Reference { grid: &image.grid, path: &case.images[0] };
-        let mut labels = read_labels_on(&file, &known, &on, Match::default())?.data;
-        if !steps.is_empty() {
-            clean_up(&mut labels, truth.shape, steps)?;
-            write_mask(&file, &labels, &image.grid)?;
+        let mut mask = predictor.raw_labels(&image)?;
+        if let Some(decision) = &mut decision {
+            let pairs = mask.iter().zip(&truth.data);
+            let counted = pairs.map(|(class, t)| if *t == IGNORED { 0 } else { *class });
+            decision.add(&truth.data, &counted.collect::<Vec<u8>>(), truth.shape)?;
         }
-        let pair = Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?;
-        let metrics = pair.all_scores(classes, DEFAULT_TOLERANCE_MM);
-        scores.push(CaseScores {
-            metrics: classes.iter().copied().zip(metrics).collect(),
-            prediction_file: file.display().to_string(),
-            reference_file: case.label.display().to_string(),
-        });
+        if !labels.regions {
+            labels.decode(&mut mask);
+        }
+        write_mask(&mask_file(folder, case), &mask, &image.grid)?;
     }
-    Ok(Summary::new(scores))
+    Ok(decision)
+}
+
+/// The clean-up that helps.
+fn kept(decision: &Decision, labels: &Labels) -> Result<Vec<CleanUp>> {
+    let mut all = Vec::new();
+    for Kept { clean_up, before, after } in decision.kept() {
+        let class = &labels.classes[usize::from(clean_up.class)].name;
+        let steps = &clean_up.steps;
+        say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
+        all.push(clean_up);
+    }
+    Ok(all)
+}
+
+/// Cleans a mask in `folder` up as the plan says and scores what is labelled in its case.
+fn score(cases: &DomainCases, plan: &Domain, case: &Case, folder: &Path) -> Result<CaseScores> {
+    let labels = &plan.labels;
+    let (image, mut truth) = cases.dataset.load(case)?;
+    labels.canonical(&mut truth.data);
+    let file = mask_file(folder, case);
+    let known = Known { values: labels.known(), source: "the run's plan".into() };
+    let on = Reference { grid: &image.grid, path: &case.images[0] };
+    let mut mask = read_labels_on(&file, &known, &on, Match::ByPlace)?.data;
+    if !plan.clean_up.is_empty() {
+        labels.encode(&mut mask);
+        finish(plan, &mut mask, truth.shape)?;
+        write_mask(&file, &mask, &image.grid)?;
+    }
+    let first = labels.outputs() - labels.scored().len();
+    let labelled = labels.scored().iter().enumerate();
+    let labelled = labelled.filter(|(index, _)| cases.has_labels_of(case, first + index));
+    let keys: Vec<ClassKey> = labelled.map(|(_, class)| key(labels, class)).collect();
+    let pair = Pair::new(&truth.data, &mask, truth.shape, truth.spacing)?.ignoring(labels.ignore);
+    let metrics = pair.all_scores(&keys, DEFAULT_TOLERANCE_MM);
+    Ok(CaseScores {
+        metrics: keys.into_iter().zip(metrics).collect(),
+        prediction_file: file.display().to_string(),
+        reference_file: case.label.display().to_string(),
+    })
+}
+
+/// What a class is scored as: the value of its masks, or the values of a region.
+fn key(labels: &Labels, class: &Class) -> ClassKey {
+    match labels.regions {
+        true => ClassKey::new(class.values.iter().copied()),
+        false => ClassKey::from(class.value),
+    }
+}
+
+fn names(labels: &Labels) -> BTreeMap<ClassKey, String> {
+    labels.scored().iter().map(|class| (key(labels, class), class.name.clone())).collect()
 }
 
 /// Scores the cases of all folds in a folder together, in the form of a single run's validation.
 pub(super) fn combine(parent: &Path) -> Result<()> {
-    let mut domains: BTreeMap<String, (Vec<String>, Vec<CaseScores>)> = BTreeMap::new();
+    let mut domains: BTreeMap<String, (Labels, Vec<CaseScores>)> = BTreeMap::new();
     for fold in folders(parent)? {
         let is_fold = |name: &str| name.starts_with(FOLD);
         if !fold.file_name().is_some_and(|name| is_fold(&name.to_string_lossy())) {
             continue;
         }
         for plan in read_plan(&fold)? {
-            let file = fold.join(VALIDATION).join(&plan.name).join(SUMMARY);
+            let file = validation_folder(&fold, &plan.name).join(SUMMARY);
             // a domain with fewer cases than folds holds nothing out in the last ones
             if file.exists() {
-                let (_, cases) =
-                    domains.entry(plan.name).or_insert((plan.labels.names(), Vec::new()));
+                let (_, cases) = domains.entry(plan.name).or_insert((plan.labels, Vec::new()));
                 cases.extend(Summary::read(&file)?.metric_per_case);
             }
         }
     }
-    for (name, (classes, cases)) in domains {
-        let folder = parent.join(VALIDATION).join(&name);
+    for (name, (labels, cases)) in domains {
+        let folder = validation_folder(parent, &name);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let summary = Summary::new(cases);
         summary.write(folder.join(SUMMARY))?;
-        say!("{name}, all folds\n{}", summary.print_table(&classes));
+        say!("{name}, all folds\n{}", summary.print_table(&names(&labels)));
     }
     Ok(())
 }

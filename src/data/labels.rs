@@ -288,6 +288,17 @@ impl Labels {
         labels.iter_mut().for_each(|label| *label = table[usize::from(*label)]);
     }
 
+    /// Turns values of label files into those that masks hold: of a class its one value, of what is ignored the value to ignore.
+    /// Of regions only what means nothing changes.
+    pub fn canonical(&self, labels: &mut [u8]) {
+        let mut table: Vec<u8> = (0..=u8::MAX).collect();
+        self.stray.iter().for_each(|value| table[usize::from(*value)] = 0);
+        for class in self.classes.iter().filter(|_| !self.regions) {
+            class.values.iter().for_each(|value| table[usize::from(*value)] = class.value);
+        }
+        labels.iter_mut().for_each(|label| *label = table[usize::from(*label)]);
+    }
+
     /// Turns class indices into the values that masks hold.
     pub fn decode(&self, classes: &mut [u8]) {
         let value = |index: u8| self.classes.get(usize::from(index)).map_or(0, |c| c.value);
@@ -385,6 +396,10 @@ mod tests {
         let mut classes = vec![2, 1, 0];
         labels.decode(&mut classes);
         assert_eq!(classes, [5, 2, 0]);
+        let mut values = vec![0, 2, 5, 9, 254];
+        let labels = Labels { stray: vec![254], ..labels.merged(&[0, 1, 1]) };
+        labels.canonical(&mut values);
+        assert_eq!(values, [0, 2, 2, 9, 0]);
     }
 
     #[test]

@@ -9,11 +9,13 @@
 //! | both masks empty | NaN | NaN | NaN |
 //! | one mask empty | 0 | 0 | NaN |
 //!
-//! NaN is written to JSON as null and left out of means, as nnU-Net does.
+//! NaN is written to JSON as null and left out of the mean over cases, as nnU-Net does. Voxels that carry the ignore value in
+//! the reference are in no count and in neither mask.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::class_key::ClassKey;
 use super::postprocess::{Bounds, check_len};
 use crate::error::{Error, Result};
 
@@ -56,6 +58,15 @@ pub struct Scores<N = u64> {
     pub nsd: f64,
 }
 
+impl Scores {
+    /// Of a class that neither mask of a case has, where so many voxels count.
+    pub fn absent(voxels: u64) -> Self {
+        let [dice, iou, hd95, assd, nsd] = [f64::NAN; 5];
+        let [fn_, fp, tp, n_pred, n_ref] = [0; 5];
+        Self { dice, iou, fn_, fp, tn: voxels, tp, n_pred, n_ref, hd95, assd, nsd }
+    }
+}
+
 /// JSON has no NaN: it is written as null and read back.
 mod nan_as_null {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -73,6 +84,54 @@ mod nan_as_null {
     }
 }
 
+/// How often each label value of the reference meets each one of the prediction, ignored voxels left out.
+pub struct Confusion {
+    /// Reference × prediction, 256 each.
+    counts: Vec<u64>,
+}
+
+/// Voxels that a thread counts at a time.
+const RUN: usize = 1 << 22;
+
+impl Confusion {
+    /// Voxels that count.
+    pub fn voxels(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Values above 0 that the reference or the prediction holds, ascending.
+    pub fn values(&self) -> Vec<u8> {
+        let there = |value: usize| {
+            (0..256).any(|other| {
+                self.counts[value * 256 + other] + self.counts[other * 256 + value] > 0
+            })
+        };
+        (1..=255u8).filter(|value| there(usize::from(*value))).collect()
+    }
+
+    /// Overlap of one class; distances are NaN, as for empty masks.
+    fn overlap(&self, class: &ClassKey) -> Scores {
+        let table = class.table();
+        let [mut tp, mut fp, mut fn_, mut tn] = [0u64; 4];
+        for (row, in_reference) in self.counts.chunks_exact(256).zip(table) {
+            for (count, in_prediction) in row.iter().zip(table) {
+                match (in_reference, in_prediction) {
+                    (true, true) => tp += count,
+                    (false, true) => fp += count,
+                    (true, false) => fn_ += count,
+                    (false, false) => tn += count,
+                }
+            }
+        }
+        let (n_pred, n_ref) = (tp + fp, tp + fn_);
+        // 0 / 0 is NaN where both masks are empty.
+        let dice = (2 * tp) as f64 / (n_pred + n_ref) as f64;
+        let iou = tp as f64 / (tp + fp + fn_) as f64;
+        let [hd95, assd, nsd] = [f64::NAN; 3];
+        Scores { dice, iou, fn_, fp, tn, tp, n_pred, n_ref, hd95, assd, nsd }
+    }
+}
+
 /// A prediction and its reference on the same grid.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair<'a> {
@@ -80,6 +139,7 @@ pub struct Pair<'a> {
     prediction: &'a [u8],
     shape: [usize; 3],
     spacing: [f64; 3],
+    ignore: Option<u8>,
 }
 
 impl<'a> Pair<'a> {
@@ -98,48 +158,81 @@ impl<'a> Pair<'a> {
                 format!("spacing {spacing:?} mm; every axis needs a positive size"),
             ));
         }
-        Ok(Self { truth, prediction, shape, spacing })
+        Ok(Self { truth, prediction, shape, spacing, ignore: None })
+    }
+
+    /// Leaves out the voxels of this value in the reference.
+    pub fn ignoring(self, ignore: Option<u8>) -> Self {
+        Self { ignore, ..self }
+    }
+
+    /// Counts the pairs of values.
+    pub fn confusion(&self) -> Confusion {
+        let add = |mut counts: Vec<u64>, more: Vec<u64>| {
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+            counts
+        };
+        let count = |(truth, prediction): (&[u8], &[u8])| {
+            let mut counts = vec![0u64; 256 * 256];
+            for (t, p) in truth.iter().zip(prediction) {
+                counts[usize::from(*t) * 256 + usize::from(*p)] += 1;
+            }
+            counts
+        };
+        let runs = self.truth.par_chunks(RUN).zip(self.prediction.par_chunks(RUN));
+        let mut counts = runs.map(count).reduce(|| vec![0; 256 * 256], add);
+        if let Some(ignore) = self.ignore {
+            counts[usize::from(ignore) * 256..][..256].fill(0);
+        }
+        Confusion { counts }
     }
 
     /// Scores of one class; surface Dice at `tolerance` mm.
-    pub fn scores(&self, class: u8, tolerance: f64) -> Scores {
-        let [mut tp, mut fp, mut fn_, mut tn] = [0u64; 4];
-        for (t, p) in self.truth.iter().zip(self.prediction) {
-            match (*t == class, *p == class) {
-                (true, true) => tp += 1,
-                (false, true) => fp += 1,
-                (true, false) => fn_ += 1,
-                (false, false) => tn += 1,
-            }
-        }
-        let (n_pred, n_ref) = (tp + fp, tp + fn_);
-        let surface = match (n_pred > 0, n_ref > 0) {
-            (true, true) => self.surface(class, tolerance),
-            (false, false) => Surface { hd95: f64::NAN, assd: f64::NAN, nsd: f64::NAN },
-            _ => Surface { hd95: f64::NAN, assd: f64::NAN, nsd: 0.0 },
-        };
-        // 0 / 0 is NaN where both masks are empty.
-        let dice = (2 * tp) as f64 / (n_pred + n_ref) as f64;
-        let iou = tp as f64 / (tp + fp + fn_) as f64;
-        let Surface { hd95, assd, nsd } = surface;
-        Scores { dice, iou, fn_, fp, tn, tp, n_pred, n_ref, hd95, assd, nsd }
+    pub fn scores(&self, class: &ClassKey, tolerance: f64) -> Scores {
+        self.scores_of(&self.confusion(), class, tolerance)
     }
 
     /// Scores of several classes, in parallel.
-    pub fn all_scores(&self, classes: &[u8], tolerance: f64) -> Vec<Scores> {
-        classes.par_iter().map(|&class| self.scores(class, tolerance)).collect()
+    pub fn all_scores(&self, classes: &[ClassKey], tolerance: f64) -> Vec<Scores> {
+        self.all_scores_of(&self.confusion(), classes, tolerance)
+    }
+
+    /// As [`Pair::all_scores`], with the counts of this pair at hand.
+    pub fn all_scores_of(
+        &self,
+        confusion: &Confusion,
+        classes: &[ClassKey],
+        tolerance: f64,
+    ) -> Vec<Scores> {
+        classes.par_iter().map(|class| self.scores_of(confusion, class, tolerance)).collect()
+    }
+
+    fn scores_of(&self, confusion: &Confusion, class: &ClassKey, tolerance: f64) -> Scores {
+        let overlap = confusion.overlap(class);
+        match (overlap.n_pred > 0, overlap.n_ref > 0) {
+            (true, true) => {
+                let Surface { hd95, assd, nsd } = self.surface(class, tolerance);
+                Scores { hd95, assd, nsd, ..overlap }
+            }
+            (false, false) => overlap,
+            _ => Scores { nsd: 0.0, ..overlap },
+        }
     }
 
     /// Surface distances of two non-empty masks, inside their common bounding box.
-    fn surface(&self, class: u8, tolerance: f64) -> Surface {
-        let inside = |index: usize| self.truth[index] == class || self.prediction[index] == class;
+    fn surface(&self, class: &ClassKey, tolerance: f64) -> Surface {
+        let table = class.table();
+        let on = |labels: &[u8], index: usize| {
+            table[usize::from(labels[index])] && self.ignore != Some(self.truth[index])
+        };
+        let inside = |index: usize| on(self.truth, index) || on(self.prediction, index);
         let Some(bounds) = Bounds::of(self.shape, inside) else {
             return Surface { hd95: f64::NAN, assd: f64::NAN, nsd: f64::NAN };
         };
         let shape = bounds.shape();
         let cut = |labels: &[u8]| {
             let mut mask = vec![false; shape.iter().product()];
-            bounds.each(self.shape, 0, |local, global| mask[local] = labels[global] == class);
+            bounds.each(self.shape, 0, |local, global| mask[local] = on(labels, global));
             surface_of(&mask, shape)
         };
         let (truth, prediction) = (cut(self.truth), cut(self.prediction));
@@ -288,7 +381,9 @@ mod tests {
     }
 
     fn scores(truth: &[u8], prediction: &[u8], shape: [usize; 3], spacing: [f64; 3]) -> Scores {
-        Pair::new(truth, prediction, shape, spacing).unwrap().scores(1, DEFAULT_TOLERANCE_MM)
+        Pair::new(truth, prediction, shape, spacing)
+            .unwrap()
+            .scores(&1.into(), DEFAULT_TOLERANCE_MM)
     }
 
     fn close(a: f64, b: f64) -> bool {
@@ -315,7 +410,8 @@ mod tests {
         // Distances each way: 5, 2.5, 0, 0; 95th percentile at 0.95 * 3 = 2.85 between 2.5 and 5.
         assert!(close(s.hd95, 2.5 + 0.85 * 2.5), "{}", s.hd95);
         assert!(close(s.assd, 7.5 / 4.0) && close(s.nsd, 0.5));
-        let wide = Pair::new(&truth, &prediction, shape, [2.5, 1.0, 1.0]).unwrap().scores(1, 2.5);
+        let wide =
+            Pair::new(&truth, &prediction, shape, [2.5, 1.0, 1.0]).unwrap().scores(&1.into(), 2.5);
         assert!(close(wide.nsd, 0.75));
     }
 
@@ -349,6 +445,40 @@ mod tests {
         assert!(text.contains("\"HD95\":null") && text.contains("\"n_ref\":0"), "{text}");
         let back: Scores = serde_json::from_str(&text).unwrap();
         assert!(back.dice.is_nan() && back.tn == 8);
+    }
+
+    #[test]
+    fn a_region_scores_as_one_value_does() {
+        let shape = [6, 6, 6];
+        let truth = cube(shape, [1, 1, 1], [4, 5, 4]);
+        let prediction = cube(shape, [2, 1, 1], [5, 5, 4]);
+        let split = |labels: &[u8]| -> Vec<u8> {
+            labels.iter().enumerate().map(|(i, l)| if i % 3 == 0 { l * 7 } else { l * 2 }).collect()
+        };
+        let (two, seven) = (split(&truth), split(&prediction));
+        let region = Pair::new(&two, &seven, shape, [1.0; 3]).unwrap();
+        let region = region.scores(&ClassKey::new([7, 2]), DEFAULT_TOLERANCE_MM);
+        assert_eq!(region, scores(&truth, &prediction, shape, [1.0; 3]));
+    }
+
+    #[test]
+    fn ignored_voxels_are_in_neither_mask() {
+        let shape = [1, 6, 6];
+        let mut truth = cube(shape, [0, 0, 0], [1, 3, 6]);
+        let prediction = cube(shape, [0, 0, 0], [1, 6, 3]);
+        // one row of the reference's three stays, and three rows of the prediction's columns
+        truth[6..24].fill(9);
+        let pair = Pair::new(&truth, &prediction, shape, [1.0; 3]).unwrap().ignoring(Some(9));
+        let s = pair.scores(&1.into(), DEFAULT_TOLERANCE_MM);
+        assert_eq!((s.tp, s.fp, s.fn_, s.tn, s.n_pred, s.n_ref), (3, 6, 3, 6, 9, 6));
+        // as if both had nothing there
+        let cleared: Vec<u8> = truth.iter().map(|l| l % 9).collect();
+        let mut other = prediction.clone();
+        other[6..24].fill(0);
+        let c = scores(&cleared, &other, shape, [1.0; 3]);
+        assert_eq!((s.hd95, s.assd, s.nsd, s.dice), (c.hd95, c.assd, c.nsd, c.dice));
+        assert_eq!(pair.confusion().values(), [1]);
+        assert_eq!(pair.confusion().voxels(), 18);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Volumes are flat slices in D,H,W order (z, y, x of the canonical RAS image, x fastest); spacings are
 //! millimetres in the same order.
 
+mod class_key;
 mod decide;
 mod evaluate;
 mod forward;
 pub mod metrics;
 pub mod overlay;
+mod pairs;
 pub mod phantom;
 pub mod postprocess;
 mod predict;
@@ -15,7 +17,9 @@ pub mod summary;
 pub mod window;
 
 pub use crate::domain::Weighting;
+pub use class_key::ClassKey;
 pub use decide::{Decision, Kept};
-pub use evaluate::evaluate;
+pub use evaluate::{Scoring, evaluate};
 pub use forward::Forward;
+pub use pairs::{MaskPair, pair_masks};
 pub use predict::{Ensemble, Predictor, Windows, finish};
