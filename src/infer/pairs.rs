@@ -91,9 +91,7 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
         ));
     }
     let pairs = truths.into_iter().map(|(stem, reference)| match predicted.get(&stem) {
-        Some(prediction) => {
-            MaskPair { reference, prediction: prediction.clone(), missing: false }
-        }
+        Some(prediction) => MaskPair { reference, prediction: prediction.clone(), missing: false },
         None => {
             let prediction = predictions.join(file_name(&reference));
             MaskPair { reference, prediction, missing: true }

@@ -10,6 +10,7 @@ use super::class_key::ClassKey;
 use super::metrics::Scores;
 use crate::data::Labels;
 use crate::error::{Error, Result};
+use crate::files::{read_json, write_atomically};
 
 /// Means over cases or classes; the counts are fractions then.
 pub type MeanScores = Scores<f64>;
@@ -187,21 +188,17 @@ impl Summary {
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::Internal(format!("summary to JSON: {error}")))?;
         text.push('\n');
-        std::fs::write(path, text).map_err(|source| Error::io(path, source))
+        write_atomically(path, text.as_bytes())
     }
 
     /// Reads a file that [`Summary::write`] wrote.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        serde_json::from_str(&text).map_err(|error| {
-            Error::file(
-                path,
-                error.to_string(),
-                "a summary.json with metric_per_case, mean and foreground_mean",
-                "Write it anew with `u2seg evaluate`.",
-            )
-        })
+        read_json(
+            path,
+            "a summary.json with metric_per_case, mean and foreground_mean",
+            "Write it anew with `u2seg evaluate`.",
+        )
     }
 
     /// A table with a row for each class that some case has, and the foreground mean over these; then, in sentences, what the
