@@ -2,8 +2,12 @@
 //! prediction and scores read.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::Value;
+
+use crate::error::Error;
+use crate::files::read_json;
 
 /// Label index of voxels that nobody labelled, in memory: no class, hence in no loss, statistic or score.
 pub const IGNORED: u8 = 255;
@@ -144,6 +148,27 @@ impl Labels {
         let labels = Self { ignore, ..labels };
         labels.check()?;
         Ok(labels)
+    }
+
+    /// Reads only the labels of a dataset.json, in the Decathlon's form or nnU-Net's.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, is no JSON, or describes no labels that can be used.
+    pub fn read(path: &Path) -> crate::error::Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Described {
+            labels: Option<Entries>,
+            regions_class_order: Option<Value>,
+        }
+        const EXPECTED: &str = "a dataset.json with labels as names and values";
+        const REMEDY: &str = "Correct the file, or name another.";
+        let described: Described = read_json(path, EXPECTED, REMEDY)?;
+        let Some(labels) = described.labels else {
+            return Err(Error::file(path, "no labels", EXPECTED, REMEDY));
+        };
+        Self::parse(&labels, described.regions_class_order.as_ref())
+            .map_err(|e| Error::file(path, e.found, e.expected, e.remedy))
     }
 
     fn classes(mut found: Vec<(String, Vec<u8>)>) -> Self {
@@ -435,6 +460,28 @@ mod tests {
             (r#"{"0": "background", "1": "a", "2": "a"}"#, r#"the name "a" for two labels"#),
         ] {
             assert!(message(labels, None).contains(part), "{labels}: {}", message(labels, None));
+        }
+    }
+
+    #[test]
+    fn only_the_labels_of_a_file_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dataset.json");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Labels::read(&path).map_err(|e| e.to_string())
+        };
+        let text = "\u{feff}{\"labels\": {\"0\": \"background\", \"1\": \"a\"}}";
+        assert_eq!(read(text), Ok(Labels::plain(["background", "a"])));
+        let regions = r#"{"labels": {"background": 0, "all": [1, 2]}, "regions_class_order": [1]}"#;
+        assert_eq!(read(regions).unwrap().known(), [0, 1, 2]);
+        for (text, part) in [
+            ("{", "EOF"),
+            (r#"{"name": "A"}"#, "found no labels"),
+            (r#"{"labels": {"background": 0}}"#, "labels \"background\""),
+        ] {
+            let message = read(text).unwrap_err();
+            assert!(message.contains(part) && message.contains("dataset.json"), "{message}");
         }
     }
 
