@@ -49,7 +49,7 @@ pub const SPLITS: &str = "splits_final.json";
 
 /// A fold of nnU-Net's file: names of cases.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub(super) struct Split {
+pub(crate) struct Split {
     train: Vec<String>,
     val: Vec<String>,
 }

@@ -87,9 +87,9 @@ pub struct Dataset {
     /// How the files of a case are matched.
     pub matching: Match,
     /// The group of each case, where a pattern tells groups.
-    groups: Option<BTreeMap<String, String>>,
+    pub(crate) groups: Option<BTreeMap<String, String>>,
     /// The folds of nnU-Net's file.
-    splits: Option<Vec<Split>>,
+    pub(crate) splits: Option<Vec<Split>>,
 }
 
 /// The description of a dataset folder.
