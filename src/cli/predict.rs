@@ -216,6 +216,12 @@ pub fn run(args: &Args) -> Result<()> {
     let (first, domain) = &models[0];
     let plan = &first.domains[*domain];
     let all = jobs(&args.input, &args.output, plan.channels)?;
+    // nothing to segment at all is one mistake, not one an image
+    if let Some(fault) = all.iter().find_map(|job| job.images.as_ref().err())
+        && all.iter().all(|job| job.images.is_err())
+    {
+        return Err(fault.error());
+    }
     let _claim = args.claim(&all, plan)?;
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
     let jobs: Vec<Job> = mine.filter(|job| !(args.resume && job.mask.exists())).collect();

@@ -96,20 +96,25 @@ fn refusal(report: &DatasetReport) -> Error {
 }
 
 fn print(report: &DatasetReport) -> Result<()> {
-    let labels: Vec<&str> = report.labels.values().map(String::as_str).collect();
+    let label = |(value, name): (&u8, &String)| format!("{value} {name}");
+    let labels: Vec<String> = report.labels.iter().map(label).collect();
     match report.name.is_empty() {
         true => say!("{}", report.dir.display()),
         false => {
-            say!("{}: channels {}; {}", report.name, report.channels.join(", "), labels.join(", "));
+            say!(
+                "{}: channels {}; labels {}",
+                report.name,
+                report.channels.join(", "),
+                labels.join("; ")
+            );
         }
     }
     for case in &report.cases {
-        match &case.contents {
-            Some(contents) => say!("  {}: {}", case.id, describe(contents, &report.labels)),
-            None => say!("  {}: cannot be read", case.id),
+        if let Some(contents) = &case.contents {
+            say!("  {}: {}", case.id, describe(contents, &report.labels));
         }
         for error in &case.errors {
-            say!("    error: {error}");
+            say!("  {}: error: {error}", case.id);
         }
         for warning in &case.warnings {
             say!("    warning: {warning}");

@@ -126,7 +126,7 @@ impl ImageFiles {
                 None => fault(
                     &folder.join(format!("{case}_0000.nii.gz")),
                     "no such file".into(),
-                    format!("the image of a case: {range}"),
+                    "the image of a case, a file for each channel".into(),
                     "Restore the file, or take the case out of the dataset.",
                 ),
             };
@@ -138,10 +138,6 @@ impl ImageFiles {
                 range,
                 "Move it away, or give it its channel's number.",
             );
-        }
-        if let Some((_, paths)) = files.numbered.iter().find(|(channel, _)| **channel >= channels) {
-            let remedy = "Move the file away, or correct the number of channels.";
-            return fault(&paths[0], "a channel too many".into(), range, remedy);
         }
         let mut picked = Vec::new();
         for channel in 0..channels {
@@ -157,6 +153,11 @@ impl ImageFiles {
                     );
                 }
             }
+        }
+        if let Some((_, paths)) = files.numbered.iter().find(|(channel, _)| **channel >= channels) {
+            let remedy = "Move the file away, or correct the number of channels.";
+            let found = format!("{} channel files, this one too many", files.numbered.len());
+            return fault(&paths[0], found, range, remedy);
         }
         Ok(picked)
     }
@@ -198,8 +199,10 @@ mod tests {
         assert_eq!(picked(&two, "a", 2).unwrap(), ["a_0000.nii.gz", "a_0001.nii.gz"]);
         assert_eq!(picked(&two, "b", 2).unwrap(), ["b.nii"]);
         let error = |names: &[&str], channels| picked(names, "a", channels).unwrap_err();
-        assert!(error(&two, 1).starts_with("a_0001.nii.gz: a channel too many"));
+        assert!(error(&two, 1).starts_with("a_0001.nii.gz: 2 channel files, this one too"));
         assert!(error(&two, 3).starts_with("a_0002.nii.gz: no such file"));
+        // the gap is told before the surplus
+        assert!(error(&["a_0000.nii", "a_0002.nii"], 2).starts_with("a_0001.nii: no such file"));
         let gap = error(&["a_0000.NII", "a_0002.NII"], 3);
         assert!(gap.starts_with("a_0001.NII: no such file") && gap.contains("a_0000 to a_0002"));
         let bare = error(&["a.nii.gz", "a_0000.nii.gz"], 2);

@@ -126,7 +126,8 @@ fn no_description(dir: &Path) -> Error {
         let remedy = "Point --data at a folder with dataset.json, imagesTr and labelsTr.";
         return Error::file(dir, "no such folder", EXPECTED, remedy);
     }
-    if let Some(Finding { found, remedy }) = describe_folder(dir) {
+    let images = dir.join("imagesTr").is_dir() || dir.join("labelsTr").is_dir();
+    if let Some(Finding { found, remedy }) = describe_folder(dir).filter(|_| !images) {
         return Error::file(dir, found, EXPECTED, remedy);
     }
     Error::file(

@@ -105,7 +105,7 @@ impl Cases {
     fn add(&mut self, dir: &Path, channels: usize, id: String, files: Keyed) {
         let Keyed { images, label, unlabelled } = files;
         let mut resolve = |text: &String| {
-            let path = dir.join(text);
+            let path = dir.join(text.trim_start_matches("./"));
             if let Some(fault) = absent(dir, text, &path) {
                 self.faults.push(fault.of(&id));
             }
