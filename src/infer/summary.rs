@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::Scores;
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 
 /// Means over cases or classes; the counts are fractions then.
 pub type MeanScores = Scores<f64>;
@@ -101,7 +102,7 @@ impl Summary {
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::Internal(format!("summary to JSON: {error}")))?;
         text.push('\n');
-        std::fs::write(path, text).map_err(|source| Error::io(path, source))
+        write_atomically(path, text.as_bytes())
     }
 
     /// Reads a file that [`Summary::write`] wrote.
