@@ -181,9 +181,10 @@ fn usable(affine: &[[f64; 4]; 3]) -> bool {
 fn qform(header: &NiftiHeader) -> [[f64; 4]; 3] {
     let [b, c, d] = [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
     let vector = b * b + c * c + d * d;
-    let a = (1.0 - vector).max(0.0).sqrt();
-    // rounding, or a careless writer, may leave a vector longer than 1
-    let [b, c, d] = [b, c, d].map(|v| v / vector.max(1.0).sqrt());
+    // rounding leaves a half turn a little short, or a vector longer than 1: NIfTI's own library takes a for 0 then
+    let half_turn = 1.0 - vector < 1e-7;
+    let (a, vector) = if half_turn { (0.0, vector) } else { ((1.0 - vector).sqrt(), 1.0) };
+    let [b, c, d] = [b, c, d].map(|v| v / vector.sqrt());
     let rotation = [
         [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
         [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],

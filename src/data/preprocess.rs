@@ -43,6 +43,8 @@ pub struct Prepared {
 
 /// Voxel indices kept of each class.
 const MAX_POINTS: usize = 10_000;
+/// Voxels of a case after resampling, at most.
+const MAX_VOXELS: usize = 1 << 30;
 /// Voxels around the non-zero box.
 const MARGIN: usize = 5;
 
@@ -97,6 +99,27 @@ fn moments<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
     (mean as f32, variance.sqrt() as f32)
 }
 
+/// Within bounds; whatever their order, and whether or not they are numbers, never a panic.
+fn clip(value: f32, lower: f32, upper: f32) -> f32 {
+    value.max(lower).min(upper)
+}
+
+/// How much values are multiplied by to have a deviation of 1; 0 where they differ by rounding alone.
+fn scale(mean: f32, std: f32) -> f32 {
+    if std > 1e-8 && std > 1e-6 * mean.abs() { 1.0 / std } else { 0.0 }
+}
+
+/// `(value - mean) * scale`, finite for whatever finite values.
+fn standard(value: f32, mean: f32, scale: f32) -> f32 {
+    let plain = (value - mean) * scale;
+    if plain.is_finite() {
+        return plain;
+    }
+    let wide = (f64::from(value) - f64::from(mean)) * f64::from(scale);
+    let most = f64::from(f32::MAX);
+    if wide.is_nan() { 0.0 } else { wide.clamp(-most, most) as f32 }
+}
+
 impl Normalisation {
     /// Whether a plan may have it.
     pub fn is_usable(&self) -> bool {
@@ -111,12 +134,12 @@ impl Normalisation {
 
     fn outside(&self) -> f32 {
         match self {
-            Self::Fixed { lower, mean, std, .. } if *std > 1e-8 => (lower - mean) / std,
+            Self::Fixed { lower, mean, std, .. } => standard(*lower, *mean, scale(*mean, *std)),
             _ => 0.0,
         }
     }
 
-    /// Normalises one channel in place; a constant one becomes zero.
+    /// Normalises one channel in place; a constant one becomes zero. Finite values stay finite.
     pub fn apply(&self, values: &mut [f32]) {
         let (lower, upper, mean, std) = match self {
             Self::Fixed { lower, upper, mean, std } => (*lower, *upper, *mean, *std),
@@ -124,7 +147,7 @@ impl Normalisation {
                 let mut sorted: Vec<f32> = values.iter().copied().filter(|v| *v != 0.0).collect();
                 sorted.sort_by(f32::total_cmp);
                 let (lower, upper) = (percentile(&sorted, 0.5), percentile(&sorted, 99.5));
-                sorted.iter_mut().for_each(|v| *v = v.clamp(lower, upper));
+                sorted.iter_mut().for_each(|v| *v = clip(*v, lower, upper));
                 let (mean, std) = moments(sorted.iter());
                 (lower.min(0.0), upper.max(0.0), mean, std)
             }
@@ -133,18 +156,47 @@ impl Normalisation {
                 let mut sorted = values.to_vec();
                 sorted.sort_by(f32::total_cmp);
                 let (lower, upper) = (percentile(&sorted, 2.0), percentile(&sorted, 98.0));
-                sorted.iter_mut().for_each(|v| *v = v.clamp(lower, upper));
+                sorted.iter_mut().for_each(|v| *v = clip(*v, lower, upper));
                 let (mean, std) = moments(sorted.iter().filter(|v| **v > 0.0));
                 (lower, upper, mean, std)
             }
         };
-        let scale = if std > 1e-8 { 1.0 / std } else { 0.0 };
+        let scale = scale(mean, std);
         let zero = matches!(self, Self::Published);
         values.iter_mut().for_each(|v| {
-            let clipped = v.clamp(lower, upper);
-            *v = if zero && clipped == 0.0 { 0.0 } else { (clipped - mean) * scale };
+            let clipped = clip(*v, lower, upper);
+            *v = if zero && clipped == 0.0 { 0.0 } else { standard(clipped, mean, scale) };
         });
     }
+}
+
+/// Sizes D, H, W after resampling; an error where these are absurd.
+fn resampled(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usize; 3]> {
+    let refuse = |found: String, expected: &str| {
+        Err(Error::flag("spacing", found, expected, "Choose a coarser spacing."))
+    };
+    let sensible = |edge: &f64| edge.is_finite() && *edge > 0.0;
+    if !from.iter().chain(&to).all(sensible) {
+        return refuse(format!("{to:?} mm, of a case of {from:?} mm"), "edges above 0 mm");
+    }
+    let new = [0, 1, 2].map(|axis| {
+        let ratio = from[axis] / to[axis];
+        if (ratio - 1.0).abs() < 1e-3 {
+            old[axis]
+        } else {
+            ((old[axis] as f64 * ratio).round() as usize).max(1)
+        }
+    });
+    let product = |sizes: [usize; 3]| sizes.iter().try_fold(1, |p: usize, n| p.checked_mul(*n));
+    // one axis grows before another shrinks
+    let most = product([0, 1, 2].map(|axis| new[axis].max(old[axis])));
+    if product(new).is_none_or(|n| n > MAX_VOXELS) || most.is_none_or(|n| n > 8 * MAX_VOXELS) {
+        return refuse(
+            format!("{to:?} mm, which makes {new:?} voxels of {old:?}"),
+            "at most 2^30 voxels",
+        );
+    }
+    Ok(new)
 }
 
 /// Crops to the non-zero box, resamples to `spacing` (cubic B-spline images, nearest labels), clips and normalises.
@@ -156,23 +208,8 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let bounds = nonzero_box(image);
     let old = bounds.map(|[lo, hi]| hi - lo);
-    let new = [0, 1, 2].map(|axis| {
-        let ratio = image.spacing[axis] / spacing[axis];
-        if (ratio - 1.0).abs() < 1e-3 {
-            old[axis]
-        } else {
-            ((old[axis] as f64 * ratio).round() as usize).max(1)
-        }
-    });
+    let new = resampled(old, image.spacing, spacing)?;
     let voxels: usize = image.shape.iter().product();
-    if new.iter().product::<usize>() > 1 << 30 {
-        return Err(Error::flag(
-            "spacing",
-            format!("{spacing:?} mm, which makes {new:?} voxels"),
-            "at most 2^30 voxels",
-            "Choose a coarser spacing.",
-        ));
-    }
     let mut data = Vec::new();
     for channel in image.data.chunks(voxels) {
         let mut values = resample_cubic(&crop(channel, image.shape, bounds), old, new);
@@ -300,6 +337,48 @@ mod tests {
         let scores: Vec<f32> =
             (0..3u8).flat_map(|k| small.iter().map(move |l| f32::from(*l == k))).collect();
         assert_eq!(prepared.restore(&scores, 3), labels);
+    }
+
+    #[test]
+    fn whatever_finite_values_come_finite_ones_go() {
+        let wild = [f32::MAX, f32::MIN, 0.0, 1e30, -1e30, f32::MIN_POSITIVE, 1e-30, -7.0, 7.0];
+        let fixed = |lower, upper, mean, std| Normalisation::Fixed { lower, upper, mean, std };
+        let kinds = [
+            Normalisation::ZScore,
+            Normalisation::Published,
+            fixed(-160.0, 240.0, 40.0, 100.0),
+            // what a plan that was edited by hand may hold
+            fixed(1.0, -1.0, 0.0, 1e-7),
+            fixed(f32::MIN, f32::MAX, f32::MIN, 1e-7),
+            fixed(f32::NAN, f32::INFINITY, f32::NAN, f32::NAN),
+            fixed(f32::NEG_INFINITY, f32::INFINITY, f32::INFINITY, 1.0),
+        ];
+        for kind in &kinds {
+            assert!(kind.outside().is_finite(), "{kind:?}");
+            for count in 0..=wild.len() {
+                let mut values = wild[..count].to_vec();
+                kind.apply(&mut values);
+                assert!(values.iter().all(|v| v.is_finite()), "{kind:?}: {values:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn absurd_spacings_are_errors() {
+        let image = volume([2, 2, 2], [1.0; 3], vec![1.0; 8]);
+        for (spacing, part) in [
+            ([1e-6, 1e-6, 1e6], "2^30"),
+            ([1e-6; 3], "2^30"),
+            ([1e-300; 3], "2^30"),
+            ([1e-9, 1.0, 1e9], "2^30"),
+            ([0.0, 1.0, 1.0], "above 0"),
+            ([f64::NAN, 1.0, 1.0], "above 0"),
+            ([-1.0, 1.0, 1.0], "above 0"),
+        ] {
+            let message = prepare(&image, None, spacing, &Normalisation::ZScore).unwrap_err();
+            assert!(message.to_string().contains(part), "{spacing:?}: {message}");
+        }
+        assert_eq!(resampled([9, 9, 9], [1.0; 3], [1e9; 3]).unwrap(), [1, 1, 1]);
     }
 
     #[test]
