@@ -1,7 +1,11 @@
 //! Claimed outputs against a model: whatever is accepted, no input changes and every output is a file of its own.
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
 
+use program::{command, fail, path, succeed, text};
 use proptest::prelude::*;
 use u2seg::files::{Paths, safe_name, write_atomically};
 
@@ -88,7 +92,7 @@ fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 600,
         max_shrink_iters: 200,
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -125,7 +129,6 @@ proptest! {
             let bytes = std::fs::read(path).map_err(|e| TestCaseError::fail(e.to_string()))?;
             prop_assert_eq!(bytes, format!("output {index}").into_bytes(), "{}", path.display());
         }
-        // a detour through a folder that was made for it ends with it
         drop(claim);
         let after = tree(top);
         let is_output = |entry: &&(PathBuf, Vec<u8>)| {
@@ -155,4 +158,199 @@ proptest! {
         drop(claim);
         prop_assert!(!folder.path().join("out").exists());
     }
+}
+
+/// A folder with a small model in it, of one domain.
+fn model_folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/model_1ch.safetensors");
+    std::fs::copy(data, &model).unwrap();
+    (folder, model)
+}
+
+#[test]
+fn a_model_is_not_written_over_what_it_is_made_from() {
+    let (folder, model) = model_folder();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(&model, at("other")).unwrap();
+    std::fs::write(at("plan.json"), "[]").unwrap();
+    std::fs::create_dir(at("run")).unwrap();
+    std::fs::copy(&model, at("run/model.safetensors")).unwrap();
+    let before = tree(folder.path());
+    let m = path(&model);
+    let (other, plan, run) = (at("other"), at("plan.json"), at("run"));
+    let (detour, inside) = (at("run/../other"), at("run/model.safetensors"));
+    for args in [
+        vec!["export", "-m", m, "--domain", "Base1", "-o", m],
+        vec!["export", "-m", path(&run), "--domain", "Base1", "-o", path(&inside)],
+        vec!["merge", "-m", m, "--add", path(&other), "-o", m],
+        vec!["merge", "-m", m, "--add", path(&other), "-o", path(&detour)],
+        vec!["import", m, "--plan", path(&plan), "-o", m],
+        vec!["import", m, "--plan", path(&plan), "-o", path(&plan)],
+    ] {
+        let message = fail(&args);
+        assert!(message.contains("found the input"), "{message}");
+    }
+    let message = fail(&["export", "-m", m, "--domain", "Base1", "-o", path(&run)]);
+    assert!(message.contains("found a folder"), "{message}");
+    // no folder stays behind a failure
+    let new = at("new/deep/model.safetensors");
+    let message = fail(&["export", "-m", m, "--domain", "None", "-o", path(&new)]);
+    assert!(message.contains("--domain"), "{message}");
+    assert_eq!(tree(folder.path()), before);
+    succeed(&["export", "-m", m, "--domain", "Base1", "-o", path(&new)]);
+    assert!(new.is_file());
+}
+
+#[cfg(unix)]
+#[test]
+fn links_and_devices_are_no_way_around() {
+    let (folder, model) = model_folder();
+    let (link, null) = (folder.path().join("link"), folder.path().join("null"));
+    symlink(&model, &link).unwrap();
+    symlink(Path::new("/dev/null"), &null).unwrap();
+    let hard = folder.path().join("hard");
+    std::fs::hard_link(&model, &hard).unwrap();
+    let export = ["export", "-m", path(&model), "--domain", "Base1", "-o"];
+    for (output, found) in [
+        (path(&link), "found the input"),
+        (path(&hard), "found the input"),
+        (path(&null), "found a device"),
+        ("/dev/null", "found a device"),
+    ] {
+        let message = fail(&[&export[..], &[output]].concat());
+        assert!(message.contains(found), "{message}");
+    }
+    use std::os::unix::fs::FileTypeExt;
+    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+}
+
+#[test]
+fn a_plan_may_come_from_any_editor() {
+    let (folder, model) = model_folder();
+    let plan = folder.path().join("plan.json");
+    let out = folder.path().join("out.safetensors");
+    let import = ["import", path(&model), "--plan", path(&plan), "-o", path(&out)];
+    let message = fail(&import);
+    assert!(message.contains("found no such file; expected a list of plans"), "{message}");
+    let utf16: Vec<u8> = "\u{feff}[]".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [b"\xef\xbb\xbf[]".to_vec(), utf16] {
+        std::fs::write(&plan, bytes).unwrap();
+        // the file is read; that no plan is in it comes later
+        let message = fail(&import);
+        assert!(!message.contains("list of plans"), "{message}");
+    }
+}
+
+/// Files of no more than 4096 bytes, as on a full disk, and a write beyond is an error.
+#[cfg(target_os = "linux")]
+fn limited(program: &Path, args: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"";
+    command.args(["-c", script, path(program)]).args(args);
+    command
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_leaves_nothing() {
+    let (folder, model) = model_folder();
+    let before = tree(folder.path());
+    let out = folder.path().join("new/out.safetensors");
+    let args = ["export", "-m", path(&model), "--domain", "Base1", "-o", path(&out)];
+    let output = limited(Path::new(env!("CARGO_BIN_EXE_u2seg")), &args).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("out.safetensors") && stderr.contains("too large"), "{stderr}");
+    assert_eq!(tree(folder.path()), before);
+}
+
+#[cfg(target_os = "linux")]
+/// Where the test below runs itself again, with little room.
+const LITTLE_ROOM: &str = "U2SEG_TEST_LITTLE_ROOM";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn every_writer_says_that_there_is_no_room() {
+    use std::collections::BTreeMap;
+    use u2seg::data::{Grid, write_image, write_mask};
+    use u2seg::infer::metrics::Pair;
+    use u2seg::infer::overlay::{OverlayInput, render};
+    use u2seg::infer::summary::{CaseScores, Summary};
+
+    let names = ["a.nii", "a.nii.gz", "b.nii", "b.nii.gz", "c.png", "d.json", "e.txt"];
+    let Some(folder) = std::env::var_os(LITTLE_ROOM).map(PathBuf::from) else {
+        for earlier in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            if earlier {
+                names
+                    .iter()
+                    .for_each(|name| std::fs::write(folder.path().join(name), name).unwrap());
+            }
+            let before = tree(folder.path());
+            let this = std::env::current_exe().unwrap();
+            let args = ["--exact", "every_writer_says_that_there_is_no_room", "--nocapture"];
+            let output = limited(&this, &args).env(LITTLE_ROOM, folder.path()).output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            assert!(text(&output.stdout).contains("7 writers refused"));
+            assert_eq!(tree(folder.path()), before);
+        }
+        return;
+    };
+    // noise, which does not pack
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let shape = [20, 24, 28];
+    let labels: Vec<u8> = (0..20 * 24 * 28).map(|_| noise()).collect();
+    let image: Vec<f32> = labels.iter().map(|v| f32::from(*v)).collect();
+    let grid = Grid::ras(shape, [1.0; 3]);
+    let view = OverlayInput {
+        image: &image,
+        shape,
+        spacing: [1.0; 3],
+        truth: None,
+        prediction: &vec![0; labels.len()],
+        window: None,
+        caption: "noise",
+    };
+    let scores = Pair::new(&[1], &[1], [1; 3], [1.0; 3]).unwrap().scores(&1.into(), 1.0);
+    let case = CaseScores {
+        metrics: BTreeMap::from([(1.into(), scores)]),
+        prediction_file: "p".into(),
+        reference_file: "r".into(),
+    };
+    let summary = Summary::new(vec![case; 100]);
+    let at = |index: usize| folder.join(names[index]);
+    let results = [
+        write_mask(&at(0), &labels, &grid),
+        write_mask(&at(1), &labels, &grid),
+        write_image(&at(2), &image, &grid),
+        write_image(&at(3), &image, &grid),
+        render(at(4), &view),
+        summary.write(at(5)),
+        // one byte too many, which only the last flush finds
+        write_atomically(&at(6), &[b'x'; 4097]),
+    ];
+    let refused = results
+        .iter()
+        .zip(names)
+        .filter(|(result, name)| result.as_ref().is_err_and(|e| e.to_string().contains(name)));
+    println!("{} writers refused", refused.count());
+    write_atomically(&folder.join("room"), &[b'x'; 4096]).unwrap();
+    std::fs::remove_file(folder.join("room")).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_cannot_be_printed_are_an_error() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = command(&["info", "--published"]).stdout(full).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: stdout: found that it cannot be written"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 }

@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
             measure(&gpu, (&configuration, footprint), args.repeats, roofline, args.tune)?
         };
         if !args.json {
-            print(&report);
+            print(&report)?;
         }
         configurations.push(report);
     }
@@ -118,9 +118,15 @@ pub fn run(args: &Args) -> Result<()> {
 /// Planned mebibytes of each configuration; with a budget also of the plan that keeps to it.
 fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    print!("{:<14}{:>12}{:>14}", "planned MiB", "f32", "f32 recomp.");
-    print!("{:>12}{:>14}", "f16", "f16 recomp.");
-    say!("{}", if footprint.vram.is_some() { "    --vram  computed twice" } else { "" });
+    say!(
+        "{:<14}{:>12}{:>14}{:>12}{:>14}{}",
+        "planned MiB",
+        "f32",
+        "f32 recomp.",
+        "f16",
+        "f16 recomp.",
+        if footprint.vram.is_some() { "    --vram  computed twice" } else { "" }
+    );
     for name in names {
         let configuration = Configuration::named(name)?;
         if !configuration.train {
@@ -141,7 +147,7 @@ fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
     Ok(())
 }
 
-fn print(report: &ConfigurationReport) {
+fn print(report: &ConfigurationReport) -> Result<()> {
     let optional = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.1}"));
     say!(
         "{:<14}{:>12.1}{:>12}{:>12}{:>12}{:>10}{:>10.1}{:>13.1}{:>15.1}",
@@ -162,7 +168,7 @@ fn print(report: &ConfigurationReport) {
         );
     }
     if report.kernels.is_empty() {
-        return;
+        return Ok(());
     }
     say!("\n{:>9}{:>9}{:>10}{:>8}  kernel, variant, shape", "ms", "GB/s", "GFLOP/s", "roof");
     for kernel in &report.kernels {
@@ -186,6 +192,7 @@ fn print(report: &ConfigurationReport) {
         say!("{ms:>9.2}  {kernel}");
     }
     say!("");
+    Ok(())
 }
 
 fn figures(kernel: &KernelReport) -> String {

@@ -1,9 +1,10 @@
 //! `u2seg export`, `u2seg merge` and `u2seg import`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::Domain;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::{Claim, Paths, read_json};
 use crate::nn::{Model, import, read_tensors};
 
 #[derive(Debug, clap::Args)]
@@ -19,9 +20,19 @@ pub struct ExportArgs {
     output: PathBuf,
 }
 
+/// Leave to write a model that is made from these files.
+fn claim(inputs: &[&Path], output: &Path) -> Result<Claim> {
+    let mut paths = Paths::new();
+    inputs.iter().for_each(|input| paths.reads(input));
+    paths.writes(output, inputs[0]);
+    paths.claim()
+}
+
 /// Cuts one domain out as a model of its own.
 pub fn export(args: &ExportArgs) -> Result<()> {
-    let model = Model::read(&super::model_file(&args.model))?;
+    let file = super::model_file(&args.model);
+    let _claim = claim(&[&file], &args.output)?;
+    let model = Model::read(&file)?;
     let domain = model.domain(Some(&args.domain))?;
     model.export(domain)?.write(&args.output)?;
     say!("{}", args.output.display());
@@ -43,8 +54,9 @@ pub struct MergeArgs {
 
 /// Adds the domains of another model.
 pub fn merge(args: &MergeArgs) -> Result<()> {
-    let model = Model::read(&super::model_file(&args.model))?;
-    let other = Model::read(&super::model_file(&args.add))?;
+    let (file, added) = (super::model_file(&args.model), super::model_file(&args.add));
+    let _claim = claim(&[&file, &added], &args.output)?;
+    let (model, other) = (Model::read(&file)?, Model::read(&added)?);
     let merged = model.merge(&other)?;
     merged.write(&args.output)?;
     let names: Vec<&str> = merged.domains.iter().map(|d| d.name.as_str()).collect();
@@ -66,16 +78,10 @@ pub struct ImportArgs {
 
 /// Turns a state dict of the published network into a model.
 pub fn import_state(args: &ImportArgs) -> Result<()> {
+    let _claim = claim(&[&args.state, &args.plan], &args.output)?;
     let (tensors, _) = read_tensors(&args.state)?;
-    let text = std::fs::read(&args.plan).map_err(|e| Error::io(&args.plan, e))?;
-    let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
-        Error::file(
-            &args.plan,
-            e.to_string(),
-            "a list of plans, one a domain",
-            "Start from the plan.json of a run on the same data.",
-        )
-    })?;
+    let remedy = "Start from the plan.json of a run on the same data.";
+    let plans: Vec<Domain> = read_json(&args.plan, "a list of plans, one a domain", remedy)?;
     plans.iter().try_for_each(|plan| plan.check(&args.plan))?;
     import(&args.state, tensors, plans)?.write(&args.output)?;
     say!("{}", args.output.display());

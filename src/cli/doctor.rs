@@ -1,6 +1,6 @@
 //! `u2seg doctor`.
 
-use crate::doctor::{by_kernel, examine};
+use crate::doctor::{Row, by_kernel, examine};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 
@@ -23,16 +23,13 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.json {
         say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
     }
+    let mut told = Ok(());
     let rows = examine(&gpu, |row| {
-        let verdict = if row.passed() { "pass" } else { "FAIL" };
-        let case = format!("{}, variant {}", row.case, row.variant);
-        if args.json || (row.passed() && !args.all) {
-            eprintln!("{verdict} {case}");
-        } else {
-            let why = row.failure.as_deref().unwrap_or_default();
-            say!("{verdict}  {:>8.1e}  {case} {why}", row.error);
+        if told.is_ok() {
+            told = tell(row, args);
         }
     })?;
+    told?;
     let failed = rows.iter().filter(|row| !row.passed()).count();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);
@@ -51,6 +48,18 @@ pub fn run(args: &Args) -> Result<()> {
             adapter.name,
             rows.len()
         )));
+    }
+    Ok(())
+}
+
+fn tell(row: &Row, args: &Args) -> Result<()> {
+    let verdict = if row.passed() { "pass" } else { "FAIL" };
+    let case = format!("{}, variant {}", row.case, row.variant);
+    if args.json || (row.passed() && !args.all) {
+        eprintln!("{verdict} {case}");
+    } else {
+        let why = row.failure.as_deref().unwrap_or_default();
+        say!("{verdict}  {:>8.1e}  {case} {why}", row.error);
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Report {
         title.to_lowercase()
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<()> {
         say!(
             "{}, base {}, {} domains",
             self.title(),
@@ -70,31 +70,33 @@ impl Report {
         }
         let names = self.network.domains.iter();
         let names = names.map(|d| d.name.chars().take(13).collect::<String>());
-        line("part", ["shared".into()].into_iter().chain(names).chain(["total".into()]));
+        line("part", ["shared".into()].into_iter().chain(names).chain(["total".into()]))?;
         for part in &self.parts {
-            row(part.part, part.shared, &part.domains);
+            row(part.part, part.shared, &part.domains)?;
         }
         let shared = self.parts.iter().map(|p| p.shared).sum();
         let domains: Vec<usize> = (0..self.network.domains.len())
             .map(|index| self.parts.iter().map(|p| p.domains[index]).sum())
             .collect();
-        row("total", shared, &domains);
+        row("total", shared, &domains)?;
         say!(
             "independent networks for the same domains: {}; this one has {:.2} % of that\n",
             thousands(self.independent),
             self.ratio * 100.0
         );
+        Ok(())
     }
 }
 
-fn row(name: &str, shared: usize, domains: &[usize]) {
+fn row(name: &str, shared: usize, domains: &[usize]) -> Result<()> {
     let total = shared + domains.iter().sum::<usize>();
-    line(name, [&[shared], domains, &[total]].concat().into_iter().map(thousands));
+    line(name, [&[shared], domains, &[total]].concat().into_iter().map(thousands))
 }
 
-fn line(name: &str, cells: impl Iterator<Item = String>) {
+fn line(name: &str, cells: impl Iterator<Item = String>) -> Result<()> {
     let cells: String = cells.map(|cell| format!("{cell:>14}")).collect();
     say!("{name:<24}{cells}");
+    Ok(())
 }
 
 fn thousands(count: usize) -> String {
@@ -163,10 +165,7 @@ pub fn run(args: &Args) -> Result<()> {
         say!("{text}");
         return Ok(());
     }
-    for report in &reports {
-        report.print();
-    }
-    Ok(())
+    reports.iter().try_for_each(Report::print)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
 
-/// As `println!`; a reader that has had enough, such as `head`, is no failure.
+/// As `println!`, but returns an error from the function around it where stdout cannot be written.
 macro_rules! say {
     ($($arg:tt)*) => {
-        $crate::cli::write_line(format_args!($($arg)*))
+        $crate::cli::write_line(format_args!($($arg)*))?
     };
 }
 
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Element;
 use crate::train::{Footprint, MODEL};
 
@@ -100,11 +100,18 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn write_line(line: std::fmt::Arguments<'_>) {
+/// Writes a line of results; a reader that has had enough, such as `head`, is no failure.
+fn write_line(line: std::fmt::Arguments<'_>) -> Result<()> {
     use std::io::{ErrorKind, Write};
-    match writeln!(std::io::stdout().lock(), "{line}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => log::error!("stdout: {error}"),
-        _ => {}
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::file(
+            "stdout",
+            format!("that it cannot be written ({e})"),
+            "room for the results",
+            "Free some, or send the output elsewhere.",
+        )),
+        _ => Ok(()),
     }
 }
 

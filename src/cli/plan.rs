@@ -40,7 +40,7 @@ struct Report {
 }
 
 impl Report {
-    fn print(&self, adapter: &str) {
+    fn print(&self, adapter: &str) -> Result<()> {
         if let Some(out) = &self.out {
             say!("{}", out.display());
         }
@@ -70,12 +70,13 @@ impl Report {
             mib(self.cases)
         );
         if self.out.is_some() {
-            return;
+            return Ok(());
         }
         say!("largest where most is in memory:");
         for value in &self.memory.peak {
             say!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
         }
+        Ok(())
     }
 }
 
@@ -96,8 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
         reports.push(Report { out, domains, memory, cases });
     }
     if !args.json {
-        reports.iter().for_each(|report| report.print(&gpu.report().name));
-        return Ok(());
+        return reports.iter().try_for_each(|report| report.print(&gpu.report().name));
     }
     let text = match reports.as_slice() {
         [one] => serde_json::to_string_pretty(one),

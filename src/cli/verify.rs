@@ -24,7 +24,7 @@ pub fn run(args: &Args) -> Result<()> {
             serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
         say!("{text}");
     } else {
-        reports.iter().for_each(print);
+        reports.iter().try_for_each(print)?;
     }
     match reports.iter().find(|report| report.errors() > 0) {
         None => Ok(()),
@@ -37,27 +37,32 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn print(report: &DatasetReport) {
+fn print(report: &DatasetReport) -> Result<()> {
     let labels: Vec<&str> = report.labels.values().map(String::as_str).collect();
     say!("{}: channels {}; {}", report.name, report.channels.join(", "), labels.join(", "));
     for case in &report.cases {
         match (&case.contents, &case.error) {
             (Some(contents), _) => {
-                say!("  {}: {}", case.id, describe(contents, &report.labels))
+                say!("  {}: {}", case.id, describe(contents, &report.labels));
             }
             (None, error) => {
                 say!("  {}: error: {}", case.id, error.as_deref().unwrap_or_default());
             }
         }
-        case.warnings.iter().for_each(|warning| say!("    warning: {warning}"));
+        for warning in &case.warnings {
+            say!("    warning: {warning}");
+        }
     }
-    report.warnings.iter().for_each(|warning| say!("  warning: {warning}"));
+    for warning in &report.warnings {
+        say!("  warning: {warning}");
+    }
     say!(
         "  {} cases, {} with errors, {} warnings",
         report.cases.len(),
         report.errors(),
         report.warnings()
     );
+    Ok(())
 }
 
 fn describe(contents: &Contents, names: &BTreeMap<u8, String>) -> String {

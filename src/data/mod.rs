@@ -14,6 +14,7 @@ mod preprocess;
 mod resample;
 mod sniff;
 mod verify;
+mod write;
 
 pub use augment::{Augment, Interpolation};
 pub use dataset::{Case, Dataset, FOLDS, Fold, splits};
@@ -24,15 +25,13 @@ pub use draw::{
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
 pub use labels::{Class, Entries, IGNORED, Labels, MAX_REGIONS, Unusable};
-pub use nifti::{
-    Known, LabelVolume, Volume, read_image, read_images, read_labels, read_labels_on, write_image,
-    write_mask,
-};
+pub use nifti::{Known, LabelVolume, Volume, read_image, read_images, read_labels, read_labels_on};
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
 pub use place::{Match, Reference, TOLERANCE};
 pub use preprocess::{Normalisation, Prepared, prepare};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
 pub use sniff::{Finding, describe_folder, pair, stem};
 pub use verify::{CaseReport, Contents, DatasetReport, verify};
+pub use write::{write_image, write_mask};
 
 pub use crate::files::write_atomically;

@@ -1,18 +1,15 @@
-//! Reading NIfTI-1 files to canonical RAS and writing results back on the input's own grid.
+//! Reading NIfTI-1 files to canonical RAS.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array3, ShapeBuilder};
-use nifti::writer::WriterOptions;
-use nifti::{Endianness, Extender, Extension, ExtensionSequence, NiftiHeader, NiftiType};
+use nifti::{Endianness, NiftiHeader, NiftiType};
 
 use super::grid::{EDGES, Grid, Order};
 use super::place::{Match, Reference, order_on};
 use super::sniff;
 use crate::error::{Error, Result};
-use crate::files::folder;
 
 /// An image: channels over a canonical RAS grid.
 #[derive(Debug, Clone)]
@@ -446,54 +443,4 @@ fn written(value: f64) -> String {
         return rounded.trim_end_matches('0').trim_end_matches('.').to_string();
     }
     rounded
-}
-
-/// Writes labels (canonical D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and
-/// extensions. The path ends in .nii or .nii.gz; the file is written aside and renamed.
-pub fn write_mask(path: &Path, labels: &[u8], grid: &Grid) -> Result<()> {
-    write(path, labels, grid, NiftiType::Uint8)
-}
-
-/// Writes float32 values (canonical D, H, W) on the grid of an input, as [`write_mask`] does.
-pub fn write_image(path: &Path, values: &[f32], grid: &Grid) -> Result<()> {
-    write(path, values, grid, NiftiType::Float32)
-}
-
-fn write<T: bytemuck::Pod + nifti::DataElement + Default>(
-    path: &Path,
-    values: &[T],
-    grid: &Grid,
-    kind: NiftiType,
-) -> Result<()> {
-    let size: usize = grid.dims.iter().product();
-    if values.len() != size {
-        return Err(Error::Internal(format!("{} voxels for a grid of {size}", values.len())));
-    }
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let packed = name.ends_with(".nii.gz");
-    if !packed && !name.ends_with(".nii") {
-        return Err(Error::file(path, "another ending", ".nii or .nii.gz", "Rename the output."));
-    }
-    let mut own = vec![T::default(); size];
-    grid.each(|canonical, file| own[file] = values[canonical]);
-    let array = Array3::from_shape_vec(grid.dims.f(), own)
-        .map_err(|e| Error::Internal(format!("mask: {e}")))?;
-    let mut header = grid.header.clone();
-    (header.cal_min, header.cal_max) = (0.0, 0.0);
-    let mut options_extensions = None;
-    if !grid.extensions.is_empty() {
-        let list = grid.extensions.iter().map(|(code, data)| Extension::new(*code, data.clone()));
-        let extender = Extender::from([1, 0, 0, 0]);
-        options_extensions = Some(ExtensionSequence::new(extender, list.collect()));
-    }
-    // a folder aside: the writer derives its own file name
-    let aside = tempfile::tempdir_in(folder(path)).map_err(|e| Error::io(path, e))?;
-    let file = aside.path().join(if packed { "mask.nii.gz" } else { "mask.nii" });
-    let mut options = WriterOptions::new(&file).reference_header(&header).compress(packed);
-    if let Some(extensions) = options_extensions {
-        options = options.with_extensions(extensions);
-    }
-    let refuse = |e: nifti::NiftiError| Error::io(path, std::io::Error::other(e.to_string()));
-    options.write_nifti_with_type(&array, kind).map_err(refuse)?;
-    std::fs::rename(&file, path).map_err(|e| Error::io(path, e))
 }

@@ -7,7 +7,7 @@ const LONGEST: usize = 200;
 
 /// One component of a path for a name that a file gives: of a dataset, a class, a case. Ordinary names stay as they are; what a
 /// file system may not take, or takes for more than a name, becomes `%` and hexadecimal digits. Two names never give the same
-/// component.
+/// component; where the file system takes `A` for `a`, [`Paths`](super::Paths) finds out.
 pub fn safe_name(name: &str) -> String {
     let last = name.chars().count().saturating_sub(1);
     let reserved = reserved(name);

@@ -134,9 +134,8 @@ impl Walk<'_> {
                 Component::CurDir => {}
                 Component::ParentDir => {
                     self.check_folder(&at)?;
-                    if at.missing.pop().is_none() {
-                        at.existing.pop();
-                    }
+                    self.check_present(&at)?;
+                    at.existing.pop();
                 }
                 Component::Normal(name) => at = self.step(at, name)?,
             }
@@ -168,6 +167,16 @@ impl Walk<'_> {
             return self.follow(at, &target);
         }
         Ok(Place { existing: next, is_folder: found.is_dir(), missing: Vec::new() })
+    }
+
+    /// The system finds no way up from a folder that is not there.
+    fn check_present(&self, at: &Place) -> Result<()> {
+        if at.missing.is_empty() {
+            return Ok(());
+        }
+        let missing = at.existing.join(PathBuf::from_iter(&at.missing));
+        let found = format!("no folder {}", missing.display());
+        Err(Error::file(self.path, found, "a folder before `..`", "Leave both out."))
     }
 
     fn check_folder(&self, at: &Place) -> Result<()> {

@@ -23,8 +23,8 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// The text, or the place of the first byte that belongs to none.
 fn decode(mut bytes: Vec<u8>) -> std::result::Result<String, usize> {
     match bytes.as_slice() {
-        [0xff, 0xfe, rest @ ..] => return decode_utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => return decode_utf16(rest, u16::from_be_bytes),
+        [0xff, 0xfe, rest @ ..] => decode_utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => decode_utf16(rest, u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, ..] => {
             bytes.drain(..3);
             String::from_utf8(bytes).map_err(|e| e.utf8_error().valid_up_to() + 3)

@@ -3,6 +3,7 @@
 //! Slices pass through the most foreground. As in a viewer, the head is up in coronal and sagittal slices, the
 //! front is up in axial ones and on the left in sagittal ones, and the patient's right is on the left.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
@@ -10,6 +11,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use super::metrics::squared_distances;
 use super::postprocess::check_len;
 use crate::error::{Error, Result};
+use crate::files::write_atomically;
 use crate::paper::{fill, text, text_width};
 
 /// What to draw; volumes are D,H,W of a canonical RAS image.
@@ -200,10 +202,11 @@ fn window_of(view: &OverlayInput) -> (f32, f32) {
 /// Draws the picture and writes it as PNG.
 pub fn render(path: impl AsRef<Path>, view: &OverlayInput) -> Result<()> {
     let path = path.as_ref();
-    draw(view)?.save_with_format(path, ImageFormat::Png).map_err(|error| match error {
-        image::ImageError::IoError(source) => Error::io(path, source),
-        other => Error::Internal(format!("PNG of {}: {other}", path.display())),
-    })
+    let mut png = Vec::new();
+    draw(view)?
+        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+        .map_err(|e| Error::Internal(format!("PNG of {}: {e}", path.display())))?;
+    write_atomically(path, &png)
 }
 
 /// Draws the picture.

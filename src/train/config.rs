@@ -9,6 +9,7 @@ use super::session::Freeze;
 use crate::data::{Augment, Focus, Fold};
 use crate::domain::Recipe;
 use crate::error::{Error, Result};
+use crate::files::{read_toml, write_atomically};
 use crate::graph::Element;
 use crate::nn::{Adapter, Downsample, Mode};
 use crate::ops::{LossWeights, Optimizer};
@@ -238,20 +239,12 @@ impl RunConfig {
     /// Writes `config.toml`.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = toml::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;
-        crate::data::write_atomically(path, text.as_bytes())
+        write_atomically(path, text.as_bytes())
     }
 
     /// Reads `config.toml`.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        toml::from_str(&text).map_err(|e| {
-            Error::file(
-                path,
-                e.to_string(),
-                "the settings of a run",
-                "Correct the line, or start a new run.",
-            )
-        })
+        read_toml(path, "the settings of a run", "Correct the line, or start a new run.")
     }
 }
 

@@ -12,10 +12,10 @@ use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
 use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
 use super::watch::{Done, LOG, Watch, rewind};
-use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
 use crate::error::{Error, Result};
 use crate::exec::LossScale;
+use crate::files::{read_json, write_atomically};
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph, Region};
 use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
@@ -145,15 +145,8 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
 /// Reads `plan.json` of a run.
 pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
     let path = out.join(PLAN);
-    let text = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    let plans: Vec<Domain> = serde_json::from_slice(&text).map_err(|e| {
-        Error::file(
-            &path,
-            e.to_string(),
-            "a plan for each domain",
-            "Correct the file, or start a new run.",
-        )
-    })?;
+    let remedy = "Correct the file, or start a new run.";
+    let plans: Vec<Domain> = read_json(&path, "a plan for each domain", remedy)?;
     plans.iter().try_for_each(|plan| plan.check(&path))?;
     Ok(plans)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Build, Identity, Mode, Report, tuned};
 use crate::error::{Error, Result};
 use crate::exec::caps;
-use crate::files::write_atomically;
+use crate::files::{read_json, write_atomically};
 use crate::gpu::Gpu;
 use crate::plan::lower;
 
@@ -47,11 +47,8 @@ impl Record {
         if !path.exists() {
             return tuned(gpu, Mode::Off, build);
         }
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        let record: Self = serde_json::from_slice(&bytes).map_err(|e| {
-            let remedy = "Restore it; or delete it, and the run goes on with the shipped variants.";
-            Error::file(path, e.to_string(), "the variants of a run's kernels", remedy)
-        })?;
+        let remedy = "Restore it; or delete it, and the run goes on with the shipped variants.";
+        let record: Self = read_json(path, "the variants of a run's kernels", remedy)?;
         if !record.identity.same_adapter(&Identity::of(gpu)) {
             log::warn!(
                 "{}: the run began on {}; on {} it goes on with other kernels and rounds differently",
