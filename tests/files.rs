@@ -317,9 +317,9 @@ fn every_writer_says_that_there_is_no_room() {
         window: None,
         caption: "noise",
     };
-    let scores = Pair::new(&[1], &[1], [1; 3], [1.0; 3]).unwrap().scores(1, 1.0);
+    let scores = Pair::new(&[1], &[1], [1; 3], [1.0; 3]).unwrap().scores(&1.into(), 1.0);
     let case = CaseScores {
-        metrics: BTreeMap::from([(1, scores)]),
+        metrics: BTreeMap::from([(1.into(), scores)]),
         prediction_file: "p".into(),
         reference_file: "r".into(),
     };

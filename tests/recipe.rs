@@ -92,11 +92,11 @@ fn tumours_of_the_liver_count_as_liver() {
     assert_eq!(json["metric_per_case"][0]["metrics"]["1"]["n_ref"], ball);
     assert!(json["mean"]["2"].is_null());
     // scoring files does the same where asked
-    let masks = run.join("validation/Liver");
-    let labels = data.join("labelsTr");
-    let evaluate = ["evaluate", "-p", path(&masks), "-g", path(&labels)];
+    let mask = run.join("validation/Liver/case_01.nii.gz");
+    let labels = data.join("labelsTr/case_01.nii.gz");
+    let evaluate = ["evaluate", "-p", path(&mask), "-g", path(&labels)];
     let out = folder.path().join("summary.json");
-    succeed(&[&evaluate[..], &["--merge", "2=1", "-o", path(&out)]].concat());
+    succeed(&[&evaluate[..], &["--merge", "2=1", "254=0", "-o", path(&out)]].concat());
     assert_eq!(summary(&out)["mean"]["1"], json["mean"]["1"]);
     assert!(summary(&out)["mean"]["2"].is_null());
 }

@@ -14,14 +14,13 @@ const DESCRIPTION: &str = "dataset.json";
 /// In place of a file: no description, even where there is one.
 const NONE: &str = "none";
 
-/// Every reference is scored against the prediction of its name; the endings .nii, .nii.gz and .hdr/.img make no difference.
-/// The table has the classes that occur in any mask; Dice of a class that a case has in neither mask counts in no mean.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of predicted masks, or a single mask.
     #[arg(short, long)]
     predictions: PathBuf,
-    /// Folder of true labels with the same names, or the labels of the single mask.
+    /// Folder of true labels, or those of the single mask. Masks belong together whose names are the same without .nii,
+    /// .nii.gz, .hdr or .img.
     #[arg(short, long)]
     ground_truth: PathBuf,
     /// Where to write the summary as JSON with nnU-Net's keys; its folders are made.
@@ -53,10 +52,16 @@ pub fn run(args: &Args) -> Result<()> {
     let _claim = paths(args, &pairs, labels.as_ref().map(|(_, file)| file.as_path())).claim()?;
     let scoring = Scoring { labels, merge: args.merge.clone(), matching: args.matching };
     let summary = evaluate(&pairs, &scoring, |error| eprintln!("error: {error}"))?;
-    say!("{}", summary.print_table(&names).trim_end());
+    // either is worth having without the other
+    let printed = print(&summary.print_table(&names));
     if let Some(path) = &args.output {
         summary.write(path)?;
     }
+    printed
+}
+
+fn print(table: &str) -> Result<()> {
+    say!("{}", table.trim_end());
     Ok(())
 }
 

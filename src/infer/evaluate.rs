@@ -106,8 +106,11 @@ pub fn evaluate(
             }
         }
     }
-    if pairs.len() == 1 && errors.len() == 1 {
-        return Err(errors.remove(0));
+    if pairs.len() == 1
+        && let Some(last) = errors.pop()
+    {
+        errors.iter().for_each(&mut report);
+        return Err(last);
     }
     errors.iter().for_each(&mut report);
     if broken > 0 {
