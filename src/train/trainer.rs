@@ -10,7 +10,8 @@ use super::footprint::{Footprint, Memory, reserved};
 use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+use super::session::{Freeze, Session, SessionSettings, graphs};
+use super::targets::DomainBatch;
 use super::watch::{Done, LOG, Watch, rewind};
 use crate::data::write_atomically;
 use crate::domain::{Domain, PlanOptions};
@@ -99,7 +100,7 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
 
 /// The batch of each domain.
 fn batches(domains: &[Domain]) -> Vec<DomainBatch> {
-    domains.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect()
+    domains.iter().map(|d| DomainBatch::new(d.batch, d.patch)).collect()
 }
 
 fn settings(config: &RunConfig) -> SessionSettings {
