@@ -259,7 +259,7 @@ impl File<'_> {
     fn check(&self, gpu: &Gpu) -> Vec<Pair> {
         let m = &self.manifest;
         let config = self.config();
-        let batch = DomainBatch { samples: m.batch, patch: m.patch };
+        let batch = DomainBatch::new(m.batch, m.patch);
         let settings = SessionSettings {
             loss: LossWeights::published(),
             optimizer: Optimizer::Adam {

@@ -27,10 +27,8 @@ fn domain(name: &str, pools: [usize; 3]) -> DomainNet {
 }
 
 fn net(mode: Mode, adapter: Adapter, base: usize, domains: Vec<DomainNet>) -> Net {
-    let batch = |d: &DomainNet| DomainBatch {
-        samples: 2,
-        patch: if d.name == "A" { [16, 16, 16] } else { [8, 16, 24] },
-    };
+    let batch =
+        |d: &DomainNet| DomainBatch::new(2, if d.name == "A" { [16, 16, 16] } else { [8, 16, 24] });
     let batches = domains.iter().map(batch).collect();
     let config = NetConfig { mode, adapter, downsample: Downsample::Full, base, domains };
     Net { config, batches }
@@ -69,7 +67,7 @@ impl Net {
 
     /// A step of a domain on images that depend on `t`: noise, brighter where the label is.
     fn step(&self, session: &mut Session, domain: usize, t: u64) {
-        let DomainBatch { samples, patch } = self.batches[domain];
+        let DomainBatch { samples, patch, .. } = self.batches[domain];
         let voxels = samples * patch.iter().product::<usize>();
         let mut state = t.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let mut noise = || {

@@ -2,17 +2,29 @@
 
 use crate::error::{Error, Result};
 use crate::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
-use crate::train::DomainBatch;
+use crate::train::{DomainBatch, Targets};
 
 /// Names that [`Configuration::named`] knows.
-pub const NAMES: [&str; 5] = ["hippo", "hippo-plain", "cube64", "paper", "spleen-infer"];
+///
+/// | name | what |
+/// |---|---|
+/// | `hippo` | the universal network of one small domain |
+/// | `hippo-plain` | the same of plain 3³ convolutions |
+/// | `cube64` | a patch of 64³ |
+/// | `paper` | five domains with the published patch of 128³ |
+/// | `spleen-infer` | a large window, inference alone |
+/// | `regions` | `hippo` with three overlapping regions, and beside it a domain whose cases lack the labels of a class |
+pub const NAMES: [&str; 6] = ["hippo", "hippo-plain", "cube64", "paper", "spleen-infer", "regions"];
 
 /// A network with the batch that it is timed on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Configuration {
     pub name: &'static str,
     pub network: NetConfig,
+    /// Samples and patch are those of every domain.
     pub batch: DomainBatch,
+    /// What the labels of the domains after the first are, where they are not as the first's.
+    pub others: Vec<Targets>,
     /// Whether training is timed too.
     pub train: bool,
 }
@@ -24,9 +36,20 @@ fn domains(count: usize, classes: usize, pools: [usize; 3]) -> Vec<DomainNet> {
 }
 
 impl Configuration {
-    /// A batch for each domain of the network: every domain has its program, as in a real run; the first is timed.
+    /// A batch for each domain of the network: every domain has its program, as in a real run; the first is timed, and the
+    /// kernels of those with other targets, too.
     pub fn batches(&self) -> Vec<DomainBatch> {
-        vec![self.batch; self.network.domains.len()]
+        let mut batches = vec![self.batch.clone(); self.network.domains.len()];
+        for (batch, targets) in batches.iter_mut().skip(1).zip(&self.others) {
+            batch.targets = targets.clone();
+        }
+        batches
+    }
+
+    /// Domains whose labels mean the same as no earlier one's.
+    pub fn distinct(&self) -> Vec<usize> {
+        let batches = self.batches();
+        (0..batches.len()).filter(|index| !batches[..*index].contains(&batches[*index])).collect()
     }
 
     /// A configuration by name; an error lists the names there are.
@@ -40,7 +63,8 @@ impl Configuration {
                 base: 16,
                 domains,
             },
-            batch: DomainBatch { samples, patch },
+            batch: DomainBatch::new(samples, patch),
+            others: Vec::new(),
             train,
         };
         let hippo = (2, [40, 56, 40]);
@@ -56,6 +80,13 @@ impl Configuration {
             "spleen-infer" => {
                 let batch = (1, [96, 160, 128]);
                 Ok(of("spleen-infer", Mode::Universal, domains(1, 2, [4, 5, 5]), batch, false))
+            }
+            "regions" => {
+                let mut own = of("regions", Mode::Universal, domains(2, 3, [3; 3]), hippo, true);
+                // the whole, a part of it, and one across its border
+                own.batch.targets.regions = vec![0b000, 0b001, 0b011, 0b101, 0b100];
+                own.others = vec![Targets { regions: Vec::new(), partial: true }];
+                Ok(own)
             }
             _ => Err(Error::flag("--config", name, NAMES.join(", "), "Choose one of these.")),
         }

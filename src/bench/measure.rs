@@ -66,7 +66,7 @@ pub fn measure(
     let (gpu, tuning) =
         tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.element, caps))?;
     let gpu = &gpu;
-    let batch = configuration.batch;
+    let batch = &configuration.batch;
     let domain = configuration.network.domain(0)?;
     let voxels = batch.samples * batch.patch.iter().product::<usize>();
     let image: Vec<f32> =
@@ -162,10 +162,36 @@ fn time_training(
     report.encode_ms = Some(median(encodes));
     report.submit_ms = Some(median(submits));
     if let Some(roofline) = roofline {
-        let times = (0..repeats).map(|_| session.time_commands(0)).collect::<Result<Vec<_>>>()?;
-        report.kernels = kernels(&times, roofline)?;
+        for domain in configuration.distinct() {
+            if domain > 0 {
+                other_step(&mut session, (configuration, domain), image, labels)?;
+            }
+            let times = (0..repeats).map(|_| session.time_commands(domain));
+            report.kernels.extend(kernels(&times.collect::<Result<Vec<_>>>()?, roofline)?);
+        }
+        slowest_first(&mut report.kernels);
     }
     Ok(())
+}
+
+/// A step of a domain that is not timed as a whole, so that its commands run on what they run on in training: a partly labelled
+/// one lacks its last class.
+fn other_step(
+    session: &mut Session,
+    (configuration, domain): (&Configuration, usize),
+    image: &[f32],
+    labels: &[u8],
+) -> Result<()> {
+    let batch = &configuration.batches()[domain];
+    let last = configuration.network.domain(domain)?.classes - 1;
+    if !batch.targets.partial {
+        return session.step(domain, image, labels, 1e-3);
+    }
+    let mut mask = [0; 8];
+    mask[last / 32] = 1 << (last % 32);
+    session.set_unlabelled(domain, &vec![mask; batch.samples])?;
+    let labels: Vec<u8> = labels.iter().map(|label| label % last as u8).collect();
+    session.step(domain, image, &labels, 1e-3)
 }
 
 fn forward(
@@ -210,14 +236,19 @@ fn forward(
             .map(|_| forward.program().time_commands(gpu))
             .collect::<Result<Vec<_>>>()?;
         report.kernels = kernels(&times, roofline)?;
+        slowest_first(&mut report.kernels);
     }
     Ok(())
 }
 
-/// Medians over the runs, the slowest command first.
+fn slowest_first(kernels: &mut [KernelReport]) {
+    kernels.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
+}
+
+/// Medians over the runs.
 fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<KernelReport>> {
     let first = runs.first().ok_or_else(|| Error::Internal("no run was timed".into()))?;
-    let mut reports: Vec<KernelReport> = first
+    Ok(first
         .iter()
         .enumerate()
         .map(|(index, (command, _))| {
@@ -230,7 +261,5 @@ fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<
                 roofline_share: roofline.share(command.flops, command.bytes, seconds),
             }
         })
-        .collect();
-    reports.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
-    Ok(reports)
+        .collect())
 }

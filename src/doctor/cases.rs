@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::exec::{Pool, Program, Store};
 use crate::gpu::Gpu;
 use crate::graph::{Caps, Graph, Init, Packing, ParamSpec, Region, Scope, Value};
-use crate::ops::{self, ConvSpec, LossWeights, Optimizer, optimizer_dispatch};
+use crate::ops::{self, ConvSpec, LossWeights, Optimizer, RegionTargets, optimizer_dispatch};
 use crate::plan::Plan;
-use crate::reference::{self as oracle, Tensor};
+use crate::reference::{self as oracle, RegionLabels, Tensor};
 
 const FORWARD: f64 = 2e-5;
 const BACKWARD: f64 = 1e-4;
@@ -41,8 +41,29 @@ pub struct Check(Kind);
 
 enum Kind {
     Layer(LayerCase),
-    Loss { name: &'static str, n: usize, classes: usize, spatial: [usize; 3], weights: LossWeights },
-    Update { name: &'static str, optimizer: Optimizer },
+    Loss {
+        name: &'static str,
+        n: usize,
+        classes: usize,
+        spatial: [usize; 3],
+        weights: LossWeights,
+    },
+    /// Losses of regions; the second sample lacks the first region.
+    Regions {
+        name: &'static str,
+        regions: usize,
+        spatial: [usize; 3],
+    },
+    /// Losses of classes; the second sample lacks the last class.
+    Merged {
+        name: &'static str,
+        classes: usize,
+        spatial: [usize; 3],
+    },
+    Update {
+        name: &'static str,
+        optimizer: Optimizer,
+    },
 }
 
 /// All cases.
@@ -86,6 +107,9 @@ pub fn all() -> Result<Vec<Check>> {
     let others = [
         loss("losses, 3 classes", 2, 3, [17, 19, 23]),
         loss("losses, 6 classes", 1, 6, [5, 3, 4]),
+        Kind::Regions { name: "losses, 3 regions", regions: 3, spatial: [9, 11, 23] },
+        Kind::Regions { name: "losses, 9 regions", regions: 9, spatial: [5, 3, 4] },
+        Kind::Merged { name: "losses, classes unlabelled", classes: 6, spatial: [7, 8, 9] },
         Kind::Update { name: "Adam", optimizer: Optimizer::adam() },
         Kind::Update { name: "SGD", optimizer: sgd },
     ];
@@ -96,7 +120,10 @@ impl Check {
     pub fn name(&self) -> &'static str {
         match &self.0 {
             Kind::Layer(case) => case.name,
-            Kind::Loss { name, .. } | Kind::Update { name, .. } => name,
+            Kind::Loss { name, .. }
+            | Kind::Regions { name, .. }
+            | Kind::Merged { name, .. }
+            | Kind::Update { name, .. } => name,
         }
     }
 
@@ -108,6 +135,10 @@ impl Check {
                 let x = tensor(*n, *classes, *spatial, 7)?.map(|v| f64::from((v * 3.0) as f32));
                 loss_rig(caps, &x, weights)?.run(gpu)
             }
+            Kind::Regions { regions, spatial, .. } => {
+                regions_rig(caps, *regions, *spatial)?.run(gpu)
+            }
+            Kind::Merged { classes, spatial, .. } => merged_rig(caps, *classes, *spatial)?.run(gpu),
             Kind::Update { optimizer, .. } => update(gpu, caps, optimizer),
         }
     }
@@ -243,24 +274,8 @@ fn concatenated(parts: &[&Tensor]) -> Tensor {
 
 /// All losses with their gradient, probabilities and classes.
 fn loss_rig(caps: &Caps, x: &Tensor, w: &LossWeights) -> Result<Rig> {
-    let (classes, voxels) = (x.shape.c, x.data.len() / x.shape.c);
-    let labels: Vec<u8> = random(voxels, 8)
-        .iter()
-        .map(|v| (((v + 1.0) / 2.0 * classes as f64) as usize).min(classes - 1) as u8)
-        .collect();
-    let parts = [
-        (w.cross_entropy, oracle::cross_entropy(x, &labels)),
-        (w.focal, oracle::focal(x, &labels)),
-        (w.dice, oracle::soft_dice(x, &labels, w.dice_background)),
-        (w.lovasz, oracle::lovasz_softmax(x, &labels, None)),
-    ];
-    let mut losses = vec![0.0];
-    let mut gradient = Tensor::zeros(x.shape);
-    for (weight, (loss, d)) in parts {
-        losses[0] += f64::from(weight) * loss;
-        losses.push(loss);
-        gradient = oracle::add_forward(&gradient, &d.map(|v| v * f64::from(weight)));
-    }
+    let labels = labels(x.data.len() / x.shape.c, x.shape.c);
+    let (losses, gradient) = losses(x, &labels, w);
     let mut rig = Rig::new(caps);
     let value = rig.input(x)?;
     let target = rig.labels(&labels);
@@ -272,6 +287,87 @@ fn loss_rig(caps: &Caps, x: &Tensor, w: &LossWeights) -> Result<Rig> {
     rig.expect_tensor("the probabilities", p, &oracle::softmax_forward(x), FORWARD)?;
     let best = ops::argmax(&mut rig.graph, value)?;
     rig.expect_classes("the classes", best, &oracle::argmax(x));
+    Ok(rig)
+}
+
+/// Labels below `classes`, every eleventh ignored.
+fn labels(count: usize, classes: usize) -> Vec<u8> {
+    let label = |v: &f64| (((v + 1.0) / 2.0 * classes as f64) as usize).min(classes - 1) as u8;
+    let mut labels: Vec<u8> = random(count, 8).iter().map(label).collect();
+    labels.iter_mut().step_by(11).for_each(|label| *label = 255);
+    labels
+}
+
+/// The weighted sum of the losses of classes and each of them, and the gradient of the sum.
+fn losses(x: &Tensor, labels: &[u8], w: &LossWeights) -> (Vec<f64>, Tensor) {
+    let parts = [
+        (w.cross_entropy, oracle::cross_entropy(x, labels)),
+        (w.focal, oracle::focal(x, labels)),
+        (w.dice, oracle::soft_dice(x, labels, w.dice_background)),
+        (w.lovasz, oracle::lovasz_softmax(x, labels, None)),
+    ];
+    let mut losses = vec![0.0];
+    let mut gradient = Tensor::zeros(x.shape);
+    for (weight, (loss, d)) in parts {
+        losses[0] += f64::from(weight) * loss;
+        losses.push(loss);
+        gradient = oracle::add_forward(&gradient, &d.map(|v| v * f64::from(weight)));
+    }
+    (losses, gradient)
+}
+
+/// Words of a batch of two samples, of which the second lacks output `k`.
+fn second_lacks(k: usize) -> Vec<[u32; 8]> {
+    let mut mask = [0; 8];
+    mask[k / 32] = 1 << (k % 32);
+    vec![[0; 8], mask]
+}
+
+/// The losses of overlapping regions with their gradient.
+fn regions_rig(caps: &Caps, regions: usize, spatial: [usize; 3]) -> Result<Rig> {
+    let x = tensor(2, regions, spatial, 7)?.map(|v| f64::from((v * 3.0) as f32));
+    let table: Vec<u32> = (0..8).map(|label| label * 0x2b & ((1 << regions) - 1)).collect();
+    let (labels, unlabelled) = (labels(x.data.len() / regions, table.len()), second_lacks(0));
+    let truth = RegionLabels { labels: &labels, table: &table, unlabelled: &unlabelled };
+    let (ce, dce) = oracle::binary_cross_entropy(&x, &truth);
+    let (dice, ddice) = oracle::region_dice(&x, &truth);
+    let mut rig = Rig::new(caps);
+    let value = rig.input(&x)?;
+    let targets = RegionTargets {
+        labels: rig.labels(&labels),
+        table: rig.raw("table", table.clone()),
+        entries: table.len(),
+        unlabelled: Some(rig.raw("unlabelled", unlabelled.concat())),
+    };
+    let weights = LossWeights::dice_ce();
+    let loss = ops::region_loss(&mut rig.graph, value, targets, weights, false)?;
+    rig.expect_floats("the losses", loss, &[ce + dice, ce, 0.0, dice], FORWARD);
+    let grads = rig.graph.backward(loss, loss)?;
+    rig.expect_gradient_of(&grads, value, &oracle::add_forward(&dce, &ddice), 2e-4)?;
+    Ok(rig)
+}
+
+/// All losses of classes of which some are unlabelled, with their gradient.
+fn merged_rig(caps: &Caps, classes: usize, spatial: [usize; 3]) -> Result<Rig> {
+    let x = tensor(2, classes, spatial, 7)?.map(|v| f64::from((v * 3.0) as f32));
+    let mut labels = labels(x.data.len() / classes, classes);
+    let (half, last) = (labels.len() / 2, classes - 1);
+    labels[half..].iter_mut().filter(|l| usize::from(**l) == last).for_each(|l| *l = 0);
+    let unlabelled = second_lacks(last);
+    let w = LossWeights { cross_entropy: 1.0, dice: 1.0, ..LossWeights::u2net() };
+    let y = oracle::merge_forward(&x, &unlabelled);
+    let (losses, dy) = losses(&y, &labels, &w);
+    let mut rig = Rig::new(caps);
+    let (value, target) = (rig.input(&x)?, rig.labels(&labels));
+    let words = rig.raw("unlabelled", unlabelled.concat());
+    let merged = ops::merge_unlabelled(&mut rig.graph, value, words)?;
+    let p = ops::softmax(&mut rig.graph, merged)?;
+    rig.expect_tensor("the probabilities", p, &oracle::softmax_forward(&y), FORWARD)?;
+    let loss = ops::segmentation_loss(&mut rig.graph, merged, target, w)?;
+    rig.expect_floats("the losses", loss, &losses, FORWARD);
+    let grads = rig.graph.backward(loss, loss)?;
+    let dx = oracle::merge_backward(&x, &unlabelled, &dy);
+    rig.expect_gradient_of(&grads, value, &dx, 2e-4)?;
     Ok(rig)
 }
 

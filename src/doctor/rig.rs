@@ -117,8 +117,13 @@ impl Rig {
     }
 
     pub fn labels(&mut self, labels: &[u8]) -> Value {
-        let value = self.graph.input_words("labels", labels.len());
-        self.words.push((value, labels.iter().map(|l| u32::from(*l)).collect()));
+        self.raw("labels", labels.iter().map(|l| u32::from(*l)).collect())
+    }
+
+    /// Raw words.
+    pub fn raw(&mut self, name: &str, words: Vec<u32>) -> Value {
+        let value = self.graph.input_words(name, words.len());
+        self.words.push((value, words));
         value
     }
 

@@ -43,7 +43,7 @@ pub struct DomainNet {
     pub name: String,
     /// Image channels.
     pub channels: usize,
-    /// Classes with background.
+    /// Classes with background, or regions: the outputs.
     pub classes: usize,
     /// Halvings of D, H, W: 0 to 6 each.
     pub pools: [usize; 3],
@@ -79,11 +79,11 @@ impl NetConfig {
     pub fn domain(&self, index: usize) -> Result<&DomainNet> {
         let domain =
             self.domains.get(index).ok_or_else(|| Error::Internal(format!("no domain {index}")))?;
-        if self.base == 0 || domain.classes < 2 || domain.channels == 0 {
+        if self.base == 0 || domain.classes < 1 || domain.channels == 0 {
             return Err(Error::shape(
                 "network",
                 format!(
-                    "base {}, {} channels and {} classes of domain {}: at least 1, 1 and 2 are needed",
+                    "base {}, {} channels and {} classes of domain {}: at least 1 each is needed",
                     self.base, domain.channels, domain.classes, domain.name
                 ),
             ));

@@ -9,6 +9,7 @@ mod patches;
 mod progress;
 mod schedule;
 mod session;
+mod targets;
 mod trainer;
 mod watch;
 
@@ -18,7 +19,8 @@ pub use config::{Length, RunConfig, Sampling, Start};
 pub use footprint::{Footprint, Memory, PeakValue, reserved};
 pub use patches::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
 pub use schedule::{Rate, Schedule};
-pub use session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+pub use session::{Freeze, Session, SessionSettings, graphs};
+pub use targets::{DomainBatch, Targets};
 pub use trainer::{
     ADDED, CONFIG, MODEL, Trainer, check_new, planned_memory, read_plan, write_plan,
 };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::footprint::{Fitted, Footprint, Memory, fit, smallest};
+use super::targets::{DomainBatch, Given};
 use crate::error::{Error, Result};
 use crate::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
 use crate::gpu::Gpu;
@@ -48,13 +49,6 @@ pub struct SessionSettings {
     pub freeze: Freeze,
 }
 
-/// Samples and patch (D, H, W) of a domain's step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DomainBatch {
-    pub samples: usize,
-    pub patch: [usize; 3],
-}
-
 /// Total and the four losses alone.
 const LOSSES: usize = 5;
 
@@ -63,6 +57,7 @@ struct DomainProgram {
     program: Program,
     image: Value,
     labels: Value,
+    given: Given,
     loss: Value,
     logits: Value,
     layout: Layout,
@@ -93,6 +88,7 @@ struct Built {
     graph: Graph,
     image: Value,
     labels: Value,
+    given: Given,
     loss: Value,
     logits: Value,
 }
@@ -100,7 +96,7 @@ struct Built {
 fn build(
     config: &NetConfig,
     index: usize,
-    batch: DomainBatch,
+    batch: &DomainBatch,
     (settings, element): (&SessionSettings, Element),
     caps: &Caps,
 ) -> Result<Built> {
@@ -113,14 +109,14 @@ fn build(
     let logits = nn::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
     let scaled = element == Element::F16;
-    let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
-    let result = loss(&mut graph, logits, labels, settings.loss)?;
+    let loss = batch.targets.loss(&mut graph, [logits, labels], (settings.loss, scaled))?;
     graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
-    graph.keep(result);
-    graph.backward(result, result)?;
-    graph.store_as_f16(|value, info| scaled && info.storage == Storage::Tensor && value != logits);
-    Ok(Built { graph, image, labels, loss: result, logits })
+    graph.keep(loss.result);
+    graph.backward(loss.result, loss.result)?;
+    let stays = |value: Value| value == logits || Some(value) == loss.merged;
+    graph.store_as_f16(|value, info| scaled && info.storage == Storage::Tensor && !stays(value));
+    Ok(Built { graph, image, labels, given: loss.given, loss: loss.result, logits })
 }
 
 /// The graphs of all domains.
@@ -134,7 +130,7 @@ fn build_all(
         return Err(Error::Internal("a batch size for each domain".into()));
     }
     let domains = batches.iter().enumerate();
-    domains.map(|(index, batch)| build(config, index, *batch, kind, caps)).collect()
+    domains.map(|(index, batch)| build(config, index, batch, kind, caps)).collect()
 }
 
 /// The graphs of all domains, planned.
@@ -318,11 +314,19 @@ impl Session {
         d.program.write(&self.gpu, d.labels, &words)
     }
 
+    /// Sets which classes or regions each sample of a partly labelled domain's next batches does not label, until set again: bit
+    /// `k % 32` of word `k / 32` for output k. Background is always labelled. No voxel of a sample may hold a class that it does
+    /// not label.
+    pub fn set_unlabelled(&self, domain: usize, samples: &[[u32; 8]]) -> Result<()> {
+        self.domains[domain].given.set_unlabelled(samples)
+    }
+
     /// Forward and backward pass, no update. Image N,C,D,H,W, labels N,D,H,W. Where gradients pass through f16 those of the
     /// parameters are still multiplied by the loss scale.
     pub fn gradients(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
         self.upload(domain, image, labels)?;
         let d = &self.domains[domain];
+        d.given.write(&self.gpu, &d.program)?;
         d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
         Ok(())
     }
@@ -349,6 +353,7 @@ impl Session {
             let params = self.settings.optimizer.step_params(lr, self.counts[*position]);
             d.program.set_params(&self.gpu, *command, &params)?;
         }
+        d.given.write(&self.gpu, &d.program)?;
         d.program.run(&self.gpu)
     }
 
@@ -476,6 +481,7 @@ impl DomainProgram {
             program,
             image: built.image,
             labels: built.labels,
+            given: built.given,
             loss: built.loss,
             logits: built.logits,
             layout: built.graph.layout(built.image)?.clone(),

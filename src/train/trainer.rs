@@ -10,7 +10,8 @@ use super::footprint::{Footprint, Memory, reserved};
 use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{DomainBatch, Freeze, Session, SessionSettings, graphs};
+use super::session::{Freeze, Session, SessionSettings, graphs};
+use super::targets::{DomainBatch, Targets};
 use super::watch::{Done, LOG, Watch, rewind};
 use crate::domain::{Domain, PlanOptions, PresetChoice};
 use crate::error::{Error, Result};
@@ -118,7 +119,11 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
 
 /// The batch of each domain.
 fn batches(domains: &[Domain]) -> Vec<DomainBatch> {
-    domains.iter().map(|d| DomainBatch { samples: d.batch, patch: d.patch }).collect()
+    let batch = |d: &Domain| {
+        let targets = Targets { regions: d.labels.region_bits(), partial: d.labels.partial };
+        DomainBatch { targets, ..DomainBatch::new(d.batch, d.patch) }
+    };
+    domains.iter().map(batch).collect()
 }
 
 fn settings(config: &RunConfig) -> SessionSettings {
@@ -395,6 +400,10 @@ impl Trainer {
     /// Makes the drawn patches where the session reads them.
     fn make(&mut self, batch: &Batch) -> Result<()> {
         let source = self.domains[batch.domain].source();
+        if self.domains[batch.domain].domain.labels.partial {
+            let lacks = batch.samples.iter().map(|sample| source.cases[sample.case()].unlabelled);
+            self.session.set_unlabelled(batch.domain, &lacks.collect::<Vec<_>>())?;
+        }
         let [image, labels] = self.session.inputs(batch.domain)?;
         let target = Target { image, labels };
         for (at, sample) in batch.samples.iter().enumerate() {

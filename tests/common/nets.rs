@@ -1,11 +1,12 @@
 //! Plans of every kind of network, as training and inference build them.
 #![allow(dead_code)] // each test binary uses a part
 
-use u2seg::graph::{Caps, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
+use u2seg::graph::{Caps, Dispatch, Element, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::{Plan, shrink};
 use u2seg::shader::{Cooperative, Tuning};
+use u2seg::train::{DomainBatch, Freeze, SessionSettings, Targets, graphs};
 
 /// A planned network.
 pub struct Planned {
@@ -141,12 +142,38 @@ fn inference(config: &NetConfig, caps: &Caps) -> (Graph, Plan) {
     (graph, plan)
 }
 
+/// Training of regions and of partly labelled domains, as sessions plan it.
+fn targeted() -> Vec<Planned> {
+    let regions = vec![0, 0b001, 0b011, 0b100];
+    let targets = [
+        ("regions", Targets { regions: regions.clone(), partial: false }, LossWeights::dice_ce()),
+        ("partial regions", Targets { regions, partial: true }, LossWeights::ce()),
+        ("partial classes", Targets { partial: true, ..Targets::default() }, LossWeights::u2net()),
+    ];
+    let config = &configs()[1];
+    let patch = config.domains[0].pools.map(|pools| 8 << pools);
+    let mut planned = Vec::new();
+    for (what, targets, loss) in targets {
+        for (adapter, caps) in adapters() {
+            let element = if caps.vector_bytes == 8 { Element::F16 } else { Element::F32 };
+            let batch = DomainBatch { targets: targets.clone(), ..DomainBatch::new(2, patch) };
+            let optimizer = Optimizer::adam();
+            let settings = SessionSettings { loss, optimizer, freeze: Freeze::Nothing };
+            let graph = graphs(config, &[batch], (&settings, element), &caps).unwrap().remove(0);
+            let plan = Plan::new(&graph, &caps).unwrap();
+            let name = format!("training {what} on {adapter}");
+            planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
+        }
+    }
+    planned
+}
+
 /// Every mode, several pools, training with every loss and optimizer, and inference, for every adapter.
 pub fn all() -> Vec<Planned> {
     let every = LossWeights { cross_entropy: 1.0, dice: 1.0, ..LossWeights::u2net() };
     let losses = [LossWeights::dice_ce(), LossWeights::u2net(), every];
     let optimizers = [Optimizer::adam(), Optimizer::Sgd { momentum: 0.9, weight_decay: 1e-4 }];
-    let mut planned = Vec::new();
+    let mut planned = targeted();
     for (index, config) in configs().iter().enumerate() {
         for (adapter, caps) in adapters() {
             // weights are bound whole: those of many pools need the binding that every adapter has

@@ -7,6 +7,7 @@ mod elementwise;
 mod halves;
 mod harness;
 mod loss;
+mod losses_stored;
 mod merge;
 mod network;
 mod optimizer;

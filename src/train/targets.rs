@@ -1,0 +1,154 @@
+//! What the labels of a domain mean to its loss, and what the loss reads beside them.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::exec::Program;
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Value};
+use crate::ops::{self, LossWeights, RegionTargets};
+
+/// What the labels of a domain are. By default classes, all of them labelled in every case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Bits of the regions that each label index belongs to; empty where labels are classes.
+    pub regions: Vec<u32>,
+    /// Whether some cases lack the labels of some classes or regions.
+    pub partial: bool,
+}
+
+/// Samples and patch (D, H, W) of a domain's step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainBatch {
+    pub samples: usize,
+    pub patch: [usize; 3],
+    pub targets: Targets,
+}
+
+impl DomainBatch {
+    /// A batch of classes that are all labelled.
+    pub fn new(samples: usize, patch: [usize; 3]) -> Self {
+        Self { samples, patch, targets: Targets::default() }
+    }
+}
+
+/// The loss of a domain as its graph has it.
+pub(super) struct Loss {
+    /// Total and single losses.
+    pub result: Value,
+    /// Logits that stay in f32 as the network's do.
+    pub merged: Option<Value>,
+    pub given: Given,
+}
+
+/// Words of the classes or regions that a sample does not label.
+const MASK_WORDS: usize = 8;
+
+/// What the loss reads beside image and labels. Domains share memory, so that it is written before every run.
+#[derive(Default)]
+pub(super) struct Given {
+    table: Option<(Value, Vec<u32>)>,
+    unlabelled: Option<Unlabelled>,
+}
+
+struct Unlabelled {
+    value: Value,
+    outputs: usize,
+    /// Class 0 is background, which every case labels.
+    background: bool,
+    words: Mutex<Vec<u32>>,
+}
+
+impl Targets {
+    /// Appends the loss of the logits of some samples.
+    pub(super) fn loss(
+        &self,
+        graph: &mut Graph,
+        [logits, labels]: [Value; 2],
+        (weights, scaled): (LossWeights, bool),
+    ) -> Result<Loss> {
+        let layout = graph.layout(logits)?;
+        let (samples, outputs) = (layout.n, layout.channels());
+        let mut given = Given::default();
+        let unlabelled =
+            self.partial.then(|| graph.input_words("unlabelled", MASK_WORDS * samples));
+        given.unlabelled = unlabelled.map(|value| Unlabelled {
+            value,
+            outputs,
+            background: self.regions.is_empty(),
+            words: Mutex::new(vec![0; MASK_WORDS * samples]),
+        });
+        if !self.regions.is_empty() {
+            self.check_regions(outputs)?;
+            let (table, entries) =
+                (graph.input_words("regions", self.regions.len()), self.regions.len());
+            given.table = Some((table, self.regions.clone()));
+            let targets = RegionTargets { labels, table, entries, unlabelled };
+            let result = ops::region_loss(graph, logits, targets, weights, scaled)?;
+            return Ok(Loss { result, merged: None, given });
+        }
+        if outputs < 2 {
+            return Err(Error::shape("loss", "one class: at least 2 are needed, or regions"));
+        }
+        let merged = unlabelled.map(|words| ops::merge_unlabelled(graph, logits, words));
+        let merged = merged.transpose()?;
+        let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
+        let result = loss(graph, merged.unwrap_or(logits), labels, weights)?;
+        Ok(Loss { result, merged, given })
+    }
+
+    fn check_regions(&self, outputs: usize) -> Result<()> {
+        let most = ops::MAX_REGIONS;
+        let bits = self.regions.iter().fold(0, |all, bits| all | bits);
+        if outputs > most || u64::from(bits) >> outputs != 0 {
+            return Err(Error::shape(
+                "regions",
+                format!("bits {bits:#b} for {outputs} regions; at most {most}, a bit each"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Given {
+    /// Writes what the next run reads.
+    pub fn write(&self, gpu: &Gpu, program: &Program) -> Result<()> {
+        if let Some((value, words)) = &self.table {
+            program.write(gpu, *value, words)?;
+        }
+        if let Some(unlabelled) = &self.unlabelled {
+            let words = unlabelled.words.lock().unwrap_or_else(PoisonError::into_inner);
+            program.write(gpu, unlabelled.value, &words)?;
+        }
+        Ok(())
+    }
+
+    /// Sets which classes or regions each sample does not label, from the next run on.
+    pub fn set_unlabelled(&self, samples: &[[u32; MASK_WORDS]]) -> Result<()> {
+        let unlabelled = self.unlabelled.as_ref().ok_or_else(|| {
+            Error::Internal("unlabelled classes of a domain whose cases label all".into())
+        })?;
+        let mut words = unlabelled.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let beyond = |k: usize| k >= unlabelled.outputs || k == 0 && unlabelled.background;
+        let bad = (0..32 * MASK_WORDS)
+            .filter(|k| beyond(*k))
+            .find(|k| samples.iter().any(|mask| mask[k / 32] >> (k % 32) & 1 == 1));
+        if let Some(k) = bad {
+            return Err(Error::shape(
+                "unlabelled",
+                format!(
+                    "number {k} of {} outputs, of which background is labelled",
+                    unlabelled.outputs
+                ),
+            ));
+        }
+        if samples.len() * MASK_WORDS != words.len() {
+            return Err(Error::shape(
+                "unlabelled",
+                format!("{} samples where {} belong", samples.len(), words.len() / MASK_WORDS),
+            ));
+        }
+        *words = samples.concat();
+        Ok(())
+    }
+}
