@@ -102,6 +102,50 @@ pub fn dataset(dir: &Path, name: &str, count: u64, level: f32) {
     std::fs::write(dir.join("dataset.json"), json.to_string()).unwrap();
 }
 
+/// A brighter core in a bright ball in noise: body 1, core 2.
+pub fn core_case(seed: u64) -> (Vec<f32>, Vec<u8>) {
+    let (mut image, mut label) = case(seed, 60.0);
+    let [d, h, w] = SHAPE;
+    let shift = (seed % 5) as f32 - 2.0;
+    for index in 0..label.len() {
+        let at = [index / (h * w), index / w % h, index % w];
+        let centre = [d as f32 / 2.0, h as f32 / 2.0 - shift, w as f32 / 2.0 + shift];
+        let squares = at.iter().zip(centre).map(|(at, c)| (*at as f32 - c).powi(2));
+        if squares.sum::<f32>() < 12.0 {
+            image[index] += 70.0;
+            label[index] = 2;
+        }
+    }
+    (image, label)
+}
+
+/// An nnU-Net v2 folder of `count` cases with a core; `labelled` changes the labels of a case, `description` is added to
+/// dataset.json.
+pub fn core_dataset(
+    dir: &Path,
+    count: u64,
+    description: serde_json::Value,
+    labelled: impl Fn(u64, &mut [u8]),
+) {
+    let (images, labels) = (dir.join("imagesTr"), dir.join("labelsTr"));
+    std::fs::create_dir_all(&images).unwrap();
+    std::fs::create_dir_all(&labels).unwrap();
+    let grid = Grid::ras(SHAPE, [1.0, 1.0, 1.0]);
+    for seed in 0..count {
+        let (image, mut label) = core_case(seed + 1);
+        labelled(seed, &mut label);
+        let file = |end: &str| format!("case_{seed:02}{end}.nii.gz");
+        write_image(&images.join(file("_0000")), &image, &grid).unwrap();
+        write_mask(&labels.join(file("")), &label, &grid).unwrap();
+    }
+    let mut json = serde_json::json!({"channel_names": {"0": "MR"}, "file_ending": ".nii.gz"});
+    for (key, value) in description.as_object().unwrap() {
+        json[key] = value.clone();
+    }
+    // the order of regions is that of the file, which an object of serde_json does not keep: names are in order
+    std::fs::write(dir.join("dataset.json"), json.to_string()).unwrap();
+}
+
 pub fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
