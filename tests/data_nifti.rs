@@ -310,6 +310,40 @@ fn affine_from_qform_or_voxel_sizes() {
     assert_eq!(read_image(&path).unwrap().spacing, [4.0, 3.0, 2.0]);
 }
 
+#[test]
+fn unusable_affines_and_voxel_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.nii");
+    let with = |changes: &[(usize, &[u8])]| {
+        write_image(&path, &[1.0; 24], &Grid::ras([4, 3, 2], [4.0, 3.0, 2.0])).unwrap();
+        patch(&path, &[(252, &[1])]);
+        patch(&path, changes);
+        read_image(&path).map(|volume| volume.spacing)
+    };
+    let float = |value: f32| value.to_le_bytes();
+    assert_eq!(with(&[(76 + 4, &float(9.0))]).unwrap(), [4.0, 3.0, 2.0]);
+    // an sform without a number, or whose second axis runs along the first, gives way to the qform
+    for (at, value) in [(280, f32::NAN), (292, f32::INFINITY), (280, 0.0)] {
+        assert_eq!(with(&[(at, &float(value)), (80, &float(9.0))]).unwrap()[2], 9.0, "{at}");
+    }
+    let flat = [(280 + 4, float(5.0)), (296 + 4, float(0.0)), (80, float(9.0))];
+    assert_eq!(with(&flat.each_ref().map(|(at, v)| (*at, &v[..]))).unwrap()[2], 9.0);
+    // then the voxel sizes alone, of which those that mean nothing count as 1
+    for size in [0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let none = [(280, float(f32::NAN)), (80, float(size)), (256, float(f32::NAN))];
+        let spacing = with(&none.each_ref().map(|(at, v)| (*at, &v[..]))).unwrap();
+        assert_eq!(spacing, [4.0, 3.0, 1.0], "{size}");
+    }
+    let negative = [(254, float(0.0)), (80, float(-9.0))];
+    assert_eq!(with(&negative.each_ref().map(|(at, v)| (*at, &v[..]))).unwrap()[2], 9.0);
+    for size in [1e30, -1e30, 1e-9, f32::MAX, f32::MIN_POSITIVE] {
+        let none = [(254, float(0.0)), (80, float(size))];
+        let message = with(&none.each_ref().map(|(at, v)| (*at, &v[..]))).unwrap_err().to_string();
+        assert!(message.contains("image.nii: found voxels of [4.0, 3.0, "), "{message}");
+        assert!(message.contains("1e-6 to 1e6 mm"), "{message}");
+    }
+}
+
 /// Writes `values` as a 1x1xN float image.
 fn line(path: &Path, values: &[f32]) {
     write_image(path, values, &Grid::ras([1, 1, values.len()], [1.0; 3])).unwrap();
@@ -331,11 +365,23 @@ fn labels_are_checked() {
     let two =
         ["2 (2 voxels), 7 (1 voxel);", "the values 0, 1 of dataset.json", "list their values"];
     wrong(&[0.0, 1.0, 2.0004, 1.9996, 7.0], &known(&[0, 1]), &two);
-    wrong(&[0.0, 1.5], &known(&[0, 1, 2, 3, 9]), &["1.5 (1 voxel);", "values 0 to 3, 9 of"]);
+    wrong(
+        &[0.0, 1.5],
+        &known(&[0, 1, 2, 3, 9]),
+        &["1.5 (1 voxel);", "values 0 to 3, 9 of", "nearest"],
+    );
     wrong(&[0.7], &known(&[0]), &["values 0.7 (1 voxel);"]);
-    wrong(&[-1.0, 500.0, 500.0], &Known::any(), &["-1 (1 voxel), 500 (2 voxels)", "0 to 255"]);
+    wrong(
+        &[-1.0, 500.0, 500.0],
+        &Known::any(),
+        &["-1 (1 voxel), 500 (2 voxels)", "0 to 255", "Renumber"],
+    );
     let odd = [f32::NAN, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -3.4e38, 0.0];
-    wrong(&odd, &Known::any(), &["-3.4", "NaN (2 voxels)", "inf (1 voxel)", "-inf (1 voxel)"]);
+    wrong(
+        &odd,
+        &Known::any(),
+        &["-3.4e38 (1", "NaN (2 voxels)", "inf (1 voxel)", "-inf (1 voxel)", "integers"],
+    );
     let many: Vec<f32> = (1..30).map(|v| v as f32).collect();
     wrong(&many, &known(&[0]), &["values 1 (1 voxel), 2 (1", "5 (1 voxel) and 24 more; expected"]);
 }
@@ -438,6 +484,45 @@ fn lying_headers_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn voxels_begin_within_their_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.nii");
+    for offset in [f32::NAN, f32::INFINITY, -1.0, -1e30, 353.0, 1e9, 1e30] {
+        write_image(&path, &[0.0; 24], &Grid::ras([4, 3, 2], [1.0; 3])).unwrap();
+        // with an extension that claims to reach as far
+        let claims = [(108, offset.to_le_bytes()), (348, [1, 0, 0, 0]), (352, [0, 0, 0, 0x3f])];
+        patch(&path, &claims.each_ref().map(|(at, bytes)| (*at, &bytes[..])));
+        let message = read_image(&path).unwrap_err().to_string();
+        assert!(message.contains("image.nii: found "), "{offset}: {message}");
+    }
+}
+
+#[test]
+fn halves_of_a_pair_find_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_image(&at("whole.nii"), &[3.0; 24], &Grid::ras([4, 3, 2], [1.0; 3])).unwrap();
+    let whole = std::fs::read(at("whole.nii")).unwrap();
+    let mut header = whole[..348].to_vec();
+    header[344..348].copy_from_slice(b"ni1\0");
+    header[108..112].copy_from_slice(&0f32.to_le_bytes());
+    std::fs::write(at("a.HDR"), &header).unwrap();
+    let error = |name: &str| read_image(&at(name)).unwrap_err().to_string();
+    assert!(error("a.HDR").contains("a.HDR: found a header without its .img file"));
+    std::fs::write(at("a.Img"), &whole[352..]).unwrap();
+    for name in ["a.HDR", "a.Img"] {
+        assert_eq!(read_image(&at(name)).unwrap().data, [3.0; 24], "{name}");
+    }
+    std::fs::write(at("a.Img"), b"version https://git-lfs.github.com/spec/v1\n").unwrap();
+    assert!(error("a.HDR").contains("a.Img: found a Git LFS pointer"), "{}", error("a.HDR"));
+    std::fs::write(at("b.img"), &whole[352..]).unwrap();
+    assert!(error("b.img").contains("b.img: found an .img file without its .hdr"));
+    // a whole file under a half's name
+    std::fs::write(at("c.img"), &whole).unwrap();
+    assert_eq!(read_image(&at("c.img")).unwrap().data, [3.0; 24]);
 }
 
 #[test]

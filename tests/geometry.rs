@@ -1,10 +1,12 @@
 //! Files of one case are matched by where their voxels lie, however each of them is stored.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use u2seg::data::{Known, Match, Reference, read_image, read_images, read_labels_on};
+use u2seg::data::{Dataset, Known, Match, Reference, read_image, read_images, read_labels_on};
 
 type Vector = [f64; 3];
 
@@ -386,7 +388,7 @@ fn wrong_affines_are_described() {
         label.columns = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
         label.offset = [0.0; 3];
     });
-    let expected = "shifted by -10.0, 20.0, -29.5 mm (x, y, z), other voxel sizes (1.00 x 1.00 x 1.00 instead of 1.00 x 1.00 x 0.80 mm)";
+    let expected = "shifted by -10.0, 20.0, -29.5 mm (x, y, z), other voxel sizes (1 x 1 x 1 instead of 1 x 1 x 0.8 mm)";
     assert!(message.contains(expected), "{message}");
     // x and y the other way round, as between NIfTI and ITK
     let message = said(|label| {
@@ -424,4 +426,18 @@ fn other_sizes_are_errors_either_way() {
         message.contains("[4, 5, 7] voxels along its axes i, j, k; expected [4, 5, 6]"),
         "{message}"
     );
+}
+
+#[test]
+#[cfg_attr(not(real_images), ignore = "no real images: set U2SEG_DATA")]
+fn real_labels_lie_on_their_images() {
+    for task in ["Task04_Hippocampus", "Task09_Spleen", "Task21_MSLesion", "Task22_SpinalCord"] {
+        let dataset = Dataset::open(common::data_dir().join(task)).unwrap();
+        for case in &dataset.cases {
+            let (image, label) = dataset.load(case).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!((image.shape, image.grid.affine), (label.shape, label.grid.affine));
+            assert!(image.notes.is_empty(), "{task} {}: {:?}", case.id, image.notes);
+            assert!(label.data.iter().any(|value| *value > 0), "{task} {}", case.id);
+        }
+    }
 }

@@ -264,7 +264,7 @@ fn read(path: &Path) -> Result<Stored> {
 }
 
 /// Magnitudes above this are marks of missing voxels, not intensities.
-const LARGEST: f64 = 1e30;
+const LARGEST: f32 = 1e30;
 
 /// Appends all volumes in `order`; counts the voxels that are no intensities and become 0.
 fn append(data: &mut Vec<f32>, stored: &Stored, order: &Order) -> usize {
@@ -276,7 +276,7 @@ fn append(data: &mut Vec<f32>, stored: &Stored, order: &Order) -> usize {
         let target = &mut data[start..];
         order.each(stored.grid.dims, |to, from| {
             let value = values[from];
-            if value.is_finite() && value.abs() <= LARGEST {
+            if value.is_finite() && value.abs() <= f64::from(LARGEST) {
                 let value = value as f32;
                 target[to] = if value.is_subnormal() { 0.0 } else { value };
             } else {
@@ -358,7 +358,7 @@ impl Known {
     fn error(&self, path: &Path, unknown: &BTreeMap<String, usize>) -> Error {
         let mut counted: Vec<_> = unknown.iter().collect();
         // names order 10 before 9
-        let number = |text: &str| text.parse().unwrap_or(f64::INFINITY);
+        let number = |text: &str| text.parse().unwrap_or(f64::NAN);
         counted.sort_by(|a, b| number(a.0).total_cmp(&number(b.0)));
         let voxels = |count: usize| if count == 1 { "voxel" } else { "voxels" };
         let some = counted.iter().take(5).map(|(v, n)| format!("{v} ({n} {})", voxels(**n)));
@@ -367,17 +367,20 @@ impl Known {
             found += &format!(" and {} more", counted.len() - 5);
         }
         let (list, source) = (self.list(), &self.source);
-        if source.is_empty() {
-            let expected = format!("whole numbers: {list}");
-            return Error::file(
-                path,
-                found,
-                expected,
-                "Point at a label map, or correct its labels.",
-            );
-        }
-        let remedy = format!("Correct the labels, or list their values in {source}.");
-        Error::file(path, found, format!("the values {list} of {source}"), remedy)
+        let expected = match source.as_str() {
+            "" => format!("whole numbers, {list}"),
+            _ => format!("the values {list} of {source}"),
+        };
+        let remedy = if unknown.keys().any(|value| number(value).fract() != 0.0) {
+            "Save the labels as integers; resample label maps to the nearest voxel.".into()
+        } else if unknown.keys().any(|value| !(0.0..=255.0).contains(&number(value))) {
+            "Renumber the labels from 0 to 255.".into()
+        } else if source.is_empty() {
+            "Correct the labels.".into()
+        } else {
+            format!("Correct the labels, or list their values in {source}.")
+        };
+        Error::file(path, found, expected, remedy)
     }
 }
 

@@ -152,6 +152,14 @@ fn short(mm: f64) -> String {
     }
 }
 
+/// An edge, exact enough to tell two apart that differ over a whole image.
+fn edge(mm: f64) -> String {
+    if mm < 0.01 {
+        return format!("{mm:.4e}");
+    }
+    format!("{mm:.4}").trim_end_matches('0').trim_end_matches('.').to_string()
+}
+
 /// In which ways `grid` differs from `on`, its axes taken in `order`.
 fn differences(grid: &Grid, on: &Grid, order: &Order) -> String {
     // of four kinds that add up to more than the tolerance, one is more than a quarter of it
@@ -181,7 +189,7 @@ fn differences(grid: &Grid, on: &Grid, order: &Order) -> String {
     let (old, new) =
         ([0, 1, 2].map(|a| sizes(on, a)), [0, 1, 2].map(|a| sizes(grid, order.axes[turn.axes[a]])));
     if (0..3).any(|a| (new[a] / old[a] - 1.0).abs() * extent(a) / 2.0 > least) {
-        let list = |sizes: [f64; 3]| sizes.map(short).join(" x ");
+        let list = |sizes: [f64; 3]| sizes.map(edge).join(" x ");
         words.push(format!("other voxel sizes ({} instead of {} mm)", list(new), list(old)));
     }
     let angle = ((along(&turn) - 1.0) / 2.0).clamp(-1.0, 1.0).acos();

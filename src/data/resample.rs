@@ -182,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_intensities_stay_finite() {
+        let sign = |i: usize| if i.is_multiple_of(2) { 1e30 } else { -1e30 };
+        let data: Vec<f32> = (0..5 * 6 * 7).map(|i| sign(i / 42 + i / 7 + i)).collect();
+        for new in [[9, 11, 20], [2, 3, 1], [1, 40, 3]] {
+            assert!(resample_cubic(&data, [5, 6, 7], new).iter().all(|v| v.is_finite()));
+            assert!(resample_linear(&data, [5, 6, 7], new).iter().all(|v| v.is_finite()));
+        }
+    }
+
+    #[test]
     fn constants_stay_and_labels_stay_labels() {
         let flat = vec![3.0f32; 5 * 6 * 7];
         for out in [

@@ -193,12 +193,15 @@ pub fn describe_folder(dir: &Path) -> Option<Finding> {
     }
     if let Some((ending, count)) = counts.into_iter().max_by_key(|(_, count)| *count) {
         let remedy = OTHERS.iter().find(|(other, _)| *other == ending).map_or(OTHER, |(_, r)| *r);
-        let found = format!("{ending} files ({count}), no NIfTI file");
+        let found = format!("no NIfTI file, but {ending} files ({count})");
         return Some(Finding { found, remedy: remedy.into() });
     }
     (folders > 0).then(|| Finding {
-        found: format!("no NIfTI file, but {folders} folders of them"),
-        remedy: "Point at one of the folders within.".into(),
+        found: format!(
+            "no NIfTI file, but {folders} {} with some",
+            if folders == 1 { "folder" } else { "folders" }
+        ),
+        remedy: "Point at the folder that holds the images themselves.".into(),
     })
 }
 
@@ -227,4 +230,116 @@ fn is_dicom(path: &Path) -> bool {
     let mut start = [0; 132];
     let whole = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
     whole.is_ok() && start.ends_with(b"DICM")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_sentence() {
+        let header = |size: [u8; 4], magic: &[u8; 4]| {
+            let mut bytes = vec![0u8; 352];
+            bytes[..4].copy_from_slice(&size);
+            bytes[344..348].copy_from_slice(magic);
+            bytes
+        };
+        let mut dicom = vec![0u8; 200];
+        dicom[128..132].copy_from_slice(b"DICM");
+        let nothing = vec![0u8; 400];
+        let cases: [(&str, &[u8], &str); 19] = [
+            ("a.nii", b"", "an empty file"),
+            (
+                "a.nii",
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+                "git lfs pull",
+            ),
+            ("a.nii.gz", b"\n<!DOCTYPE html><html>", "a web page"),
+            ("a.nii.gz", b"\xef\xbb\xbf<html lang=de>", "a web page"),
+            ("a.nii", &header(540i32.to_le_bytes(), b"\0\0\0\0"), "a NIfTI-2 file"),
+            ("a.nii", &header(540i32.to_be_bytes(), b"\0\0\0\0"), "a NIfTI-2 file"),
+            ("a.hdr", &header(348i32.to_le_bytes(), b"\0\0\0\0"), "Analyze 7.5"),
+            ("a.hdr", &header(348i32.to_be_bytes(), b"\0\0\0\0"), "Analyze 7.5"),
+            ("a.nii", &dicom, "dcm2niix"),
+            ("a.nrrd", b"NRRD0004\ntype: short\n\x01\x02", "an NRRD file"),
+            ("a.mha", b"ObjectType = Image\nNDims = 3\n", "a MetaImage header"),
+            ("a.nii.gz", b"PK\x03\x04\x14\0", "a ZIP archive"),
+            ("A.MGZ", &nothing, "mri_convert"),
+            ("dataset.json", b"{\"name\": 1}", "a JSON file"),
+            ("a.nii", "Grüße\n".as_bytes(), "a plain text file"),
+            ("a.nii", &header(348i32.to_le_bytes(), b"n+1\0"), ""),
+            ("a.hdr", &header(348i32.to_be_bytes(), b"ni1\0"), ""),
+            ("a.nii", &nothing, ""),
+            ("a.nii", &[0xff, 0xfe, 0x80], ""),
+        ];
+        for (name, bytes, part) in cases {
+            let message = explain(Path::new(name), bytes).map(|error| error.to_string());
+            match message {
+                None => assert_eq!(part, "", "{name}"),
+                Some(message) => {
+                    assert!(!part.is_empty() && message.contains(part), "{name}: {message}");
+                    assert!(message.contains(name) && message.contains(EXPECTED), "{message}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn folders_are_described() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let found = || describe_folder(dir).map(|finding| finding.found).unwrap_or_default();
+        let put = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
+        assert_eq!(found(), "");
+        put("notes.txt", b"");
+        assert_eq!(found(), "");
+        std::fs::create_dir(dir.join("a")).unwrap();
+        put("a/x.nii.gz", b"");
+        assert_eq!(found(), "no NIfTI file, but 1 folder with some");
+        put("a.NRRD", b"");
+        put("b.nrrd", b"");
+        put("b.mha", b"");
+        assert_eq!(found(), "no NIfTI file, but .nrrd files (2)");
+        let mut dicom = vec![0u8; 200];
+        dicom[128..132].copy_from_slice(b"DICM");
+        put("IM0001", &dicom);
+        assert_eq!(found(), "a DICOM folder (1 file)");
+        put("IM0002.DCM", b"");
+        assert_eq!(found(), "a DICOM folder (2 files)");
+        assert!(describe_folder(&dir.join("none")).is_none());
+    }
+
+    #[test]
+    fn names_lose_their_endings_whatever_their_case() {
+        let of = |name: &str| stem(Path::new(name));
+        for name in ["x/a.nii", "a.NII.GZ", "a.Nii.gz", "a.hdr", "a.HDR.gz", "a.img", "a.IMG.GZ"] {
+            assert_eq!(of(name).as_deref(), Some("a"), "{name}");
+        }
+        assert_eq!(of("a.b.nii.gz").as_deref(), Some("a.b"));
+        assert_eq!(of(".nii").as_deref(), Some(""));
+        for name in ["a.gz", "a.json", "nii", "a.nii.txt", ""] {
+            assert_eq!(of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn both_halves_of_a_pair_are_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a.hdr", "a.img", "b.HDR", "b.Img.gz", "c.img", "d.hdr", "e.nii.gz", "b.nii"] {
+            std::fs::write(at(name), b"").unwrap();
+        }
+        let check = |name: &str, files: &[&str]| {
+            let expected: Vec<_> = files.iter().map(|file| at(file)).collect();
+            assert_eq!(pair(&at(name)), expected, "{name}");
+        };
+        check("a.hdr", &["a.hdr", "a.img"]);
+        check("a.img", &["a.hdr", "a.img"]);
+        check("b.HDR", &["b.HDR", "b.Img.gz"]);
+        check("b.Img.gz", &["b.HDR", "b.Img.gz"]);
+        check("c.img", &["c.img"]);
+        check("d.hdr", &["d.hdr"]);
+        check("e.nii.gz", &["e.nii.gz"]);
+        check("absent.nii", &["absent.nii"]);
+    }
 }
