@@ -215,7 +215,7 @@ fn heart_labels_beyond_255_get_few_numbers_and_a_remedy() {
     }
     let errors = folders.errors(&[]);
     assert_eq!(errors.len(), 2, "{errors:?}");
-    has(&errors[0], &["g/a.nii.gz", "420 (20 voxels)", "and 1 more", "0 to 255", "correct"]);
+    has(&errors[0], &["g/a.nii.gz", "420 (20 voxels)", "and 1 more", "0 to 255", "Renumber"]);
     has(&errors[1], &["p/a.nii.gz", "420 (20 voxels)"]);
     assert!(errors.iter().all(|error| error.len() < 300 && !error.contains("dataset.json")));
     // one file alone is told in one line
