@@ -5,7 +5,7 @@ mod program;
 
 use std::path::{Path, PathBuf};
 
-use program::{command, fail, path, succeed, text};
+use program::*;
 use proptest::prelude::*;
 use u2seg::files::{Paths, safe_name, write_atomically};
 

@@ -352,6 +352,9 @@ mod tests {
         drop(claimed);
         assert_eq!(std::fs::read(at("new/far")).unwrap(), b"far");
         assert_eq!(std::fs::read(at("newer/a")).unwrap(), b"a");
+        symlink("newest/", at("to_newest")).unwrap();
+        assert!(refused(&[], &[&at("to_newest")]).contains("the name of a folder"));
+        drop(claim(&[], &[&at("to_newest/a")]).unwrap());
         symlink("round", at("round")).unwrap();
         assert!(refused(&[], &[&at("round")]).contains("circle"));
         symlink("/dev/null", at("null")).unwrap();

@@ -18,6 +18,8 @@ pub(super) struct Place {
     pub existing: PathBuf,
     pub is_folder: bool,
     pub missing: Vec<OsString>,
+    /// Whether the last link on the way asks for a folder, by `/` at its end.
+    asks_folder: bool,
 }
 
 /// The same for two places exactly where a file written to one would be at the other.
@@ -43,10 +45,8 @@ impl Place {
 
     /// An error where no file can be written here; `path` led to it.
     pub fn check_writable(&self, path: &Path) -> Result<()> {
-        let text = path.as_os_str().as_encoded_bytes();
-        let ends = |end: char| text.ends_with(&[end as u8]) || text.ends_with(&[end as u8, b'.']);
-        let names_folder = path.file_name().is_none() || ends('/') || ends(MAIN_SEPARATOR);
-        if names_folder && !(self.missing.is_empty() && self.is_folder) {
+        let is_there = self.missing.is_empty() && self.is_folder;
+        if (self.asks_folder || asks_folder(path)) && !is_there {
             let expected = "the name of a file at its end";
             return Err(Error::file(path, "the name of a folder", expected, "Add a name."));
         }
@@ -114,7 +114,14 @@ impl Finder {
 }
 
 fn start() -> Place {
-    Place { existing: PathBuf::new(), is_folder: true, missing: Vec::new() }
+    Place { existing: PathBuf::new(), is_folder: true, missing: Vec::new(), asks_folder: false }
+}
+
+/// Whether only a folder can have this path.
+fn asks_folder(path: &Path) -> bool {
+    let text = path.as_os_str().as_encoded_bytes();
+    let ends = |end: char| text.ends_with(&[end as u8]) || text.ends_with(&[end as u8, b'.']);
+    path.file_name().is_none() || ends('/') || ends(MAIN_SEPARATOR)
 }
 
 /// The way along one path; `path` is for messages.
@@ -145,6 +152,7 @@ impl Walk<'_> {
 
     fn step(&mut self, mut at: Place, name: &OsStr) -> Result<Place> {
         self.check_folder(&at)?;
+        at.asks_folder = false;
         if !at.missing.is_empty() {
             at.missing.push(name.to_os_string());
             return Ok(at);
@@ -164,9 +172,11 @@ impl Walk<'_> {
                 return Err(link_loop(self.path));
             }
             let target = std::fs::read_link(&next).map_err(|e| Error::io(&next, e))?;
-            return self.follow(at, &target);
+            at = self.follow(at, &target)?;
+            at.asks_folder |= asks_folder(&target);
+            return Ok(at);
         }
-        Ok(Place { existing: next, is_folder: found.is_dir(), missing: Vec::new() })
+        Ok(Place { existing: next, is_folder: found.is_dir(), ..at })
     }
 
     /// The system finds no way up from a folder that is not there.
