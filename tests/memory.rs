@@ -8,7 +8,7 @@ use u2seg::gpu::Gpu;
 use u2seg::graph::{Element, Region};
 use u2seg::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{GROWTH, LossWeights, Optimizer};
-use u2seg::train::{DomainBatch, Footprint, Freeze, Memory, Session, SessionSettings};
+use u2seg::train::{DomainBatch, Footprint, Freeze, Memory, Session, SessionSettings, Targets};
 
 const SETTINGS: SessionSettings = SessionSettings {
     loss: LossWeights::dice_ce(),
@@ -37,12 +37,16 @@ fn net(mode: Mode, adapter: Adapter, base: usize, domains: Vec<DomainNet>) -> Ne
 fn nets() -> Vec<(&'static str, Net)> {
     let (a, b) = (domain("A", [2, 2, 2]), domain("B", [1, 2, 3]));
     let separable = |base, domains| net(Mode::Universal, Adapter::Separable, base, domains);
+    let mut targeted = separable(8, vec![a.clone(), b.clone()]);
+    targeted.batches[0].targets = Targets { regions: vec![0, 0b001, 0b110], partial: true };
+    targeted.batches[1].targets.partial = true;
     vec![
         ("separable", separable(8, vec![a.clone()])),
         ("two domains", separable(8, vec![a.clone(), b])),
         ("series", net(Mode::Universal, Adapter::Series, 4, vec![a.clone()])),
         ("parallel", net(Mode::Universal, Adapter::Parallel, 4, vec![a.clone()])),
         ("independent", net(Mode::Independent, Adapter::Separable, 8, vec![a])),
+        ("regions, and partly labelled classes", targeted),
     ]
 }
 

@@ -272,7 +272,7 @@ fn concatenated(parts: &[&Tensor]) -> Tensor {
     parts[1..].iter().fold(first, |all, part| oracle::concat_forward(&all, part))
 }
 
-/// All losses with their gradient, probabilities and classes.
+/// All losses of classes with their gradient, probabilities and classes.
 fn loss_rig(caps: &Caps, x: &Tensor, w: &LossWeights) -> Result<Rig> {
     let labels = labels(x.data.len() / x.shape.c, x.shape.c);
     let (losses, gradient) = losses(x, &labels, w);
