@@ -127,14 +127,15 @@ fn simulate(planned: &Planned) {
 
 #[test]
 fn no_value_is_overwritten_before_its_last_use() {
-    for planned in nets::all().iter().chain(&nets::variants()).chain(&nets::smallest()) {
+    let others = [nets::targeted(), nets::variants(), nets::smallest()];
+    for planned in nets::all().iter().chain(others.iter().flatten()) {
         simulate(planned);
     }
 }
 
 #[test]
 fn bindings_and_groups_fit_the_adapter() {
-    for planned in nets::all() {
+    for planned in nets::all().into_iter().chain(nets::targeted()) {
         let caps = &planned.caps;
         for dispatch in planned.plan.dispatches() {
             assert!(dispatch.groups.iter().all(|g| *g <= caps.max_groups), "{}", dispatch.label);

@@ -24,7 +24,8 @@ fn every_shader_is_valid_at_its_defaults() {
 
 #[test]
 fn every_kernel_that_plans_ask_for_is_valid() {
-    let planned: Vec<_> = nets::all().into_iter().chain(nets::variants()).collect();
+    let planned: Vec<_> =
+        nets::all().into_iter().chain(nets::targeted()).chain(nets::variants()).collect();
     let keys: BTreeSet<KernelKey> = planned
         .iter()
         .flat_map(|p| p.plan.dispatches().chain(&p.tail))

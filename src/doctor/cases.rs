@@ -326,7 +326,7 @@ fn second_lacks(k: usize) -> Vec<[u32; 8]> {
 /// The losses of overlapping regions with their gradient.
 fn regions_rig(caps: &Caps, regions: usize, spatial: [usize; 3]) -> Result<Rig> {
     let x = tensor(2, regions, spatial, 7)?.map(|v| f64::from((v * 3.0) as f32));
-    let table: Vec<u32> = (0..8).map(|label| label * 0x2b & ((1 << regions) - 1)).collect();
+    let table: Vec<u32> = (0..8).map(|label| (label * 0x2b) & ((1 << regions) - 1)).collect();
     let (labels, unlabelled) = (labels(x.data.len() / regions, table.len()), second_lacks(0));
     let truth = RegionLabels { labels: &labels, table: &table, unlabelled: &unlabelled };
     let (ce, dce) = oracle::binary_cross_entropy(&x, &truth);

@@ -256,8 +256,6 @@ impl Loss {
 
     /// Dispatches of the Lovász-softmax: for each class keys, sort, count, scan and gradient.
     fn lovasz(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>> {
-        let (logits, labels) = (node.inputs[0], node.inputs[1]);
-        let layout = graph.layout(logits)?;
         let [dldp, partials, lovasz, counts] = node.outputs[4..8] else {
             return Err(Error::Internal("the Lovász loss lacks its outputs".into()));
         };
@@ -265,86 +263,88 @@ impl Loss {
         let sort = Sort::new(self.total(), scratch)?;
         let scan =
             Scan::new(self.tiles() + 1, counts, &scratch[Sort::scratch(self.total()).len()..]);
-        let per_sample = layout.blocks() * self.voxels;
         let at = |value| whole(graph, value);
-        let ignored = if self.weights.lovasz_leaves_out_10 { LEFT_OUT } else { u32::MAX };
+        let tiles = self.tiles();
         let mut dispatches = Vec::new();
         for class in 0..self.classes {
             // two classes have the same errors: the second reuses the first's order, with the other foreground flag
             let reuse = self.classes == 2 && class == 1;
             let bit = if reuse { 30 } else { 31 };
-            let runs = if reuse { Vec::new() } else { sample_runs(graph, &[logits], caps)? };
-            for (n0, samples) in runs {
-                let (from, base) =
-                    window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
-                aligned(base)?;
-                let groups = fold((samples * self.voxels).div_ceil(WORKGROUP), caps)?;
-                dispatches.push(
-                    Dispatch::new("lovász keys", KernelKey::new("lovasz_keys.wgsl"), groups)
-                        .bind("logits", from)
-                        .bind("labels", at(labels))
-                        .bind("keys", at(sort.keys))
-                        .bind("payload", at(sort.payload))
-                        .param("samples", samples)
-                        .param("voxels", self.voxels)
-                        .param("classes", self.classes)
-                        .param("first", n0 * self.voxels)
-                        .param("class_id", class)
-                        .param("ignore", ignored as usize)
-                        .work(
-                            (samples * per_sample * 40) as u64,
-                            (samples * per_sample * 24) as u64,
-                        ),
-                );
-            }
             if !reuse {
+                dispatches.extend(self.lovasz_keys(graph, node, &sort, class, caps)?);
                 dispatches.extend(sort.lower(graph, caps)?);
             }
-            let tiles = self.tiles();
+            let groups = fold(tiles + 1, caps)?;
             dispatches.push(
-                Dispatch::new(
-                    "lovász count",
-                    KernelKey::new("lovasz_count.wgsl"),
-                    fold(tiles + 1, caps)?,
-                )
-                .bind("payload", at(sort.payload))
-                .bind("counts", at(counts))
-                .param("count", self.total())
-                .param("tiles", tiles)
-                .param("bit", bit)
-                .work(self.total() as u64, (self.total() * 4) as u64),
+                Dispatch::new("lovász count", KernelKey::new("lovasz_count.wgsl"), groups)
+                    .bind("payload", at(sort.payload))
+                    .bind("counts", at(counts))
+                    .param("count", self.total())
+                    .param("tiles", tiles)
+                    .param("bit", bit)
+                    .work(self.total() as u64, (self.total() * 4) as u64),
             );
             dispatches.extend(scan.lower(graph, caps)?);
+            let groups = fold(tiles, caps)?;
             dispatches.push(
-                Dispatch::new(
-                    "lovász gradient",
-                    KernelKey::new("lovasz_grad.wgsl"),
-                    fold(tiles, caps)?,
-                )
-                .bind("keys", at(sort.keys))
-                .bind("payload", at(sort.payload))
-                .bind("before", at(counts))
-                .bind("dldp", at(dldp))
-                .bind("partials", at(partials))
-                .param("count", self.total())
-                .param("tiles", tiles)
-                .param("classes", self.classes)
-                .param("class_id", class)
-                .param("bit", bit)
-                .work((self.total() * 8) as u64, (self.total() * 16) as u64),
+                Dispatch::new("lovász gradient", KernelKey::new("lovasz_grad.wgsl"), groups)
+                    .bind("keys", at(sort.keys))
+                    .bind("payload", at(sort.payload))
+                    .bind("before", at(counts))
+                    .bind("dldp", at(dldp))
+                    .bind("partials", at(partials))
+                    .param("count", self.total())
+                    .param("tiles", tiles)
+                    .param("classes", self.classes)
+                    .param("class_id", class)
+                    .param("bit", bit)
+                    .work((self.total() * 8) as u64, (self.total() * 16) as u64),
             );
         }
+        let groups = fold(self.classes, caps)?;
         dispatches.push(
-            Dispatch::new(
-                "lovász sums",
-                KernelKey::new("lovasz_finish.wgsl"),
-                fold(self.classes, caps)?,
-            )
-            .bind("partials", at(partials))
-            .bind("lovasz", at(lovasz))
-            .param("classes", self.classes)
-            .param("tiles", self.tiles()),
+            Dispatch::new("lovász sums", KernelKey::new("lovasz_finish.wgsl"), groups)
+                .bind("partials", at(partials))
+                .bind("lovasz", at(lovasz))
+                .param("classes", self.classes)
+                .param("tiles", tiles),
         );
+        Ok(dispatches)
+    }
+
+    /// The keys of a class's errors.
+    fn lovasz_keys(
+        &self,
+        graph: &Graph,
+        node: &Node,
+        sort: &Sort,
+        class: usize,
+        caps: &Caps,
+    ) -> Result<Vec<Dispatch>> {
+        let (logits, labels) = (node.inputs[0], node.inputs[1]);
+        let per_sample = graph.layout(logits)?.blocks() * self.voxels;
+        let ignored = if self.weights.lovasz_leaves_out_10 { LEFT_OUT } else { u32::MAX };
+        let mut dispatches = Vec::new();
+        for (n0, samples) in sample_runs(graph, &[logits], caps)? {
+            let vectors = samples * per_sample;
+            let (from, base) = window(graph, logits, n0 * per_sample, vectors, caps)?;
+            aligned(base)?;
+            let groups = fold((samples * self.voxels).div_ceil(WORKGROUP), caps)?;
+            dispatches.push(
+                Dispatch::new("lovász keys", KernelKey::new("lovasz_keys.wgsl"), groups)
+                    .bind("logits", from)
+                    .bind("labels", whole(graph, labels))
+                    .bind("keys", whole(graph, sort.keys))
+                    .bind("payload", whole(graph, sort.payload))
+                    .param("samples", samples)
+                    .param("voxels", self.voxels)
+                    .param("classes", self.classes)
+                    .param("first", n0 * self.voxels)
+                    .param("class_id", class)
+                    .param("ignore", ignored as usize)
+                    .work((vectors * 40) as u64, (vectors * 24) as u64),
+            );
+        }
         Ok(dispatches)
     }
 
@@ -478,5 +478,23 @@ impl Op for LossGrad {
             dispatches.push(if self.0.scaled { dispatch.scaled() } else { dispatch });
         }
         Ok(dispatches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs from before the field was there left label 10 out.
+    #[test]
+    fn older_settings_leave_label_10_out() {
+        let older =
+            "cross_entropy = 0.0\nfocal = 1.0\ndice = 0.0\nlovasz = 1.0\ndice_background = false";
+        assert_eq!(toml::from_str::<LossWeights>(older).unwrap(), LossWeights::published());
+        for weights in [LossWeights::published(), LossWeights::u2net(), LossWeights::dice_ce()] {
+            let text = toml::to_string(&weights).unwrap();
+            assert!(text.contains("lovasz_leaves_out_10"), "{text}");
+            assert_eq!(toml::from_str::<LossWeights>(&text).unwrap(), weights);
+        }
     }
 }

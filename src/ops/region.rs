@@ -107,7 +107,7 @@ impl RegionLoss {
     fn reading(
         &self,
         graph: &Graph,
-        (file, groups): (&'static str, [u32; 2]),
+        (label, file, groups): (&str, &'static str, [u32; 2]),
         inputs: &[Value],
         (n0, samples): (usize, usize),
         caps: &Caps,
@@ -119,7 +119,7 @@ impl RegionLoss {
         let per_sample = graph.layout(logits)?.blocks() * self.voxels;
         let (from, base) = window(graph, logits, n0 * per_sample, samples * per_sample, caps)?;
         let key = KernelKey::new(file).set("PARTIAL", self.partial as u32);
-        Ok(Dispatch::new("region loss", key, groups)
+        Ok(Dispatch::new(label, key, groups)
             .bind("logits", from)
             .bind("labels", whole(graph, labels))
             .bind("table", whole(graph, table))
@@ -159,7 +159,7 @@ impl Op for RegionLoss {
         let mut row = 0;
         for (n0, samples) in sample_runs(graph, &[logits], caps)? {
             let chunks = (samples * self.voxels).div_ceil(CHUNK);
-            let kernel = ("region_partial.wgsl", fold(chunks * blocks, caps)?);
+            let kernel = ("region loss sums", "region_partial.wgsl", fold(chunks * blocks, caps)?);
             let vectors = (samples * blocks * self.voxels) as u64;
             let dispatch = self.reading(graph, kernel, &node.inputs, (n0, samples), caps)?;
             dispatches.push(
@@ -209,7 +209,7 @@ impl Op for RegionGrad {
         let mut dispatches = Vec::new();
         for (n0, samples) in sample_runs(graph, &[logits, out], caps)? {
             let groups = fold((samples * self.0.voxels).div_ceil(WORKGROUP), caps)?;
-            let kernel = ("region_grad.wgsl", groups);
+            let kernel = ("region loss gradient", "region_grad.wgsl", groups);
             let len = samples * per_sample;
             let (to, out_base) = window(graph, out, n0 * per_sample, len, caps)?;
             let dispatch = self
