@@ -12,7 +12,7 @@ use u2seg::gpu::Gpu;
 use u2seg::infer::metrics::Pair;
 use u2seg::infer::overlay::{self, OverlayInput, SOFT_TISSUE};
 use u2seg::infer::{Predictor, phantom, postprocess};
-use u2seg::train::{Length, RunConfig, Trainer};
+use u2seg::train::{CONFIG, Length, RunConfig, Trainer, claim};
 use u2seg::{Error, Result};
 
 /// Trains a universal network on spleen CTs and segments one that it has not seen.
@@ -102,6 +102,18 @@ fn augment() -> Augment {
     }
 }
 
+/// Removes what an earlier call left, and nothing else that may lie there.
+fn begin_anew(run: &Path) -> Result<()> {
+    if !run.exists() {
+        return Ok(());
+    }
+    if !run.join(CONFIG).exists() {
+        let remedy = "Choose another --out, or move the folder away.";
+        return Err(Error::file(run, "a folder that is no run", "a run, or nothing yet", remedy));
+    }
+    std::fs::remove_dir_all(run).map_err(|e| Error::io(run, e))
+}
+
 fn run(args: &Args) -> Result<()> {
     let (dir, held_out) = choose(args)?;
     let gpu = Gpu::open(&args.device)?;
@@ -126,9 +138,9 @@ fn run(args: &Args) -> Result<()> {
         ..PlanOptions::default()
     };
     let run = args.out.join("run");
-    if run.exists() {
-        std::fs::remove_dir_all(&run).map_err(|e| Error::io(&run, e))?;
-    }
+    begin_anew(&run)?;
+    let runs = [(run.clone(), config.clone())];
+    let _claim = claim(&runs, &options.preset, &[])?;
     let length = config.length;
     let mut trainer = Trainer::start(&gpu, config, &options, &run)?;
     println!("training on {} cases: {length:?}", trainer.domains()[0].cases.len());

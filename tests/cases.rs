@@ -201,11 +201,11 @@ fn case_02_a_label_has_another_affine() {
     let case = Case::new();
     misplaced(&case);
     let parts =
-        ["labelsTr/case_0.nii.gz: found the same voxels up to 9.0 mm away", "--match by-index"];
+        ["labelsTr/case_0.nii.gz: found the same voxels up to 9.00 mm away", "--match by-index"];
     case.run("verify --data .").said(1, &parts).said(1, &["3 of 3 cases with errors"]);
     let ran = case.run("verify --data . --json").said(1, &[]);
     let json: Value = serde_json::from_str(&ran.out).unwrap();
-    assert!(json[0]["cases"][2]["errors"][0].as_str().unwrap().contains("9.0 mm"));
+    assert!(json[0]["cases"][2]["errors"][0].as_str().unwrap().contains("9.00 mm"));
     case.run("verify --data . --match by-index").said(0, &["3 cases, 0 with errors, 0 warnings"]);
     case.mask("p/case_0.nii.gz", &made(0).1);
     let evaluate = "evaluate -p p/case_0.nii.gz -g labelsTr/case_0.nii.gz";
@@ -219,7 +219,7 @@ fn case_02_training_takes_the_labels_by_index_where_asked() {
     let case = Case::new();
     misplaced(&case);
     let train = format!("train --data . --out run --hold-out case_2 {QUICK}");
-    case.run(&train).said(1, &["9.0 mm away", "--match by-index"]);
+    case.run(&train).said(1, &["9.00 mm away", "--match by-index"]);
     case.run(&format!("{train} --match by-index")).said(0, &["model.safetensors"]);
     // the run keeps it
     case.run("train --continue --out run").said(0, &["model.safetensors"]);

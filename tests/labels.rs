@@ -98,7 +98,7 @@ fn cases_without_the_core_train_beside_cases_with_it() {
             "images": [format!("imagesTr/case_{seed:02}_0000.nii.gz")],
             "label": format!("labelsTr/case_{seed:02}.nii.gz"),
         });
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             case["unlabelled"] = json!(["core"]);
         }
         (format!("case_{seed:02}"), case)
@@ -109,7 +109,7 @@ fn cases_without_the_core_train_beside_cases_with_it() {
     });
     // where the core is not labelled it is background
     core_dataset(&data, 6, labels, |seed, label| {
-        label.iter_mut().filter(|v| seed % 2 == 0 && **v == 2).for_each(|v| *v = 0);
+        label.iter_mut().filter(|v| seed.is_multiple_of(2) && **v == 2).for_each(|v| *v = 0);
     });
     let (run, summary) = learn(folder.path(), &data, &[]);
     assert!(dice(&summary, "1") > 0.8 && dice(&summary, "2") > 0.7, "{summary}");

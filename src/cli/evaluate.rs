@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::data::{Labels, Match, pair};
+use crate::domain::described_labels;
 use crate::error::{Error, Result};
 use crate::files::Paths;
 use crate::infer::summary::names;
@@ -84,11 +85,11 @@ fn described(args: &Args) -> Result<Option<(Labels, PathBuf)>> {
     if let Some(file) = &args.labels {
         return match file.as_os_str() == NONE {
             true => Ok(None),
-            false => Ok(Some((Labels::read(file)?, file.clone()))),
+            false => Ok(Some((described_labels(file)?, file.clone()))),
         };
     }
     let Some(file) = nearby(&args.ground_truth) else { return Ok(None) };
-    let labels = Labels::read(&file).map_err(|error| match error {
+    let labels = described_labels(&file).map_err(|error| match error {
         Error::File { path, found, expected, remedy } => {
             let remedy = format!("{remedy} Or score without it: --labels {NONE}.");
             Error::File { path, found, expected, remedy }

@@ -224,5 +224,5 @@ fn shifted(grid: &Grid, on: &Grid, least: f64) -> Option<String> {
     // what rounds to nothing beside the rest is nothing
     let shown = way.map(|v| if v.abs() < length(way) * 1e-3 { 0.0 } else { v });
     (length(way) > least)
-        .then(|| format!("shifted by {} mm (x, y, z)", shown.map(short).join(", ")))
+        .then(|| format!("centre shifted by {} mm (x, y, z)", shown.map(short).join(", ")))
 }

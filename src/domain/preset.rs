@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{CleanUp, Step};
 use crate::data::{Class, Dataset, Labels};
 use crate::error::Result;
+use crate::files::{folder, read_json};
 
 /// A published plan.
 #[derive(Debug, PartialEq)]
@@ -108,9 +109,14 @@ impl Preset {
 
     /// By the name of a dataset or of its folder.
     pub fn of(dataset: &Dataset) -> Option<&'static Self> {
-        let folder = dataset.dir.canonicalize().unwrap_or_else(|_| dataset.dir.clone());
+        Self::told_by(&dataset.dir, Some(&dataset.name))
+    }
+
+    /// By a folder's name, or that of the dataset in it.
+    fn told_by(dir: &Path, name: Option<&str>) -> Option<&'static Self> {
+        let folder = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
         let folder = folder.file_name().map(|n| n.to_string_lossy().to_lowercase());
-        let names = [Some(dataset.name.to_lowercase()), folder];
+        let names = [name.map(str::to_lowercase), folder];
         let means = |preset: &&Self| {
             let mut names = names.iter().flatten();
             names.any(|name| preset.aliases.iter().any(|alias| name.contains(alias)))
@@ -167,6 +173,20 @@ pub enum PresetChoice {
     None,
     /// This one.
     Named(&'static Preset),
+}
+
+/// Reads what a dataset.json says of labels. Where its name or its folder's tells a task, values that mean nothing in the
+/// task's files do so here.
+pub fn described_labels(file: &Path) -> Result<Labels> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        name: Option<String>,
+    }
+    let mut labels = Labels::read(file)?;
+    let named: Named = read_json(file, "a dataset.json", "Correct the file.")?;
+    let preset = Preset::told_by(folder(file), named.name.as_deref());
+    labels.stray = preset.map(|preset| preset.stray(&labels)).unwrap_or_default();
+    Ok(labels)
 }
 
 impl PresetChoice {

@@ -42,6 +42,8 @@ impl Scoring {
     /// What each value counts as.
     fn table(&self) -> [u8; 256] {
         let mut table = std::array::from_fn(|value| value as u8);
+        let stray = self.labels.iter().flat_map(|(labels, _)| &labels.stray);
+        stray.for_each(|value| table[usize::from(*value)] = 0);
         // the first of two that contradict each other counts
         for (from, to) in self.merge.iter().rev() {
             table[usize::from(*from)] = *to;
@@ -64,7 +66,8 @@ impl Scoring {
     }
 
     fn merged(&self, mut labels: LabelVolume) -> LabelVolume {
-        if !self.merge.is_empty() {
+        let stray = self.labels.as_ref().is_some_and(|(labels, _)| !labels.stray.is_empty());
+        if stray || !self.merge.is_empty() {
             let table = self.table();
             labels.data.iter_mut().for_each(|label| *label = table[usize::from(*label)]);
         }

@@ -70,6 +70,23 @@ fn check_loss(config: &RunConfig, labels: &Labels, dir: &Path) -> Result<()> {
     ))
 }
 
+/// Class that the published Lovász loss leaves out.
+const LEFT_OUT: usize = 10;
+
+/// Says where the published loss leaves a class out.
+pub fn warn_of_left_out(config: &RunConfig, domains: &[Domain]) {
+    let leaves_out = config.loss.lovasz != 0.0 && config.loss.lovasz_leaves_out_10;
+    for domain in domains.iter().filter(|_| leaves_out) {
+        if let Some(class) = domain.labels.classes.get(LEFT_OUT) {
+            log::warn!(
+                "{}: the Lovász loss leaves out class {LEFT_OUT} ({}), as published; --loss u2net beside --recipe u2net keeps it in",
+                domain.name,
+                class.name
+            );
+        }
+    }
+}
+
 /// Refuses a held-out case or a fold that no dataset has.
 fn check_held_out(config: &RunConfig, datasets: &[Dataset]) -> Result<()> {
     match &config.fold {
@@ -133,9 +150,14 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result
     let prepare = |case: &&data::Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
         image.notes.iter().for_each(|note| log::warn!("{}: {note}", case.id));
+        let stray = label.data.iter().filter(|v| domain.labels.stray.contains(v)).count();
+        if stray > 0 {
+            log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
+        }
         domain.labels.encode(&mut label.data);
         let normalisation = &domain.normalisation;
-        let mut prepared = data::prepare(&image, Some(&label), domain.spacing, normalisation)?;
+        let mut prepared = data::prepare(&image, Some(&label), domain.spacing, normalisation)
+            .map_err(|e| e.about(&case.images[0]))?;
         prepared.unlabelled = unlabelled(domain, &dataset, case);
         Ok(prepared)
     };

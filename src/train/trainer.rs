@@ -229,6 +229,7 @@ impl Trainer {
         let open = |(dataset, plan)| cases::open(&config, dataset, plan);
         let domains = datasets.map(open).collect::<Result<Vec<_>>>()?;
         check(&config, &domains)?;
+        cases::warn_of_left_out(&config, plans);
         let graphs = |caps: &Caps| planned_graphs(&config, plans, caps);
         let (tuning, checkpoint) = (out.join(TUNING), out.join(CHECKPOINT));
         let begun = matches!(origin, Origin::Folder) && (tuning.exists() || checkpoint.exists());

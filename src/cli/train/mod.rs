@@ -251,10 +251,10 @@ fn train(gpu: &Gpu, mut trainer: Trainer, out: &Path) -> Result<Model> {
             "loss scale {scale}; gradients overflowed in {skipped} steps, which changed nothing"
         );
     }
-    say!("{}", out.join(MODEL).display());
     // frees what training took before the predictors take theirs
     let domains = trainer.into_domains();
     validate(gpu, &mut model, &domains, out)?;
+    say!("{}", out.join(MODEL).display());
     Ok(model)
 }
 
