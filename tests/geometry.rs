@@ -374,7 +374,7 @@ fn a_quarter_of_a_voxel_is_the_limit() {
     assert_eq!(said(|label| label.offset[1] += 0.19), "");
     let message = said(|label| label.offset[1] += 0.21);
     for part in [
-        "up to 0.21 mm away: shifted by 0, 0.21, 0 mm (x, y, z); expected",
+        "up to 0.21 mm away: centre shifted by 0, 0.21, 0 mm (x, y, z); expected",
         "within 0.20 mm (0.25 of a voxel)",
     ] {
         assert!(message.contains(part), "{message}");
@@ -388,7 +388,7 @@ fn wrong_affines_are_described() {
         label.columns = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
         label.offset = [0.0; 3];
     });
-    let expected = "shifted by -10.0, 20.0, -29.5 mm (x, y, z), other voxel sizes (1 x 1 x 1 instead of 1 x 1 x 0.8 mm)";
+    let expected = "centre shifted by -10.0, 20.0, -29.5 mm (x, y, z), other voxel sizes (1 x 1 x 1 instead of 1 x 1 x 0.8 mm)";
     assert!(message.contains(expected), "{message}");
     // x and y the other way round, as between NIfTI and ITK
     let message = said(|label| {
@@ -397,7 +397,7 @@ fn wrong_affines_are_described() {
         label.offset = [-10.0, 20.0, 30.0];
     });
     assert!(
-        message.contains("up to 47.7 mm away: mirrored along x and y, shifted by "),
+        message.contains("up to 47.7 mm away: mirrored along x and y, centre shifted by "),
         "{message}"
     );
     // mirrored about its own middle it shows the same places, stored the other way

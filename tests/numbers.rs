@@ -4,7 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use u2seg::data::{Grid, Match, Normalisation, prepare, read_image, read_images, write_image};
+use u2seg::data::{
+    Grid, Match, Normalisation, Note, prepare, read_image, read_images, write_image,
+};
 
 /// Overwrites bytes of a file.
 fn patch(path: &Path, changes: &[(usize, &[u8])]) {
@@ -27,14 +29,15 @@ fn odd_voxels_become_0_and_are_noted() {
     line(&a, &[f32::NAN, f32::NEG_INFINITY, -3.4e38, 1e-40, -1e-45, 1e30, 5.0]);
     let image = read_image(&a).unwrap();
     assert_eq!(image.data, [0.0, 0.0, 0.0, 0.0, 0.0, 1e30, 5.0]);
-    assert_eq!(image.notes, ["3 voxels are NaN, infinite or beyond ±1e30 and count as 0"]);
+    let said = |notes: &[Note]| -> Vec<String> { notes.iter().map(|n| n.describe(&[])).collect() };
+    assert_eq!(said(&image.notes), ["3 voxels are NaN, infinite or beyond ±1e30 and count as 0"]);
     line(&b, &[7.0; 7]);
     let notes = read_images(&[a.clone(), b.clone()], Match::ByPlace).unwrap().notes;
-    assert_eq!(notes[1..], ["channel 1 is 7 everywhere"]);
+    assert_eq!(said(&notes[1..]), ["channel 1 is 7 everywhere"]);
     line(&b, &[f32::NAN]);
     let notes = read_image(&b).unwrap().notes;
-    assert_eq!(notes[0], "1 voxel is NaN, infinite or beyond ±1e30 and counts as 0");
-    assert_eq!(notes[1], "channel 0 is 0 everywhere");
+    assert_eq!(said(&notes)[0], "1 voxel is NaN, infinite or beyond ±1e30 and counts as 0");
+    assert_eq!(said(&notes)[1], "channel 0 is 0 everywhere");
     // the slope makes the number: 2e38 * 10 is no float32, and 1e20 * 1e20 is too large
     for (value, slope) in [(2e38f32, 10.0f32), (1e20, 1e20), (1.0, f32::MAX)] {
         line(&a, &[0.0, value]);

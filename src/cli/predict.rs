@@ -143,7 +143,9 @@ impl Args {
     fn segment(&self, ensemble: &Ensemble, plan: &Domain, job: &Job) -> Result<()> {
         let images = job.images.as_ref().map_err(Fault::error)?;
         let volume = read_images(images, self.matching)?;
-        volume.notes.iter().for_each(|note| log::warn!("{}: {note}", images[0].display()));
+        for note in &volume.notes {
+            log::warn!("{}: {}", images[0].display(), note.describe(&[]));
+        }
         if volume.channels != plan.channels {
             return Err(wrong_channels(images, volume.channels, plan));
         }

@@ -28,7 +28,9 @@ pub use draw::{
 pub use fingerprint::Fingerprint;
 pub use grid::Grid;
 pub use labels::{Class, Entries, IGNORED, Labels, MAX_REGIONS, Unusable};
-pub use nifti::{Known, LabelVolume, Volume, read_image, read_images, read_labels, read_labels_on};
+pub use nifti::{
+    Known, LabelVolume, Note, Volume, read_image, read_images, read_labels, read_labels_on,
+};
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
 pub use place::{Match, Reference, TOLERANCE};
 pub use preprocess::{Normalisation, Prepared, prepare};

@@ -24,7 +24,34 @@ pub struct Volume {
     /// The input's own grid.
     pub grid: Grid,
     /// What is odd about it, such as voxels without a number or a channel without contrast.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
+}
+
+/// Something odd about an image that can be used all the same.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// So many voxels hold no number that could be a measurement, and count as 0.
+    Replaced(usize),
+    /// A channel has one value everywhere.
+    Constant { channel: usize, value: f32 },
+}
+
+impl Note {
+    /// In words, the channel by its name where there is one.
+    pub fn describe(&self, channels: &[String]) -> String {
+        match self {
+            Self::Replaced(1) => {
+                format!("1 voxel is NaN, infinite or beyond ±{LARGEST:e} and counts as 0")
+            }
+            Self::Replaced(count) => {
+                format!("{count} voxels are NaN, infinite or beyond ±{LARGEST:e} and count as 0")
+            }
+            Self::Constant { channel, value } => {
+                let name = channels.get(*channel).cloned().unwrap_or(channel.to_string());
+                format!("channel {name} is {value} everywhere")
+            }
+        }
+    }
 }
 
 /// A label map over a canonical RAS grid.
@@ -288,18 +315,12 @@ fn append(data: &mut Vec<f32>, stored: &Stored, order: &Order) -> usize {
 }
 
 /// What is odd about an image of this many voxels a channel.
-fn notes(data: &[f32], size: usize, odd: usize) -> Vec<String> {
-    let mut notes = Vec::new();
-    if odd > 0 {
-        let (are, count) = if odd == 1 { ("voxel is", "counts") } else { ("voxels are", "count") };
-        notes.push(format!("{odd} {are} NaN, infinite or beyond ±{LARGEST:e} and {count} as 0"));
-    }
-    for (channel, values) in data.chunks(size).enumerate() {
-        if values.iter().all(|value| *value == values[0]) {
-            notes.push(format!("channel {channel} is {} everywhere", values[0]));
-        }
-    }
-    notes
+fn notes(data: &[f32], size: usize, odd: usize) -> Vec<Note> {
+    let replaced = (odd > 0).then_some(Note::Replaced(odd));
+    let channels = data.chunks(size).enumerate();
+    let constant = channels.filter(|(_, values)| values.iter().all(|value| *value == values[0]));
+    let constant = constant.map(|(channel, values)| Note::Constant { channel, value: values[0] });
+    replaced.into_iter().chain(constant).collect()
 }
 
 /// Reads a 3D image, or a 4D one with a channel in each volume. Every voxel is finite: NaN, infinities and magnitudes

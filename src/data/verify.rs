@@ -168,7 +168,7 @@ fn look(dataset: &Dataset, case: &Case) -> CaseReport {
     };
     let mut voxels = BTreeMap::new();
     label.data.iter().for_each(|value| *voxels.entry(*value).or_insert(0) += 1);
-    report.warnings.extend(image.notes.iter().cloned());
+    report.warnings.extend(image.notes.iter().map(|note| note.describe(&dataset.channels)));
     report.warnings.extend(label_oddities(dataset, &label.data));
     let contents = Contents {
         shape: image.shape,

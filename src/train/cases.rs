@@ -149,7 +149,9 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result
     let (training, validation) = dataset.split(&config.fold, config.seed)?;
     let prepare = |case: &&data::Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
-        image.notes.iter().for_each(|note| log::warn!("{}: {note}", case.id));
+        for note in &image.notes {
+            log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
+        }
         let stray = label.data.iter().filter(|v| domain.labels.stray.contains(v)).count();
         if stray > 0 {
             log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
