@@ -90,6 +90,64 @@ fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
+/// Paths to masks, links to them, and folders of them.
+fn mask_paths() -> impl Strategy<Value = PathBuf> {
+    let folder = prop_oneof![Just("m"), Just("n"), Just("."), Just("m/../n"), Just("l")];
+    let file = prop_oneof![
+        3 => Just("a.nii"), 2 => Just("b.nii.gz"), 1 => Just("A.NII"), 1 => Just("new.json"), 1 => Just(""),
+    ];
+    (folder, file).prop_map(|(folder, file)| Path::new(folder).join(file))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 60,
+        max_shrink_iters: 50,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_command_writes_over_what_it_reads(
+        links in prop::collection::vec((any::<bool>(), mask_paths(), mask_paths()), 0..5),
+        [p, g, o] in [mask_paths(), mask_paths(), mask_paths()],
+    ) {
+        use u2seg::data::{Grid, write_mask};
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        std::fs::create_dir_all(top.join("m")).unwrap();
+        std::fs::create_dir_all(top.join("n")).unwrap();
+        let _ = symlink(&top.join("m"), &top.join("l"));
+        for (index, name) in ["m/a.nii", "n/a.nii", "m/b.nii.gz", "a.nii"].iter().enumerate() {
+            let labels = [0, 1, 2, index as u8];
+            write_mask(&top.join(name), &labels, &Grid::ras([1, 2, 2], [1.0; 3])).unwrap();
+        }
+        for (hard, at, to) in links {
+            let (at, to) = (top.join(at), top.join(to));
+            let _ = if hard { std::fs::hard_link(to, at) } else { symlink(&to, &at) };
+        }
+        let before = tree(top);
+        let [p, g, o] = [p, g, o].map(|name| top.join(name));
+        let read = |path: &Path| match path.is_dir() {
+            true => tree(path).into_iter().map(|(path, _)| path).collect(),
+            false => vec![path.to_path_buf()],
+        };
+        let inputs: Vec<PathBuf> = read(&p).into_iter().chain(read(&g)).collect();
+        let held: Vec<_> = inputs.iter().map(|path| std::fs::read(path).ok()).collect();
+        let output = u2seg(&["evaluate", "-p", path(&p), "-g", path(&g), "-o", path(&o)]);
+        prop_assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+        if !output.status.success() {
+            prop_assert_eq!(tree(top), before, "a refusal changes nothing");
+            return Ok(());
+        }
+        prop_assert_eq!(std::fs::read(&o).unwrap()[0], b'{');
+        let is_mask = |path: &Path| !path.ends_with("new.json");
+        for (path, bytes) in inputs.iter().zip(held).filter(|(path, _)| is_mask(path)) {
+            prop_assert_eq!(std::fs::read(path).ok(), bytes, "{}", path.display());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 600,

@@ -1,6 +1,8 @@
 //! Files of one case are matched by where their voxels lie, however each of them is stored.
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
 use std::path::{Path, PathBuf};
 
@@ -439,5 +441,64 @@ fn real_labels_lie_on_their_images() {
             assert!(image.notes.is_empty(), "{task} {}: {:?}", case.id, image.notes);
             assert!(label.data.iter().any(|value| *value > 0), "{task} {}", case.id);
         }
+    }
+}
+
+/// A bright box in a scene, whose mask is what the program makes of it.
+fn boxed(file: &File, sizes: [usize; 3]) -> File {
+    let bright = |number: &u16| {
+        let n = usize::from(*number);
+        let place = [n % sizes[0], n / sizes[0] % sizes[1], n / sizes[0] / sizes[1]];
+        let inside =
+            |axis: usize, rim: usize| (rim..sizes[axis] - rim - axis).contains(&place[axis]);
+        let level = |rim| u16::from((0..3).all(|axis| inside(axis, rim)));
+        n as u16 % 7 + 90 * (level(4) + level(6))
+    };
+    File { values: file.values.iter().map(bright).collect(), ..file.clone() }
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_predicted_mask_is_the_same_however_the_image_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, masks) = (folder.path().join("images"), folder.path().join("masks"));
+    std::fs::create_dir(&images).unwrap();
+    let quarter = std::f64::consts::FRAC_PI_4;
+    let turns = [
+        about([1.0, 0.0, 0.0], 0.0),
+        about([0.0, 0.0, 1.0], quarter),
+        about([0.0, 1.0, 0.0], -quarter),
+        about([1.0, 2.0, 3.0], 0.7),
+    ];
+    let storages = [
+        PLAIN,
+        Storage { flips: [true, true, false], ..PLAIN },
+        Storage { axes: [2, 0, 1], flips: [false, true, false], qform: true },
+        Storage { axes: [1, 0, 2], flips: [true, false, true], qform: false },
+    ];
+    for (t, turn) in turns.into_iter().enumerate() {
+        let scene =
+            Scene { sizes: [22, 20, 18], edges: [1.0; 3], turn, origin: [-20.0, 7.0, 30.0] };
+        for (index, storage) in storages.iter().enumerate() {
+            let file = boxed(&scene.stored(storage), scene.sizes);
+            file.write(&images.join(format!("turn{t}_{index}.nii")));
+        }
+    }
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model_1ch.safetensors");
+    let (i, o) = (program::path(&images), program::path(&masks));
+    program::succeed(&["predict", "-m", model, "-i", i, "-o", o]);
+    for t in 0..4 {
+        let read = |index: usize| {
+            let name = format!("turn{t}_{index}.nii");
+            let image = read_image(&images.join(&name)).unwrap();
+            let file = images.join(&name);
+            let on = Reference { grid: &image.grid, path: &file };
+            let mask = masks.join(format!("{name}.gz"));
+            read_labels_on(&mask, &Known::any(), &on, Match::ByPlace).unwrap().data
+        };
+        let plain = read(0);
+        let count = |label: u8| plain.iter().filter(|l| **l == label).count();
+        assert!(count(1) > 100, "turn {t}: {} and {}", count(1), count(2));
+        (1..4).for_each(|index| assert!(read(index) == plain, "turn {t}, storage {index}"));
     }
 }

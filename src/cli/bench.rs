@@ -7,7 +7,7 @@ use crate::bench::{
     Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure, planned,
 };
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{AdapterReport, Gpu};
 use crate::graph::Element;
 use crate::train::Footprint;
 use crate::tune;
@@ -67,24 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     let roofline = Roofline::measure(&gpu)?;
     let adapter = gpu.report();
     if !args.json {
-        say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
-        say!(
-            "copy {:.1} GB/s, fused multiply-add {:.1} GFLOP/s\n",
-            roofline.copy_bytes_per_second / 1e9,
-            roofline.flops_per_second / 1e9
-        );
-        say!(
-            "{:<14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>10}{:>13}{:>15}",
-            "configuration",
-            "forward ms",
-            "step ms",
-            "encode ms",
-            "submit ms",
-            "start s",
-            "tuning s",
-            "planned MiB",
-            "allocated MiB"
-        );
+        head(adapter, &roofline)?;
     }
     let mut configurations = Vec::new();
     for name in names {
@@ -112,6 +95,29 @@ pub fn run(args: &Args) -> Result<()> {
             serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
         say!("{text}");
     }
+    Ok(())
+}
+
+/// What the table is of, and its first line.
+fn head(adapter: &AdapterReport, roofline: &Roofline) -> Result<()> {
+    say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
+    say!(
+        "copy {:.1} GB/s, fused multiply-add {:.1} GFLOP/s\n",
+        roofline.copy_bytes_per_second / 1e9,
+        roofline.flops_per_second / 1e9
+    );
+    say!(
+        "{:<14}{:>12}{:>12}{:>12}{:>12}{:>10}{:>10}{:>13}{:>15}",
+        "configuration",
+        "forward ms",
+        "step ms",
+        "encode ms",
+        "submit ms",
+        "start s",
+        "tuning s",
+        "planned MiB",
+        "allocated MiB"
+    );
     Ok(())
 }
 

@@ -139,6 +139,50 @@ impl Args {
         }
     }
 
+    /// The networks of the models' domains, with the variants of kernels that `--tune` says.
+    fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
+        let graphs = |caps: &Caps| {
+            let of = |(model, domain): &(Model, usize)| {
+                let batch = (1, model.domains[*domain].patch);
+                Forward::graph((&model.network, *domain), batch, self.precision.into(), caps)
+            };
+            models.iter().map(of).collect()
+        };
+        let (gpu, _) = tune::tuned(gpu, self.tune, &graphs)?;
+        let member = |(model, domain): &(Model, usize)| {
+            Predictor::stored(&gpu, (model, *domain), self.windows(), self.precision.into())
+        };
+        Ensemble::new(models.iter().map(member).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Segments what can be segmented, and tells of the rest.
+    fn segment_all(&self, ensemble: &Ensemble, plan: &Domain, jobs: &[Job]) -> Result<()> {
+        let bar = ProgressBar::new(jobs.len() as u64);
+        let mut failed = 0;
+        for job in jobs {
+            match self.segment(ensemble, plan, job) {
+                Ok(()) => say!("{}", job.mask.display()),
+                // the other images must not suffer from one that is broken
+                Err(error) if jobs.len() > 1 => {
+                    failed += 1;
+                    eprintln!("error: {error}");
+                }
+                Err(error) => return Err(error),
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(Error::file(
+            &self.input,
+            format!("{failed} of {} images that could not be segmented", jobs.len()),
+            "readable images",
+            "See the errors above; the other masks are written.",
+        ))
+    }
+
     /// Writes the mask last: where it is, the case is done.
     fn segment(&self, ensemble: &Ensemble, plan: &Domain, job: &Job) -> Result<()> {
         let images = job.images.as_ref().map_err(Fault::error)?;
@@ -231,46 +275,8 @@ pub fn run(args: &Args) -> Result<()> {
         eprintln!("nothing is left to do");
         return Ok(());
     }
-    let gpu = Gpu::open(&args.device)?;
-    let graphs = |caps: &Caps| {
-        let of = |(model, domain): &(Model, usize)| {
-            let batch = (1, model.domains[*domain].patch);
-            Forward::graph((&model.network, *domain), batch, args.precision.into(), caps)
-        };
-        models.iter().map(of).collect()
-    };
-    let (gpu, _) = tune::tuned(&gpu, args.tune, &graphs)?;
-    let members = models
-        .iter()
-        .map(|(model, domain)| {
-            Predictor::stored(&gpu, (model, *domain), args.windows(), args.precision.into())
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let ensemble = Ensemble::new(members)?;
-    let bar = ProgressBar::new(jobs.len() as u64);
-    let mut failed = 0;
-    for job in &jobs {
-        match args.segment(&ensemble, plan, job) {
-            Ok(()) => say!("{}", job.mask.display()),
-            // the other images must not suffer from one that is broken
-            Err(error) if jobs.len() > 1 => {
-                failed += 1;
-                eprintln!("error: {error}");
-            }
-            Err(error) => return Err(error),
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    if failed > 0 {
-        return Err(Error::file(
-            &args.input,
-            format!("{failed} of {} images that could not be segmented", jobs.len()),
-            "readable images",
-            "See the errors above; the other masks are written.",
-        ));
-    }
-    Ok(())
+    let ensemble = args.ensemble(&Gpu::open(&args.device)?, &models)?;
+    args.segment_all(&ensemble, plan, &jobs)
 }
 
 /// The cases of a file or folder, in the order of their names.

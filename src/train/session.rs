@@ -317,7 +317,7 @@ impl Session {
     /// Sets which classes or regions each sample of a partly labelled domain's next batches does not label, until set again: bit
     /// `k % 32` of word `k / 32` for output k. Background is always labelled. No voxel of a sample may hold a class that it does
     /// not label.
-    pub fn set_unlabelled(&self, domain: usize, samples: &[[u32; 8]]) -> Result<()> {
+    pub fn set_unlabelled(&mut self, domain: usize, samples: &[[u32; 8]]) -> Result<()> {
         self.domains[domain].given.set_unlabelled(samples)
     }
 

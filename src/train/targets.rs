@@ -1,7 +1,5 @@
 //! What the labels of a domain mean to its loss, and what the loss reads beside them.
 
-use std::sync::{Mutex, PoisonError};
-
 use crate::error::{Error, Result};
 use crate::exec::Program;
 use crate::gpu::Gpu;
@@ -56,7 +54,7 @@ struct Unlabelled {
     outputs: usize,
     /// Class 0 is background, which every case labels.
     background: bool,
-    words: Mutex<Vec<u32>>,
+    words: Vec<u32>,
 }
 
 impl Targets {
@@ -76,7 +74,7 @@ impl Targets {
             value,
             outputs,
             background: self.regions.is_empty(),
-            words: Mutex::new(vec![0; MASK_WORDS * samples]),
+            words: vec![0; MASK_WORDS * samples],
         });
         if !self.regions.is_empty() {
             self.check_regions(outputs)?;
@@ -117,18 +115,16 @@ impl Given {
             program.write(gpu, *value, words)?;
         }
         if let Some(unlabelled) = &self.unlabelled {
-            let words = unlabelled.words.lock().unwrap_or_else(PoisonError::into_inner);
-            program.write(gpu, unlabelled.value, &words)?;
+            program.write(gpu, unlabelled.value, &unlabelled.words)?;
         }
         Ok(())
     }
 
     /// Sets which classes or regions each sample does not label, from the next run on.
-    pub fn set_unlabelled(&self, samples: &[[u32; MASK_WORDS]]) -> Result<()> {
-        let unlabelled = self.unlabelled.as_ref().ok_or_else(|| {
+    pub fn set_unlabelled(&mut self, samples: &[[u32; MASK_WORDS]]) -> Result<()> {
+        let unlabelled = self.unlabelled.as_mut().ok_or_else(|| {
             Error::Internal("unlabelled classes of a domain whose cases label all".into())
         })?;
-        let mut words = unlabelled.words.lock().unwrap_or_else(PoisonError::into_inner);
         let beyond = |k: usize| k >= unlabelled.outputs || k == 0 && unlabelled.background;
         let bad = (0..32 * MASK_WORDS)
             .filter(|k| beyond(*k))
@@ -142,6 +138,7 @@ impl Given {
                 ),
             ));
         }
+        let words = &mut unlabelled.words;
         if samples.len() * MASK_WORDS != words.len() {
             return Err(Error::shape(
                 "unlabelled",

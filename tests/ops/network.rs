@@ -36,7 +36,7 @@ fn slope_error(
     let settings = SessionSettings { loss, optimizer: Optimizer::adam(), freeze: Freeze::Nothing };
     let partial = targets.partial;
     let batch = DomainBatch { targets, ..DomainBatch::new(samples, patch) };
-    let session = Session::new(gpu, config, &[batch], settings).unwrap();
+    let mut session = Session::new(gpu, config, &[batch], settings).unwrap();
     session.initialise(3).unwrap();
     let voxels = samples * patch.iter().product::<usize>();
     let image: Vec<f32> = random(2 * voxels, 5).iter().map(|v| *v as f32).collect();

@@ -139,27 +139,22 @@ impl ImageFiles {
                 "Move it away, or give it its channel's number.",
             );
         }
-        let mut picked = Vec::new();
-        for channel in 0..channels {
-            match files.numbered.get(&channel) {
-                Some(paths) => picked.push(paths[0].clone()),
-                None => {
-                    let like = &files.numbered[&0][0];
-                    return fault(
-                        &like.with_file_name(sibling(like, case, channel)),
-                        "no such file".into(),
-                        format!("a file for each channel: {range}"),
-                        "Restore the file, or take the case away.",
-                    );
-                }
-            }
+        let missing = (0..channels).find(|channel| !files.numbered.contains_key(channel));
+        if let Some(channel) = missing {
+            let like = &files.numbered[&0][0];
+            return fault(
+                &like.with_file_name(sibling(like, case, channel)),
+                "no such file".into(),
+                format!("a file for each channel: {range}"),
+                "Restore the file, or take the case away.",
+            );
         }
         if let Some((_, paths)) = files.numbered.iter().find(|(channel, _)| **channel >= channels) {
-            let remedy = "Move the file away, or correct the number of channels.";
             let found = format!("{} channel files, this one too many", files.numbered.len());
+            let remedy = "Move the file away, or correct the number of channels.";
             return fault(&paths[0], found, range, remedy);
         }
-        Ok(picked)
+        Ok(files.numbered.values().map(|paths| paths[0].clone()).collect())
     }
 }
 
