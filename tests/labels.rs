@@ -122,6 +122,17 @@ fn cases_without_the_core_train_beside_cases_with_it() {
     let summary: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let cases = summary["metric_per_case"].as_array().unwrap();
     assert!(cases[0]["metrics"]["2"].is_null() && !cases[1]["metrics"]["2"].is_null());
+    // files are scored alike
+    let (masks, references) = (run.join("validation/Partly"), folder.path().join("references"));
+    std::fs::create_dir(&references).unwrap();
+    for case in ["case_04.nii.gz", "case_05.nii.gz"] {
+        std::fs::copy(data.join("labelsTr").join(case), references.join(case)).unwrap();
+    }
+    let (description, out) = (data.join("dataset.json"), folder.path().join("scores.json"));
+    let evaluate = ["evaluate", "-p", path(&masks), "-g", path(&references), "-o", path(&out)];
+    succeed(&[&evaluate[..], &["--labels", path(&description)]].concat());
+    let scores: Value = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+    assert_eq!(scores["mean"], summary["mean"]);
     // voxels of a class that is said to be unlabelled contradict each other
     let text = std::fs::read_to_string(data.join("dataset.json")).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();

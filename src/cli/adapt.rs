@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     out: PathBuf,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 impl Args {
@@ -74,7 +74,7 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
     match (&args.model, &args.data) {
-        _ if args.run.resume => resume(&gpu, &args.out, report),
+        _ if args.run.resume => resume(&gpu, &args.out, &args.run, report),
         (Some(model), Some(data)) => {
             let (config, options) = args.settings(model, data)?;
             let runs = runs(&config, &options.preset, &args.run.fold, &args.out)?;

@@ -1,14 +1,14 @@
 //! `u2seg evaluate`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::{Labels, Match, pair};
-use crate::domain::described_labels;
+use crate::data::{Match, pair};
+use crate::domain::{DescribedLabels, described_labels};
 use crate::error::{Error, Result};
 use crate::files::Paths;
 use crate::infer::summary::names;
-use crate::infer::{MaskPair, Scoring, evaluate, pair_masks};
+use crate::infer::{ClassKey, MaskPair, Scoring, evaluate, pair_masks};
 
 /// The file that describes a dataset's labels.
 const DESCRIPTION: &str = "dataset.json";
@@ -46,8 +46,12 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     check_merge(&args.merge)?;
-    let pairs = pair_masks(&args.predictions, &args.ground_truth, args.allow_missing)?;
-    let labels = described(args)?;
+    let mut pairs = pair_masks(&args.predictions, &args.ground_truth, args.allow_missing)?;
+    let described = described(args)?;
+    if let Some((description, _)) = &described {
+        pairs.iter_mut().for_each(|pair| pair.unlabelled = unlabelled(description, pair));
+    }
+    let labels = described.map(|(description, file)| (description.labels, file));
     let names = labels.as_ref().map_or_else(BTreeMap::new, |(labels, _)| names(labels));
     // whatever else is wrong must not come out after all is computed
     let _claim = paths(args, &pairs, labels.as_ref().map(|(_, file)| file.as_path())).claim()?;
@@ -81,7 +85,7 @@ fn paths(args: &Args, pairs: &[MaskPair], description: Option<&Path>) -> Paths {
 }
 
 /// The description that a flag names, or that lies with the references.
-fn described(args: &Args) -> Result<Option<(Labels, PathBuf)>> {
+fn described(args: &Args) -> Result<Option<(DescribedLabels, PathBuf)>> {
     if let Some(file) = &args.labels {
         return match file.as_os_str() == NONE {
             true => Ok(None),
@@ -98,6 +102,14 @@ fn described(args: &Args) -> Result<Option<(Labels, PathBuf)>> {
     })?;
     eprintln!("labels as in {} (--labels {NONE} to go without)", file.display());
     Ok(Some((labels, file)))
+}
+
+/// What a description says that nobody labelled in a reference.
+fn unlabelled(description: &DescribedLabels, pair: &MaskPair) -> BTreeSet<ClassKey> {
+    let lacking = description.unlabelled(&pair.reference);
+    let classes = description.labels.scored().iter();
+    let lacks = classes.filter(|class| lacking.contains(&class.name));
+    lacks.map(|class| ClassKey::new(class.values.iter().copied())).collect()
 }
 
 /// The description in the folder of the references, or in the folder above.

@@ -22,7 +22,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::graph::Element;
@@ -73,13 +73,42 @@ pub fn main() -> std::process::ExitCode {
     )
     .format_timestamp(None)
     .init();
-    match run(Cli::parse()) {
+    match run(parse()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments; a run that goes on is told which flags it was given, since it keeps its own settings.
+fn parse() -> Cli {
+    let matches = Cli::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let given = || match matches.subcommand() {
+        Some((name, matches)) => given(name, matches),
+        None => Vec::new(),
+    };
+    match &mut cli.command {
+        Command::Train(args) => args.run.given = given(),
+        Command::Adapt(args) => args.run.given = given(),
+        _ => {}
+    }
+    cli
+}
+
+/// The flags of a command that stand on the command line.
+fn given(name: &str, matches: &clap::ArgMatches) -> Vec<String> {
+    let command = Cli::command();
+    let Some(command) = command.find_subcommand(name) else { return Vec::new() };
+    let stands = |arg: &&clap::Arg| {
+        let known = matches.ids().any(|id| id == arg.get_id());
+        let source = known.then(|| matches.value_source(arg.get_id().as_str())).flatten();
+        source == Some(clap::parser::ValueSource::CommandLine)
+    };
+    let arguments = command.get_arguments().filter(stands);
+    arguments.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect()
 }
 
 fn run(cli: Cli) -> Result<()> {

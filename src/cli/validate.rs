@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::{
-    Case, Class, IGNORED, Known, Labels, Match, Reference, read_labels_on, write_mask,
-};
+use crate::data::{Case, Class, Known, Labels, Match, Reference, read_labels_on, write_mask};
 use crate::domain::{CleanUp, Domain};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -57,9 +55,8 @@ fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<
         let (image, truth) = cases.load(case)?;
         let mut mask = predictor.raw_labels(&image)?;
         if let Some(decision) = &mut decision {
-            let pairs = mask.iter().zip(&truth.data);
-            let counted = pairs.map(|(class, t)| if *t == IGNORED { 0 } else { *class });
-            decision.add(&truth.data, &counted.collect::<Vec<u8>>(), truth.shape)?;
+            let labelled = |class| cases.has_labels_of(case, usize::from(class));
+            decision.add(&truth.data, &mask, truth.shape, labelled)?;
         }
         if !labels.regions {
             labels.decode(&mut mask);

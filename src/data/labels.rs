@@ -89,7 +89,8 @@ impl<'de> serde::Deserialize<'de> for Entries {
 fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Number(n) => {
-            n.as_u64().or_else(|| n.as_f64().filter(|v| v.fract() == 0.0).map(|v| v as u64))
+            let whole = |v: &f64| v.fract() == 0.0 && (0.0..1e9).contains(v);
+            n.as_u64().or_else(|| n.as_f64().filter(whole).map(|v| v as u64))
         }
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
@@ -226,6 +227,7 @@ impl Labels {
         } else {
             self.check_classes(REMEDY)?;
         }
+        self.check_written(REMEDY)?;
         let meant: BTreeSet<u8> = self.classes.iter().flat_map(|c| &c.values).copied().collect();
         let mut others = self.ignore.iter().chain(&self.stray);
         match others.find(|value| meant.contains(value) || **value == 0) {
@@ -235,6 +237,26 @@ impl Labels {
             }
             None => Ok(()),
         }
+    }
+
+    /// Refuses values of masks by which they could not be scored.
+    fn check_written(&self, remedy: &'static str) -> Result<(), Unusable> {
+        let mut written = BTreeSet::new();
+        for Class { name, values, value } in &self.classes {
+            if !values.contains(value) {
+                let found = format!("{name:?}, {values:?}, written as {value}");
+                return Err(unusable(found, "a value of its own for each mask", remedy));
+            }
+            if !written.insert(*value) {
+                let found = format!("{name:?} written as {value}, as another is");
+                return Err(unusable(found, "a value of its own for each", remedy));
+            }
+        }
+        if self.indexed().len() > usize::from(IGNORED) {
+            let found = format!("{} label values", self.indexed().len());
+            return Err(unusable(found, "at most 255, background among them", remedy));
+        }
+        Ok(())
     }
 
     fn check_classes(&self, remedy: &'static str) -> Result<(), Unusable> {
@@ -262,9 +284,13 @@ impl Labels {
         Ok(())
     }
 
-    fn described(&self) -> String {
+    /// Names and values, for messages.
+    pub fn described(&self) -> String {
         let each = self.classes.iter().map(|class| format!("{:?}: {:?}", class.name, class.values));
-        each.collect::<Vec<_>>().join(", ")
+        let order = self.classes.iter().map(|class| class.value.to_string());
+        let order = order.collect::<Vec<_>>().join(", ");
+        let order = if self.regions { format!(" in the order {order}") } else { String::new() };
+        each.collect::<Vec<_>>().join(", ") + &order
     }
 
     /// Outputs of the network.
@@ -350,7 +376,7 @@ impl Labels {
     }
 
     /// Bits of the classes or regions that a case lacks the labels of, given their names in the dataset's own description:
-    /// those all of whose values are unlabelled. An unknown name, or background, is given back.
+    /// classes all of whose values are unlabelled, regions of that name or with such a value. An unknown name, or background, is given back.
     pub fn unlabelled(&self, own: &Self, names: &[String]) -> Result<[u32; 8], String> {
         let mut bits = [0u32; 8];
         let mut values = BTreeSet::new();
@@ -359,9 +385,11 @@ impl Labels {
             values.extend(class.ok_or_else(|| name.clone())?.values.iter().copied());
         }
         for (index, class) in self.classes.iter().enumerate() {
-            let lacks = match self.regions {
-                true => names.contains(&class.name),
-                false => class.values.iter().all(|value| values.contains(value)),
+            let lacks = match (self.regions, own.regions) {
+                (true, true) => names.contains(&class.name),
+                // of a region that is put together of classes, what lacks a part is no truth
+                (true, false) => class.values.iter().any(|value| values.contains(value)),
+                (false, _) => class.values.iter().all(|value| values.contains(value)),
             };
             if lacks {
                 bits[index / 32] |= 1 << (index % 32);
@@ -445,6 +473,11 @@ mod tests {
         let regions = r#"{"background": 0, "whole": [1, 2], "core": 2}"#;
         assert!(message(regions, None).contains("without regions_class_order"));
         assert!(message(regions, Some("[1]")).contains("[1] for 2 regions"));
+        assert!(message(regions, Some("[10, 2]")).contains("written as 10"));
+        assert!(message(regions, Some("[2, 2]")).contains("as another is"));
+        let all = (0..256).map(|value| format!("\"l{value}\": {value}"));
+        let all = format!("{{{}}}", all.collect::<Vec<_>>().join(", "));
+        assert!(message(&all, None).contains("256 label values"));
         for (labels, part) in [
             (r#"{"background": 0, "tumour": "one"}"#, r#""tumour": "one""#),
             (r#"{"background": 0, "tumour": 500}"#, r#""tumour": 500"#),
@@ -458,6 +491,8 @@ mod tests {
                 "value 1 as a label and as one to ignore",
             ),
             (r#"{"0": "background", "1": "a", "2": "a"}"#, r#"the name "a" for two labels"#),
+            (r#"{"background": -1, "a": 1}"#, r#""background": -1"#),
+            (r#"{"background": 0, "a": -1.0}"#, r#""a": -1.0"#),
         ] {
             assert!(message(labels, None).contains(part), "{labels}: {}", message(labels, None));
         }

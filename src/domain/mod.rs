@@ -11,7 +11,7 @@ use crate::data::{Labels, Normalisation};
 use crate::error::{Error, Result};
 
 pub use plan::{DEFAULT_VOXELS, PlanOptions, Recipe, Unify};
-pub use preset::{PRESETS, Preset, PresetChoice, described_labels};
+pub use preset::{DescribedLabels, PRESETS, Preset, PresetChoice, described_labels};
 
 /// A domain's plan: plain and editable.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

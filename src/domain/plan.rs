@@ -202,7 +202,9 @@ fn normalisation(
     window: Option<[f32; 2]>,
 ) -> Result<Normalisation> {
     let single = dataset.channels.len() == 1;
-    let few = fingerprint.is_ct && single && fingerprint.shapes.len() < ENOUGH_CASES;
+    // labels of few cases, or of none, say nothing about intensities
+    let few = fingerprint.shapes.len() < ENOUGH_CASES || fingerprint.foreground[3] <= 0.0;
+    let few = fingerprint.is_ct && single && few;
     if let Some([lower, upper]) = window.or(few.then(|| wide(fingerprint))) {
         let width = upper - lower;
         if !single || !width.is_finite() || width <= 0.0 {

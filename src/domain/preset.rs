@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{CleanUp, Step};
-use crate::data::{Class, Dataset, Labels};
-use crate::error::Result;
+use crate::data::{Case, Class, Dataset, Labels, stem};
+use crate::error::{Error, Result};
 use crate::files::{folder, read_json};
 
 /// A published plan.
@@ -175,18 +175,54 @@ pub enum PresetChoice {
     Named(&'static Preset),
 }
 
+/// What a dataset.json says of labels.
+#[derive(Debug, Clone, Default)]
+pub struct DescribedLabels {
+    pub labels: Labels,
+    /// Names of the classes or regions that no case has labels of.
+    everywhere: Vec<String>,
+    /// The cases of its folder, where they can be listed.
+    cases: Vec<Case>,
+}
+
+impl DescribedLabels {
+    /// Names of the classes or regions that nobody labelled in a file: by the file, or by its name where it was moved.
+    pub fn unlabelled(&self, label: &Path) -> &[String] {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let file = real(label);
+        let named = |case: &&Case| stem(&case.label).is_some_and(|s| Some(s) == stem(label));
+        let case = self.cases.iter().find(|case| real(&case.label) == file);
+        let case = case.or_else(|| self.cases.iter().find(named));
+        case.map_or(&self.everywhere, |case| &case.unlabelled)
+    }
+}
+
 /// Reads what a dataset.json says of labels. Where its name or its folder's tells a task, values that mean nothing in the
 /// task's files do so here.
-pub fn described_labels(file: &Path) -> Result<Labels> {
+pub fn described_labels(file: &Path) -> Result<DescribedLabels> {
     #[derive(serde::Deserialize)]
     struct Named {
         name: Option<String>,
+        #[serde(default)]
+        unlabelled: Vec<String>,
     }
     let mut labels = Labels::read(file)?;
     let named: Named = read_json(file, "a dataset.json", "Correct the file.")?;
     let preset = Preset::told_by(folder(file), named.name.as_deref());
     labels.stray = preset.map(|preset| preset.stray(&labels)).unwrap_or_default();
-    Ok(labels)
+    let everywhere = named.unlabelled;
+    if let Err(name) = labels.unlabelled(&labels, &everywhere) {
+        let remedy = "Correct \"unlabelled\" there.";
+        return Err(Error::file(
+            file,
+            format!("{name:?} as unlabelled"),
+            "names of labels",
+            remedy,
+        ));
+    }
+    // a description may lie without its dataset
+    let cases = Dataset::open(folder(file)).map(|dataset| dataset.cases).unwrap_or_default();
+    Ok(DescribedLabels { labels, everywhere, cases })
 }
 
 impl PresetChoice {

@@ -39,6 +39,9 @@ fn labels(names: Vec<String>, class_of_label: &[u8]) -> Labels {
         for (class, index) in labels.classes.iter_mut().zip(0..=u8::MAX) {
             let values = class_of_label.iter().zip(0..=u8::MAX).filter(|(of, _)| **of == index);
             class.values = values.map(|(_, value)| value).collect();
+            if let Some(first) = class.values.first().filter(|_| !class.values.contains(&index)) {
+                class.value = *first;
+            }
         }
     }
     if !labels.classes.iter().any(|class: &Class| class.values.contains(&STRAY)) {

@@ -1,6 +1,7 @@
 //! Which clean-up a domain's masks get: what raises the mean Dice of held-out cases, and nothing else.
 
 use super::postprocess::{CleanUp, Step, apply};
+use crate::data::IGNORED;
 use crate::error::Result;
 
 /// Held-out cases below which no clean-up is kept: they would say too little.
@@ -47,9 +48,17 @@ impl Decision {
         Self { classes: classes.to_vec(), candidates, sums }
     }
 
-    /// Adds a case: true and predicted labels, D, H, W.
-    pub fn add(&mut self, truth: &[u8], labels: &[u8], shape: [usize; 3]) -> Result<()> {
-        for (class, sums) in self.classes.iter().zip(&mut self.sums) {
+    /// Adds a case: true and predicted label indices, D, H, W. Voxels that nobody labelled do not count, and classes of which
+    /// `labelled` says no are left out.
+    pub fn add(
+        &mut self,
+        truth: &[u8],
+        labels: &[u8],
+        shape: [usize; 3],
+        labelled: impl Fn(u8) -> bool,
+    ) -> Result<()> {
+        let classes = self.classes.iter().zip(&mut self.sums);
+        for (class, sums) in classes.filter(|(class, _)| labelled(**class)) {
             for (steps, sum) in self.candidates.iter().zip(sums) {
                 let mut cleaned = labels.to_vec();
                 apply(&mut cleaned, shape, *class, steps)?;
@@ -86,7 +95,7 @@ impl Decision {
 /// None where neither has the class.
 fn dice(truth: &[u8], labels: &[u8], class: u8) -> Option<f64> {
     let (mut both, mut all) = (0usize, 0usize);
-    for (t, p) in truth.iter().zip(labels) {
+    for (t, p) in truth.iter().zip(labels).filter(|(t, _)| **t != IGNORED) {
         both += usize::from(*t == class && *p == class);
         all += usize::from(*t == class) + usize::from(*p == class);
     }
@@ -110,7 +119,7 @@ mod tests {
     fn decide(cases: usize, truth: &[u8], predicted: &[u8]) -> Vec<Kept> {
         let mut decision = Decision::new(&[1]);
         for _ in 0..cases {
-            decision.add(truth, predicted, [12; 3]).unwrap();
+            decision.add(truth, predicted, [12; 3], |_| true).unwrap();
         }
         decision.kept()
     }
@@ -126,6 +135,21 @@ mod tests {
         // where the second piece and the hole are real, taking them away would hurt
         let real = labels(true, true);
         assert_eq!(decide(5, &real, &real), []);
+    }
+
+    #[test]
+    fn what_nobody_labelled_decides_nothing() {
+        // the largest component lies where nobody labelled: to keep it alone would lose the organ
+        let predicted = labels(true, false);
+        let mut truth = labels(true, false);
+        truth[..1000].fill(IGNORED);
+        assert_eq!(decide(5, &truth, &predicted), []);
+        let mut decision = Decision::new(&[1]);
+        for _ in 0..5 {
+            let (truth, predicted) = (labels(false, false), labels(true, false));
+            decision.add(&truth, &predicted, [12; 3], |_| false).unwrap();
+        }
+        assert_eq!(decision.kept(), []);
     }
 
     #[test]

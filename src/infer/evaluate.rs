@@ -131,7 +131,8 @@ pub fn evaluate(
     };
     let cases = pairs.iter().zip(scored).map(|(pair, case)| {
         let absent = |class: &ClassKey| (class.clone(), Scores::absent(case.voxels));
-        let mut metrics: BTreeMap<ClassKey, Scores> = all.iter().map(absent).collect();
+        let labelled = all.difference(&pair.unlabelled);
+        let mut metrics: BTreeMap<ClassKey, Scores> = labelled.map(absent).collect();
         metrics.extend(case.metrics);
         CaseScores {
             metrics,
@@ -171,7 +172,7 @@ fn score(
         .ignoring(scoring.ignore());
     let confusion = masks.confusion();
     let classes: Vec<ClassKey> = match described {
-        Some(classes) => classes.iter().cloned().collect(),
+        Some(classes) => classes.difference(&pair.unlabelled).cloned().collect(),
         None => confusion.values().into_iter().map(ClassKey::from).collect(),
     };
     let scores = masks.all_scores_of(&confusion, &classes, DEFAULT_TOLERANCE_MM);
@@ -251,6 +252,7 @@ mod tests {
             reference: reference.to_path_buf(),
             prediction: PathBuf::new(),
             missing: false,
+            unlabelled: BTreeSet::new(),
         };
         let mut pairs = vec![pair(&file); 9];
         pairs[0] = pair(Path::new("large"));

@@ -1,8 +1,9 @@
 //! Which predicted mask belongs to which reference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::class_key::ClassKey;
 use super::summary::listed;
 use crate::data::{describe_folder, pair, stem};
 use crate::error::{Error, Result};
@@ -15,6 +16,8 @@ pub struct MaskPair {
     pub prediction: PathBuf,
     /// Whether nothing was predicted.
     pub missing: bool,
+    /// What nobody labelled in the reference; it is not scored there.
+    pub unlabelled: BTreeSet<ClassKey>,
 }
 
 /// Pairs two files, or the files of two folders by their names without `.nii.gz` and the like; in the order of the names.
@@ -40,6 +43,7 @@ pub fn pair_masks(
             reference: references.to_path_buf(),
             prediction: predictions.to_path_buf(),
             missing: false,
+            unlabelled: BTreeSet::new(),
         }]),
         (folder, _) => {
             let (one, other) =
@@ -91,10 +95,15 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
         ));
     }
     let pairs = truths.into_iter().map(|(stem, reference)| match predicted.get(&stem) {
-        Some(prediction) => MaskPair { reference, prediction: prediction.clone(), missing: false },
+        Some(prediction) => MaskPair {
+            reference,
+            prediction: prediction.clone(),
+            missing: false,
+            unlabelled: BTreeSet::new(),
+        },
         None => {
             let prediction = predictions.join(file_name(&reference));
-            MaskPair { reference, prediction, missing: true }
+            MaskPair { reference, prediction, missing: true, unlabelled: BTreeSet::new() }
         }
     });
     Ok(pairs.collect())

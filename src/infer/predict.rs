@@ -218,7 +218,7 @@ impl Ensemble {
         if let Some(other) = members.iter().map(Predictor::domain).find(|d| !same(d)) {
             return Err(Error::flag(
                 "-m",
-                format!("classes {:?} and {:?}", first.labels.names(), other.labels.names()),
+                format!("labels {} and {}", first.labels.described(), other.labels.described()),
                 "models with the same channels and classes",
                 "Leave one out.",
             ));

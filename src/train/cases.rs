@@ -164,6 +164,9 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result
         Ok(prepared)
     };
     let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+    if cases.iter().all(|case| case.smallest.is_none()) {
+        log::warn!("{}: nothing is labelled in any case to train on", domain.name);
+    }
     let held_out = validation.into_iter().cloned().collect();
     Ok(DomainCases { domain: domain.clone(), cases, held_out, dataset })
 }

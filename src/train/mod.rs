@@ -22,5 +22,5 @@ pub use schedule::{Rate, Schedule};
 pub use session::{Freeze, Session, SessionSettings, graphs};
 pub use targets::{DomainBatch, Targets};
 pub use trainer::{
-    ADDED, CONFIG, MODEL, Trainer, check_new, planned_memory, read_plan, write_plan,
+    ADDED, CONFIG, MODEL, Trainer, check_new, is_begun, planned_memory, read_plan, write_plan,
 };

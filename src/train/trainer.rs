@@ -144,6 +144,11 @@ fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result
     graphs(&network, &batches, (&settings(config), config.precision), caps)
 }
 
+/// Whether a run's kernels are chosen, or it has a checkpoint.
+pub fn is_begun(out: &Path) -> bool {
+    out.join(TUNING).exists() || out.join(CHECKPOINT).exists()
+}
+
 /// Refuses the folder of a run that has a checkpoint.
 pub fn check_new(out: &Path) -> Result<()> {
     if out.join(CHECKPOINT).exists() {
@@ -231,10 +236,9 @@ impl Trainer {
         check(&config, &domains)?;
         cases::warn_of_left_out(&config, plans);
         let graphs = |caps: &Caps| planned_graphs(&config, plans, caps);
-        let (tuning, checkpoint) = (out.join(TUNING), out.join(CHECKPOINT));
-        let begun = matches!(origin, Origin::Folder) && (tuning.exists() || checkpoint.exists());
-        let (gpu, record) = if begun {
-            (tune::Record::resume(gpu, &tuning, &graphs)?.0, None)
+        let checkpoint = out.join(CHECKPOINT);
+        let (gpu, record) = if matches!(origin, Origin::Folder) && is_begun(out) {
+            (tune::Record::resume(gpu, &out.join(TUNING), &graphs)?.0, None)
         } else {
             let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
             let record = tune::Record::of(&gpu, &graphs)?;

@@ -109,8 +109,8 @@ fn case_24_labels_with_gaps_and_regions_are_read_and_others_name_the_entry() {
         case.dataset(&json!({"labels": labels, "regions_class_order": order}));
         case.run("verify --data .")
     };
-    let regions = json!({"background": 0, "whole tumor": [1, 2], "core": [2]});
-    verify(regions.clone(), json!([1, 2])).said(0, &["whole tumor", "0 with errors"]);
+    let regions = json!({"all tumor": [1, 2], "background": 0, "core": [2]});
+    verify(regions.clone(), json!([1, 2])).said(0, &["all tumor", "0 with errors"]);
     verify(regions, Value::Null).said(1, &["without regions_class_order", "regions_class_order\""]);
     let gaps = json!({"background": 0, "a": 2, "b": 1, "c": 5});
     verify(gaps, Value::Null).said(0, &["5 (c) of dataset.json is in no case"]);
@@ -283,7 +283,7 @@ fn tuning_is_not_ignored_where_runs_start_through_a_written_plan() {
         let args: Vec<&str> = args.split_whitespace().collect();
         let mut command = command(&args);
         command.current_dir(case.0.path()).env("U2SEG_CACHE", case.at("cache"));
-        let output = command.env("RUST_LOG", "u2seg::tune=info").output().unwrap();
+        let output = command.env("RUST_LOG", "warn,u2seg::tune=info").output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stderr)
     };
@@ -292,6 +292,10 @@ fn tuning_is_not_ignored_where_runs_start_through_a_written_plan() {
     let err = run("train --continue --out run");
     assert!(err.contains("tuning: Report"), "{err}");
     assert!(case.at("run/tuning.json").exists());
+    // asked for when it begins
+    run(&format!("plan --data . --out later {QUICK}"));
+    let err = run("train --continue --out later --tune full --steps 9");
+    assert!(err.contains("tuning: Report") && err.contains("--steps: changes nothing"), "{err}");
     // later starts keep what the first one found
     let err = run("train --continue --out run");
     assert!(!err.contains("tuning: Report"), "{err}");

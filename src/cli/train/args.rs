@@ -190,15 +190,19 @@ pub(in crate::cli) struct RunArgs {
     volume_cache: Option<u64>,
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
-    tune: tune::Mode,
+    pub tune: tune::Mode,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Go on with the run in --out from its last checkpoint; its settings stay as they were.
+    /// Go on with the run in --out from its last checkpoint, or begin one that `u2seg plan` wrote; its settings stay as they
+    /// were.
     #[arg(long = "continue")]
     pub resume: bool,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// The flags that the user gave.
+    #[arg(skip)]
+    pub given: Vec<String>,
 }
 
 /// Data and network.

@@ -15,7 +15,7 @@ use crate::exec::LossScale;
 use crate::gpu::Gpu;
 use crate::nn::{Mode, Model};
 use crate::train::{
-    CONFIG, MODEL, Memory, RunConfig, SUMMARY, Trainer, check_new, claim, datasets, plan,
+    CONFIG, MODEL, Memory, RunConfig, SUMMARY, Trainer, check_new, claim, datasets, is_begun, plan,
     validation_folder, write_plan,
 };
 
@@ -27,13 +27,13 @@ pub struct Args {
     #[arg(long)]
     out: PathBuf,
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) run: RunArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let (gpu, out) = (Gpu::open(&args.run.device)?, &args.out);
     if args.run.resume {
-        return resume(&gpu, out, |_, _| Ok(()));
+        return resume(&gpu, out, &args.run, |_, _| Ok(()));
     }
     let options = args.net.options(&args.run)?;
     let runs = runs(&args.net.config(&args.run)?, &options.preset, &args.run.fold, out)?;
@@ -60,14 +60,32 @@ pub(super) fn start(
     go_on(gpu, &runs, finished)
 }
 
-/// Goes on with the runs in a folder.
+/// Goes on with the runs in a folder. Those that are not begun are tuned as `--tune` says, if it is given.
 pub(super) fn resume(
     gpu: &Gpu,
     out: &Path,
+    args: &RunArgs,
     finished: impl Fn(&Path, Model) -> Result<()>,
 ) -> Result<()> {
-    let runs = begun(out)?;
+    let mut runs = begun(out)?;
     let _claim = claim(&runs, &PresetChoice::None, &combined(&runs, &PresetChoice::None)?)?;
+    let mut kept: Vec<&str> = args.given.iter().map(String::as_str).collect();
+    kept.retain(|flag| !["--out", "--continue", "--device"].contains(flag));
+    let tunes = kept.contains(&"--tune") && runs.iter().any(|(folder, _)| !is_begun(folder));
+    if tunes {
+        for (folder, config) in runs.iter_mut().filter(|(folder, _)| !is_begun(folder)) {
+            config.tune = args.tune;
+            config.write(&folder.join(CONFIG))?;
+        }
+        kept.retain(|flag| *flag != "--tune");
+    }
+    if !kept.is_empty() {
+        log::warn!(
+            "{}: changes nothing with --continue: {} has the settings",
+            kept.join(", "),
+            out.join(CONFIG).display()
+        );
+    }
     go_on(gpu, &runs, finished)
 }
 
