@@ -12,7 +12,7 @@ use u2seg::gpu::Gpu;
 use u2seg::infer::metrics::Pair;
 use u2seg::infer::overlay::{self, OverlayInput, SOFT_TISSUE};
 use u2seg::infer::{Predictor, phantom, postprocess};
-use u2seg::train::{CONFIG, Length, RunConfig, Trainer, claim};
+use u2seg::train::{Beside, CONFIG, Length, RunConfig, Trainer, claim};
 use u2seg::{Error, Result};
 
 /// Trains a universal network on spleen CTs and segments one that it has not seen.
@@ -140,7 +140,7 @@ fn run(args: &Args) -> Result<()> {
     let run = args.out.join("run");
     begin_anew(&run)?;
     let runs = [(run.clone(), config.clone())];
-    let _claim = claim(&runs, &options.preset, &[])?;
+    let _claim = claim(&runs, &options.preset, &Beside::default())?;
     let length = config.length;
     let mut trainer = Trainer::start(&gpu, config, &options, &run)?;
     println!("training on {} cases: {length:?}", trainer.domains()[0].cases.len());

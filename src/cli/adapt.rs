@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
         (Some(model), Some(data)) => {
             let (config, options) = args.settings(model, data)?;
             let runs = runs(&config, &options.preset, &args.run.fold, &args.out)?;
-            start(&gpu, runs, &options, report)
+            start(&gpu, runs, &options, &args.run, report)
         }
         _ => Err(Error::Internal("neither a model nor a run to continue".into())),
     }

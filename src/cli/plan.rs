@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, combined, recomputed, runs};
+use super::train::{NetArgs, RunArgs, begin, recomputed, runs};
 use crate::domain::Domain;
 use crate::error::{Error, Result};
 use crate::exec::caps;
 use crate::gpu::Gpu;
-use crate::train::{Memory, check_new, claim, plan, planned_memory, reserved, write_plan};
+use crate::train::{Memory, plan, planned_memory, reserved, write_plan};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -88,21 +88,21 @@ pub fn run(args: &Args) -> Result<()> {
     let mut reports = Vec::new();
     let runs = runs(&config, &options.preset, &args.run.fold, &out)?;
     let _claim = match args.out {
-        Some(_) => {
-            runs.iter().try_for_each(|(folder, _)| check_new(folder))?;
-            Some(claim(&runs, &options.preset, &combined(&runs, &options.preset)?)?)
-        }
+        Some(_) => Some(begin(&runs, &options.preset, &args.run)?),
         None => None,
     };
-    for (folder, config) in runs {
-        let domains = plan(&config, &options)?;
-        let memory = planned_memory(&config, &domains, &caps(&gpu))?;
-        let out = args.out.is_some().then_some(folder);
-        if let Some(folder) = &out {
-            write_plan(&config, &domains, folder)?;
-        }
-        let cases = reserved(&config, &domains);
+    for (folder, config) in &runs {
+        let domains = plan(config, &options)?;
+        let memory = planned_memory(config, &domains, &caps(&gpu))?;
+        let out = args.out.is_some().then(|| folder.clone());
+        let cases = reserved(config, &domains);
         reports.push(Report { out, domains, memory, cases });
+    }
+    // once all of them can be planned
+    for (report, (_, config)) in reports.iter().zip(&runs) {
+        if let Some(folder) = &report.out {
+            write_plan(config, &report.domains, folder)?;
+        }
     }
     if !args.json {
         return reports.iter().try_for_each(|report| report.print(&gpu.report().name));

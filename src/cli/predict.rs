@@ -202,13 +202,13 @@ impl Args {
             let probabilities = ensemble.probabilities(&volume)?;
             let voxels: usize = volume.shape.iter().product();
             for (class, map) in plan.labels.classes.iter().zip(probabilities.chunks(voxels)) {
-                write_image(&job.probability(&class.name), map, &volume.grid)?;
+                write_image(&in_folder(job.probability(&class.name))?, map, &volume.grid)?;
             }
             labels = ensemble.labels(&probabilities, volume.shape)?;
             Ok(())
         });
         outcome.map_err(|e| e.about(&images[0]))?;
-        write_mask(&job.mask, &labels, &volume.grid)
+        write_mask(&in_folder(job.mask.clone())?, &labels, &volume.grid)
     }
 
     /// Checks that no output is an input and no two images have one output, and makes the folders.
@@ -230,10 +230,24 @@ impl Args {
     }
 }
 
+/// A file whose folder is there: a call for another part of the images may have taken it away again, empty as it was.
+fn in_folder(file: PathBuf) -> Result<PathBuf> {
+    let folder = crate::files::folder(&file);
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    Ok(file)
+}
+
 /// Runs what must not take the other images with it, whatever happens.
 fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     caught.unwrap_or_else(|_| Err(Error::Internal("segmenting it panicked".into())))
+}
+
+/// Whether the first channel of a case is in the folder of one of them.
+fn first_channel(image: &Path, case: &str) -> bool {
+    let first = format!("{case}_0000");
+    let entries = std::fs::read_dir(crate::files::folder(image)).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| stem(&entry.path()).as_ref() == Some(&first))
 }
 
 fn wrong_channels(images: &[PathBuf], found: usize, plan: &Domain) -> Error {
@@ -244,6 +258,9 @@ fn wrong_channels(images: &[PathBuf], found: usize, plan: &Domain) -> Error {
         _ => format!("{} in {}", count(found), files.join(", ")),
     };
     let remedy = match ImageFiles::numbered(&images[0]).filter(|_| images.len() == 1) {
+        Some((case, _)) if first_channel(&images[0], &case) => {
+            format!("Point -i at the folder: {case}_0000 and on are then taken together.")
+        }
         Some((case, _)) => format!("Channels count from {case}_0000, which is not beside it."),
         None => "Give all channels in one file, or CASE_0000, CASE_0001 and on.".into(),
     };
@@ -294,7 +311,7 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
     }
     let files = ImageFiles::list(input)?;
     let job = |case: &String| Job {
-        images: files.pick(input, case, channels),
+        images: files.pick(input, case, channels).whole(),
         mask: output.join(format!("{case}.nii.gz")),
         case: case.clone(),
     };
@@ -328,7 +345,8 @@ fn single(input: &Path, output: &Path) -> Result<Job> {
         return Err(Error::file(input, "no such file", expected, "Correct -i."));
     }
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-    let case = stem(input).or(name(input)).unwrap_or_else(|| "mask".into());
+    let case = stem(input).or(name(input)).filter(|case| !case.is_empty());
+    let case = case.unwrap_or_else(|| "mask".into());
     let ending = name(output).unwrap_or_default().to_lowercase();
     let mask = if !output.is_dir() && (ending.ends_with(".nii") || ending.ends_with(".nii.gz")) {
         output.to_path_buf()

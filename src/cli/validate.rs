@@ -1,7 +1,7 @@
 //! Scores of a run's held-out cases, and of all folds together.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::data::{Case, Class, Known, Labels, Match, Reference, read_labels_on, write_mask};
 use crate::domain::{CleanUp, Domain};
@@ -12,8 +12,6 @@ use crate::infer::summary::{CaseScores, Summary};
 use crate::infer::{ClassKey, Decision, Kept, Predictor, finish};
 use crate::nn::Model;
 use crate::train::{DomainCases, MODEL, SUMMARY, mask_file, read_plan, validation_folder};
-
-use super::train::FOLD;
 
 /// Segments the held-out cases of each domain, keeps the clean-up that helps in the model unless its plan has one, and
 /// scores.
@@ -53,7 +51,8 @@ fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<
     let mut decision = decides.then(|| Decision::new(&classes));
     for case in &cases.held_out {
         let (image, truth) = cases.load(case)?;
-        let mut mask = predictor.raw_labels(&image)?;
+        let mask = predictor.raw_labels(&image);
+        let mut mask = mask.map_err(|e| e.about(&case.images[0]))?;
         if let Some(decision) = &mut decision {
             let labelled = |class| cases.has_labels_of(case, usize::from(class));
             decision.add(&truth.data, &mask, truth.shape, labelled)?;
@@ -117,16 +116,12 @@ fn names(labels: &Labels) -> BTreeMap<ClassKey, String> {
     labels.scored().iter().map(|class| (key(labels, class), class.name.clone())).collect()
 }
 
-/// Scores the cases of all folds in a folder together, in the form of a single run's validation.
-pub(super) fn combine(parent: &Path) -> Result<()> {
+/// Scores the cases of some folds together, in the form of a single run's validation.
+pub(super) fn combine(parent: &Path, folds: &[&Path]) -> Result<()> {
     let mut domains: BTreeMap<String, (Labels, Vec<CaseScores>)> = BTreeMap::new();
-    for fold in folders(parent)? {
-        let is_fold = |name: &str| name.starts_with(FOLD);
-        if !fold.file_name().is_some_and(|name| is_fold(&name.to_string_lossy())) {
-            continue;
-        }
-        for plan in read_plan(&fold)? {
-            let file = validation_folder(&fold, &plan.name).join(SUMMARY);
+    for fold in folds {
+        for plan in read_plan(fold)? {
+            let file = validation_folder(fold, &plan.name).join(SUMMARY);
             // a domain with fewer cases than folds holds nothing out in the last ones
             if file.exists() {
                 let (_, cases) = domains.entry(plan.name).or_insert((plan.labels, Vec::new()));
@@ -142,13 +137,4 @@ pub(super) fn combine(parent: &Path) -> Result<()> {
         say!("{name}, all folds\n{}", summary.print_table(&names(&labels)));
     }
     Ok(())
-}
-
-/// Folders in a folder, by name.
-fn folders(parent: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(parent).map_err(|e| Error::io(parent, e))?;
-    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    folders.retain(|path| path.is_dir());
-    folders.sort();
-    Ok(folders)
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
-use crate::data::{Contents, DatasetReport, Exclusion, Match, Selection, verify};
+use crate::data::{Contents, Dataset, DatasetReport, Exclusion, Match, Selection, verify};
 use crate::domain::PresetChoice;
 use crate::error::{Error, Result};
-use crate::files::{Paths, write_atomically};
+use crate::files::{Paths, read_text, write_atomically};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -29,10 +29,19 @@ pub struct Args {
     json: bool,
 }
 
+/// First line of a fix list.
+const HEAD: &str = "# Cases to leave out: the dataset's name, a tab, the case.";
+
 pub fn run(args: &Args) -> Result<()> {
     let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
-    let selection = Selection { matching: args.matching, group: None, exclude };
     let _claim = args.fix_list.as_ref().map(|file| claim(args, file)).transpose()?;
+    let known: Vec<Dataset> =
+        args.data.iter().filter_map(|dir| PresetChoice::Auto.open(dir).ok()).collect();
+    // a folder that cannot be opened may be what a line is about
+    if known.len() == args.data.len() {
+        Exclusion::check(&exclude, &known)?;
+    }
+    let selection = Selection { matching: args.matching, group: None, exclude };
     let bar = ProgressBar::new(args.data.len() as u64);
     let look = |dir: &PathBuf| {
         let report = match PresetChoice::Auto.open(dir) {
@@ -44,6 +53,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let reports: Vec<DatasetReport> = args.data.iter().map(look).collect();
     bar.finish_and_clear();
+    if let Some(file) = &args.fix_list {
+        write_fix_list(file, &reports)?;
+    }
     if args.json {
         let text =
             serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
@@ -51,16 +63,20 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         reports.iter().try_for_each(print)?;
     }
-    if let Some(file) = &args.fix_list {
-        write_fix_list(file, &reports)?;
-    }
     match reports.iter().find(|report| report.errors() > 0) {
         None => Ok(()),
         Some(report) => Err(refusal(report)),
     }
 }
 
+/// A fix list takes the place of an earlier one, and of nothing else that may belong to the data.
 fn claim(args: &Args, file: &Path) -> Result<crate::files::Claim> {
+    let empty = std::fs::metadata(file).map_or(true, |about| about.is_file() && about.len() == 0);
+    if !empty && !read_text(file).is_ok_and(|text| text.starts_with(HEAD)) {
+        let remedy = "Choose another --fix-list, or move the file away.";
+        let expected = "an earlier fix list, or nothing yet";
+        return Err(Error::file(file, "a file that is no fix list", expected, remedy));
+    }
     let mut paths = Paths::of_flag("--fix-list");
     for dir in &args.data {
         if let Ok(dataset) = PresetChoice::None.open(dir) {
@@ -73,7 +89,7 @@ fn claim(args: &Args, file: &Path) -> Result<crate::files::Claim> {
 }
 
 fn write_fix_list(file: &Path, reports: &[DatasetReport]) -> Result<()> {
-    let mut text = String::from("# Cases to leave out: the dataset's name, a tab, the case.\n");
+    let mut text = format!("{HEAD}\n");
     reports.iter().for_each(|report| text.push_str(&report.fix_list()));
     write_atomically(file, text.as_bytes())?;
     let cases: usize = reports.iter().map(DatasetReport::broken).sum();

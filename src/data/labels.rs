@@ -227,7 +227,10 @@ impl Labels {
         } else {
             self.check_classes(REMEDY)?;
         }
-        self.check_written(REMEDY)?;
+        if self.indexed().len() > usize::from(IGNORED) {
+            let found = format!("{} label values", self.indexed().len());
+            return Err(unusable(found, "at most 255, background among them", REMEDY));
+        }
         let meant: BTreeSet<u8> = self.classes.iter().flat_map(|c| &c.values).copied().collect();
         let mut others = self.ignore.iter().chain(&self.stray);
         match others.find(|value| meant.contains(value) || **value == 0) {
@@ -239,22 +242,19 @@ impl Labels {
         }
     }
 
-    /// Refuses values of masks by which they could not be scored.
-    fn check_written(&self, remedy: &'static str) -> Result<(), Unusable> {
+    /// Refuses values of masks by which the masks could not be scored.
+    pub fn check_written(&self) -> Result<(), Unusable> {
+        let remedy = "Correct labels or regions_class_order in dataset.json.";
         let mut written = BTreeSet::new();
         for Class { name, values, value } in &self.classes {
             if !values.contains(value) {
                 let found = format!("{name:?}, {values:?}, written as {value}");
-                return Err(unusable(found, "a value of its own for each mask", remedy));
+                return Err(unusable(found, "one of its own values", remedy));
             }
             if !written.insert(*value) {
                 let found = format!("{name:?} written as {value}, as another is");
                 return Err(unusable(found, "a value of its own for each", remedy));
             }
-        }
-        if self.indexed().len() > usize::from(IGNORED) {
-            let found = format!("{} label values", self.indexed().len());
-            return Err(unusable(found, "at most 255, background among them", remedy));
         }
         Ok(())
     }
@@ -473,8 +473,10 @@ mod tests {
         let regions = r#"{"background": 0, "whole": [1, 2], "core": 2}"#;
         assert!(message(regions, None).contains("without regions_class_order"));
         assert!(message(regions, Some("[1]")).contains("[1] for 2 regions"));
-        assert!(message(regions, Some("[10, 2]")).contains("written as 10"));
-        assert!(message(regions, Some("[2, 2]")).contains("as another is"));
+        for (order, part) in [("[10, 2]", "written as 10"), ("[2, 2]", "as another is")] {
+            let labels = parse(regions, Some(order)).unwrap();
+            assert!(labels.check_written().unwrap_err().found.contains(part));
+        }
         let all = (0..256).map(|value| format!("\"l{value}\": {value}"));
         let all = format!("{{{}}}", all.collect::<Vec<_>>().join(", "));
         assert!(message(&all, None).contains("256 label values"));

@@ -19,7 +19,8 @@ mod write;
 
 pub use augment::{Augment, Interpolation};
 pub use dataset::{
-    Case, Dataset, Exclusion, FOLDS, Fault, Fold, ImageFiles, SPLITS, Selection, Sides, splits,
+    Case, Dataset, Exclusion, FOLDS, Fault, Fold, ImageFiles, Picked, SPLITS, Selection, Sides,
+    share_groups, splits,
 };
 pub use draw::{
     Bounds, Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch,
@@ -33,7 +34,7 @@ pub use nifti::{
 };
 pub use patch::{Patch, gaussian, low_res_size, make_patch};
 pub use place::{Match, Reference, TOLERANCE};
-pub use preprocess::{Normalisation, Prepared, prepare};
+pub use preprocess::{Normalisation, Prepared, prepare, prepared_size};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
 pub use sniff::{Finding, describe_folder, pair, stem};
 pub use verify::{CaseReport, Contents, DatasetReport, verify};

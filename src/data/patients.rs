@@ -5,40 +5,48 @@ use std::collections::BTreeMap;
 /// Cases of one patient beyond which a common beginning is taken for the dataset's.
 const MOST: usize = 12;
 
-/// What follows a patient's name in that of one of their scans, in lower case: words for a visit or a series, alone or with a
-/// number, a letter, or up to three digits.
-fn is_scan(part: &str) -> bool {
-    const WORDS: [&str; 24] = [
-        "scan",
-        "series",
-        "visit",
-        "ses",
-        "session",
-        "study",
-        "exam",
-        "time",
-        "timepoint",
-        "day",
-        "week",
-        "month",
-        "year",
-        "run",
-        "acq",
-        "pre",
-        "post",
-        "baseline",
-        "followup",
-        "fu",
-        "left",
-        "right",
-        "v",
-        "t",
-    ];
-    let word = part.trim_end_matches(|c: char| c.is_ascii_digit());
-    let word = word.trim_end_matches('-');
-    let digits = part.bytes().all(|b| b.is_ascii_digit());
+/// Words for a visit, a series or a moment that end the name of a scan, in lower case.
+const WORDS: [&str; 29] = [
+    "scan",
+    "series",
+    "visit",
+    "ses",
+    "session",
+    "study",
+    "exam",
+    "time",
+    "timepoint",
+    "tp",
+    "day",
+    "week",
+    "month",
+    "year",
+    "run",
+    "acq",
+    "frame",
+    "phase",
+    "ed",
+    "es",
+    "pre",
+    "post",
+    "baseline",
+    "followup",
+    "fu",
+    "left",
+    "right",
+    "v",
+    "t",
+];
+
+/// Whether the end of a name tells a scan of what stands before it, in lower case: a word, alone or with a number; a letter;
+/// a date; or any number after a patient's number.
+fn is_scan(part: &str, patient: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let word = part.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
     let letter = part.len() == 1 && part.bytes().all(|b| b.is_ascii_alphabetic());
-    letter || digits && part.len() <= 3 || WORDS.contains(&word)
+    let date =
+        part.len() == 8 && number(part) && (part.starts_with("19") || part.starts_with("20"));
+    letter || date || number(part) && number(patient) && patient.len() > 1 || WORDS.contains(&word)
 }
 
 /// The patient that a name tells of: what stands before its scan, of which the last part has a number.
@@ -52,7 +60,7 @@ fn patient(name: &str) -> Option<&str> {
     let (before, scan) = (&name[..at], &name[at + 1..]);
     let last = before.rsplit(['_', '-', '.', '/', ' ']).next()?;
     let numbered = last.bytes().any(|b| b.is_ascii_digit());
-    (numbered && is_scan(&scan.to_lowercase())).then_some(before)
+    (numbered && is_scan(&scan.to_lowercase(), last)).then_some(before)
 }
 
 /// Groups of names that look like one patient's, in their order.
@@ -89,8 +97,15 @@ mod tests {
         assert_eq!(same_patient(&names), [[names[0], names[1]]]);
         let names = ["sub-01/ses-1/anat", "sub-01/ses-2/anat", "sub-02/ses-1/anat"];
         assert_eq!(same_patient(&names), [[names[0], names[1]]]);
-        let names = ["P7_visit1", "P7_visit2", "P8_visit1"];
-        assert_eq!(same_patient(&names).len(), 1);
+        for names in [
+            ["P7_visit1", "P7_visit2", "P8_visit1"],
+            ["patient001_frame01", "patient001_frame12", "patient002_frame01"],
+            ["A0S9V9_ED", "A0S9V9_ES", "B1_ED"],
+            ["10005_1000005", "10005_1000006", "10006_1000007"],
+            ["p01_20200101", "p01_20210101", "p02_20200101"],
+        ] {
+            assert_eq!(same_patient(&names), [[names[0], names[1]]]);
+        }
     }
 
     #[test]
@@ -102,5 +117,9 @@ mod tests {
         let sites: Vec<String> = (0..40).map(|i| format!("site{}_{:03}", i / 20, i)).collect();
         assert!(same_patient(&sites.iter().map(String::as_str).collect::<Vec<_>>()).is_empty());
         assert!(same_patient(&["patA/segmentation", "patB/segmentation"]).is_empty());
+        assert!(same_patient(&["KiTS19_001", "KiTS19_002"]).is_empty());
+        assert!(
+            same_patient(&["H1-001", "H1-002", "H2-001", "3Dircadb1.1", "3Dircadb1.2"]).is_empty()
+        );
     }
 }

@@ -239,6 +239,12 @@ pub fn prepare(
     })
 }
 
+/// Voxels D, H, W that an image has once it is cropped and resampled to `spacing`; an error where they would be too many.
+pub fn prepared_size(image: &Volume, spacing: [f64; 3]) -> Result<[usize; 3]> {
+    let crop = nonzero_box(image).map(|[lo, hi]| hi - lo);
+    resampled(crop, image.spacing, spacing)
+}
+
 /// Voxels that are not to be ignored, thinned evenly; none where no voxel is.
 fn annotated(label: &[u8]) -> Vec<u32> {
     if !label.contains(&IGNORED) {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::dataset::{Case, Dataset, ImageFiles, used};
+use super::dataset::{Case, Dataset, Exclusion, ImageFiles, used};
 use super::labels::{IGNORED, Labels};
-use super::nifti::Volume;
+use super::nifti::{Known, Volume, read_image, read_images, read_labels, read_labels_on};
 use super::patients::{same_patient, shared};
+use super::place::Reference;
 use crate::error::{Error, Result};
 use crate::files::Fnv;
 
@@ -81,7 +82,8 @@ impl DatasetReport {
     pub fn fix_list(&self) -> String {
         let mut text = String::new();
         for case in &self.cases {
-            let line = format!("{}\t{}\n", self.name, case.id);
+            let exclusion = Exclusion { dataset: Some(self.name.clone()), case: case.id.clone() };
+            let line = exclusion.line();
             for why in case.errors.iter().chain(&case.warnings) {
                 text.push_str(&format!("# {}\n", why.replace(['\n', '\r'], " ")));
             }
@@ -106,8 +108,6 @@ pub fn verify(dataset: &Dataset) -> DatasetReport {
     for fault in &dataset.faults {
         let message = fault.error().to_string();
         match cases.iter_mut().find(|case| fault.case.as_ref() == Some(&case.id)) {
-            // a file that is not there was met again while reading
-            Some(case) if case.errors.contains(&message) => {}
             Some(case) => case.errors.push(message),
             None => errors.push(message),
         }
@@ -151,20 +151,11 @@ fn look(dataset: &Dataset, case: &Case) -> CaseReport {
         errors: Vec::new(),
         warnings: Vec::new(),
     };
-    let absent = |fault: &&super::dataset::Fault| {
-        fault.case.as_ref() == Some(&case.id) && !fault.path.exists()
-    };
-    if dataset.faults.iter().any(|fault| absent(&fault)) {
-        // said where the case was listed; the files that are there are read all the same
-        report.errors.extend(readable(case));
+    let at_fault = dataset.faults.iter().any(|fault| fault.case.as_ref() == Some(&case.id));
+    let loaded = if at_fault { None } else { dataset.load(case).ok() };
+    let Some((image, label)) = loaded else {
+        everything(dataset, case, &mut report);
         return report;
-    }
-    let (image, label) = match dataset.load(case) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            report.errors.push(error.to_string());
-            return report;
-        }
     };
     let mut voxels = BTreeMap::new();
     label.data.iter().for_each(|value| *voxels.entry(*value).or_insert(0) += 1);
@@ -181,13 +172,34 @@ fn look(dataset: &Dataset, case: &Case) -> CaseReport {
     report
 }
 
-/// What is wrong with those files of a case that are there, where others are not.
-fn readable(case: &Case) -> Vec<String> {
-    let images = case.images.iter().filter(|path| path.exists());
-    let errors = images.filter_map(|path| super::nifti::read_image(path).err());
-    let label = Some(&case.label).filter(|path| path.exists());
-    let label = label.and_then(|path| super::nifti::read_labels(path, &super::Known::any()).err());
-    errors.chain(label).map(|error| error.to_string()).collect()
+/// Everything that is wrong with a case, file by file, of those that are there.
+fn everything(dataset: &Dataset, case: &Case, report: &mut CaseReport) {
+    let there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+    let images: Vec<PathBuf> = case.images.iter().filter(there).cloned().collect();
+    let mut errors: Vec<Error> = images.iter().filter_map(|path| read_image(path).err()).collect();
+    let readable = errors.is_empty() && !images.is_empty() && images.len() == case.images.len();
+    let label = Some(&case.label).filter(there);
+    errors.extend(label.and_then(|path| read_labels(path, &dataset.known()).err()));
+    // whatever its values are, it may also lie elsewhere
+    let placed = label.filter(|path| read_labels(path, &Known::any()).is_ok());
+    match readable.then(|| read_images(&images, dataset.matching)) {
+        Some(Ok(image)) => {
+            errors.extend(dataset.check_channels(case, image.channels).err());
+            let on = Reference { grid: &image.grid, path: &images[0] };
+            let place = |path| read_labels_on(path, &Known::any(), &on, dataset.matching);
+            match placed.map(|path| place(path)) {
+                Some(Ok(label)) => errors.extend(dataset.check_unlabelled(case, &label).err()),
+                other => errors.extend(other.and_then(Result::err)),
+            }
+            report.warnings.extend(image.notes.iter().map(|note| note.describe(&dataset.channels)));
+        }
+        other => errors.extend(other.and_then(Result::err)),
+    }
+    for error in errors.iter().map(Error::to_string) {
+        if !report.errors.contains(&error) {
+            report.errors.push(error);
+        }
+    }
 }
 
 fn label_oddities(dataset: &Dataset, values: &[u8]) -> Vec<String> {
@@ -223,7 +235,10 @@ fn hash(image: &Volume) -> u64 {
     hash.0
 }
 
-/// Warns of spacings far from the median.
+/// Voxels that a case may have once it is resampled to the median spacing.
+const MOST_VOXELS: f64 = (1u64 << 30) as f64;
+
+/// Warns of spacings far from the median, unless several cases share them; refuses what cannot be resampled to it.
 fn compare(cases: &mut [CaseReport]) {
     let median = [0, 1, 2].map(|axis| {
         let spacings = cases.iter().filter_map(|c| Some(c.contents.as_ref()?.spacing[axis]));
@@ -231,13 +246,23 @@ fn compare(cases: &mut [CaseReport]) {
         spacings.sort_by(f64::total_cmp);
         spacings.get(spacings.len() / 2).copied().unwrap_or(1.0)
     });
-    for case in cases {
-        let Some(Contents { spacing, .. }) = case.contents else { continue };
-        let far = |axis: usize| {
-            let ratio = spacing[axis] / median[axis];
-            !(1.0 / FAR..=FAR).contains(&ratio)
-        };
-        if (0..3).any(far) {
+    // on which axis, and whether coarser
+    let far = |case: &CaseReport| -> Option<(usize, bool)> {
+        let spacing = case.contents.as_ref()?.spacing;
+        let ratio = |axis: usize| spacing[axis] / median[axis];
+        let axis = (0..3).find(|axis| !(1.0 / FAR..=FAR).contains(&ratio(*axis)))?;
+        Some((axis, ratio(axis) > 1.0))
+    };
+    let ways: Vec<Option<(usize, bool)>> = cases.iter().map(far).collect();
+    let few = (cases.len() / 20).max(1);
+    for (case, way) in cases.iter_mut().zip(&ways) {
+        let Some(Contents { spacing, shape, .. }) = case.contents else { continue };
+        let voxels = [0, 1, 2].map(|axis| shape[axis] as f64 * spacing[axis] / median[axis]);
+        if voxels.iter().product::<f64>() > MOST_VOXELS {
+            case.errors.push(format!(
+                "voxels of {spacing:.3?} mm (D, H, W), which make {voxels:.0?} of the median {median:.3?} mm; expected at most 2^30. Correct the voxel sizes in the header."
+            ));
+        } else if way.is_some() && ways.iter().filter(|other| *other == way).count() <= few {
             case.warnings.push(format!(
                 "spacing {spacing:.3?} mm, where the median over the cases is {median:.3?}"
             ));

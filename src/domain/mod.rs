@@ -112,7 +112,7 @@ impl Domain {
         if self.channels == 0 {
             return refuse("channels", "0".into(), "at least 1");
         }
-        if let Err(unusable) = self.labels.check() {
+        if let Err(unusable) = self.labels.check().and_then(|()| self.labels.check_written()) {
             return refuse("labels", unusable.found, unusable.expected);
         }
         let normalisation = &self.normalisation;

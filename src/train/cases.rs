@@ -41,7 +41,8 @@ pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset
     let opened = config.data.iter().map(|dir| preset.open(dir)).collect::<Result<Vec<_>>>()?;
     Exclusion::check(&config.selection.exclude, &opened)?;
     let selected = opened.into_iter().map(|dataset| dataset.select(&config.selection));
-    let datasets = selected.collect::<Result<Vec<_>>>()?;
+    let mut datasets = selected.collect::<Result<Vec<_>>>()?;
+    data::share_groups(&mut datasets, &config.fold)?;
     check_held_out(config, &datasets)?;
     Ok(datasets)
 }
@@ -96,12 +97,12 @@ fn check_held_out(config: &RunConfig, datasets: &[Dataset]) -> Result<()> {
             if *index < folds {
                 return Ok(());
             }
-            Err(Error::flag(
-                "--fold",
-                index.to_string(),
-                format!("less than {folds}, the folds that the cases allow"),
-                "Use --fold none to train without validation, or add cases.",
-            ))
+            let remedy = match &config.selection.group {
+                Some(pattern) => format!("Use --fold none, or a --group other than {pattern:?}."),
+                None => "Use --fold none to train without validation, or add cases.".into(),
+            };
+            let expected = format!("less than {folds}, the folds that the cases allow");
+            Err(Error::flag("--fold", index.to_string(), expected, remedy))
         }
         Fold::HoldOut(names) => {
             for name in names {
@@ -169,6 +170,18 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result
     }
     let held_out = validation.into_iter().cloned().collect();
     Ok(DomainCases { domain: domain.clone(), cases, held_out, dataset })
+}
+
+impl DomainCases {
+    /// Reads the held-out cases once, so that one that cannot be scored is refused before hours of training.
+    pub fn check_held_out(&self) -> Result<()> {
+        self.held_out.par_iter().try_for_each(|case| {
+            let (image, _) = self.load(case)?;
+            data::prepared_size(&image, self.domain.spacing)
+                .map(|_| ())
+                .map_err(|e| e.about(&case.images[0]))
+        })
+    }
 }
 
 /// Bits of the classes that a case lacks the labels of; opening the dataset has checked the names.

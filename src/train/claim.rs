@@ -25,12 +25,20 @@ pub fn mask_file(folder: &Path, case: &Case) -> PathBuf {
     folder.join(format!("{}.nii.gz", safe_name(&case.id)))
 }
 
+/// What a command reads and writes beside its runs.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    pub reads: Vec<PathBuf>,
+    /// Each with what it is made from.
+    pub writes: Vec<(PathBuf, PathBuf)>,
+}
+
 /// Claims what these runs, each with its folder, will write: nothing of it is what they read, no two of it are one place, and
-/// all of it can be written. `more` are further files, each with what it is made from.
+/// all of it can be written.
 pub fn claim(
     runs: &[(PathBuf, RunConfig)],
     preset: &PresetChoice,
-    more: &[(PathBuf, PathBuf)],
+    beside: &Beside,
 ) -> Result<Claim> {
     let mut paths = Paths::of_flag("--out");
     for (out, config) in runs {
@@ -50,6 +58,7 @@ pub fn claim(
             held_out.iter().for_each(|case| paths.writes(mask_file(&folder, case), &case.label));
         }
     }
-    more.iter().for_each(|(file, from)| paths.writes(file, from));
+    beside.reads.iter().for_each(|file| paths.reads(file));
+    beside.writes.iter().for_each(|(file, from)| paths.writes(file, from));
     paths.claim()
 }

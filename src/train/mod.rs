@@ -14,7 +14,7 @@ mod trainer;
 mod watch;
 
 pub use cases::{DomainCases, datasets, plan};
-pub use claim::{SUMMARY, claim, mask_file, validation_folder};
+pub use claim::{Beside, SUMMARY, claim, mask_file, validation_folder};
 pub use config::{Length, RunConfig, Sampling, Start};
 pub use footprint::{Footprint, Memory, PeakValue, reserved};
 pub use patches::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};

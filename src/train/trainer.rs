@@ -234,6 +234,9 @@ impl Trainer {
         let open = |(dataset, plan)| cases::open(&config, dataset, plan);
         let domains = datasets.map(open).collect::<Result<Vec<_>>>()?;
         check(&config, &domains)?;
+        if !out.join(CHECKPOINT).exists() {
+            domains.iter().try_for_each(DomainCases::check_held_out)?;
+        }
         cases::warn_of_left_out(&config, plans);
         let graphs = |caps: &Caps| planned_graphs(&config, plans, caps);
         let checkpoint = out.join(CHECKPOINT);

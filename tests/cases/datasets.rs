@@ -1,7 +1,7 @@
 //! Dataset folders, their cases, and what decides what is trained on.
 
 use serde_json::{Value, json};
-use u2seg::data::write_image;
+use u2seg::data::{Grid, write_image, write_mask};
 
 use super::program::*;
 use super::rig::*;
@@ -143,7 +143,18 @@ fn case_25_verify_reads_every_case_of_every_folder() {
     let cases: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
     assert!(cases.len() == 2 && cases[0].ends_with("\tcase_1"), "{list}");
     case.run("verify --data . --exclude leave.txt").said(0, &["1 cases, 0 with errors"]);
-    case.run("verify --data . --fix-list dataset.json").said(1, &["the input"]);
+    case.write("other.txt", "nobody\n");
+    case.run("verify --data . --exclude other.txt").said(1, &["--exclude", "nobody"]);
+    // it takes the place of an earlier list and of nothing else, whether the dataset can be read or not
+    case.run("verify --data . --fix-list leave.txt").said(1, &["2 cases to leave out"]);
+    for json in [case.bytes("dataset.json"), b"{ \"labels\": ".to_vec()] {
+        case.write("dataset.json", &json);
+        for file in ["dataset.json", "imagesTr/case_0_0000.nii.gz", "labelsTr/case_0.nii.gz"] {
+            let before = case.bytes(file);
+            case.run(&format!("verify --data . --fix-list {file}")).said(1, &[file, "no fix list"]);
+            assert_eq!(case.bytes(file), before);
+        }
+    }
 }
 
 #[test]
@@ -302,4 +313,75 @@ fn tuning_is_not_ignored_where_runs_start_through_a_written_plan() {
     let err = run(&format!("train --data . --out folds --fold all {quick}"));
     assert_eq!(err.matches("tuning: Report").count(), 3, "{err}");
     (0..3).for_each(|fold| assert!(case.at(&format!("folds/fold_{fold}/tuning.json")).exists()));
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_held_out_case_that_cannot_be_scored_is_refused_before_training() {
+    let case = Case::new();
+    case.dataset(&json!({}));
+    let far = Grid::ras(SMALL_SHAPE, [1000.0, 1.0, 1.0]);
+    let (values, labels) = made(1);
+    write_mask(&case.at("labelsTr/case_1.nii.gz"), &labels, &far).unwrap();
+    let train = format!("train --data . --out run --hold-out case_1 {QUICK}");
+    case.run(&train).said(1, &["labelsTr/case_1.nii.gz", "mm away"]).not("step 1");
+    assert!(!case.0.path().join("run").exists());
+    // voxels of metres, which make too many of the others'
+    let huge = Grid::ras(SMALL_SHAPE, [1000.0; 3]);
+    write_image(&case.at("imagesTr/case_1_0000.nii.gz"), &values, &huge).unwrap();
+    write_mask(&case.at("labelsTr/case_1.nii.gz"), &labels, &huge).unwrap();
+    case.run(&train).said(1, &["imagesTr/case_1_0000.nii.gz", "voxels"]).not("step 1");
+    case.run("verify --data .").said(1, &["1 of 3 cases with errors", "case_1: error"]);
+}
+
+#[test]
+fn verify_tells_every_fault_of_a_case() {
+    let case = Case::new();
+    case.dataset(&json!({"channel_names": {"0": "T1", "1": "T2", "2": "T3", "3": "T4"}}));
+    for channel in [0, 2] {
+        case.image(&format!("imagesTr/case_0_000{channel}.nii.gz"));
+    }
+    case.write("imagesTr/case_0_0000.nii.gz", "version https://git-lfs.github.com/spec/v1\n");
+    case.write("labelsTr/case_0.nii.gz", "<html>");
+    let parts = ["case_0_0001.nii.gz: found no", "case_0_0003.nii.gz: found no", "Git LFS", "HTML"];
+    case.run("verify --data .").said(1, &parts).not("case_0_0002");
+    let case = Case::new();
+    case.dataset(&json!({}));
+    let mut labels = made(1).1;
+    labels[0] = 7;
+    let far = Grid::ras(SMALL_SHAPE, [1.0, 1.0, 2.0]);
+    write_mask(&case.at("labelsTr/case_0.nii.gz"), &labels, &far).unwrap();
+    write_image(&case.at("imagesTr/case_0_0000.nii.gz"), &[5.0; VOXELS], &grid()).unwrap();
+    let parts = ["label values 7", "mm away", "channel MRI is 5 everywhere"];
+    case.run("verify --data .").said(1, &parts);
+    // what is listed is told once
+    let listed = json!({"first": {"images": [], "label": "labelsTr/case_0.nii.gz"}});
+    case.dataset(&json!({"dataset": listed}));
+    case.run("verify --data .").said(1, &["0 image files for the case first"]).not("internal");
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn folds_are_those_of_the_call_and_not_what_lies_beside_them() {
+    let case = Case::new();
+    case.dataset(&json!({"name": "D"}));
+    let train = format!("train --data . --out all --fold all {QUICK}");
+    case.write("all/fold_notes/notes.txt", "mine");
+    case.run(&train).said(0, &["D, all folds"]);
+    let cases = |out: &str| {
+        let json: Value =
+            serde_json::from_slice(&case.bytes(&format!("{out}/validation/D/summary.json")))
+                .unwrap();
+        json["metric_per_case"].as_array().unwrap().len()
+    };
+    assert_eq!(cases("all"), 3);
+    // a fold of another run counts for nothing
+    std::fs::create_dir(case.at("other")).unwrap();
+    std::fs::rename(case.at("all/fold_0"), case.at("other/fold_9")).unwrap();
+    case.run(&train.replace("--out all", "--out other")).said(0, &["D, all folds"]);
+    assert_eq!(cases("other"), 3);
+    // nor is a run one of several by its name
+    let one = format!("train --data . --out fold_1 --fold 1 {QUICK}");
+    case.run(&one).said(0, &[]).not("all folds");
+    case.run("train --continue --out fold_1").said(0, &[]).not("all folds");
 }

@@ -125,6 +125,8 @@ fn case_21_errors_in_a_batch_name_their_files() {
     let ran = case.run("predict -m ONE -i in -o out");
     ran.said(1, &["in/b_0001.nii.gz", "in/c_0001.nii.gz", "out/a.nii.gz", "2 of 3 images"]);
     case.run("predict -m TWO -i in/a.nii.gz -o out").said(1, &["in/a.nii.gz: found 1 channel"]);
+    let ran = case.run("predict -m TWO -i in/b_0001.nii.gz -o out");
+    ran.said(1, &["in/b_0001.nii.gz: found 1 channel", "Point -i at the folder"]);
 }
 
 #[test]

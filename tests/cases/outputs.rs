@@ -3,6 +3,7 @@
 use serde_json::json;
 use u2seg::data::read_image;
 
+use super::program::*;
 use super::rig::*;
 
 #[test]
@@ -136,4 +137,37 @@ fn runs_never_write_over_what_they_read() {
     let again = format!("train --data a/data --out run --hold-out case_1 {QUICK}");
     case.run(&again).said(1, &["the input", "--out"]);
     assert_eq!(case.bytes(&mask), before);
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn parts_of_a_cohort_beside_each_other_keep_their_folders() {
+    let case = Case::new();
+    case.write("in/a.nii.gz", "broken");
+    case.image("in/b.nii.gz");
+    let part = |id: &str| {
+        let args =
+            ["predict", "-i", "in", "-o", "new/out", "--num-parts", "2", "--part-id", id, "-m"];
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/model_1ch.safetensors");
+        let mut command = command(&[&args[..], &[model]].concat());
+        command.current_dir(case.0.path()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    for _ in 0..3 {
+        let (mut broken, mut good) = (part("0"), part("1"));
+        assert_eq!(broken.wait().unwrap().code(), Some(1));
+        assert_eq!(good.wait().unwrap().code(), Some(0));
+        assert_eq!(case.tree("new/out"), ["new/out/b.nii.gz"]);
+        std::fs::remove_dir_all(case.at("new")).unwrap();
+    }
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_list_of_cases_to_leave_out_is_an_input() {
+    let case = Case::new();
+    case.dataset(&json!({}));
+    case.write("run/plan.json", "case_1\n");
+    let train = format!("train --data . --exclude run/plan.json --out run {QUICK}");
+    case.run(&train).said(1, &["run/plan.json: found the input", "--out"]);
+    assert_eq!(case.bytes("run/plan.json"), b"case_1\n");
 }

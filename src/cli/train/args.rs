@@ -162,7 +162,7 @@ pub(in crate::cli) struct RunArgs {
     group: Option<String>,
     /// File of cases to leave out, as `u2seg verify --fix-list` writes it: a case a line, or DATASET, a tab and the case.
     #[arg(long, value_name = "FILE")]
-    exclude: Option<PathBuf>,
+    pub exclude: Option<PathBuf>,
     /// How the files of a case are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
     matching: Match,

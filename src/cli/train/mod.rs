@@ -2,7 +2,7 @@
 
 mod args;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(super) use args::{Folds, NetArgs, RunArgs};
@@ -12,11 +12,12 @@ use crate::data::{Dataset, Fold};
 use crate::domain::{PlanOptions, PresetChoice};
 use crate::error::{Error, Result};
 use crate::exec::LossScale;
+use crate::files::{Claim, safe_name};
 use crate::gpu::Gpu;
 use crate::nn::{Mode, Model};
 use crate::train::{
-    CONFIG, MODEL, Memory, RunConfig, SUMMARY, Trainer, check_new, claim, datasets, is_begun, plan,
-    validation_folder, write_plan,
+    Beside, CONFIG, MODEL, Memory, RunConfig, SUMMARY, Trainer, check_new, claim, datasets,
+    is_begun, plan, validation_folder, write_plan,
 };
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let options = args.net.options(&args.run)?;
     let runs = runs(&args.net.config(&args.run)?, &options.preset, &args.run.fold, out)?;
-    start(&gpu, runs, &options, |_, _| Ok(()))
+    start(&gpu, runs, &options, &args.run, |_, _| Ok(()))
 }
 
 /// Starts runs, trains each to its end and calls `finished` with its folder and model.
@@ -45,19 +46,31 @@ pub(super) fn start(
     gpu: &Gpu,
     runs: Vec<(PathBuf, RunConfig)>,
     options: &PlanOptions,
+    args: &RunArgs,
     finished: impl Fn(&Path, Model) -> Result<()>,
 ) -> Result<()> {
-    runs.iter().try_for_each(|(folder, _)| check_new(folder))?;
-    let _claim = claim(&runs, &options.preset, &combined(&runs, &options.preset)?)?;
+    let _claim = begin(&runs, &options.preset, args)?;
     if let [(folder, config)] = runs.as_slice() {
         let trainer = Trainer::start(gpu, config.clone(), options, folder)?;
         return finished(folder, train(gpu, trainer, folder)?);
     }
     // all of them first: --continue then finds those that were not begun
-    for (folder, config) in &runs {
-        write_plan(config, &plan(config, options)?, folder)?;
+    let plans = runs.iter().map(|(_, config)| plan(config, options)).collect::<Result<Vec<_>>>()?;
+    for ((folder, config), plans) in runs.iter().zip(&plans) {
+        write_plan(config, plans, folder)?;
     }
     go_on(gpu, &runs, finished)
+}
+
+/// Claims the files of runs that are not begun.
+pub(super) fn begin(
+    runs: &[(PathBuf, RunConfig)],
+    preset: &PresetChoice,
+    args: &RunArgs,
+) -> Result<Claim> {
+    runs.iter().try_for_each(|(folder, _)| check_new(folder))?;
+    let reads = args.exclude.iter().cloned().collect();
+    claim(runs, preset, &Beside { reads, writes: combined(runs, preset)? })
 }
 
 /// Goes on with the runs in a folder. Those that are not begun are tuned as `--tune` says, if it is given.
@@ -68,7 +81,8 @@ pub(super) fn resume(
     finished: impl Fn(&Path, Model) -> Result<()>,
 ) -> Result<()> {
     let mut runs = begun(out)?;
-    let _claim = claim(&runs, &PresetChoice::None, &combined(&runs, &PresetChoice::None)?)?;
+    let writes = combined(&runs, &PresetChoice::None)?;
+    let _claim = claim(&runs, &PresetChoice::None, &Beside { writes, ..Beside::default() })?;
     let mut kept: Vec<&str> = args.given.iter().map(String::as_str).collect();
     kept.retain(|flag| !["--out", "--continue", "--device"].contains(flag));
     let tunes = kept.contains(&"--tune") && runs.iter().any(|(folder, _)| !is_begun(folder));
@@ -89,19 +103,33 @@ pub(super) fn resume(
     go_on(gpu, &runs, finished)
 }
 
-fn is_fold(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FOLD))
+/// Folders of runs that are folds of one cross-validation, by the folder that they share.
+fn folds(runs: &[(PathBuf, RunConfig)]) -> BTreeMap<&Path, Vec<&(PathBuf, RunConfig)>> {
+    let mut folds: BTreeMap<&Path, Vec<&(PathBuf, RunConfig)>> = BTreeMap::new();
+    for run in runs {
+        let (folder, config) = run;
+        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let is_fold = match config.fold {
+            Fold::Index(index) => name == Some(format!("{FOLD}{index}")),
+            Fold::None | Fold::HoldOut(_) => false,
+        };
+        if let Some(parent) = folder.parent().filter(|_| is_fold) {
+            folds.entry(parent).or_default().push(run);
+        }
+    }
+    folds.retain(|_, runs| runs.len() > 1);
+    folds
 }
 
 /// Scores of all folds together, and the dataset that they are of.
-pub(super) fn combined(
+fn combined(
     runs: &[(PathBuf, RunConfig)],
     preset: &PresetChoice,
 ) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut files = BTreeMap::new();
-    for (folder, config) in runs.iter().filter(|(folder, _)| is_fold(folder)) {
-        for dataset in datasets(config, preset)? {
-            if let Some(parent) = folder.parent() {
+    for (parent, runs) in folds(runs) {
+        for (_, config) in runs {
+            for dataset in datasets(config, preset)? {
                 let file = validation_folder(parent, &dataset.name).join(SUMMARY);
                 files.insert(file, dataset.dir);
             }
@@ -119,14 +147,14 @@ fn go_on(
     for (folder, _) in runs {
         finished(folder, train(gpu, Trainer::resume(gpu, folder)?, folder)?)?;
     }
-    let folders = runs.iter().map(|(folder, _)| folder.as_path());
-    let parents: BTreeSet<&Path> =
-        folders.filter(|folder| is_fold(folder)).filter_map(Path::parent).collect();
-    parents.into_iter().try_for_each(combine)
+    folds(runs).into_iter().try_for_each(|(parent, runs)| {
+        let folders: Vec<&Path> = runs.iter().map(|(folder, _)| folder.as_path()).collect();
+        combine(parent, &folders)
+    })
 }
 
 /// Beginning of the name of a fold's folder.
-pub(super) const FOLD: &str = "fold_";
+const FOLD: &str = "fold_";
 
 /// The runs that a configuration asks for, each with its folder: a network for each dataset in the independent mode, and for
 /// each fold where all are asked for.
@@ -139,7 +167,10 @@ pub(super) fn runs(
     let mut runs = Vec::new();
     if config.mode == Mode::Independent && config.data.len() > 1 {
         for dataset in datasets(config, preset)? {
-            let name = dataset.dir.file_name().map(PathBuf::from).unwrap_or_default();
+            // `..` has a name, too
+            let dir = dataset.dir.canonicalize().unwrap_or_else(|_| dataset.dir.clone());
+            let name =
+                dir.file_name().map_or_else(|| safe_name(&dataset.name).into(), PathBuf::from);
             let mut config = RunConfig { data: vec![dataset.dir.clone()], ..config.clone() };
             if let Fold::HoldOut(names) = &mut config.fold {
                 names.retain(|name| dataset.named(name).is_ok_and(|case| case.is_some()));

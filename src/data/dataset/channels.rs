@@ -100,61 +100,89 @@ impl ImageFiles {
     }
 
     /// The files of a case whose images have so many channels: those from 0000 on, or the one with all channels.
-    pub fn pick(
-        &self,
-        folder: &Path,
-        case: &str,
-        channels: usize,
-    ) -> std::result::Result<Vec<PathBuf>, Fault> {
+    pub fn pick(&self, folder: &Path, case: &str, channels: usize) -> Picked {
         let none = Files::default();
         let files = self.cases.get(case).unwrap_or(&none);
-        let fault = |path: &Path, found: String, expected: String, remedy: &str| {
-            Err(Fault::new(path, found, expected, remedy))
-        };
-        let several = files.numbered.values().chain([&files.bare]).find(|paths| paths.len() > 1);
-        if let Some([first, second, ..]) = several.map(Vec::as_slice) {
-            let found = format!("the same image beside it, {}", second.display());
-            return fault(first, found, "one of the two".into(), "Move one of them away.");
+        let mut picked = Picked::default();
+        for paths in files.numbered.values().chain([&files.bare]) {
+            if let [first, second, ..] = paths.as_slice() {
+                let found = format!("the same image beside it, {}", second.display());
+                picked.fault(first, found, "one of the two", "Move one of them away.");
+            }
         }
+        if files.numbered.is_empty() {
+            match files.bare.first() {
+                Some(file) => picked.files.push(file.clone()),
+                None => picked.fault(
+                    &folder.join(format!("{case}_0000.nii.gz")),
+                    "no such file",
+                    "the image of a case, a file for each channel",
+                    "Restore the file, or take the case out of the dataset.",
+                ),
+            }
+            return picked;
+        }
+        files.count(case, channels, &mut picked);
+        picked
+    }
+}
+
+/// The files of a case, as far as they are there, and what is wrong with them.
+#[derive(Debug, Default)]
+pub struct Picked {
+    pub files: Vec<PathBuf>,
+    pub faults: Vec<Fault>,
+}
+
+impl Picked {
+    fn fault(
+        &mut self,
+        path: &Path,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: &str,
+    ) {
+        self.faults.push(Fault::new(path, found, expected, remedy));
+    }
+
+    /// All files, or the first fault.
+    pub fn whole(self) -> std::result::Result<Vec<PathBuf>, Fault> {
+        match self.faults.into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(self.files),
+        }
+    }
+}
+
+impl Files {
+    /// Takes exactly the numbers from 0 on, and tells of every other file.
+    fn count(&self, case: &str, channels: usize, picked: &mut Picked) {
         let range = match channels {
             1 => format!("{case}_0000 alone, as there is one channel"),
             _ => format!("{case}_0000 to {case}_{:04}", channels - 1),
         };
-        if files.numbered.is_empty() {
-            return match files.bare.first() {
-                Some(file) => Ok(vec![file.clone()]),
-                None => fault(
-                    &folder.join(format!("{case}_0000.nii.gz")),
-                    "no such file".into(),
-                    "the image of a case, a file for each channel".into(),
-                    "Restore the file, or take the case out of the dataset.",
+        for file in &self.bare {
+            let found = format!("a file without a channel's number beside {case}_0000");
+            let remedy = "Move it away, or give it its channel's number.";
+            picked.fault(file, found, &range, remedy);
+        }
+        let like = &self.numbered[&0][0];
+        for channel in 0..channels {
+            match self.numbered.get(&channel) {
+                Some(paths) => picked.files.push(paths[0].clone()),
+                None => picked.fault(
+                    &like.with_file_name(sibling(like, case, channel)),
+                    "no such file",
+                    format!("a file for each channel: {range}"),
+                    "Restore the file, or take the case away.",
                 ),
-            };
+            }
         }
-        if let Some(file) = files.bare.first() {
-            return fault(
-                file,
-                format!("a file without a channel's number beside {case}_0000"),
-                range,
-                "Move it away, or give it its channel's number.",
-            );
-        }
-        let missing = (0..channels).find(|channel| !files.numbered.contains_key(channel));
-        if let Some(channel) = missing {
-            let like = &files.numbered[&0][0];
-            return fault(
-                &like.with_file_name(sibling(like, case, channel)),
-                "no such file".into(),
-                format!("a file for each channel: {range}"),
-                "Restore the file, or take the case away.",
-            );
-        }
-        if let Some((_, paths)) = files.numbered.iter().find(|(channel, _)| **channel >= channels) {
-            let found = format!("{} channel files, this one too many", files.numbered.len());
+        for (_, paths) in self.numbered.iter().filter(|(channel, _)| **channel >= channels) {
+            let found = format!("{} channel files, this one too many", self.numbered.len());
             let remedy = "Move the file away, or correct the number of channels.";
-            return fault(&paths[0], found, range, remedy);
+            picked.fault(&paths[0], found, &range, remedy);
         }
-        Ok(files.numbered.values().map(|paths| paths[0].clone()).collect())
     }
 }
 
@@ -180,7 +208,7 @@ mod tests {
         }
         let files = ImageFiles::list(folder.path()).unwrap();
         let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-        match files.pick(folder.path(), case, channels) {
+        match files.pick(folder.path(), case, channels).whole() {
             Ok(paths) => Ok(paths.iter().map(name).collect()),
             Err(fault) => {
                 Err(format!("{}: {}; {}", name(&fault.path), fault.found, fault.expected))
@@ -205,6 +233,17 @@ mod tests {
         let twice = error(&["a_0000.nii.gz", "a_0000.nii"], 1);
         assert!(twice.contains("a_0000.nii.gz") && twice.contains("beside it"), "{twice}");
         assert!(error(&["a.nii", "a.nii.gz"], 1).contains("the same image beside it"));
+    }
+
+    #[test]
+    fn every_gap_and_surplus_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for channel in ["0000", "0002", "0005"] {
+            std::fs::write(folder.path().join(format!("a_{channel}.nii")), b"").unwrap();
+        }
+        let files = ImageFiles::list(folder.path()).unwrap();
+        let picked = files.pick(folder.path(), "a", 4);
+        assert_eq!((picked.files.len(), picked.faults.len()), (2, 3));
     }
 
     #[test]

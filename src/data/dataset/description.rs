@@ -55,6 +55,7 @@ impl Description {
         let labels = written.labels.as_ref();
         let labels = labels.ok_or_else(|| refuse("no labels", "labels as names and values"))?;
         let labels = Labels::parse(labels, written.regions_class_order.as_ref())
+            .and_then(|labels| labels.check_written().map(|()| labels))
             .map_err(|e| Error::file(&file, e.found, e.expected, e.remedy))?;
         let list = match (written.dataset, written.training, &written.channel_names) {
             (Some(entries), ..) => List::Keyed(keyed(&file, entries)?),

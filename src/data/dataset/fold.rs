@@ -84,8 +84,36 @@ pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split
     }
 }
 
+/// Groups of cases that stay on one side of every split.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Groups {
+    /// The group of each case.
+    of: BTreeMap<String, String>,
+    /// All groups, also those of the other datasets of a run.
+    all: BTreeSet<String>,
+    /// Those that a case of which is held out, by whatever dataset has it.
+    held: BTreeSet<String>,
+}
+
+/// Makes the datasets of a run share their groups: a patient who is held out of one is held out of all.
+pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
+    let (mut all, mut held) = (BTreeSet::new(), BTreeSet::new());
+    for dataset in datasets.iter().filter(|dataset| dataset.groups.is_some()) {
+        all.extend(dataset.cases.iter().map(|case| dataset.unit(case)));
+        if let Fold::HoldOut(names) = fold {
+            for name in names {
+                held.extend(dataset.named(name)?.map(|case| dataset.unit(case)));
+            }
+        }
+    }
+    for groups in datasets.iter_mut().filter_map(|dataset| dataset.groups.as_mut()) {
+        (groups.all, groups.held) = (all.clone(), held.clone());
+    }
+    Ok(())
+}
+
 /// What a pattern captures in each case's name: its first group, or all that it matches.
-pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<BTreeMap<String, String>> {
+pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<Groups> {
     let regex = regex::Regex::new(pattern).map_err(|e| {
         // the last line says what is wrong with it
         let why = e.to_string();
@@ -111,7 +139,9 @@ pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<BTreeMap<String, S
         })?;
         Ok((case.id.clone(), text))
     };
-    cases.iter().map(group).collect()
+    let of: BTreeMap<String, String> = cases.iter().map(group).collect::<Result<_>>()?;
+    let all = of.values().cloned().collect();
+    Ok(Groups { of, all, held: BTreeSet::new() })
 }
 
 /// Training and validation cases.
@@ -155,12 +185,14 @@ impl Dataset {
 
     /// What a fold holds out together: names of groups, or of cases where there are no groups.
     fn units(&self) -> Vec<String> {
-        let units: BTreeSet<String> = self.cases.iter().map(|case| self.unit(case)).collect();
-        units.into_iter().collect()
+        match &self.groups {
+            Some(groups) => groups.all.iter().cloned().collect(),
+            None => self.cases.iter().map(|case| case.id.clone()).collect(),
+        }
     }
 
     fn unit(&self, case: &Case) -> String {
-        let group = self.groups.as_ref().and_then(|groups| groups.get(&case.id));
+        let group = self.groups.as_ref().and_then(|groups| groups.of.get(&case.id));
         group.unwrap_or(&case.id).clone()
     }
 
@@ -169,6 +201,15 @@ impl Dataset {
     pub fn split(&self, fold: &Fold, seed: u64) -> Result<Sides<'_>> {
         let sides = match (fold, &self.splits) {
             (Fold::None, _) => (self.cases.iter().collect(), Vec::new()),
+            (Fold::Index(_), Some(_)) if self.groups.is_some() => {
+                let file = self.dir.join(SPLITS);
+                return Err(Error::flag(
+                    "--group",
+                    format!("groups beside {}", file.display()),
+                    "one of the two to decide folds",
+                    "Leave --group out, or move the file away.",
+                ));
+            }
             (Fold::Index(index), Some(splits)) if *index < splits.len() => {
                 let of = |names: &[String]| {
                     self.cases.iter().filter(|case| names.contains(&case.id)).collect()
@@ -184,7 +225,9 @@ impl Dataset {
                 let named =
                     names.iter().map(|name| self.named(name)).collect::<Result<Vec<_>>>()?;
                 let named: Vec<&Case> = named.into_iter().flatten().collect();
-                let units: Vec<String> = named.iter().map(|case| self.unit(case)).collect();
+                let elsewhere = self.groups.iter().flat_map(|groups| groups.held.iter().cloned());
+                let units: Vec<String> =
+                    named.iter().map(|case| self.unit(case)).chain(elsewhere).collect();
                 let sides = self.apart(&units);
                 for more in sides.1.iter().filter(|case| !named.contains(case)) {
                     log::warn!(
@@ -258,6 +301,27 @@ mod tests {
         for (pattern, part) in [("p[", "regular expression"), ("^(q)", "p1_a, which")] {
             let message = groups(pattern, &data.cases).unwrap_err().to_string();
             assert!(message.contains("--group") && message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_patient_of_two_datasets_is_held_out_of_both() {
+        let mut both = [dataset(&["pA_1", "pB_1", "pD_2"]), dataset(&["pA_2", "pD_1", "pC_1"])];
+        for data in &mut both {
+            data.groups = Some(groups("^(p.)", &data.cases).unwrap());
+        }
+        let fold = Fold::HoldOut(vec!["pD_1".into()]);
+        share_groups(&mut both, &fold).unwrap();
+        assert_eq!(ids(&both[0].split(&fold, 0).unwrap().1), ["pD_2"]);
+        assert_eq!(ids(&both[1].split(&fold, 0).unwrap().1), ["pD_1"]);
+        for index in 0..both[0].folds() {
+            let fold = Fold::Index(index);
+            let [a, b] = both.each_ref().map(|data| data.split(&fold, 5).unwrap());
+            let patients = |cases: &[&Case]| -> BTreeSet<String> {
+                cases.iter().map(|case| case.id[..2].to_string()).collect()
+            };
+            let held = &patients(&a.1) | &patients(&b.1);
+            assert!((&patients(&a.0) | &patients(&b.0)).is_disjoint(&held));
         }
     }
 

@@ -113,7 +113,7 @@ impl Cases {
         };
         let images: Vec<PathBuf> = images.iter().map(&mut resolve).collect();
         let label = resolve(&label);
-        if images.len() != 1 && images.len() != channels {
+        if images.len() != 1 && images.len() != channels || images.is_empty() {
             let found = format!("{} image files for the case {id}", images.len());
             let expected = format!("one with all channels, or {channels}, one a channel");
             let file = dir.join(super::DESCRIPTION);
@@ -134,20 +134,17 @@ impl Cases {
         }
         let files = ImageFiles::list(&images)?;
         for (id, paths) in label_files(&labels)? {
-            let numberless = images.join(format!("{id}_0000.nii.gz"));
-            let picked = match files.pick(&images, &id, channels) {
-                Ok(picked) if is_bare(&picked, &id) => Err(Fault::new(
-                    &picked[0],
+            let mut picked = files.pick(&images, &id, channels);
+            if is_bare(&picked.files, &id) {
+                picked.faults.push(Fault::new(
+                    &picked.files[0],
                     format!("an image without a channel's number; no {id}_0000 beside it"),
                     "nnU-Net v2's names, CASE_0000.nii.gz for the first channel",
                     "Rename it, or list the cases under \"training\" in dataset.json.",
-                )),
-                other => other,
-            };
-            let images = picked.unwrap_or_else(|fault| {
-                self.faults.push(fault.of(&id));
-                vec![numberless]
-            });
+                ));
+            }
+            self.faults.extend(picked.faults.into_iter().map(|fault| fault.of(&id)));
+            let images = picked.files;
             if let [first, second, ..] = paths.as_slice() {
                 let found = format!("the same label beside it, {}", second.display());
                 let fault = Fault::new(first, found, "one of the two", "Move one of them away.");

@@ -6,11 +6,12 @@ mod fold;
 mod list;
 mod selection;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use channels::ImageFiles;
-pub use fold::{FOLDS, Fold, SPLITS, Sides, splits};
+pub use channels::{ImageFiles, Picked};
+pub use fold::{FOLDS, Fold, SPLITS, Sides, share_groups, splits};
 pub use selection::{Exclusion, Selection};
 
 use super::labels::Labels;
@@ -19,7 +20,7 @@ use super::place::{Match, Reference};
 use super::sniff::{Finding, describe_folder, pair};
 use crate::error::{Error, Result};
 use description::Description;
-use fold::Split;
+use fold::{Groups, Split};
 
 /// A labelled image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,8 +87,8 @@ pub struct Dataset {
     pub faults: Vec<Fault>,
     /// How the files of a case are matched.
     pub matching: Match,
-    /// The group of each case, where a pattern tells groups.
-    pub(crate) groups: Option<BTreeMap<String, String>>,
+    /// What a pattern tells of groups.
+    pub(crate) groups: Option<Groups>,
     /// The folds of nnU-Net's file.
     pub(crate) splits: Option<Vec<Split>>,
 }
@@ -137,24 +138,37 @@ impl Dataset {
     /// order of the image's canonical voxels.
     pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
         let image = read_images(&case.images, self.matching)?;
-        if image.channels != self.channels.len() {
-            return Err(Error::file(
-                &case.images[0],
-                format!("{} channels", image.channels),
-                format!("{}: {}", self.channels.len(), self.channels.join(", ")),
-                "Add the missing modality, or correct dataset.json.",
-            ));
-        }
-        let source = self.dir.join(DESCRIPTION).display().to_string();
-        let known = Known { values: self.labels.known(), source };
+        self.check_channels(case, image.channels)?;
         let on = Reference { grid: &image.grid, path: &case.images[0] };
-        let label = read_labels_on(&case.label, &known, &on, self.matching)?;
+        let label = read_labels_on(&case.label, &self.known(), &on, self.matching)?;
         self.check_unlabelled(case, &label)?;
         Ok((image, label))
     }
 
+    /// Values that label files may hold.
+    pub(super) fn known(&self) -> Known {
+        let source = self.dir.join(DESCRIPTION).display().to_string();
+        Known { values: self.labels.known(), source }
+    }
+
+    /// Refuses an image of another number of channels.
+    pub(super) fn check_channels(&self, case: &Case, channels: usize) -> Result<()> {
+        let expected = self.channels.len();
+        let remedy = match channels.cmp(&expected) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Less => "Add the missing modality, or correct dataset.json.",
+            Ordering::Greater => "Take the surplus volumes out, or correct dataset.json.",
+        };
+        Err(Error::file(
+            &case.images[0],
+            format!("{channels} channels"),
+            format!("{expected}: {}", self.channels.join(", ")),
+            remedy,
+        ))
+    }
+
     /// Refuses voxels of a class that the case is said to lack the labels of.
-    fn check_unlabelled(&self, case: &Case, label: &LabelVolume) -> Result<()> {
+    pub(super) fn check_unlabelled(&self, case: &Case, label: &LabelVolume) -> Result<()> {
         let classes = self.labels.scored().iter();
         for class in classes.filter(|c| !self.labels.regions && case.unlabelled.contains(&c.name)) {
             let count = label.data.iter().filter(|v| class.values.contains(v)).count();

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::Dataset;
 use super::fold::groups;
-use super::{Dataset, SPLITS};
 use crate::data::place::Match;
 use crate::error::{Error, Result};
 use crate::files::read_text;
@@ -31,18 +31,38 @@ pub struct Selection {
     pub exclude: Vec<Exclusion>,
 }
 
+/// A name as a list has it: in quotes where it would not come back otherwise.
+fn quoted(name: &str) -> String {
+    let odd = name.is_empty() || name.trim() != name || name.contains(char::is_control);
+    let odd = odd || name.starts_with(['#', '"']);
+    if odd { serde_json::Value::from(name).to_string() } else { name.into() }
+}
+
+fn unquoted(field: &str) -> String {
+    let field = field.trim();
+    let name = field.starts_with('"').then(|| serde_json::from_str(field).ok()).flatten();
+    name.unwrap_or_else(|| field.into())
+}
+
 impl Exclusion {
     /// Reads a list: a case a line, its dataset's name and a tab before it where several datasets have such a case; lines
-    /// that begin with # say nothing.
+    /// that begin with # say nothing. A name in double quotes is a JSON string.
     pub fn read(path: &Path) -> Result<Vec<Self>> {
         let text = read_text(path)?;
-        let lines =
-            text.lines().map(str::trim_end).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let says = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
         let exclusion = |line: &str| match line.split_once('\t') {
-            Some((dataset, case)) => Self { dataset: Some(dataset.into()), case: case.into() },
-            None => Self { dataset: None, case: line.into() },
+            Some((dataset, case)) => {
+                Self { dataset: Some(unquoted(dataset)), case: unquoted(case) }
+            }
+            None => Self { dataset: None, case: unquoted(line) },
         };
-        Ok(lines.map(exclusion).collect())
+        Ok(text.lines().filter(says).map(exclusion).collect())
+    }
+
+    /// The line of a list that means it.
+    pub fn line(&self) -> String {
+        let dataset = self.dataset.as_ref().map(|dataset| format!("{}\t", quoted(dataset)));
+        format!("{}{}\n", dataset.unwrap_or_default(), quoted(&self.case))
     }
 
     /// Whether it may be about a case of this dataset.
@@ -113,14 +133,6 @@ impl Dataset {
             ));
         }
         if let Some(pattern) = &selection.group {
-            if selected.splits.is_some() {
-                return Err(Error::flag(
-                    "--group",
-                    format!("{pattern:?} beside {}", selected.dir.join(SPLITS).display()),
-                    "one of the two to decide folds",
-                    "Leave --group out, or move the file away.",
-                ));
-            }
             selected.groups = Some(groups(pattern, &selected.cases)?);
         }
         Ok(selected)
@@ -135,6 +147,22 @@ mod tests {
     fn dataset(name: &str, cases: &[&str]) -> Dataset {
         let case = |id: &&str| Case { id: (*id).into(), ..Case::default() };
         Dataset { name: name.into(), cases: cases.iter().map(case).collect(), ..Dataset::default() }
+    }
+
+    #[test]
+    fn every_name_survives_its_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("leave.txt");
+        let names =
+            ["a", "#1 Spleen", "a b", "x ", " y", "t\tq", "t\nq", "\"q\"", "", "sub/c", "ä"];
+        let all: Vec<Exclusion> = names
+            .iter()
+            .flat_map(|name| [None, Some("#d\t".to_string())].map(|d| (d, name)))
+            .map(|(dataset, name)| Exclusion { dataset, case: (*name).into() })
+            .collect();
+        let text: String = all.iter().map(Exclusion::line).collect();
+        std::fs::write(&file, format!("   # a list\n{text}").replace('\n', "\r\n")).unwrap();
+        assert_eq!(Exclusion::read(&file).unwrap(), all);
     }
 
     #[test]
