@@ -36,7 +36,7 @@ pub use patch::{Patch, gaussian, low_res_size, make_patch};
 pub use place::{Match, Reference, TOLERANCE};
 pub use preprocess::{Normalisation, Prepared, prepare, prepared_size};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
-pub use sniff::{Finding, describe_folder, pair, stem};
+pub use sniff::{Finding, describe_folder, instead, pair, stem};
 pub use verify::{CaseReport, Contents, DatasetReport, verify};
 pub use write::{write_image, write_mask};
 

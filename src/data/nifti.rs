@@ -1,7 +1,7 @@
 //! Reading NIfTI-1 files to canonical RAS.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use nifti::{Endianness, NiftiHeader, NiftiType};
@@ -10,6 +10,7 @@ use super::grid::{EDGES, Grid, Order};
 use super::place::{Match, Reference, order_on};
 use super::sniff;
 use crate::error::{Error, Result};
+use crate::files::read_bytes;
 
 /// An image: channels over a canonical RAS grid.
 #[derive(Debug, Clone)]
@@ -70,7 +71,13 @@ pub struct LabelVolume {
 const MAX_BYTES: u64 = 16 << 30;
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let raw = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let raw = match read_bytes(path, sniff::EXPECTED) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            let remedy = "Correct the path, or restore the file.";
+            return Err(Error::file(path, "no such file", sniff::EXPECTED, remedy));
+        }
+        raw => raw?,
+    };
     if !raw.starts_with(&[0x1f, 0x8b]) {
         return Ok(raw);
     }
@@ -180,7 +187,9 @@ fn load(path: &Path) -> Result<Raw> {
     if bytes.len().saturating_sub(start) >= wanted {
         return Ok(Raw { header, extensions, bytes, start, kind, dims });
     }
-    if let Some(error) = sniff::explain(&source, &bytes).filter(|_| !single) {
+    // a cut off label map may be nothing but background
+    let blank = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
+    if let Some(error) = sniff::explain(&source, &bytes).filter(|_| !single && !blank) {
         return Err(error);
     }
     Err(Error::file(

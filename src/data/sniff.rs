@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::files::{lost_link, stand_in};
 
 /// Endings of NIfTI files, the longer ones first.
 const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];
 /// What reading expects.
 pub(super) const EXPECTED: &str = "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)";
-const AGAIN: &str = "Copy or download the file again.";
 const DICOM: &str = "Convert the series, for example with dcm2niix.";
 const OTHER: &str = "Convert it to NIfTI-1, for example with ITK-SNAP, 3D Slicer or SimpleITK.";
 
@@ -110,6 +110,9 @@ pub(super) fn explain(path: &Path, data: &[u8]) -> Option<Error> {
 }
 
 fn kind(path: &Path, data: &[u8]) -> Option<(&'static str, &'static str)> {
+    if let Some(finding) = stand_in(data) {
+        return Some(finding);
+    }
     let name = file_name(path).to_ascii_lowercase();
     let start = &data[..data.len().min(512)];
     let text = String::from_utf8_lossy(start).to_ascii_lowercase();
@@ -118,14 +121,6 @@ fn kind(path: &Path, data: &[u8]) -> Option<(&'static str, &'static str)> {
         start.first_chunk().map(|bytes| [i32::from_le_bytes(*bytes), i32::from_be_bytes(*bytes)]);
     let size = |wanted: i32| word.is_some_and(|sizes| sizes.contains(&wanted));
     Some(match start {
-        [] => ("an empty file", AGAIN),
-        _ if text.starts_with("version https://git-lfs") => {
-            ("a Git LFS pointer, not the file itself", "Run `git lfs pull` in its repository.")
-        }
-        _ if text.starts_with("<!doctype html") || text.starts_with("<html") => (
-            "a web page (HTML)",
-            "The download gave a page, often one to log in, instead of the file: download it again.",
-        ),
         _ if size(540) => (
             "a NIfTI-2 file",
             "Convert it to NIfTI-1, in Python with nibabel: nib.save(nib.Nifti1Image.from_image(nib.load(\"in.nii\")), \"out.nii\").",
@@ -171,11 +166,15 @@ fn is_text(start: &[u8]) -> bool {
 /// What lies in a folder without NIfTI files; None of an empty folder or one of unknown files.
 pub fn describe_folder(dir: &Path) -> Option<Finding> {
     let mut counts = BTreeMap::<&str, usize>::new();
-    let (mut folders, mut dicom) = (0, 0);
+    let (mut folders, mut series, mut dicom) = (0, 0, 0);
     for entry in std::fs::read_dir(dir).ok()?.flatten() {
         let path = entry.path();
         if path.is_dir() {
-            folders += usize::from(holds_images(&path));
+            if holds_images(&path) {
+                folders += 1;
+            } else if holds_dicom(&path) {
+                series += 1;
+            }
             continue;
         }
         let name = file_name(&path).to_ascii_lowercase();
@@ -196,6 +195,11 @@ pub fn describe_folder(dir: &Path) -> Option<Finding> {
         let found = format!("no NIfTI file, but {ending} files ({count})");
         return Some(Finding { found, remedy: remedy.into() });
     }
+    if series > 0 {
+        let folders = if series == 1 { "folder" } else { "folders" };
+        let found = format!("no NIfTI file, but {series} DICOM {folders}");
+        return Some(Finding { found, remedy: DICOM.into() });
+    }
     (folders > 0).then(|| Finding {
         found: format!(
             "no NIfTI file, but {folders} {} with some",
@@ -211,12 +215,12 @@ const OTHERS: [(&str, &str); 10] = [
     (".nhdr", OTHER),
     (".mha", OTHER),
     (".mhd", OTHER),
-    (".mgz", "Convert them with FreeSurfer: mri_convert in.mgz out.nii.gz."),
-    (".mgh", "Convert them with FreeSurfer: mri_convert in.mgh out.nii.gz."),
-    (".zip", "Unpack the archives first."),
-    (".tar", "Unpack the archives first."),
-    (".tar.gz", "Unpack the archives first."),
-    (".tgz", "Unpack the archives first."),
+    (".mgz", "Convert with FreeSurfer: mri_convert in.mgz out.nii.gz."),
+    (".mgh", "Convert with FreeSurfer: mri_convert in.mgh out.nii.gz."),
+    (".zip", "Unpack first."),
+    (".tar", "Unpack first."),
+    (".tar.gz", "Unpack first."),
+    (".tgz", "Unpack first."),
 ];
 
 fn holds_images(dir: &Path) -> bool {
@@ -224,12 +228,54 @@ fn holds_images(dir: &Path) -> bool {
     entries.take(1000).any(|entry| stem(&entry.path()).is_some())
 }
 
-/// DICOM files often have no ending; the first bytes tell.
+/// Whether some of its files are DICOM files; the first ones tell.
+fn holds_dicom(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.take(20).any(|entry| {
+        let path = entry.path();
+        file_name(&path).to_ascii_lowercase().ends_with(".dcm") || is_dicom(&path)
+    })
+}
+
+/// DICOM files often have no ending; the first bytes tell. Only files are opened: a pipe would block.
 fn is_dicom(path: &Path) -> bool {
     use std::io::Read;
+    if !path.is_file() {
+        return false;
+    }
     let mut start = [0; 132];
     let whole = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
     whole.is_ok() && start.ends_with(b"DICM")
+}
+
+/// What lies in `folder` in the place of a NIfTI image of this stem, with or without the number of a first channel: a
+/// link that leads nowhere, a file of another format, or a folder of DICOM files. None where nothing of the kind does.
+pub fn instead(folder: &Path, stem: &str) -> Option<Finding> {
+    let stems = [stem.to_string(), format!("{stem}_0000")];
+    let lost = |stem: &String| {
+        ENDINGS.iter().find_map(|ending| {
+            let name = format!("{stem}{ending}");
+            let (found, remedy) = lost_link(&folder.join(&name))?;
+            Some(Finding { found: format!("{name}, {found}"), remedy: remedy.into() })
+        })
+    };
+    let other = |stem: &String| {
+        OTHERS.iter().find_map(|(ending, remedy)| {
+            let names = [ending.to_string(), ending.to_uppercase(), format!(".nii{ending}")];
+            let name = names
+                .into_iter()
+                .map(|ending| format!("{stem}{ending}"))
+                .find(|name| folder.join(name).is_file())?;
+            let found = format!("no NIfTI file, but {name}");
+            Some(Finding { found, remedy: (*remedy).into() })
+        })
+    };
+    let series = |stem: &String| {
+        let found = format!("no NIfTI file, but {stem}, a folder of DICOM files");
+        holds_dicom(&folder.join(stem)).then(|| Finding { found, remedy: DICOM.into() })
+    };
+    let first = stems.iter().find_map(lost).or_else(|| stems.iter().find_map(other));
+    first.or_else(|| stems.iter().find_map(series))
 }
 
 #[cfg(test)]
@@ -246,14 +292,17 @@ mod tests {
         };
         let mut dicom = vec![0u8; 200];
         dicom[128..132].copy_from_slice(b"DICM");
-        let nothing = vec![0u8; 400];
-        let cases: [(&str, &[u8], &str); 19] = [
+        let (zeros, mut nothing) = (vec![0u8; 600], vec![0u8; 400]);
+        nothing[3] = 1;
+        let cases: [(&str, &[u8], &str); 21] = [
             ("a.nii", b"", "an empty file"),
             (
                 "a.nii",
                 b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
                 "git lfs pull",
             ),
+            ("a.nii", &zeros, "a file of zeros"),
+            ("a.nii.gz", b"/annex/objects/MD5E-s7--0.nii.gz", "datalad get"),
             ("a.nii.gz", b"\n<!DOCTYPE html><html>", "a web page"),
             ("a.nii.gz", b"\xef\xbb\xbf<html lang=de>", "a web page"),
             ("a.nii", &header(540i32.to_le_bytes(), b"\0\0\0\0"), "a NIfTI-2 file"),
@@ -296,17 +345,52 @@ mod tests {
         std::fs::create_dir(dir.join("a")).unwrap();
         put("a/x.nii.gz", b"");
         assert_eq!(found(), "no NIfTI file, but 1 folder with some");
+        let mut dicom = vec![0u8; 200];
+        dicom[128..132].copy_from_slice(b"DICM");
+        std::fs::create_dir(dir.join("b")).unwrap();
+        put("b/IM0001", &dicom);
+        assert_eq!(found(), "no NIfTI file, but 1 DICOM folder");
         put("a.NRRD", b"");
         put("b.nrrd", b"");
         put("b.mha", b"");
         assert_eq!(found(), "no NIfTI file, but .nrrd files (2)");
-        let mut dicom = vec![0u8; 200];
-        dicom[128..132].copy_from_slice(b"DICM");
         put("IM0001", &dicom);
         assert_eq!(found(), "a DICOM folder (1 file)");
         put("IM0002.DCM", b"");
         assert_eq!(found(), "a DICOM folder (2 files)");
         assert!(describe_folder(&dir.join("none")).is_none());
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_an_image_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        for sub in ["c", "d_0000", "e"] {
+            std::fs::create_dir(dir.join(sub)).unwrap();
+        }
+        for name in ["a.nrrd", "b_0000.MHA", "c/IM1.dcm", "d_0000/IM1.dcm", "e/x", "f.nii.zip"] {
+            std::fs::write(dir.join(name), b"").unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("gone", dir.join("g_0000.nii.gz")).unwrap();
+        for (stem, found, remedy) in [
+            ("a", "no NIfTI file, but a.nrrd", "NIfTI-1"),
+            ("b", "no NIfTI file, but b_0000.MHA", "NIfTI-1"),
+            ("b_0000", "no NIfTI file, but b_0000.MHA", "NIfTI-1"),
+            ("c", "no NIfTI file, but c, a folder of DICOM files", "dcm2niix"),
+            ("d", "no NIfTI file, but d_0000, a folder of DICOM files", "dcm2niix"),
+            ("f", "no NIfTI file, but f.nii.zip", "Unpack"),
+            ("g", "g_0000.nii.gz, a link to gone, which is not there", "datalad get"),
+        ] {
+            if stem == "g" && !cfg!(unix) {
+                continue;
+            }
+            let finding = instead(dir, stem).unwrap();
+            assert_eq!(finding.found, found);
+            assert!(finding.remedy.contains(remedy), "{finding:?}");
+        }
+        assert!(["e", "none"].iter().all(|stem| instead(dir, stem).is_none()));
+        assert!(instead(&dir.join("none"), "a").is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use name::safe_name;
 pub use paths::{Claim, Paths};
+pub(crate) use read::{from_object, from_value, lost_link, read_bytes, stand_in};
 pub use read::{read_json, read_text, read_toml};
 pub use write::{write_atomically, write_with};
 

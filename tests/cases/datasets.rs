@@ -203,10 +203,105 @@ fn case_26_every_wrong_file_has_its_own_remedy() {
         (&two, "a NIfTI-2 file", "nibabel"),
         (&dicom, "a DICOM file", "dcm2niix"),
         (b"NRRD0004\ntype: short\n", "NRRD", "Convert"),
+        (&[0; 900], "a file of zeros", "again"),
     ] {
         case.write(image, bytes);
         case.run("verify --data .").said(1, &[image, found, remedy, "1 of 3 cases"]);
     }
+}
+
+#[test]
+fn case_26_every_wrong_description_has_its_own_remedy() {
+    let case = Case::new();
+    case.dataset(&json!({}));
+    let (image, label) = ("imagesTr/case_0_0000.nii.gz", "labelsTr/case_0.nii.gz");
+    let describe = |more: Value| {
+        let mut json = json!({
+            "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "body", "2": "core"},
+            "training": [{"image": [image], "label": label}],
+        });
+        more.as_object().unwrap().iter().for_each(|(key, value)| json[key] = value.clone());
+        json.to_string()
+    };
+    let entry =
+        |value: Value| describe(json!({"training": [{"image": image, "label": label}, value]}));
+    for (text, part) in [
+        (String::new(), "an empty file"),
+        ("version https://git-lfs.github.com/spec/v1\n".into(), "git lfs pull"),
+        ("<html><body>Sign in</body></html>".into(), "a web page"),
+        ("\0".repeat(99), "a file of zeros"),
+        ("[]".into(), "found invalid type: list, expected an object with modality"),
+        ("[\"D\"]".into(), "found invalid type: list, expected an object with modality"),
+        (describe(json!({"name": 5})), "found name: invalid type: integer `5`, expected a string"),
+        (
+            describe(json!({"training": {}})),
+            "found training: invalid type: object, expected a list",
+        ),
+        (entry(json!({"image": image})), "found training[1]: missing field `label`"),
+        (
+            entry(json!({"image": {}, "label": label})),
+            "found training[1].image: invalid type: object, expected a path or a list of paths",
+        ),
+        (
+            entry(json!({"image": [image, 1], "label": label})),
+            "found training[1].image[1]: invalid type: integer `1`, expected a string",
+        ),
+        (
+            entry(json!([image, label])),
+            "found training[1]: invalid type: list, expected an object with image and label",
+        ),
+        (
+            describe(json!({"dataset": {"first": {"images": [5], "label": label}}})),
+            "found dataset.first.images[0]: invalid type: integer `5`, expected a string",
+        ),
+    ] {
+        case.write("dataset.json", &text);
+        let ran = case.run("verify --data .").said(1, &["dataset.json: found ", part]);
+        ["struct", "enum", "untagged"].into_iter().fold(ran, Ran::not);
+    }
+    case.write("dataset.json", entry(json!({"image": [image], "label": label})));
+    case.run("verify --data .").said(1, &["two cases called case_0"]);
+}
+
+/// What is no file, or leads to none, is refused before it is opened.
+#[cfg(unix)]
+#[test]
+fn case_26_pipes_folders_and_lost_links_are_named() {
+    let case = Case::new();
+    case.dataset(&json!({}));
+    let image = "imagesTr/case_0_0000.nii.gz";
+    let verify = |found: &str, remedy: &str| {
+        case.run("verify --data .").said(1, &[image, found, remedy, "1 of 3 cases"]);
+    };
+    let file = case.at(image);
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    verify("found a pipe or a device", "as a file");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("../.git/annex/objects/gone", &file).unwrap();
+    verify("found a link to ../.git/annex/objects/gone, which is not there", "git annex get");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    verify("found a folder", "a file");
+    std::fs::remove_file(case.at("dataset.json")).unwrap();
+    std::os::unix::fs::symlink("gone.json", case.at("dataset.json")).unwrap();
+    case.run("verify --data .").said(1, &["dataset.json: found a link to gone.json", "Restore"]);
+}
+
+#[test]
+fn case_26_data_is_the_folder_of_a_dataset() {
+    let case = Case::new();
+    case.dataset(&json!({}));
+    let parts = ["dataset.json: found a file; expected the folder of a dataset", "lies in: ."];
+    case.run("verify --data dataset.json").said(1, &parts);
+    let raw = Case::new();
+    for name in ["Task02_B", "Task01_A"] {
+        raw.json(&format!("raw/{name}/dataset.json"), &json!({}));
+    }
+    let parts = ["2 folders that are datasets", "Task01_A raw", "Task02_B"];
+    raw.run("verify --data raw").said(1, &parts);
+    std::fs::remove_file(raw.at("raw/Task02_B/dataset.json")).unwrap();
+    raw.run("verify --data raw").said(1, &["a folder that is a dataset", "Task01_A."]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `dataset.json` in the Decathlon's and nnU-Net's forms.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::list::{Keyed, List, Listed};
 use crate::data::labels::{Entries, Labels};
 use crate::data::sniff::{Finding, describe_folder};
 use crate::error::{Error, Result};
-use crate::files::read_json;
+use crate::files::{folder, from_object, from_value, read_json};
 
 /// What the file says, and how it lists its cases.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) struct Description {
 }
 
 #[derive(serde::Deserialize)]
+#[serde(remote = "Self")]
 struct Written {
     name: Option<String>,
     modality: Option<Entries>,
@@ -35,13 +36,15 @@ struct Written {
     #[serde(default)]
     unlabelled: Vec<String>,
 }
+from_object!(Written, "an object with modality or channel_names, labels and cases");
 
 const FORMS: &str = "Correct dataset.json; the Decathlon's and nnU-Net v2's forms are read.";
 
 impl Description {
     pub fn read(dir: &Path) -> Result<Self> {
         let file = dir.join(DESCRIPTION);
-        if !file.exists() {
+        // reading says of a link where it leads
+        if !file.exists() && !file.is_symlink() {
             return Err(no_description(dir));
         }
         let expected = "valid JSON with modality or channel_names, labels and cases";
@@ -97,10 +100,8 @@ fn channel_names(file: &Path, entries: &Entries) -> Result<Vec<String>> {
 
 fn keyed(file: &Path, entries: Entries) -> Result<Vec<(String, Keyed)>> {
     let each = entries.0.into_iter().map(|(key, value)| {
-        let files = serde_json::from_value(value).map_err(|e| {
-            let found = format!("the case {key:?} of \"dataset\", {e}");
-            Error::file(file, found, "images and label of each case", FORMS)
-        })?;
+        let files = from_value(&format!("dataset.{key}"), value)
+            .map_err(|found| Error::file(file, found, "images and label of each case", FORMS))?;
         Ok((key, files))
     });
     each.collect()
@@ -123,9 +124,16 @@ fn check_ending(file: &Path, ending: Option<&str>) -> Result<()> {
 
 fn no_description(dir: &Path) -> Error {
     const EXPECTED: &str = "the folder of a Decathlon or nnU-Net v2 dataset";
+    if dir.exists() && !dir.is_dir() {
+        let remedy = format!("Point --data at the folder it lies in: {}.", folder(dir).display());
+        return Error::file(dir, "a file", "the folder of a dataset", remedy);
+    }
     if !dir.exists() {
         let remedy = "Point --data at a folder with dataset.json, imagesTr and labelsTr.";
         return Error::file(dir, "no such folder", EXPECTED, remedy);
+    }
+    if let Some(Finding { found, remedy }) = datasets_within(dir) {
+        return Error::file(dir, found, EXPECTED, remedy);
     }
     let images = dir.join("imagesTr").is_dir() || dir.join("labelsTr").is_dir();
     if let Some(Finding { found, remedy }) = describe_folder(dir).filter(|_| !images) {
@@ -137,4 +145,24 @@ fn no_description(dir: &Path) -> Error {
         "the description of a Decathlon or nnU-Net dataset",
         "Point --data at a folder with dataset.json, imagesTr and labelsTr.",
     )
+}
+
+/// The datasets among the folders of a folder, such as nnUNet_raw.
+fn datasets_within(dir: &Path) -> Option<Finding> {
+    let folders = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    let mut datasets: Vec<PathBuf> =
+        folders.filter(|folder| folder.join(DESCRIPTION).is_file()).collect();
+    datasets.sort();
+    let some: Vec<String> =
+        datasets.iter().take(2).map(|path| path.display().to_string()).collect();
+    let found = match datasets.len() {
+        0 => return None,
+        1 => "no dataset.json, but a folder that is a dataset".into(),
+        count => format!("no dataset.json, but {count} folders that are datasets"),
+    };
+    let remedy = match some.len() {
+        1 => format!("Point --data at it: {}.", some[0]),
+        _ => format!("Point --data at one or several of them, such as {}.", some.join(" ")),
+    };
+    Some(Finding { found, remedy })
 }

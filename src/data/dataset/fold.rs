@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 
 use super::{Case, Dataset};
 use crate::error::{Error, Result};
-use crate::files::read_json;
+use crate::files::{from_object, read_json};
 
 /// Which cases are left out of training, for validation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,15 +49,18 @@ pub const SPLITS: &str = "splits_final.json";
 
 /// A fold of nnU-Net's file: names of cases.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Split {
     train: Vec<String>,
     val: Vec<String>,
 }
+from_object!(Split, "an object with train and val, lists of cases");
 
 /// Reads the folds of a dataset's folder, where it has a file of them.
 pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split>>> {
     let file = dir.join(SPLITS);
-    if !file.exists() {
+    // a link that leads nowhere is no choice to have folds drawn
+    if !file.exists() && !file.is_symlink() {
         return Ok(None);
     }
     const REMEDY: &str = "Correct the file, or move it away to have folds drawn.";
@@ -361,6 +364,8 @@ mod tests {
             (r#"[{"train": [], "val": ["b"]}]"#, "fold 0 without a case in train"),
             ("[]", "no fold"),
             ("{}", "a list of folds"),
+            (r#"[[["a"], ["b"]]]"#, "[0]: invalid type: list, expected an object with train and"),
+            (r#"[{"train": ["a"], "val": 1}]"#, "[0].val: invalid type: integer `1`"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains(SPLITS), "{message}");

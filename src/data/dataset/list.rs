@@ -7,32 +7,67 @@ use super::channels::ImageFiles;
 use super::{Case, Cases, Fault};
 use crate::data::sniff::{pair, stem};
 use crate::error::{Error, Result};
+use crate::files::from_object;
 
 /// One file or several.
-#[derive(Debug, serde::Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum Paths {
     One(String),
     Several(Vec<String>),
 }
 
+impl<'de> serde::Deserialize<'de> for Paths {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        struct OneOrMore;
+        impl<'de> serde::de::Visitor<'de> for OneOrMore {
+            type Value = Paths;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a path or a list of paths")
+            }
+
+            fn visit_str<E>(self, path: &str) -> std::result::Result<Paths, E> {
+                Ok(Paths::One(path.into()))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> std::result::Result<Paths, A::Error> {
+                let mut paths = Vec::new();
+                while let Some(path) = list.next_element()? {
+                    paths.push(path);
+                }
+                Ok(Paths::Several(paths))
+            }
+        }
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
 /// An entry of the Decathlon's `training`.
 #[derive(Debug, serde::Deserialize)]
+#[serde(remote = "Self")]
 pub(super) struct Listed {
     image: Paths,
     label: String,
     #[serde(default)]
     unlabelled: Vec<String>,
 }
+from_object!(Listed, "an object with image and label");
 
 /// An entry of nnU-Net v2's `dataset`.
 #[derive(Debug, serde::Deserialize)]
+#[serde(remote = "Self")]
 pub(super) struct Keyed {
     images: Vec<String>,
     label: String,
     #[serde(default)]
     unlabelled: Vec<String>,
 }
+from_object!(Keyed, "an object with images and label");
 
 #[derive(Debug)]
 pub(super) enum List {
