@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Fault;
-use crate::data::sniff::stem;
+use crate::data::sniff::{instead, stem};
 use crate::error::{Error, Result};
 
 /// The image files of a folder by case, an `.img` with its header counted once.
@@ -113,12 +113,17 @@ impl ImageFiles {
         if files.numbered.is_empty() {
             match files.bare.first() {
                 Some(file) => picked.files.push(file.clone()),
-                None => picked.fault(
-                    &folder.join(format!("{case}_0000.nii.gz")),
-                    "no such file",
-                    "the image of a case, a file for each channel",
-                    "Restore the file, or take the case out of the dataset.",
-                ),
+                None => {
+                    let other = instead(folder, case);
+                    let found = other.as_ref().map(|o| format!("no such file, but {}", o.found));
+                    let remedy = other.map(|other| other.remedy);
+                    picked.fault(
+                        &folder.join(format!("{case}_0000.nii.gz")),
+                        found.unwrap_or_else(|| "no such file".into()),
+                        "the image of a case, a file for each channel",
+                        remedy.as_deref().unwrap_or("Restore the file, or leave the case out."),
+                    );
+                }
             }
             return picked;
         }
