@@ -6,6 +6,7 @@
 // A workgroup takes one chunk of one channel block; neighbouring lanes read neighbouring voxels. Sums are shifted by the
 // chunk's first value, so that a large mean cancels nothing. Lanes of a subgroup add their sums by subgroup operations, subgroups through workgroup memory.
 // Source: Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983.
+// needs subgroups
 
 struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, base: u32, first: u32, pad0: u32, pad1: u32 }
 

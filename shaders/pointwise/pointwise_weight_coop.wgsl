@@ -9,6 +9,7 @@
 // with BITS 16 what is multiplied is rounded to f16, which SIDE and `Element` must fit: see `matrices` in specialise.rs.
 // Each part has its own partial: no atomics, reproducible to the bit.
 // Source: SPV_KHR_cooperative_matrix; pointwise_weight.wgsl.
+// needs cooperative matrices
 enable wgpu_cooperative_matrix;
 // naga holds `subgroup_id` to differ within a subgroup; every branch around a matrix operation is on it alone
 diagnostic(off, derivative_uniformity);

@@ -1,18 +1,17 @@
-// Weight gradient of a convolution with 3 taps and stride 1 along W, as partial sums, by Winograd's F(3, 2) along W.
+// Weight gradient of a convolution with 3 taps along W and any stride, as partial sums, by subgroups that share output gradients.
 //
-//   partial[p,o,i,kd,kh,kw] = sum over part p of  load(dy)[n,o,d,h,w] * load(x)[n,i,d*SD+kd-pd,h*SH+kh-ph,w+kw-pw]
+//   partial[p,o,i,kd,kh,kw] = sum over part p of  load(dy)[n,o,d,h,w] * load(x)[n,i,d*SD+kd-pd,h*SH+kh-ph,w*SW+kw-pw]
 //
-// Two neighbours along W take four products instead of six: with x four inputs and g the two gradients,
-//   m = (x0-x2) g0, (x1+x2) (g0+g1)/2, (x2-x1) (g0-g1)/2, (x3-x1) g1;  taps: m0+m1+m2, m1-m2, m1+m2+m3.
-// Sums over a part are those of m; the last step comes once.
 // Bindings (vec4 = 4 channel lanes; mat4x4 column j = gradient for input lane j): as in conv_weight.wgsl
 //   src [N, SB, ID/UD, IH/UH, IW/UW], coef [N, SB, 4] (NORM, ACT); dy, raw [N, GB, OD, OH, OW], gcoef (GNORM, GACT)
 //   partial [parts, OB, IB, KD*KH*3] mat4x4
 // A thread owns OUT output blocks and one input block, kd and kh. It walks over the rows (d, h) of its part of a sample, VOX
 // outputs at a time, and writes its own partial: no atomics, reproducible to the bit. A workgroup is one subgroup of SUB invocations with
-// the same outputs and part: it loads each gradient once, transforms it and broadcasts it, which pays where a load costs the same
-// whether or not its lanes read the same. Every invocation takes part in every broadcast.
-// Source: the chain rule of conv.wgsl; S. Winograd, Arithmetic Complexity of Computations, 1980.
+// the same outputs and part: it loads each gradient once and broadcasts it, which pays where a load costs the same whether or not its lanes
+// read the same. Every invocation takes part in every broadcast.
+// CIN is the number of lanes in use where the source has fewer than 4 channels.
+// Source: the chain rule of conv.wgsl.
+// needs subgroups
 
 struct Params {
   pad: u32, ins: u32, outs: u32, parts: u32,
@@ -39,11 +38,12 @@ override UW: u32 = 1u;
 
 const SUB: u32 = 8u;
 const VOX: u32 = 4u;
-// inputs and pairs of outputs of a thread's row, pairs of gradients that an invocation loads
+// inputs of a thread's row, gradients that an invocation loads
 const ROW: u32 = 6u;
-const PAIRS: u32 = 2u;
 const OUT: u32 = 4u;
-const ROUNDS: u32 = 1u;
+const ROUNDS: u32 = 2u;
+const SW: u32 = 1u;
+const CIN: u32 = 4u;
 const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -114,18 +114,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let sw = params.iw / UW;
   let source_block = n * params.src_blocks + i;
   let source_start = source_block * (params.id / UD) * sh * sw;
-  let grad_size = params.od * params.oh * params.ow;
   let c = load_coef(source_block);
   var g: array<Coef, ROUNDS>;
   // unroll
   for (var q = 0u; q < ROUNDS; q++) {
-    g[q] = load_grad_coef(n * params.grad_blocks + min(o0 + (q * SUB + lane) / PAIRS, params.outs - 1u));
+    g[q] = load_grad_coef(n * params.grad_blocks + min(o0 + (q * SUB + lane) / VOX, params.outs - 1u));
   }
-  var s: array<array<mat4x4<f32>, 4>, OUT>;
+  var s: array<array<array<vec4<f32>, CIN>, 3>, OUT>;
   // unroll
   for (var o = 0u; o < OUT; o++) {
     // unroll
-    for (var r = 0u; r < 4u; r++) { s[o][r] = mat4x4<f32>(); }
+    for (var k = 0u; k < 3u; k++) {
+      // unroll
+      for (var l = 0u; l < CIN; l++) { s[o][k][l] = vec4<f32>(0.0); }
+    }
   }
   let first = (part % params.per_sample) * params.rows;
   let last = min(first + params.rows, params.od * params.oh);
@@ -139,45 +141,34 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let line = plane + (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH * sw;
     for (var quad = 0u; quad < params.quads; quad++) {
       let w0 = quad * VOX;
-      // each invocation transforms a pair of gradients of one output block
-      var v: array<array<vec4<f32>, 4>, ROUNDS>;
+      // each invocation loads one gradient of one output block
+      var v: array<vec4<f32>, ROUNDS>;
       // unroll
       for (var q = 0u; q < ROUNDS; q++) {
-        let w = w0 + (q * SUB + lane) % PAIRS * 2u;
-        let block = n * params.grad_blocks + min(o0 + (q * SUB + lane) / PAIRS, params.outs - 1u);
-        let start = block * grad_size + (d * params.oh + h) * params.ow;
-        let left = select(vec4<f32>(0.0), load_grad(start + min(w, params.ow - 1u), g[q]), w < params.ow);
-        let right = select(vec4<f32>(0.0), load_grad(start + min(w + 1u, params.ow - 1u), g[q]), w + 1u < params.ow);
-        v[q][0] = left;
-        v[q][1] = (left + right) * 0.5;
-        v[q][2] = (left - right) * 0.5;
-        v[q][3] = right;
+        let w = w0 + (q * SUB + lane) % VOX;
+        let block = n * params.grad_blocks + min(o0 + (q * SUB + lane) / VOX, params.outs - 1u);
+        let start = (block * params.od + d) * params.oh * params.ow + h * params.ow;
+        v[q] = select(vec4<f32>(0.0), load_grad(start + min(w, params.ow - 1u), g[q]), w < params.ow);
       }
       var x: array<vec4<f32>, ROW>;
       // unroll
       for (var q = 0u; q < ROW; q++) {
-        let origin = w0 + q;
+        let origin = w0 * SW + q;
         let inside = row_inside && origin >= params.pw && origin < params.iw + params.pw;
         let column = clamp(origin, params.pw, params.iw + params.pw - 1u) - params.pw;
         x[q] = select(vec4<f32>(0.0), load(line + column / UW, c), inside);
       }
       // unroll
-      for (var j = 0u; j < PAIRS; j++) {
-        var u: array<vec4<f32>, 4>;
-        u[0] = x[j * 2u] - x[j * 2u + 2u];
-        u[1] = x[j * 2u + 1u] + x[j * 2u + 2u];
-        u[2] = x[j * 2u + 2u] - x[j * 2u + 1u];
-        u[3] = x[j * 2u + 3u] - x[j * 2u + 1u];
+      for (var o = 0u; o < OUT; o++) {
         // unroll
-        for (var o = 0u; o < OUT; o++) {
-          const f = o * PAIRS + j;
+        for (var j = 0u; j < VOX; j++) {
+          const f = o * VOX + j;
+          let m = subgroupBroadcast(v[f / SUB], f % SUB);
           // unroll
-          for (var r = 0u; r < 4u; r++) {
-            let m = subgroupBroadcast(v[f / SUB][r], f % SUB);
-            s[o][r][0] = fma(m, vec4<f32>(u[r].x), s[o][r][0]);
-            s[o][r][1] = fma(m, vec4<f32>(u[r].y), s[o][r][1]);
-            s[o][r][2] = fma(m, vec4<f32>(u[r].z), s[o][r][2]);
-            s[o][r][3] = fma(m, vec4<f32>(u[r].w), s[o][r][3]);
+          for (var k = 0u; k < 3u; k++) {
+            let u = x[j * SW + k];
+            // unroll
+            for (var l = 0u; l < CIN; l++) { s[o][k][l] = fma(m, vec4<f32>(u[l]), s[o][k][l]); }
           }
         }
       }
@@ -189,9 +180,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       if (o0 + o < params.outs) {
         let block = ((params.part_first + part) * params.all_outs + params.out_first + o0 + o) * params.all_ins + params.in_first + i;
         let target_index = ((block * KD + kd) * KH + kh) * 3u;
-        partial[target_index] = s[o][0] + s[o][1] + s[o][2];
-        partial[target_index + 1u] = s[o][1] - s[o][2];
-        partial[target_index + 2u] = s[o][1] + s[o][2] + s[o][3];
+        // unroll
+        for (var k = 0u; k < 3u; k++) {
+          var m = mat4x4<f32>();
+          // unroll
+          for (var l = 0u; l < CIN; l++) { m[l] = s[o][k][l]; }
+          partial[target_index + k] = m;
+        }
       }
     }
   }

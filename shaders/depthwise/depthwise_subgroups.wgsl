@@ -11,6 +11,7 @@
 // With the section MOMENTS each thread also gives mean, summed squared deviation and count of its outputs, shifted by the first one:
 //   moments [all blocks of out, parts, 3], where parts are the threads of a block; `out_first` is the first block of the dispatch
 // Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
+// needs subgroups
 
 struct Params {
   n: u32, blocks: u32, d: u32, h: u32,

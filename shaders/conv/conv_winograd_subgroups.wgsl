@@ -15,6 +15,7 @@
 // Every invocation takes part in every broadcast: those without an output of their own work on zeros or repeat the last one's work.
 // Source: S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural
 // Networks, 2016.
+// needs subgroups
 
 struct Params {
   n: u32, ins: u32, outs: u32, tiles: u32,

@@ -12,6 +12,7 @@
 // lanes read the same. Which taps along W meet which gradient is known when the loops are unrolled; PW is the leading padding there.
 // Every invocation takes part in every broadcast: those without an output of their own work on zeros or repeat the last one's work.
 // Source: the chain rule of conv.wgsl.
+// needs subgroups
 
 struct Params {
   n: u32, ins: u32, outs: u32, tiles: u32,

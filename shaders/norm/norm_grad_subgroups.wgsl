@@ -7,6 +7,7 @@
 // Bindings (vec4 = 4 channel lanes): da, r [N, CB, V], coef [N*CB, 4], partial [N*CB, chunks, 2]
 // A workgroup takes one chunk of one channel block; neighbouring lanes read neighbouring voxels. Lanes of a subgroup add their sums by subgroup operations, subgroups through workgroup memory.
 // Source: the chain rule; the reductions of the batch norm backward pass.
+// needs subgroups
 
 struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, da_base: u32, r_base: u32, first: u32, pad: u32 }
 

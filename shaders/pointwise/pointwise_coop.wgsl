@@ -8,6 +8,7 @@
 // SIDE x SIDE outputs. Any number of subgroups makes all jobs; as many as there are jobs make them in one round. Sums are f32;
 // with BITS 16 what is multiplied is rounded to f16, which SIDE and `Element` must fit: see `matrices` in specialise.rs.
 // Source: SPV_KHR_cooperative_matrix; the tiled matrix product of pointwise_shared.wgsl.
+// needs cooperative matrices
 enable wgpu_cooperative_matrix;
 // naga holds `subgroup_id` to differ within a subgroup; every branch around a matrix operation is on it alone
 diagnostic(off, derivative_uniformity);

@@ -11,6 +11,7 @@
 // Every invocation takes part in every broadcast: those without an output of their own work on zeros or repeat the last one's work.
 // CIN is the number of lanes in use where the source has fewer than 4 channels.
 // Source: implicit GEMM; padding and strides as in the published 3D U2-Net (down-samplers pad (0, 1)).
+// needs subgroups
 
 struct Params {
   n: u32, ins: u32, outs: u32, tiles: u32,
