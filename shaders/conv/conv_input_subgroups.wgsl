@@ -47,7 +47,6 @@ const SW: u32 = 1u;
 const PW: u32 = 1u;
 // zeros that the rows of `fetch` are counted with
 const AHEAD: u32 = 4u / SH;
-const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -56,38 +55,8 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    if (GRAD) {
-      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
-    } else {
-      c.mean = coef[block * 4u];
-      c.scale = coef[block * 4u + 1u];
-      c.shift = coef[block * 4u + 2u];
-    }
-  }
-  return c;
-}
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (GRAD) {
-    let r = aux[params.aux_base + i];
-    if (NORM) {
-      let centred = r - c.mean;
-      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
-    return v;
-  }
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
+// import load
+// import next_lane
 
 struct Plane { start: u32, inside: bool }
 
@@ -97,16 +66,6 @@ fn fetch(plane: Plane, c: Coef, row: u32, column: u32) -> vec4<f32> {
   let y = clamp(row, AHEAD, params.oh + AHEAD - 1u) - AHEAD;
   let x = clamp(column, FIRST, params.ow + FIRST - 1u) - FIRST;
   return select(vec4<f32>(0.0), load(plane.start + y * params.ow + x, c), inside);
-}
-
-// What the next invocation of the run holds; the run's last one takes `edge`.
-fn next(v: vec4<f32>, edge: vec4<f32>, lane: u32) -> vec4<f32> {
-  var r = edge;
-  // unroll
-  for (var k = 0u; k < SUB; k++) {
-    if (k % RUN != 0u) { r = select(r, subgroupBroadcast(v, k), lane + 1u == k); }
-  }
-  return r;
 }
 
 @compute @workgroup_size(SUB)
@@ -187,7 +146,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           var e = subgroupBroadcast(edge[0][q / RUN], q % RUN);
           // unroll
           for (var r = 0u; r < RUNS; r++) { e = select(e, subgroupBroadcast(edge[0][q / RUN], r * RUN + q % RUN), lane / RUN == r); }
-          x[q] = next(x[q], e, lane);
+          x[q] = next_lane(x[q], e, lane);
         }
         // unroll
         for (var k = 0u; k < CHUNKS; k++) { edge[0][k] = edge[EDGES - 1u][k]; }

@@ -49,7 +49,6 @@ const CIN: u32 = 4u;
 // taps along W that are written out, 1 or 3; a loop goes over the others
 const TAPS: u32 = 3u;
 const EDGES: u32 = 2u;
-const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -59,58 +58,8 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    if (GRAD) {
-      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
-    } else {
-      c.mean = coef[block * 4u];
-      c.scale = coef[block * 4u + 1u];
-      c.shift = coef[block * 4u + 2u];
-    }
-  }
-  return c;
-}
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (GRAD) {
-    let r = aux[params.aux_base + i];
-    if (NORM) {
-      let centred = r - c.mean;
-      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
-    return v;
-  }
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
-
-struct Plane { start: u32, inside: bool }
-
-// An input of a plane by row and column, counted with the padding.
-fn fetch(plane: Plane, c: Coef, row: u32, column: u32) -> vec4<f32> {
-  let inside = plane.inside && row >= params.ph && row < params.ih + params.ph && column >= params.pw && column < params.iw + params.pw;
-  let y = (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH;
-  let x = (clamp(column, params.pw, params.iw + params.pw - 1u) - params.pw) / UW;
-  return select(vec4<f32>(0.0), load(plane.start + y * (params.iw / UW) + x, c), inside);
-}
-
-// What the next invocation of the run holds; the run's last one takes `edge`.
-fn next(v: vec4<f32>, edge: vec4<f32>, lane: u32) -> vec4<f32> {
-  var r = edge;
-  // unroll
-  for (var k = 0u; k < SUB; k++) {
-    if (k % RUN != 0u) { r = select(r, subgroupBroadcast(v, k), lane + 1u == k); }
-  }
-  return r;
-}
+// import padded_plane
+// import next_lane
 
 @compute @workgroup_size(SUB)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
@@ -205,7 +154,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           var e = subgroupBroadcast(edge[0][q / RUN], q % RUN);
           // unroll
           for (var r = 0u; r < RUNS; r++) { e = select(e, subgroupBroadcast(edge[0][q / RUN], r * RUN + q % RUN), lane / RUN == r); }
-          let row = next(x[0][q], e, lane);
+          let row = next_lane(x[0][q], e, lane);
           x[0][q] = x[SH - 1u][q];
           x[SH - 1u][q] = row;
         }

@@ -44,7 +44,6 @@ const OUT: u32 = 4u;
 const ROUNDS: u32 = 2u;
 const SW: u32 = 1u;
 const CIN: u32 = 4u;
-const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -54,48 +53,7 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(5) var<storage, read> gcoef: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> partial: array<mat4x4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
-
-fn load_grad(i: u32, c: Coef) -> vec4<f32> {
-  var v = dy[params.dy_base + i];
-  if (GNORM || GACT) {
-    let r = raw[params.raw_base + i];
-    if (GNORM) {
-      let centred = r - c.mean;
-      if (GACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    v = select(v * SLOPE, v, r > vec4<f32>(0.0));
-  }
-  return v;
-}
-
-fn load_grad_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (GNORM) {
-    let at = (params.gcoef_first + block) * 5u;
-    c = Coef(gcoef[at], gcoef[at + 1u], gcoef[at + 2u], gcoef[at + 3u], gcoef[at + 4u]);
-  }
-  return c;
-}
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    let at = (params.coef_first + block) * 4u;
-    c.mean = coef[at];
-    c.scale = coef[at + 1u];
-    c.shift = coef[at + 2u];
-  }
-  return c;
-}
+// import load_grad
 
 @compute @workgroup_size(SUB)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {

@@ -38,7 +38,6 @@ const QUAD: u32 = 4u;
 const ROW: u32 = 6u;
 const READ: u32 = 3u;
 const OUTS: u32 = 4u;
-const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -51,38 +50,7 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(7) var<storage, read_write> moments: array<vec4<f32>>;
 // end MOMENTS
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    if (GRAD) {
-      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
-    } else {
-      c.mean = coef[block * 4u];
-      c.scale = coef[block * 4u + 1u];
-      c.shift = coef[block * 4u + 2u];
-    }
-  }
-  return c;
-}
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (GRAD) {
-    let r = aux[params.aux_base + i];
-    if (NORM) {
-      let centred = r - c.mean;
-      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
-    return v;
-  }
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
+// import load
 
 @compute @workgroup_size(SUB)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(subgroup_invocation_id) member: u32) {

@@ -31,7 +31,6 @@ const ROWS: u32 = 1u;
 // rows that a thread reads, gradients that it holds of a plane
 const READ: u32 = 3u;
 const GRADS: u32 = 4u;
-const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -41,28 +40,7 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(5) var<storage, read> gcoef: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
-
-fn load_grad(i: u32, c: Coef) -> vec4<f32> {
-  var v = dy[params.dy_base + i];
-  if (GNORM || GACT) {
-    let r = raw[params.raw_base + i];
-    if (GNORM) {
-      let centred = r - c.mean;
-      if (GACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    v = select(v * SLOPE, v, r > vec4<f32>(0.0));
-  }
-  return v;
-}
+// import load_grad
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -79,14 +57,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let n = part / params.per_sample;
     let source_block = n * params.src_blocks + block;
     let grad_block = n * params.grad_blocks + block;
-    let sc = (params.coef_first + source_block) * 4u;
-    let gc = (params.gcoef_first + grad_block) * 5u;
-    var c: Coef;
-    var g: Coef;
-    if (NORM) { c.mean = coef[sc]; c.scale = coef[sc + 1u]; c.shift = coef[sc + 2u]; }
-    if (GNORM) {
-      g = Coef(gcoef[gc], gcoef[gc + 1u], gcoef[gc + 2u], gcoef[gc + 3u], gcoef[gc + 4u]);
-    }
+    let c = load_coef(source_block);
+    let g = load_grad_coef(grad_block);
     let source_start = source_block * (params.d / UD) * source_plane;
     let lines = (params.h + ROWS - 1u) / ROWS;
     for (var column = 0u; column < params.columns; column++) {

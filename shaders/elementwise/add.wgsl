@@ -31,8 +31,6 @@ override BUH: u32 = 1u;
 override BUW: u32 = 1u;
 override WG: u32 = 64u;
 
-const SLOPE: f32 = 0.01;
-
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> aaux: array<vec4<f32>>;
@@ -42,15 +40,8 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(6) var<storage, read> bcoef: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
 
-fn lowered(v: u32, ud: u32, uh: u32, uw: u32) -> u32 {
-  if (ud * uh * uw == 1u) { return v; }
-  let x = v % params.w;
-  let y = (v / params.w) % params.h;
-  let z = v / (params.w * params.h);
-  return ((z / ud) * (params.h / uh) + y / uh) * (params.w / uw) + x / uw;
-}
-
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
+// import activation
+// import source_voxel
 
 fn coef_a(block: u32) -> Coef {
   var c: Coef;
@@ -81,37 +72,15 @@ fn coef_b(block: u32) -> Coef {
 }
 
 fn load_a(block: u32, v: u32, c: Coef) -> vec4<f32> {
-  var u = a[params.a_base + block * params.a_voxels + lowered(v, AUD, AUH, AUW)];
-  if (AGRAD) {
-    let r = aaux[params.aaux_base + block * params.voxels + v];
-    if (ANORM) {
-      let centred = r - c.mean;
-      if (AACT) { u = select(u * SLOPE, u, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (u - c.m1 - centred * c.k);
-    }
-    if (AACT) { u = select(u * SLOPE, u, r > vec4<f32>(0.0)); }
-    return u;
-  }
-  if (ANORM) { u = (u - c.mean) * c.scale + c.shift; }
-  if (AACT) { u = max(u, u * SLOPE); }
-  return u;
+  let u = a[params.a_base + block * params.a_voxels + source_voxel(v, vec3<u32>(AUD, AUH, AUW))];
+  if (AGRAD) { return derived(u, aaux[params.aaux_base + block * params.voxels + v], c, ANORM, AACT); }
+  return activated(u, c, ANORM, AACT);
 }
 
 fn load_b(block: u32, v: u32, c: Coef) -> vec4<f32> {
-  var u = b[params.b_base + block * params.b_voxels + lowered(v, BUD, BUH, BUW)];
-  if (BGRAD) {
-    let r = baux[params.baux_base + block * params.voxels + v];
-    if (BNORM) {
-      let centred = r - c.mean;
-      if (BACT) { u = select(u * SLOPE, u, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (u - c.m1 - centred * c.k);
-    }
-    if (BACT) { u = select(u * SLOPE, u, r > vec4<f32>(0.0)); }
-    return u;
-  }
-  if (BNORM) { u = (u - c.mean) * c.scale + c.shift; }
-  if (BACT) { u = max(u, u * SLOPE); }
-  return u;
+  let u = b[params.b_base + block * params.b_voxels + source_voxel(v, vec3<u32>(BUD, BUH, BUW))];
+  if (BGRAD) { return derived(u, baux[params.baux_base + block * params.voxels + v], c, BNORM, BACT); }
+  return activated(u, c, BNORM, BACT);
 }
 
 @compute @workgroup_size(WG)

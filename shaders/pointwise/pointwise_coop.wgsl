@@ -49,7 +49,6 @@ const DEPTH: u32 = STEPS * SIDE;
 const INPUT_ROW: u32 = DEPTH + 128u / BITS;
 const WEIGHT_ROW: u32 = TILE_OUT + 128u / BITS;
 const RESULT_ROW: u32 = OUT * SIDE;
-const SLOPE: f32 = 0.01;
 
 alias Element = f32;
 alias Left = coop_mat8x8<f32, A>;
@@ -64,46 +63,8 @@ alias Sum = coop_mat8x8<f32, C>;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    if (GRAD) {
-      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
-    } else {
-      c.mean = coef[block * 4u];
-      c.scale = coef[block * 4u + 1u];
-      c.shift = coef[block * 4u + 2u];
-    }
-  }
-  return c;
-}
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (GRAD) {
-    let r = aux[params.aux_base + i];
-    if (NORM) {
-      let centred = r - c.mean;
-      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
-    return v;
-  }
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
-
-fn source_voxel(v: u32) -> u32 {
-  if (UD * UH * UW == 1u) { return v; }
-  let x = v % params.w;
-  let y = (v / params.w) % params.h;
-  let z = v / (params.w * params.h);
-  return ((z / UD) * (params.h / UH) + y / UH) * (params.w / UW) + x / UW;
-}
+// import load
+// import source_voxel
 
 // a row a voxel, a column an input channel
 var<workgroup> staged: array<Element, TILE_VOX * INPUT_ROW>;
@@ -116,7 +77,7 @@ fn stage_input(n: u32, group: u32, i0: u32, lane: u32) {
   for (var s = lane; s < DEPTH / 4u * TILE_VOX; s += WG) {
     let v = s % TILE_VOX;
     let i = i0 + s / TILE_VOX;
-    let at = source_voxel(min(group * TILE_VOX + v, params.voxels - 1u));
+    let at = source_voxel(min(group * TILE_VOX + v, params.voxels - 1u), vec3<u32>(UD, UH, UW));
     let source_block = n * params.src_blocks + min(i, params.ins - 1u);
     let loaded = load(source_block * params.src_voxels + at, load_coef(params.coef_first + source_block));
     let x = select(vec4<f32>(0.0), loaded, i < params.ins);

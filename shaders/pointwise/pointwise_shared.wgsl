@@ -33,7 +33,6 @@ const STAGE: u32 = 4u;
 const SIDE: u32 = 8u;
 const TILE_VOX: u32 = SIDE * VOX;
 const TILE_OUT: u32 = SIDE * OUT;
-const SLOPE: f32 = 0.01;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -43,46 +42,8 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    if (GRAD) {
-      c = Coef(coef[block * 5u], coef[block * 5u + 1u], coef[block * 5u + 2u], coef[block * 5u + 3u], coef[block * 5u + 4u]);
-    } else {
-      c.mean = coef[block * 4u];
-      c.scale = coef[block * 4u + 1u];
-      c.shift = coef[block * 4u + 2u];
-    }
-  }
-  return c;
-}
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (GRAD) {
-    let r = aux[params.aux_base + i];
-    if (NORM) {
-      let centred = r - c.mean;
-      if (ACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    if (ACT) { v = select(v * SLOPE, v, r > vec4<f32>(0.0)); }
-    return v;
-  }
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
-
-fn source_voxel(v: u32) -> u32 {
-  if (UD * UH * UW == 1u) { return v; }
-  let x = v % params.w;
-  let y = (v / params.w) % params.h;
-  let z = v / (params.w * params.h);
-  return ((z / UD) * (params.h / UH) + y / UH) * (params.w / UW) + x / UW;
-}
+// import load
+// import source_voxel
 
 var<workgroup> staged: array<vec4<f32>, STAGE * TILE_VOX>;
 var<workgroup> weights: array<mat4x4<f32>, STAGE * TILE_OUT>;
@@ -105,7 +66,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   for (var i0 = 0u; i0 < params.ins; i0 += STAGE) {
     for (var s = lane; s < STAGE * TILE_VOX; s += SIDE * SIDE) {
       let i = i0 + s / TILE_VOX;
-      let at = source_voxel(min(group * TILE_VOX + s % TILE_VOX, params.voxels - 1u));
+      let at = source_voxel(min(group * TILE_VOX + s % TILE_VOX, params.voxels - 1u), vec3<u32>(UD, UH, UW));
       let source_block = n * params.src_blocks + min(i, params.ins - 1u);
       let x = load(source_block * params.src_voxels + at, load_coef(params.coef_first + source_block));
       staged[s] = select(vec4<f32>(0.0), x, i < params.ins);

@@ -50,7 +50,6 @@ const DEPTH: u32 = STEPS * SIDE;
 const GRAD_ROW: u32 = TILE_OUT * 4u + 128u / BITS;
 const INPUT_ROW: u32 = TILE_IN * 4u + 128u / BITS;
 const RESULT_ROW: u32 = OUT * SIDE;
-const SLOPE: f32 = 0.01;
 
 alias Element = f32;
 alias Left = coop_mat8x8<f32, A>;
@@ -65,56 +64,8 @@ alias Sum = coop_mat8x8<f32, C>;
 @group(0) @binding(5) var<storage, read> gcoef: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> partial: array<mat4x4<f32>>;
 
-struct Coef { mean: vec4<f32>, scale: vec4<f32>, shift: vec4<f32>, m1: vec4<f32>, k: vec4<f32> }
-
-fn load(i: u32, c: Coef) -> vec4<f32> {
-  var v = src[params.src_base + i];
-  if (NORM) { v = (v - c.mean) * c.scale + c.shift; }
-  if (ACT) { v = max(v, v * SLOPE); }
-  return v;
-}
-
-fn load_grad(i: u32, c: Coef) -> vec4<f32> {
-  var v = dy[params.dy_base + i];
-  if (GNORM || GACT) {
-    let r = raw[params.raw_base + i];
-    if (GNORM) {
-      let centred = r - c.mean;
-      if (GACT) { v = select(v * SLOPE, v, centred * c.scale + c.shift > vec4<f32>(0.0)); }
-      return c.scale * (v - c.m1 - centred * c.k);
-    }
-    v = select(v * SLOPE, v, r > vec4<f32>(0.0));
-  }
-  return v;
-}
-
-fn load_grad_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (GNORM) {
-    let at = (params.gcoef_first + block) * 5u;
-    c = Coef(gcoef[at], gcoef[at + 1u], gcoef[at + 2u], gcoef[at + 3u], gcoef[at + 4u]);
-  }
-  return c;
-}
-
-fn load_coef(block: u32) -> Coef {
-  var c: Coef;
-  if (NORM) {
-    let at = (params.coef_first + block) * 4u;
-    c.mean = coef[at];
-    c.scale = coef[at + 1u];
-    c.shift = coef[at + 2u];
-  }
-  return c;
-}
-
-fn source_voxel(v: u32) -> u32 {
-  if (UD * UH * UW == 1u) { return v; }
-  let x = v % params.w;
-  let y = (v / params.w) % params.h;
-  let z = v / (params.w * params.h);
-  return ((z / UD) * (params.h / UH) + y / UH) * (params.w / UW) + x / UW;
-}
+// import load_grad
+// import source_voxel
 
 // a row a voxel, a column an output channel
 var<workgroup> grads: array<Element, DEPTH * GRAD_ROW>;
@@ -137,7 +88,7 @@ fn stage(n: u32, o0: u32, i0: u32, v0: u32, end: u32, lane: u32) {
   for (var s = lane; s < DEPTH * TILE_IN; s += WG) {
     let v = v0 + s % DEPTH;
     let block = n * params.src_blocks + min(i0 + s / DEPTH, params.ins - 1u);
-    let loaded = load(block * params.src_voxels + source_voxel(min(v, params.voxels - 1u)), load_coef(block));
+    let loaded = load(block * params.src_voxels + source_voxel(min(v, params.voxels - 1u), vec3<u32>(UD, UH, UW)), load_coef(block));
     let x = select(vec4<f32>(0.0), loaded, v < end);
     let place = s % DEPTH * INPUT_ROW + s / DEPTH * 4u;
     // unroll
