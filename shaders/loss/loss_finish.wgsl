@@ -42,7 +42,8 @@ struct Params {
 override WG: u32 = 128u;
 const MAX_COLUMNS: u32 = 771u;
 
-var<workgroup> scratch: array<f32, WG>;
+// import tree_sum
+
 var<workgroup> totals: array<f32, MAX_COLUMNS>;
 
 fn first_class() -> u32 {
@@ -110,16 +111,9 @@ fn main(
         for (var row = local; row < params.rows; row += WG) {
             sum += partials[row * columns + column];
         }
-        scratch[local] = sum;
-        workgroupBarrier();
-        for (var half = WG / 2u; half > 0u; half /= 2u) {
-            if local < half {
-                scratch[local] += scratch[local + half];
-            }
-            workgroupBarrier();
-        }
+        let total = tree_sum(sum, local);
         if local == 0u {
-            totals[column] = scratch[0];
+            totals[column] = total;
         }
         workgroupBarrier();
     }

@@ -41,16 +41,8 @@ struct Params {
 
 override SCALED: bool = false;
 override WG: u32 = 64u;
-const LOWEST: f32 = -3.4e38;
 
-fn lanes_of(block: u32) -> vec4<u32> {
-    return vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
-}
-
-fn load(base: u32, block: u32) -> vec4<f32> {
-    let x = logits[base + block * params.voxels];
-    return select(vec4<f32>(LOWEST), x, lanes_of(block) < vec4<u32>(params.classes));
-}
+// import scores
 
 fn one_hot(block: u32, label: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), vec4<f32>(1.0), lanes_of(block) == vec4<u32>(label));

@@ -31,28 +31,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> partials: array<f32>;
 
 override WG: u32 = 64u;
-const LOWEST: f32 = -3.4e38;
-const SUMS: u32 = 15u;
 
-var<workgroup> scratch: array<f32, SUMS * WG>;
-
-fn lanes_of(block: u32) -> vec4<u32> {
-    return vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
-}
-
-fn load(base: u32, block: u32) -> vec4<f32> {
-    let x = logits[base + block * params.voxels];
-    return select(vec4<f32>(LOWEST), x, lanes_of(block) < vec4<u32>(params.classes));
-}
-
-// Maximum of a voxel's scores.
-fn peak_of(base: u32, blocks: u32) -> f32 {
-    var top = vec4<f32>(LOWEST);
-    for (var b = 0u; b < blocks; b += 1u) {
-        top = max(top, load(base, b));
-    }
-    return max(max(top.x, top.y), max(top.z, top.w));
-}
+// import scores
+// import loss_row
 
 @compute @workgroup_size(WG)
 fn main(
@@ -107,31 +88,6 @@ fn main(
             left_out += 1.0;
         }
     }
-    scratch[local] = entropy;
-    scratch[WG + local] = focal;
-    scratch[2u * WG + local] = left_out;
-    for (var lane = 0u; lane < 4u; lane += 1u) {
-        scratch[(3u + lane) * WG + local] = both[lane];
-        scratch[(7u + lane) * WG + local] = predicted[lane];
-        scratch[(11u + lane) * WG + local] = labelled[lane];
-    }
-    workgroupBarrier();
-
-    if local < SUMS && chunk < params.chunks {
-        var sum = 0.0;
-        for (var t = 0u; t < WG; t += 1u) {
-            sum += scratch[local * WG + t];
-        }
-        let row = (params.row + chunk) * (3u + 3u * params.classes);
-        if local < 3u {
-            if block == 0u {
-                partials[row + local] = sum;
-            }
-        } else {
-            let k = 4u * block + (local - 3u) % 4u;
-            if k < params.classes {
-                partials[row + 3u + (local - 3u) / 4u * params.classes + k] = sum;
-            }
-        }
-    }
+    let row = Row(params.row + chunk, block, params.classes, chunk < params.chunks);
+    write_row(Sums(vec3<f32>(entropy, focal, left_out), both, predicted, labelled), row, local);
 }

@@ -22,7 +22,7 @@ struct Params {
 override WG: u32 = 64u;
 override ITEMS: u32 = 32u;
 
-var<workgroup> scratch: array<u32, WG>;
+// import tile_counts
 
 @compute @workgroup_size(WG)
 fn main(
@@ -40,13 +40,8 @@ fn main(
     for (var i = begin + local; i < end; i += WG) {
         sum += (payload[i] >> params.bit) & 1u;
     }
-    scratch[local] = sum;
-    workgroupBarrier();
+    let total = count_lanes(sum, local, select(0u, WG, local == 0u));
     if local == 0u && tile <= params.tiles {
-        var total = 0u;
-        for (var t = 0u; t < WG; t += 1u) {
-            total += scratch[t];
-        }
         counts[tile] = total;
     }
 }

@@ -20,7 +20,7 @@ struct Params {
 
 override WG: u32 = 128u;
 
-var<workgroup> scratch: array<f32, WG>;
+// import tree_sum
 
 @compute @workgroup_size(WG)
 fn main(
@@ -35,15 +35,8 @@ fn main(
             sum += partials[k * params.tiles + tile];
         }
     }
-    scratch[local] = sum;
-    workgroupBarrier();
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
-        if local < half {
-            scratch[local] += scratch[local + half];
-        }
-        workgroupBarrier();
-    }
+    let total = tree_sum(sum, local);
     if local == 0u && k < params.classes {
-        lovasz[k] = scratch[0];
+        lovasz[k] = total;
     }
 }

@@ -41,7 +41,8 @@ const ONE: u32 = 0x3f800000u;
 const LEFT_OUT: u32 = 0x3fffffffu;
 const VOXEL: u32 = 0x3fffffffu;
 
-var<workgroup> scratch: array<u32, WG>;
+// import tile_counts
+
 var<workgroup> losses: array<f32, WG>;
 
 fn growth_at(i: u32, foreground: bool, seen: u32, all: u32) -> f32 {
@@ -68,12 +69,7 @@ fn main(
     for (var i = begin; i < end; i += 1u) {
         own += (payload[i] >> params.bit) & 1u;
     }
-    scratch[local] = own;
-    workgroupBarrier();
-
-    for (var t = 0u; t < local; t += 1u) {
-        seen += scratch[t];
-    }
+    seen += count_lanes(own, local, local);
     let all = before[params.tiles];
     let share = 1.0 / f32(params.classes);
     var loss = 0.0;

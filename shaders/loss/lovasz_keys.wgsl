@@ -38,29 +38,19 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> payload: array<u32>;
 
 override WG: u32 = 64u;
-const LOWEST: f32 = -3.4e38;
 const ONE: u32 = 0x3f800000u;
 const LEFT_OUT: u32 = 0x3fffffffu;
 
-fn load(base: u32, block: u32) -> vec4<f32> {
-    let lanes = vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
-    let x = logits[base + block * params.voxels];
-    return select(vec4<f32>(LOWEST), x, lanes < vec4<u32>(params.classes));
-}
+// import scores
 
 // (probability of the class, probability of all others)
 fn probability(base: u32, blocks: u32) -> vec2<f32> {
-    var top = vec4<f32>(LOWEST);
-    for (var b = 0u; b < blocks; b += 1u) {
-        top = max(top, load(base, b));
-    }
-    let peak = max(max(top.x, top.y), max(top.z, top.w));
+    let peak = peak_of(base, blocks);
     var own = 0.0;
     var others = 0.0;
     for (var b = 0u; b < blocks; b += 1u) {
         let e = exp(load(base, b) - peak);
-        let lanes = vec4<u32>(4u * b) + vec4<u32>(0u, 1u, 2u, 3u);
-        let mine = select(vec4<f32>(0.0), vec4<f32>(1.0), lanes == vec4<u32>(params.class_id));
+        let mine = select(vec4<f32>(0.0), vec4<f32>(1.0), lanes_of(b) == vec4<u32>(params.class_id));
         own += dot(e, mine);
         others += dot(e, vec4<f32>(1.0) - mine);
     }

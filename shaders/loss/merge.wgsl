@@ -31,15 +31,8 @@ override WG: u32 = 64u;
 const LOWEST: f32 = -3.4e38;
 const LOW: f32 = -1e30;
 
-// Which lanes of a block are unlabelled classes.
-fn hidden(sample: u32, block: u32) -> vec4<bool> {
-    let bits = unlabelled[8u * sample + block / 8u] >> (4u * (block % 8u));
-    return ((vec4<u32>(bits) >> vec4<u32>(0u, 1u, 2u, 3u)) & vec4<u32>(1u)) == vec4<u32>(1u);
-}
-
-fn lanes_of(block: u32) -> vec4<u32> {
-    return vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
-}
+// import class_lanes
+// import unlabelled
 
 // Scores of the merged classes of a block, background too; the lowest number for others.
 fn load(base: u32, sample: u32, block: u32) -> vec4<f32> {

@@ -31,11 +31,8 @@ struct Params {
 
 override WG: u32 = 64u;
 
-// Which lanes of a block are unlabelled classes.
-fn hidden(sample: u32, block: u32) -> vec4<bool> {
-    let bits = unlabelled[8u * sample + block / 8u] >> (4u * (block % 8u));
-    return ((vec4<u32>(bits) >> vec4<u32>(0u, 1u, 2u, 3u)) & vec4<u32>(1u)) == vec4<u32>(1u);
-}
+// import class_lanes
+// import unlabelled
 
 @compute @workgroup_size(WG)
 fn main(
@@ -51,7 +48,7 @@ fn main(
         let background = merged[params.y_base + base].x;
         let slope = dmerged[params.d_base + base].x;
         for (var b = 0u; b < blocks; b += 1u) {
-            let lanes = vec4<u32>(4u * b) + vec4<u32>(0u, 1u, 2u, 3u);
+            let lanes = lanes_of(b);
             let joins = hidden(sample, b) | (lanes == vec4<u32>(0u));
             let own = dmerged[params.d_base + base + b * params.voxels];
             // A joining score is at most the background's; others would overflow before they are not taken.

@@ -43,22 +43,7 @@ override PARTIAL: bool = false;
 override SCALED: bool = false;
 override WG: u32 = 64u;
 
-// The four bits of a block as 0 or 1.
-fn lanes_of(bits: u32, block: u32) -> vec4<u32> {
-    return (vec4<u32>(bits >> (4u * block)) >> vec4<u32>(0u, 1u, 2u, 3u)) & vec4<u32>(1u);
-}
-
-// Bits of the regions that count at a voxel.
-fn counted(sample: u32, label: u32) -> u32 {
-    var bits = 0u;
-    if label < params.entries {
-        bits = 0xffffffffu >> (32u - params.regions);
-        if PARTIAL {
-            bits &= ~unlabelled[8u * sample];
-        }
-    }
-    return bits;
-}
+// import regions
 
 @compute @workgroup_size(WG)
 fn main(
@@ -88,10 +73,10 @@ fn main(
             let p = select(e, vec4<f32>(1.0), positive) / (vec4<f32>(1.0) + e);
             // 1 - p of its own keeps the digits of small differences
             let rest = select(vec4<f32>(1.0), e, positive) / (vec4<f32>(1.0) + e);
-            let hit = lanes_of(inside, b) == vec4<u32>(1u);
+            let hit = bits_of(inside, b) == vec4<u32>(1u);
             let slope = dice[b] - select(vec4<f32>(0.0), dice[blocks + b], hit);
             let both = share * select(p, -rest, hit) + params.w_dice * slope * p * rest;
-            let counts = lanes_of(known, b) == vec4<u32>(1u);
+            let counts = bits_of(known, b) == vec4<u32>(1u);
             dlogits[params.out_base + base + b * params.voxels] = select(vec4<f32>(0.0), scale * both, counts);
         }
     }

@@ -41,26 +41,9 @@ struct Params {
 
 override PARTIAL: bool = false;
 override WG: u32 = 64u;
-const SUMS: u32 = 15u;
 
-var<workgroup> scratch: array<f32, SUMS * WG>;
-
-// The four bits of a block as 0 or 1.
-fn lanes_of(bits: u32, block: u32) -> vec4<f32> {
-    return vec4<f32>((vec4<u32>(bits >> (4u * block)) >> vec4<u32>(0u, 1u, 2u, 3u)) & vec4<u32>(1u));
-}
-
-// Bits of the regions that count at a voxel.
-fn counted(sample: u32, label: u32) -> u32 {
-    var bits = 0u;
-    if label < params.entries {
-        bits = 0xffffffffu >> (32u - params.regions);
-        if PARTIAL {
-            bits &= ~unlabelled[8u * sample];
-        }
-    }
-    return bits;
-}
+// import regions
+// import loss_row
 
 @compute @workgroup_size(WG)
 fn main(
@@ -94,8 +77,8 @@ fn main(
             let inside = table[label];
             for (var b = block; b < last; b += 1u) {
                 let x = logits[params.src_base + base + b * params.voxels];
-                let counts = lanes_of(known, b);
-                let t = lanes_of(inside, b) * counts;
+                let counts = vec4<f32>(bits_of(known, b));
+                let t = vec4<f32>(bits_of(inside, b)) * counts;
                 let e = exp(-abs(x));
                 entropy += counts * (max(x, vec4<f32>(0.0)) - x * t + log(vec4<f32>(1.0) + e));
                 if b == block {
@@ -107,31 +90,6 @@ fn main(
             }
         }
     }
-    scratch[local] = dot(entropy, vec4<f32>(1.0));
-    scratch[WG + local] = 0.0;
-    scratch[2u * WG + local] = f32(left_out);
-    for (var lane = 0u; lane < 4u; lane += 1u) {
-        scratch[(3u + lane) * WG + local] = both[lane];
-        scratch[(7u + lane) * WG + local] = predicted[lane];
-        scratch[(11u + lane) * WG + local] = labelled[lane];
-    }
-    workgroupBarrier();
-
-    if local < SUMS && chunk < params.chunks {
-        var sum = 0.0;
-        for (var t = 0u; t < WG; t += 1u) {
-            sum += scratch[local * WG + t];
-        }
-        let row = (params.row + chunk) * (3u + 3u * params.regions);
-        if local < 3u {
-            if block == 0u {
-                partials[row + local] = sum;
-            }
-        } else {
-            let r = 4u * block + (local - 3u) % 4u;
-            if r < params.regions {
-                partials[row + 3u + (local - 3u) / 4u * params.regions + r] = sum;
-            }
-        }
-    }
+    let row = Row(params.row + chunk, block, params.regions, chunk < params.chunks);
+    write_row(Sums(vec3<f32>(dot(entropy, vec4<f32>(1.0)), 0.0, f32(left_out)), both, predicted, labelled), row, local);
 }

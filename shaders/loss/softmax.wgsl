@@ -19,13 +19,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> probs: array<vec4<f32>>;
 
 override WG: u32 = 64u;
-const LOWEST: f32 = -3.4e38;
 
-fn load(base: u32, block: u32) -> vec4<f32> {
-    let lanes = vec4<u32>(4u * block) + vec4<u32>(0u, 1u, 2u, 3u);
-    let x = logits[base + block * params.voxels];
-    return select(vec4<f32>(LOWEST), x, lanes < vec4<u32>(params.classes));
-}
+// import scores
 
 @compute @workgroup_size(WG)
 fn main(
@@ -37,11 +32,7 @@ fn main(
     if i < params.samples * params.voxels {
         let blocks = (params.classes + 3u) / 4u;
         let base = i / params.voxels * blocks * params.voxels + i % params.voxels;
-        var top = vec4<f32>(LOWEST);
-        for (var b = 0u; b < blocks; b += 1u) {
-            top = max(top, load(base, b));
-        }
-        let peak = max(max(top.x, top.y), max(top.z, top.w));
+        let peak = peak_of(base, blocks);
         // After the loop e is that of the last block, which the last loop takes first.
         var e = vec4<f32>(0.0);
         var sum = vec4<f32>(0.0);

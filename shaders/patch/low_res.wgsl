@@ -10,7 +10,7 @@
 
 struct Params { size: vec4<i32>, low: vec4<i32>, lanes: vec4<u32> }
 
-// 2: linear; 4: cubic
+// 2 or 4
 const TAPS: u32 = 2u;
 override WG: u32 = 64u;
 
@@ -18,17 +18,7 @@ override WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> dst: array<vec4<f32>>;
 
-fn weights(t: f32) -> vec4<f32> {
-  if (TAPS == 4u) {
-    return vec4<f32>(
-      ((-0.5 * t + 1.0) * t - 0.5) * t,
-      (1.5 * t - 2.5) * t * t + 1.0,
-      ((-1.5 * t + 2.0) * t + 0.5) * t,
-      (0.5 * t - 0.5) * t * t,
-    );
-  }
-  return vec4<f32>(1.0 - t, t, 0.0, 0.0);
-}
+// import interpolation
 
 // The voxel of the patch that a coarse voxel is.
 fn near(j: i32, axis: u32) -> i32 {

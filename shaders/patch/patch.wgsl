@@ -34,7 +34,6 @@ struct Params {
   origin: vec4<f32>,
 }
 
-// 1: the nearest voxel; 2: linear; 4: cubic
 const TAPS: u32 = 2u;
 const CHANNELS: u32 = 1u;
 override ELASTIC: u32 = 0u;
@@ -50,6 +49,8 @@ override WG: u32 = 64u;
 @group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> labels_out: array<u32>;
 
+// import interpolation
+
 fn fetch(i: u32) -> vec4<f32> {
   var v = vec4<f32>(image0[i], 0.0, 0.0, 0.0);
   if (CHANNELS > 1u) { v.y = image1[i]; }
@@ -61,19 +62,6 @@ fn fetch(i: u32) -> vec4<f32> {
 fn spline(t: f32) -> vec4<f32> {
   let s = 1.0 - t;
   return vec4<f32>(s * s * s, (3.0 * t - 6.0) * t * t + 4.0, (3.0 * s - 6.0) * s * s + 4.0, t * t * t) / 6.0;
-}
-
-fn weights(t: f32) -> vec4<f32> {
-  if (TAPS == 4u) {
-    return vec4<f32>(
-      ((-0.5 * t + 1.0) * t - 0.5) * t,
-      (1.5 * t - 2.5) * t * t + 1.0,
-      ((-1.5 * t + 2.0) * t + 0.5) * t,
-      (0.5 * t - 0.5) * t * t,
-    );
-  }
-  if (TAPS == 2u) { return vec4<f32>(1.0 - t, t, 0.0, 0.0); }
-  return vec4<f32>(1.0, 0.0, 0.0, 0.0);
 }
 
 // Displacements of a slice of the control grid, summed over H and W.

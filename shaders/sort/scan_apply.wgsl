@@ -23,7 +23,7 @@ struct Params {
 override WG: u32 = 128u;
 override ITEMS: u32 = 32u;
 
-var<workgroup> scratch: array<u32, WG>;
+// import tile_counts
 
 @compute @workgroup_size(WG)
 fn main(
@@ -41,15 +41,9 @@ fn main(
     for (var i = begin; i < end; i += 1u) {
         sum += data[i];
     }
-    scratch[local] = sum;
-    workgroupBarrier();
-
-    var before = 0u;
+    var before = count_lanes(sum, local, local);
     if params.use_carry != 0u && tile < params.tiles {
-        before = carry[tile];
-    }
-    for (var t = 0u; t < local; t += 1u) {
-        before += scratch[t];
+        before += carry[tile];
     }
     for (var i = begin; i < end; i += 1u) {
         let value = data[i];

@@ -27,7 +27,7 @@ struct Params {
 override WG: u32 = 128u;
 override ITEMS: u32 = 32u;
 
-var<workgroup> scratch: array<u32, WG>;
+// import tile_counts
 
 @compute @workgroup_size(WG)
 fn main(
@@ -45,13 +45,8 @@ fn main(
     for (var i = begin; i < end; i += 1u) {
         sum += data[i];
     }
-    scratch[local] = sum;
-    workgroupBarrier();
+    let total = count_lanes(sum, local, select(0u, WG, local == 0u));
     if local == 0u && tile < params.tiles {
-        var total = 0u;
-        for (var t = 0u; t < WG; t += 1u) {
-            total += scratch[t];
-        }
         sums[tile] = total;
     }
 }
