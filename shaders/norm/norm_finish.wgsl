@@ -2,8 +2,9 @@
 //
 //   mean, var = biased moments of x[n,c];  coef = (mean, gamma/sqrt(var+eps), beta, 1/sqrt(var+eps))
 //
-// Bindings (vec4 = 4 channel lanes): partial [N*CB, chunks*LANES, 2] of norm_stats.wgsl, or with WHOLE [N*CB, chunks, 2] of its
-// variants that sum a chunk whole, or with COUNTED [N*CB, chunks, 3] of convolutions that give moments and their counts along; gamma [CB], beta [CB], coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
+// Bindings (vec4 = 4 channel lanes): partial [N*CB, chunks*LANES, 2] of norm_stats.wgsl, or with WHOLE [N*CB, chunks, 2] of
+// norm_stats_whole.wgsl, or with COUNTED [N*CB, chunks, 3] of convolutions that give moments and their counts along;
+// gamma [CB], beta [CB], coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
 // Source: Chan, Golub, LeVeque 1983; instance norm of Ulyanov et al. 2016 with biased variance.
 
 struct Params { blocks: u32, channel_blocks: u32, voxels: u32, chunk: u32, chunks: u32, eps: f32, pad0: u32, pad1: u32 }

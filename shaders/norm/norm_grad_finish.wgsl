@@ -4,7 +4,7 @@
 //   dgamma[c] = sum_n sum(dz (r-mean)) / std,  dbeta[c] = sum_n sum(dz)
 //
 // Without NORM only dbeta is written: the gradient of a convolution's bias.
-// Bindings (vec4 = 4 channel lanes): partial [N*CB, parts, 2] of norm_grad.wgsl or its variants, coef [N*CB, 4],
+// Bindings (vec4 = 4 channel lanes): partial [N*CB, parts, 2] of norm_grad.wgsl or norm_grad_whole.wgsl, coef [N*CB, 4],
 // gcoef [N*CB, 5] mean, scale, shift, m1, k; dgamma [CB], dbeta [CB]
 // One workgroup a channel block, samples one after another: lanes sum strided parts, then a tree.
 // Source: the chain rule of instance norm.
@@ -12,7 +12,7 @@
 struct Params { samples: u32, channel_blocks: u32, voxels: u32, parts: u32 }
 
 override NORM: bool = true;
-const LANES: u32 = 64u;
+override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> partial: array<vec4<f32>>;
@@ -21,10 +21,9 @@ const LANES: u32 = 64u;
 @group(0) @binding(4) var<storage, read_write> dgamma: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> dbeta: array<vec4<f32>>;
 
-var<workgroup> firsts: array<vec4<f32>, LANES>;
-var<workgroup> seconds: array<vec4<f32>, LANES>;
+// import tree_sums
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let c = wg.x + wg.y * ng.x;
   var gamma_sum = vec4<f32>(0.0);
@@ -33,31 +32,22 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let block = n * params.channel_blocks + min(c, params.channel_blocks - 1u);
     var s1 = vec4<f32>(0.0);
     var s2 = vec4<f32>(0.0);
-    for (var p = lane; p < params.parts; p += LANES) {
+    for (var p = lane; p < params.parts; p += WG) {
       s1 += partial[(block * params.parts + p) * 2u];
       s2 += partial[(block * params.parts + p) * 2u + 1u];
     }
-    firsts[lane] = s1;
-    seconds[lane] = s2;
-    workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half = half / 2u) {
-      if (lane < half) {
-        firsts[lane] += firsts[lane + half];
-        seconds[lane] += seconds[lane + half];
-      }
-      workgroupBarrier();
-    }
+    let sums = add_lanes(Sums(s1, s2), lane);
     if (lane == 0u && c < params.channel_blocks) {
-      beta_sum += firsts[0];
+      beta_sum += sums.first;
       if (NORM) {
         let rstd = coef[block * 4u + 3u];
         let inverse = 1.0 / f32(params.voxels);
-        gamma_sum += seconds[0] * rstd;
+        gamma_sum += sums.second * rstd;
         gcoef[block * 5u] = coef[block * 4u];
         gcoef[block * 5u + 1u] = coef[block * 4u + 1u];
         gcoef[block * 5u + 2u] = coef[block * 4u + 2u];
-        gcoef[block * 5u + 3u] = firsts[0] * inverse;
-        gcoef[block * 5u + 4u] = seconds[0] * inverse * rstd * rstd;
+        gcoef[block * 5u + 3u] = sums.first * inverse;
+        gcoef[block * 5u + 4u] = sums.second * inverse * rstd * rstd;
       }
     }
     workgroupBarrier();

@@ -5,7 +5,8 @@
 //
 // Without NORM (a bias gradient) only the first sum is meant; ACT then looks at the sign of r.
 // Bindings (vec4 = 4 channel lanes): da, r [N, CB, V], coef [N*CB, 4], partial [N*CB, chunks, 2]
-// A workgroup takes one chunk of one channel block; neighbouring lanes read neighbouring voxels. Lanes add their sums through workgroup memory in a tree.
+// A workgroup takes one chunk of one channel block; neighbouring lanes read neighbouring voxels.
+// Lanes add their sums in a tree through workgroup memory, or with the section SUBGROUPS by subgroup operations.
 // Source: the chain rule; the reductions of the batch norm backward pass.
 
 struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, da_base: u32, r_base: u32, first: u32, pad: u32 }
@@ -22,11 +23,19 @@ const SLOPE: f32 = 0.01;
 @group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;
 
-var<workgroup> firsts: array<vec4<f32>, WG>;
-var<workgroup> seconds: array<vec4<f32>, WG>;
+// import tree_sums
 
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) wg: vec3<u32>,
+  @builtin(num_workgroups) ng: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+  // section SUBGROUPS
+  @builtin(subgroup_id) team: u32,
+  @builtin(num_subgroups) teams: u32,
+  @builtin(subgroup_invocation_id) member: u32,
+  // end SUBGROUPS
+) {
   let t = wg.x + wg.y * ng.x;
   let chunk = t % params.chunks;
   // workgroups beyond the last block compute along and write nothing
@@ -49,19 +58,14 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     }
     s1 += dz;
   }
-  firsts[lane] = s1;
-  seconds[lane] = s2;
-  workgroupBarrier();
-  for (var half = WG / 2u; half > 0u; half = half / 2u) {
-    if (lane < half) {
-      firsts[lane] += firsts[lane + half];
-      seconds[lane] += seconds[lane + half];
-    }
-    workgroupBarrier();
-  }
+  // section SUBGROUPS
+  let sums = add_lanes(Sums(s1, s2), Place(lane, team, teams, member));
+  // otherwise
+  let sums = add_lanes(Sums(s1, s2), lane);
+  // end SUBGROUPS
   if (lane == 0u && t / params.chunks < params.blocks) {
     let at = ((params.first + block) * params.chunks + chunk) * 2u;
-    partial[at] = firsts[0];
-    partial[at + 1u] = seconds[0];
+    partial[at] = sums.first;
+    partial[at + 1u] = sums.second;
   }
 }
