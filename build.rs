@@ -26,6 +26,9 @@ fn main() -> Outcome<()> {
         let run = std::process::Command::new(&python).args(["-c", code]).output();
         switch(name, "U2SEG_PYTHON", run.is_ok_and(|output| output.status.success()));
     }
+    let chromium = std::env::var("U2SEG_CHROMIUM").unwrap_or("chromium".into());
+    let run = std::process::Command::new(chromium).arg("--version").output();
+    switch("chromium", "U2SEG_CHROMIUM", run.is_ok_and(|output| output.status.success()));
     switch("without_gpu", "U2SEG_NO_GPU", std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1"));
     Ok(())
 }
