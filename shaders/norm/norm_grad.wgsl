@@ -15,13 +15,13 @@ override NORM: bool = true;
 override ACT: bool = false;
 override WG: u32 = 64u;
 
-const SLOPE: f32 = 0.01;
-
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> da: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> r: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;
+
+// import norm_terms
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -33,24 +33,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let run = params.chunk / (WG / 8u);
     let first = begin + lane / 8u * run + lane % 8u;
     let end = min(begin + (lane / 8u + 1u) * run, params.voxels);
-    let c = (params.first + block) * 4u;
-    var mean = vec4<f32>(0.0);
-    var scale = vec4<f32>(1.0);
-    var shift = vec4<f32>(0.0);
-    if (NORM) { mean = coef[c]; scale = coef[c + 1u]; shift = coef[c + 2u]; }
-    var s1 = vec4<f32>(0.0);
-    var s2 = vec4<f32>(0.0);
-    for (var v = first; v < end; v += 8u) {
-      var dz = da[params.da_base + block * params.voxels + v];
-      if (NORM || ACT) {
-        let centred = r[params.r_base + block * params.voxels + v] - mean;
-        if (ACT) { dz = select(dz * SLOPE, dz, fma(centred, scale, shift) > vec4<f32>(0.0)); }
-        s2 = fma(dz, centred, s2);
-      }
-      s1 += dz;
-    }
+    let c = norm_coef(params.first + block);
+    var own: Sums;
+    for (var v = first; v < end; v += 8u) { own = add_term(own, block * params.voxels + v, c); }
     let at = (((params.first + block) * params.chunks + chunk) * WG + lane) * 2u;
-    partial[at] = s1;
-    partial[at + 1u] = s2;
+    partial[at] = own.first;
+    partial[at + 1u] = own.second;
   }
 }

@@ -15,14 +15,13 @@ override NORM: bool = true;
 override ACT: bool = false;
 override WG: u32 = 64u;
 
-const SLOPE: f32 = 0.01;
-
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> da: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> r: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;
 
+// import norm_terms
 // import tree_sums
 
 @compute @workgroup_size(WG)
@@ -42,26 +41,13 @@ fn main(
   let block = min(t / params.chunks, params.blocks - 1u);
   let begin = chunk * params.chunk;
   let end = min(begin + params.chunk, params.voxels);
-  let c = (params.first + block) * 4u;
-  var mean = vec4<f32>(0.0);
-  var scale = vec4<f32>(1.0);
-  var shift = vec4<f32>(0.0);
-  if (NORM) { mean = coef[c]; scale = coef[c + 1u]; shift = coef[c + 2u]; }
-  var s1 = vec4<f32>(0.0);
-  var s2 = vec4<f32>(0.0);
-  for (var v = begin + lane; v < end; v += WG) {
-    var dz = da[params.da_base + block * params.voxels + v];
-    if (NORM || ACT) {
-      let centred = r[params.r_base + block * params.voxels + v] - mean;
-      if (ACT) { dz = select(dz * SLOPE, dz, fma(centred, scale, shift) > vec4<f32>(0.0)); }
-      s2 = fma(dz, centred, s2);
-    }
-    s1 += dz;
-  }
+  let c = norm_coef(params.first + block);
+  var own: Sums;
+  for (var v = begin + lane; v < end; v += WG) { own = add_term(own, block * params.voxels + v, c); }
   // section SUBGROUPS
-  let sums = add_lanes(Sums(s1, s2), Place(lane, team, teams, member));
+  let sums = add_lanes(own, Place(lane, team, teams, member));
   // otherwise
-  let sums = add_lanes(Sums(s1, s2), lane);
+  let sums = add_lanes(own, lane);
   // end SUBGROUPS
   if (lane == 0u && t / params.chunks < params.blocks) {
     let at = ((params.first + block) * params.chunks + chunk) * 2u;

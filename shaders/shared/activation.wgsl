@@ -19,13 +19,18 @@ fn activated(value: vec4<f32>, c: Coef, norm: bool, act: bool) -> vec4<f32> {
   return z;
 }
 
+// The gradient before the activation of z from the one after.
+fn unactivated(after: vec4<f32>, z: vec4<f32>) -> vec4<f32> {
+  return select(after * SLOPE, after, z > vec4<f32>(0.0));
+}
+
 fn derived(after: vec4<f32>, value: vec4<f32>, c: Coef, norm: bool, act: bool) -> vec4<f32> {
   var dz = after;
   if (norm) {
     let centred = value - c.mean;
-    if (act) { dz = select(dz * SLOPE, dz, centred * c.scale + c.shift > vec4<f32>(0.0)); }
+    if (act) { dz = unactivated(dz, centred * c.scale + c.shift); }
     return c.scale * (dz - c.m1 - centred * c.k);
   }
-  if (act) { dz = select(dz * SLOPE, dz, value > vec4<f32>(0.0)); }
+  if (act) { dz = unactivated(dz, value); }
   return dz;
 }

@@ -7,7 +7,7 @@
 // needs subgroups
 // end SUBGROUPS
 
-struct Sums { first: vec4<f32>, second: vec4<f32> }
+// import sums
 
 var<workgroup> firsts: array<vec4<f32>, WG>;
 var<workgroup> seconds: array<vec4<f32>, WG>;
