@@ -1,23 +1,16 @@
-//! Embeds every shader: generates a table of file name and source for `src/shader`. Tells the tests which of them can run, so
-//! that the others are ignored by name.
+//! Embeds every shader: generates tables of file name and source for `src/shader`, one of kernels and one of what they import.
+//! Tells the tests which of them can run, so that the others are ignored by name.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed=shaders");
     let root = std::env::var("CARGO_MANIFEST_DIR")?;
-    let mut names: Vec<String> = std::fs::read_dir(Path::new(&root).join("shaders"))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".wgsl"))
-        .collect();
-    names.sort();
-    let mut table = String::from("&[\n");
-    for name in names {
-        writeln!(table, "    ({name:?}, include_str!({:?})),", format!("{root}/shaders/{name}"))?;
-    }
-    table.push_str("]\n");
-    std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("shaders.rs"), table)?;
+    embed(&Path::new(&root).join("shaders"), Path::new(&std::env::var("OUT_DIR")?))?;
     for (name, variable, default) in
         [("real_images", "U2SEG_DATA", "data"), ("golden_files", "U2SEG_GOLDEN", "golden")]
     {
@@ -33,7 +26,42 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let run = std::process::Command::new(&python).args(["-c", code]).output();
         switch(name, "U2SEG_PYTHON", run.is_ok_and(|output| output.status.success()));
     }
+    let chromium = std::env::var("U2SEG_CHROMIUM").unwrap_or("chromium".into());
+    let run = std::process::Command::new(chromium).arg("--version").output();
+    switch("chromium", "U2SEG_CHROMIUM", run.is_ok_and(|output| output.status.success()));
     switch("without_gpu", "U2SEG_NO_GPU", std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1"));
+    Ok(())
+}
+
+/// Writes both tables. Kernels are named by their files alone, so no two files in all folders may share a name.
+fn embed(folder: &Path, out: &Path) -> Outcome<()> {
+    let mut files = BTreeMap::new();
+    collect(folder, &mut files)?;
+    let (mut kernels, mut shared) = (String::new(), String::new());
+    for (name, path) in &files {
+        let is_shared = path.parent().is_some_and(|parent| parent.ends_with("shared"));
+        let table = if is_shared { &mut shared } else { &mut kernels };
+        writeln!(table, "    ({name:?}, include_str!({path:?})),")?;
+    }
+    std::fs::write(out.join("shaders.rs"), format!("&[\n{kernels}]\n"))?;
+    std::fs::write(out.join("shared.rs"), format!("&[\n{shared}]\n"))?;
+    Ok(())
+}
+
+fn collect(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> Outcome<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|ending| ending == "wgsl") {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.ok_or_else(|| format!("{}: not a name in UTF-8", path.display()))?;
+            if let Some(other) = files.insert(name.into(), path.clone()) {
+                let (path, other) = (path.display(), other.display());
+                return Err(format!("{path} and {other}: one name for two shaders").into());
+            }
+        }
+    }
     Ok(())
 }
 

@@ -43,7 +43,7 @@ impl Memory<'_> {
 
     /// Whether a kernel writes a binding, read from the shader.
     fn writes(&mut self, key: &KernelKey, name: &str) -> bool {
-        let plain = KernelKey { moments: key.moments, ..KernelKey::new(key.file) };
+        let plain = key.plain();
         let written = self.writers.entry(plain.clone()).or_insert_with(|| {
             let bindings = reflect(&plain).unwrap().bindings;
             let storage = |b: &u2seg::shader::Binding| b.kind == BindingKind::ReadWriteStorage;
@@ -226,7 +226,7 @@ fn moments_come_along_with_separable_convolutions_on_software_adapters() {
         let name = what.replace("NET", "Universal Separable Full pools [3, 3, 3]");
         let plan = &plans.iter().find(|p| p.name == name).unwrap().plan;
         let count = |file: &str| plan.dispatches().filter(|d| d.kernel.file == file).count();
-        let along = plan.dispatches().filter(|d| d.kernel.moments).count();
+        let along = plan.dispatches().filter(|d| d.kernel.sections.contains(&"MOMENTS")).count();
         (count("norm_stats.wgsl"), count("norm_finish.wgsl"), along)
     };
     let (stats, norms, along) = passes("inference NET on gpu");

@@ -6,7 +6,7 @@ mod nets;
 use std::collections::BTreeSet;
 
 use rayon::prelude::*;
-use u2seg::shader::{KernelKey, source, sources, validate};
+use u2seg::shader::{KernelKey, shared, source, sources, validate};
 
 fn check(keys: Vec<KernelKey>) {
     let failures: Vec<String> = keys
@@ -24,15 +24,8 @@ fn every_shader_is_valid_at_its_defaults() {
 
 #[test]
 fn every_kernel_that_plans_ask_for_is_valid() {
-    let planned: Vec<_> =
-        nets::all().into_iter().chain(nets::targeted()).chain(nets::variants()).collect();
-    let keys: BTreeSet<KernelKey> = planned
-        .iter()
-        .flat_map(|p| p.plan.dispatches().chain(&p.tail))
-        .map(|dispatch| dispatch.kernel.clone())
-        .chain(u2seg::train::patch_kernels())
-        .collect();
-    println!("{} kernels of {} plans", keys.len(), planned.len());
+    let keys = nets::kernels();
+    println!("{} kernels", keys.len());
     let used: BTreeSet<&str> = keys.iter().map(|key| key.file).collect();
     for (file, _) in sources().iter().filter(|(file, _)| !file.starts_with("bench_")) {
         assert!(used.contains(file), "{file} is in no plan");
@@ -40,12 +33,30 @@ fn every_kernel_that_plans_ask_for_is_valid() {
     check(keys.into_iter().collect());
 }
 
-/// A header says what a kernel computes and what it binds.
+/// A header says what a kernel computes and what it binds, or what a shared file asks for.
 #[test]
 fn every_shader_has_a_header() {
-    for (file, _) in sources() {
-        let text = source(file).unwrap();
+    for (file, text) in sources() {
+        assert_eq!(source(file).unwrap(), *text);
+    }
+    for (file, text) in sources().iter().chain(shared()) {
         let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//")).collect();
         assert!(header.len() >= 2, "{file}: a header with the formula and the bindings");
+    }
+}
+
+/// What is shared serves at least two kernels, and says what it asks of them.
+#[test]
+fn shared_files_are_shared() {
+    let imports = |text: &str, name: &str| {
+        let line = format!("// import {name}");
+        text.lines().any(|other| other == line)
+    };
+    for (file, text) in shared() {
+        let name = file.strip_suffix(".wgsl").unwrap();
+        let all = sources().iter().chain(shared());
+        let users = all.filter(|(_, text)| imports(text, name)).count();
+        assert!(users >= 2, "{file} is imported {users} times");
+        assert!(text.contains("\n// Asks "), "{file}: what it asks of the importing file");
     }
 }

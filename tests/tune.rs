@@ -110,7 +110,7 @@ fn the_doctor_finds_the_adapter_well() {
     let output = program::command(&args).output().unwrap();
     let table = text(&output.stdout);
     assert!(output.status.success(), "{table}{}", text(&output.stderr));
-    for kernel in ["conv.wgsl", "norm_stats_tree.wgsl", "radix_scatter.wgsl", "adam.wgsl"] {
+    for kernel in ["conv.wgsl", "norm_stats_whole.wgsl", "radix_scatter.wgsl", "adam.wgsl"] {
         assert!(table.contains(kernel), "{kernel}: {table}");
     }
     assert!(table.contains(" 0 failed"), "{table}");

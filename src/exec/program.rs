@@ -105,8 +105,12 @@ impl Program {
         tail: &[Dispatch],
         (store, pool): (&Store, &Pool),
     ) -> Result<Self> {
-        let steps: Vec<Step> =
-            plan.steps.iter().cloned().chain(tail.iter().cloned().map(Step::Run)).collect();
+        let steps: Vec<Step> = plan
+            .steps
+            .iter()
+            .cloned()
+            .chain(tail.iter().cloned().map(Box::new).map(Step::Run))
+            .collect();
         let kernels = compile(gpu, &steps)?;
         let binder = Binder { gpu, graph, plan, store, pool };
         let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment);

@@ -27,7 +27,7 @@ impl Kernel {
             .chain(&key.consts)
             .map(|(name, value)| format!("{name}={value}"))
             .chain(key.halves.iter().map(|name| format!("{name}:f16")))
-            .chain(key.moments.then(|| "moments".to_string()))
+            .chain(key.sections.iter().map(|name| name.to_lowercase()))
             .chain(key.wide.then(|| "wide".to_string()))
             .collect();
         let label = format!("{} {}", key.file, settings.join(" "));

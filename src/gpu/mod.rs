@@ -55,7 +55,8 @@ fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFe
         return (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled());
     }
     // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files whose names end in
-    // `_coop.wgsl` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
+    // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files that say
+    // `needs cooperative matrices` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
     // matrices that the adapter lists, and no plan takes them unless tuning found their results right on this adapter.
     let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
     (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)
@@ -168,7 +169,7 @@ impl Gpu {
 
     /// Bindings and parameters of a kernel's file; parsed once.
     fn interface(&self, key: &KernelKey) -> Result<Arc<Reflection>> {
-        let plain = KernelKey { moments: key.moments, ..KernelKey::new(key.file) };
+        let plain = key.plain();
         if let Some(interface) = lock(&self.inner.interfaces).get(&plain) {
             return Ok(interface.clone());
         }

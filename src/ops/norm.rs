@@ -152,7 +152,7 @@ pub(super) fn give_moments(
         let name = &graph.info(moments).name;
         return Err(Error::Internal(format!("{name} is planned for other kernels")));
     }
-    dispatch.kernel.moments = true;
+    dispatch.kernel = dispatch.kernel.section("MOMENTS");
     Ok(dispatch.bind("moments", whole(graph, moments)))
 }
 

@@ -103,15 +103,14 @@ impl Parts {
 
     /// The kernel, without its switches.
     pub fn key(&self) -> KernelKey {
-        let file = match (self.pass, self.tile.merge) {
-            (Pass::Statistics, Merge::Lanes) => "norm_stats.wgsl",
-            (Pass::Statistics, Merge::Tree) => "norm_stats_tree.wgsl",
-            (Pass::Statistics, Merge::Subgroups) => "norm_stats_subgroups.wgsl",
-            (Pass::Gradient, Merge::Lanes) => "norm_grad.wgsl",
-            (Pass::Gradient, Merge::Tree) => "norm_grad_tree.wgsl",
-            (Pass::Gradient, Merge::Subgroups) => "norm_grad_subgroups.wgsl",
+        let file = match (self.pass, self.is_whole()) {
+            (Pass::Statistics, false) => "norm_stats.wgsl",
+            (Pass::Statistics, true) => "norm_stats_whole.wgsl",
+            (Pass::Gradient, false) => "norm_grad.wgsl",
+            (Pass::Gradient, true) => "norm_grad_whole.wgsl",
         };
-        KernelKey::new(file).group(self.tile.group)
+        let key = KernelKey::new(file).group(self.tile.group);
+        if self.tile.merge == Merge::Subgroups { key.section("SUBGROUPS") } else { key }
     }
 
     /// Voxels of a chunk.

@@ -16,7 +16,7 @@ pub use recompute::{Shrunk, shrink};
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    Run(Dispatch),
+    Run(Box<Dispatch>),
     /// Copies a value that is still needed before a kernel adds to it.
     Copy {
         from: Value,
@@ -44,7 +44,7 @@ impl Plan {
             if let Some((from, to)) = memory.copies(node) {
                 steps.push(copy(graph, from, to)?);
             }
-            steps.extend(lower(graph, node, caps)?.into_iter().map(Step::Run));
+            steps.extend(lower(graph, node, caps)?.into_iter().map(Box::new).map(Step::Run));
         }
         Ok(Self { steps, slots: memory.slots, value_to_slot: memory.value_to_slot })
     }
@@ -71,7 +71,7 @@ impl Plan {
     /// The dispatches in order.
     pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Run(dispatch) => Some(dispatch),
+            Step::Run(dispatch) => Some(dispatch.as_ref()),
             Step::Copy { .. } => None,
         })
     }

@@ -25,10 +25,34 @@ pub fn lint(module: &Module, reflection: &Reflection) -> Vec<String> {
     }
     for entry in &module.entry_points {
         let flow = Flow { module, function: &entry.function, arguments: builtins(entry) };
-        let mut returned = false;
-        flow.walk(&entry.function.body, true, &mut returned, &mut complaints);
+        flow.walk(&entry.function.body, true, &mut false, &mut complaints);
+    }
+    // of what functions are given nothing is known to be uniform
+    for (_, function) in module.functions.iter() {
+        let flow = Flow { module, function, arguments: Vec::new() };
+        flow.walk(&function.body, true, &mut false, &mut complaints);
     }
     complaints
+}
+
+/// Whether a block, or a function that it calls, waits for others of its workgroup or subgroup.
+fn meets(module: &Module, block: &Block) -> bool {
+    block.iter().any(|statement| match statement {
+        Statement::ControlBarrier(_)
+        | Statement::MemoryBarrier(_)
+        | Statement::WorkGroupUniformLoad { .. }
+        | Statement::SubgroupGather { .. }
+        | Statement::SubgroupBallot { .. }
+        | Statement::SubgroupCollectiveOperation { .. } => true,
+        Statement::Call { function, .. } => meets(module, &module.functions[*function].body),
+        Statement::Block(inner) => meets(module, inner),
+        Statement::If { accept, reject, .. } => meets(module, accept) || meets(module, reject),
+        Statement::Switch { cases, .. } => cases.iter().any(|case| meets(module, &case.body)),
+        Statement::Loop { body, continuing, .. } => {
+            meets(module, body) || meets(module, continuing)
+        }
+        _ => false,
+    })
 }
 
 /// Whether each argument of the entry point is the same for the whole workgroup.
@@ -78,6 +102,14 @@ impl Flow<'_> {
                 }
                 Statement::WorkGroupUniformLoad { .. } if !uniform => {
                     complaints.push("a uniform load under a non-uniform branch".into());
+                }
+                Statement::Call { function, .. } => {
+                    let called = &self.module.functions[*function].body;
+                    if (!uniform || *returned) && meets(self.module, called) {
+                        complaints.push(
+                            "a function that waits for others under a non-uniform branch or after a return".into(),
+                        );
+                    }
                 }
                 Statement::Return { .. } => *returned = true,
                 Statement::Block(inner) => self.walk(inner, uniform, returned, complaints),
@@ -243,6 +275,16 @@ mod tests {
         assert!(complaints(body, "").contains("non-uniform"));
         let body = "if (lane > 3u) { return; } workgroupBarrier();";
         assert!(complaints(body, "").contains("return before"));
+    }
+
+    #[test]
+    fn functions_that_wait_are_called_by_all() {
+        let waits = "fn wait(lane: u32) { s[lane] = 1.0; workgroupBarrier(); }\nfn outer(lane: u32) { wait(lane); }";
+        assert_eq!(complaints("outer(lane);", waits), "");
+        assert!(complaints("if (lane < 3u) { outer(lane); }", waits).contains("waits for others"));
+        assert!(complaints("if (lane > 3u) { return; } outer(lane);", waits).contains("waits"));
+        let inside = "fn wait(lane: u32) { if (lane < 3u) { workgroupBarrier(); } }";
+        assert!(complaints("wait(lane);", inside).contains("non-uniform branch"));
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! Embeds `shaders/*.wgsl`, specialises them, and validates and reflects them with naga.
+//! Embeds `shaders/*/*.wgsl`, specialises them, and validates and reflects them with naga.
 //!
-//! A file is valid WGSL alone. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
+//! A file is valid WGSL with what it imports from `shaders/shared`. A kernel is a file with values for its `override`s (workgroup sizes, switches) and for some
 //! of its `const` lines (register tiles, which naga does not accept as overrides in array sizes).
 
+mod expand;
 mod lint;
+mod needs;
 mod specialise;
 mod storage;
 mod tuning;
 
 pub use lint::lint;
+pub use needs::{Needs, needs, standard};
 pub use specialise::specialise;
 pub use tuning::{Choice, Class, Cooperative, Tuning};
 
@@ -19,7 +22,7 @@ use crate::error::{Error, Result};
 /// A specialised shader; the entry point is always `main`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelKey {
-    /// File name below `shaders/`.
+    /// File name, the only one in all folders of `shaders/`.
     pub file: &'static str,
     /// Values of `override` declarations; switches are 0 or 1.
     pub overrides: Vec<(&'static str, u32)>,
@@ -27,8 +30,8 @@ pub struct KernelKey {
     pub consts: Vec<(&'static str, u32)>,
     /// Bindings of `vec4<f32>` that are stored as halves, in order.
     pub halves: Vec<&'static str>,
-    /// Whether the lines between `// section MOMENTS` and `// end MOMENTS` are in.
-    pub moments: bool,
+    /// Sections of the file that are in, in order.
+    pub sections: Vec<&'static str>,
     /// Whether bindings of `vec4<f32>` are read and written in 64-bit words, which adapters that compute on the CPU do faster.
     pub wide: bool,
 }
@@ -41,9 +44,21 @@ impl KernelKey {
             overrides: Vec::new(),
             consts: Vec::new(),
             halves: Vec::new(),
-            moments: false,
+            sections: Vec::new(),
             wide: false,
         }
+    }
+
+    /// Puts a section in.
+    pub fn section(mut self, name: &'static str) -> Self {
+        self.sections.push(name);
+        self.sections.sort_unstable();
+        self
+    }
+
+    /// The file at its defaults, with this kernel's sections: its bindings and parameters are the kernel's.
+    pub fn plain(&self) -> Self {
+        Self { sections: self.sections.clone(), ..Self::new(self.file) }
     }
 
     /// Stores these bindings as halves.
@@ -78,12 +93,17 @@ impl KernelKey {
     }
 }
 
-/// Every shader: file name and source.
+/// Every kernel's file: name and source.
 pub fn sources() -> &'static [(&'static str, &'static str)] {
     include!(concat!(env!("OUT_DIR"), "/shaders.rs"))
 }
 
-/// The source of one file.
+/// Every file that kernels import: name and source.
+pub fn shared() -> &'static [(&'static str, &'static str)] {
+    include!(concat!(env!("OUT_DIR"), "/shared.rs"))
+}
+
+/// The source of one kernel's file, as it is written.
 pub fn source(file: &str) -> Result<&'static str> {
     sources()
         .iter()
@@ -124,6 +144,7 @@ pub struct Reflection {
 struct Compiled {
     module: naga::Module,
     info: ModuleInfo,
+    needs: Needs,
 }
 
 fn message(error: impl std::error::Error) -> String {
@@ -136,30 +157,29 @@ fn message(error: impl std::error::Error) -> String {
     text
 }
 
-/// Ending of the files that use subgroup operations. naga accepts these without `enable subgroups;`, which it does not know yet.
-const SUBGROUPS: &str = "_subgroups.wgsl";
-
-/// Ending of the files that use cooperative matrices, and the number of their subgroup.
-const COOPERATIVE: &str = "_coop.wgsl";
-
-/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the key tells.
-fn capabilities(key: &KernelKey) -> Capabilities {
+/// Packing of halves, which WebGPU has everywhere and naga wants named, and what the kernel says that it needs.
+fn capabilities(key: &KernelKey, needs: Needs) -> Capabilities {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let cooperative = key.file.ends_with(COOPERATIVE);
-    capabilities.set(Capabilities::SUBGROUP, cooperative || key.file.ends_with(SUBGROUPS));
+    capabilities.set(Capabilities::SUBGROUP, needs.subgroups || needs.cooperative);
     let matrices = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
-    capabilities.set(matrices, cooperative);
+    capabilities.set(matrices, needs.cooperative);
     capabilities.set(Capabilities::SHADER_INT64, key.wide);
     capabilities
 }
 
 fn compile(key: &KernelKey) -> Result<Compiled> {
     let text = specialise(key)?;
+    let needs = needs::read(key.file, &text)?;
     let fail = |m: String| Error::shader(key.file, m);
-    let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let info = Validator::new(ValidationFlags::all(), capabilities(key))
+    let at = |place: Option<naga::SourceLocation>, m: String| {
+        let line = place.map_or(0, |place| place.line_number as usize);
+        fail(expand::origin(&text, line).map_or(m.clone(), |file| format!("in {file}: {m}")))
+    };
+    let module = naga::front::wgsl::parse_str(&text)
+        .map_err(|e| at(e.location(&text), e.emit_to_string(&text)))?;
+    let info = Validator::new(ValidationFlags::all(), capabilities(key, needs))
         .validate(&module)
-        .map_err(|e| fail(e.emit_to_string(&text)))?;
+        .map_err(|e| at(e.location(&text), e.emit_to_string(&text)))?;
     let mut constants = naga::back::PipelineConstants::default();
     for (name, value) in &key.overrides {
         let known = module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some(name));
@@ -172,7 +192,7 @@ fn compile(key: &KernelKey) -> Result<Compiled> {
     let (module, info) =
         naga::back::pipeline_constants::process_overrides(&module, &info, Some(stage), &constants)
             .map_err(|e| fail(message(e)))?;
-    Ok(Compiled { module: module.into_owned(), info: info.into_owned() })
+    Ok(Compiled { module: module.into_owned(), info: info.into_owned(), needs })
 }
 
 /// Workgroup size, bindings and parameter offsets of a kernel.
@@ -237,7 +257,7 @@ fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflection> {
 /// Parses, validates and lints a kernel and writes it as SPIR-V, MSL and HLSL, so that what breaks on one platform shows
 /// on all. Cooperative matrices are not in HLSL, and wgpu offers them on no adapter of DX12.
 pub fn validate(key: &KernelKey) -> Result<()> {
-    let Compiled { module, info } = compile(key)?;
+    let Compiled { module, info, needs } = compile(key)?;
     let fail = |backend: &str, m: String| Error::shader(key.file, format!("{backend}: {m}"));
     let complaints = lint(&module, &reflect_module(key.file, &module)?);
     if !complaints.is_empty() {
@@ -245,15 +265,14 @@ pub fn validate(key: &KernelKey) -> Result<()> {
     }
     naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), None)
         .map_err(|e| fail("SPIR-V", message(e)))?;
-    let cooperative = key.file.ends_with(COOPERATIVE);
     let mut options =
         naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
-    if cooperative {
+    if needs.cooperative {
         options.lang_version = (2, 3);
     }
     naga::back::msl::write_string(&module, &info, &options, &Default::default())
         .map_err(|e| fail("MSL", message(e)))?;
-    if cooperative {
+    if needs.cooperative {
         return Ok(());
     }
     let options = naga::back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };

@@ -2,39 +2,20 @@
 
 use std::collections::HashMap;
 
-use super::{KernelKey, source, storage};
+use super::{KernelKey, expand, storage};
 use crate::error::{Error, Result};
 
 const MARK: &str = "// unroll";
 
 const COOPERATIVE: &str = "enable wgpu_cooperative_matrix;";
 
-/// The kernel's WGSL: moments in or out, tiles set, matrices declared, accesses to bindings rewritten, loops below a `// unroll` line written out so that
-/// indices are constants.
+/// The kernel's WGSL: imports and sections put in, tiles set, matrices declared, accesses to bindings rewritten, loops below a
+/// `// unroll` line written out so that indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = matrices(set_consts(key, &moments(key, source(key.file)?)?)?);
+    let text = matrices(set_consts(key, &expand::expand(key)?)?);
     let text = storage::store(key, text)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
-}
-
-/// The text without what computes moments, unless the key asks for it.
-fn moments(key: &KernelKey, text: &str) -> Result<String> {
-    let [begin, end] = ["// section MOMENTS", "// end MOMENTS"];
-    let mut lines = Vec::new();
-    let (mut known, mut inside) = (false, false);
-    for line in text.lines() {
-        match line.trim() {
-            mark if mark == begin => (known, inside) = (true, true),
-            mark if mark == end => inside = false,
-            _ if inside && !key.moments => {}
-            _ => lines.push(line),
-        }
-    }
-    if inside || (key.moments && !known) {
-        return Err(Error::shader(key.file, format!("no lines between `{begin}` and `{end}`")));
-    }
-    Ok(lines.join("\n"))
 }
 
 /// `const NAME: u32 = 4u;` as (name, value).
@@ -159,17 +140,6 @@ mod tests {
         assert_eq!(out.matches("a[i][j]").count(), 4);
         assert_eq!(out.matches("const i = 1u;").count(), 1);
         assert!(out.ends_with("end"));
-    }
-
-    #[test]
-    fn moments_are_left_out_unless_asked_for() {
-        let text = "a\n  // section MOMENTS\nb\n  // end MOMENTS\nc";
-        let plain = KernelKey::new("t");
-        let with = KernelKey { moments: true, ..plain.clone() };
-        assert_eq!(moments(&plain, text).unwrap(), "a\nc");
-        assert_eq!(moments(&with, text).unwrap(), "a\nb\nc");
-        assert!(moments(&with, "a").is_err());
-        assert!(moments(&plain, "// section MOMENTS\nb").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{cache_folder, fingerprint, write_atomically};
 use crate::gpu::Gpu;
-use crate::shader::sources;
+use crate::shader::{shared, sources};
 
 /// What a tuning holds for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,7 +25,8 @@ impl Identity {
     /// That of a device and this program.
     pub fn of(gpu: &Gpu) -> Self {
         let report = gpu.report();
-        let texts = sources().iter().flat_map(|(file, text)| [file.as_bytes(), text.as_bytes()]);
+        let files = sources().iter().chain(shared());
+        let texts = files.flat_map(|(file, text)| [file.as_bytes(), text.as_bytes()]);
         Self {
             adapter: report.name.clone(),
             backend: report.backend.clone(),

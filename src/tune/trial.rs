@@ -268,7 +268,7 @@ fn plan((graph, dispatches): &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
             slots.push((info.words * 4) as u64);
         }
     }
-    let steps = dispatches.iter().cloned().map(Step::Run).collect();
+    let steps = dispatches.iter().cloned().map(Box::new).map(Step::Run).collect();
     Plan { steps, slots, value_to_slot }
 }
 

@@ -1,11 +1,13 @@
 //! Plans of every kind of network, as training and inference build them.
 #![allow(dead_code)] // each test binary uses a part
 
+use std::collections::BTreeSet;
+
 use u2seg::graph::{Caps, Dispatch, Element, Graph, Layout, Storage, Value, ValueInfo};
 use u2seg::nn::{self, Adapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::ops::{self, LossWeights, Optimizer};
 use u2seg::plan::{Plan, shrink};
-use u2seg::shader::{Cooperative, Tuning};
+use u2seg::shader::{Cooperative, KernelKey, Tuning};
 use u2seg::train::{DomainBatch, Freeze, SessionSettings, Targets, graphs};
 
 /// A planned network.
@@ -232,4 +234,14 @@ pub fn variants() -> Vec<Planned> {
         }
     }
     planned
+}
+
+/// Every kernel that the plans of [`all`], [`targeted`] and [`variants`], and the making of patches ask for.
+pub fn kernels() -> BTreeSet<KernelKey> {
+    let planned = all().into_iter().chain(targeted()).chain(variants());
+    let of = |p: Planned| {
+        let dispatches = p.plan.dispatches().chain(&p.tail);
+        dispatches.map(|dispatch| dispatch.kernel.clone()).collect::<Vec<_>>()
+    };
+    planned.flat_map(of).chain(u2seg::train::patch_kernels()).collect()
 }

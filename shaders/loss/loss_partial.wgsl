@@ -1,0 +1,93 @@
+// Partial sums of cross-entropy, focal loss and soft Dice over chunks of voxels.
+//   p = softmax(x), nll = log Σ exp(x - max) - (x_t - max)
+//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2 voxels left out | 3+k Σ p t | 3+K+k Σ p | 3+2K+k Σ t
+// Left out are voxels whose label is no class (label >= K); they are counted in column 2 alone.
+//
+// Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
+//   logits    vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
+//   labels    u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
+//   partials  f32 [rows, 3 + 3K]           one row a chunk, from row `row` on
+// One workgroup: one chunk of `chunk` voxels and one block of four classes; the groups of block 0 also sum columns 0 to 2.
+// One thread: every WG-th voxel of the chunk; then threads 0..14 add up the workgroup's 15 sums in a fixed order.
+// Dispatch: chunks * CB groups with chunks = ceil(samples * V / chunk), folded (group index = x + y * groups.x; chunk =
+// index / CB, block = index % CB). WG is at least 16. Samples in bindings of their own: one dispatch each, with `first`
+// and `row` moved on. Then loss_finish.
+// Source: the definitions; focal loss as in Lin et al. 2017 with gamma 2.
+
+struct Params {
+    samples: u32,
+    voxels: u32,
+    classes: u32,
+    first: u32,
+    row: u32,
+    chunks: u32,
+    chunk: u32,
+    pad0: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> labels: array<u32>;
+@group(0) @binding(3) var<storage, read_write> partials: array<f32>;
+
+override WG: u32 = 64u;
+
+// import scores
+// import loss_row
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = group.x + group.y * groups.x;
+    let blocks = (params.classes + 3u) / 4u;
+    let chunk = index / blocks;
+    let block = index % blocks;
+    let lanes = lanes_of(block);
+    let count = params.samples * params.voxels;
+    var begin = count;
+    if chunk < params.chunks {
+        begin = chunk * params.chunk;
+    }
+    let end = min(begin + params.chunk, count);
+
+    var entropy = 0.0;
+    var focal = 0.0;
+    var left_out = 0.0;
+    var both = vec4<f32>(0.0);
+    var predicted = vec4<f32>(0.0);
+    var labelled = vec4<f32>(0.0);
+    for (var i = begin + local; i < end; i += WG) {
+        let label = labels[params.first + i];
+        if label < params.classes {
+            let base = i / params.voxels * blocks * params.voxels + i % params.voxels;
+            let peak = peak_of(base, blocks);
+            var sums = vec4<f32>(0.0);
+            var e = vec4<f32>(0.0);
+            for (var n = 1u; n <= blocks; n += 1u) {
+                // The group's own block comes last and stays in e.
+                e = exp(load(base, (block + n) % blocks) - peak);
+                sums += e;
+            }
+            let sum = sums.x + sums.y + sums.z + sums.w;
+            let p = e / sum;
+            let hit = select(vec4<f32>(0.0), vec4<f32>(1.0), lanes == vec4<u32>(label));
+            both += p * hit;
+            predicted += p;
+            labelled += hit;
+            if block == 0u {
+                let shifted = logits[base + label / 4u * params.voxels][label % 4u] - peak;
+                let nll = log(sum) - shifted;
+                let miss = 1.0 - exp(shifted) / sum;
+                entropy += nll;
+                focal += miss * miss * nll;
+            }
+        } else {
+            left_out += 1.0;
+        }
+    }
+    let row = Row(params.row + chunk, block, params.classes, chunk < params.chunks);
+    write_row(Sums(vec3<f32>(entropy, focal, left_out), both, predicted, labelled), row, local);
+}

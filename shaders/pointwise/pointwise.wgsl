@@ -1,0 +1,99 @@
+// Pointwise (1x1x1) convolution, stride 1, and its input gradient: a matrix product per voxel.
+//
+//   y[n,o,v] = b[o] + sum_i w[o,i] * load(x)[n,i,v]           (TRANSPOSE: sum_o w[o,i] * load(dy)[n,o,v])
+//
+// Bindings (vec4 = 4 channel lanes; mat4x4 column j = weights of input lane j):
+//   src [N, SB, V], aux, coef: as in depthwise.wgsl; UD, UH, UW read an upsampled source
+//   weight [OB, cols] mat4x4, read from block (weight_out, weight_in); with TRANSPOSE the source runs over OB
+//   bias [OB], out [N, OB, V]
+// A thread keeps VOX voxels times OUT output blocks in registers and walks over the input blocks; neighbouring
+// threads take neighbouring voxels.
+// Source: MICCAI 2019, "3D U2-Net", section 2 (shared pointwise convolution).
+
+struct Params {
+  n: u32, voxels: u32, ins: u32, outs: u32,
+  groups: u32, tiles: u32, cols: u32, src_voxels: u32,
+  src_blocks: u32, coef_first: u32, out_blocks: u32, weight_in: u32,
+  src_base: u32, aux_base: u32, out_base: u32, weight_out: u32,
+  h: u32, w: u32, pad0: u32, pad1: u32,
+}
+
+override NORM: bool = false;
+override ACT: bool = false;
+override GRAD: bool = false;
+override TRANSPOSE: bool = false;
+override BIAS: bool = true;
+override ACC: bool = false;
+override UD: u32 = 1u;
+override UH: u32 = 1u;
+override UW: u32 = 1u;
+override WG: u32 = 64u;
+
+const VOX: u32 = 2u;
+const OUT: u32 = 4u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> aux: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weight: array<mat4x4<f32>>;
+@group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+
+// import load
+// import source_voxel
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  var t = wg.x + wg.y * ng.x;
+  let group = t % params.groups; t = t / params.groups;
+  let tile = t % params.tiles; t = t / params.tiles;
+  let n = t;
+  if (n < params.n) {
+    let first = group * WG * VOX + lane;
+    var at: array<u32, VOX>;
+    var y: array<array<vec4<f32>, OUT>, VOX>;
+    // unroll
+    for (var j = 0u; j < VOX; j++) {
+      at[j] = source_voxel(min(first + j * WG, params.voxels - 1u), vec3<u32>(UD, UH, UW));
+      // unroll
+      for (var o = 0u; o < OUT; o++) {
+        y[j][o] = vec4<f32>(0.0);
+      }
+    }
+    for (var i = 0u; i < params.ins; i++) {
+      let source_block = n * params.src_blocks + i;
+      let c = load_coef(params.coef_first + source_block);
+      let start = source_block * params.src_voxels;
+      var x: array<vec4<f32>, VOX>;
+      // unroll
+      for (var j = 0u; j < VOX; j++) { x[j] = load(start + at[j], c); }
+      // unroll
+      for (var o = 0u; o < OUT; o++) {
+        let block = min(tile * OUT + o, params.outs - 1u);
+        if (TRANSPOSE) {
+          let m = weight[(params.weight_out + i) * params.cols + params.weight_in + block];
+          // unroll
+          for (var j = 0u; j < VOX; j++) { y[j][o] = y[j][o] + x[j] * m; }
+        } else {
+          let m = weight[(params.weight_out + block) * params.cols + params.weight_in + i];
+          // unroll
+          for (var j = 0u; j < VOX; j++) { y[j][o] = y[j][o] + fma(m[0], vec4<f32>(x[j].x), fma(m[1], vec4<f32>(x[j].y), fma(m[2], vec4<f32>(x[j].z), m[3] * x[j].w))); }
+        }
+      }
+    }
+    // unroll
+    for (var j = 0u; j < VOX; j++) {
+      let v = first + j * WG;
+      // unroll
+      for (var o = 0u; o < OUT; o++) {
+        if (v < params.voxels && tile * OUT + o < params.outs) {
+          let target_index = params.out_base + (n * params.out_blocks + tile * OUT + o) * params.voxels + v;
+          if (BIAS) { y[j][o] = y[j][o] + bias[params.weight_out + tile * OUT + o]; }
+          if (ACC) { y[j][o] = y[j][o] + out[target_index]; }
+          out[target_index] = y[j][o];
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,33 @@
+// The two sums of the instance norm gradient, term by term.
+//
+//   first += dz, second += dz * (r - mean);  dz = da * act'(z), z = (r - mean) * scale + shift
+//
+// Asks of the importing file, bindings of vec4 (4 channel lanes): da from params.da_base on, r from params.r_base on, coef
+// [N*CB, 4]; the switches NORM and ACT.
+// Source: the chain rule; the reductions of the batch norm backward pass.
+
+// import activation
+// import sums
+
+// Coefficients of a channel block; without NORM z is r.
+fn norm_coef(block: u32) -> Coef {
+  var c: Coef;
+  c.scale = vec4<f32>(1.0);
+  if (NORM) {
+    c.mean = coef[block * 4u];
+    c.scale = coef[block * 4u + 1u];
+    c.shift = coef[block * 4u + 2u];
+  }
+  return c;
+}
+
+fn add_term(sums: Sums, i: u32, c: Coef) -> Sums {
+  var dz = da[params.da_base + i];
+  var second = sums.second;
+  if (NORM || ACT) {
+    let centred = r[params.r_base + i] - c.mean;
+    if (ACT) { dz = unactivated(dz, fma(centred, c.scale, c.shift)); }
+    second = fma(dz, centred, second);
+  }
+  return Sums(sums.first + dz, second);
+}
