@@ -7,8 +7,8 @@ use indicatif::ProgressBar;
 
 use super::PrecisionArg;
 use crate::data::{
-    Fault, Finding, ImageFiles, Match, describe_folder, pair, read_images, stem, write_image,
-    write_mask,
+    Fault, Finding, ImageFiles, Known, Match, describe_folder, pair, read_images, read_labels,
+    stem, write_image, write_mask,
 };
 use crate::domain::Domain;
 use crate::error::{Error, Result};
@@ -66,7 +66,7 @@ pub struct Args {
     /// How the channel files of an image are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
     matching: Match,
-    /// Leave out images whose mask is there already.
+    /// Leave out images of which all that is asked for is there already, the mask whole.
     #[arg(long = "continue")]
     resume: bool,
     /// Split the images into this many parts, of which this call does one.
@@ -211,6 +211,13 @@ impl Args {
         write_mask(&in_folder(job.mask.clone())?, &labels, &volume.grid)
     }
 
+    /// Whether all that is asked for is there, the mask whole.
+    fn is_done(&self, job: &Job, plan: &Domain) -> bool {
+        let mut classes = plan.labels.classes.iter();
+        let maps = !self.save_probabilities || classes.all(|c| job.probability(&c.name).is_file());
+        maps && read_labels(&job.mask, &Known::any()).is_ok()
+    }
+
     /// Checks that no output is an input and no two images have one output, and makes the folders.
     fn claim(&self, jobs: &[Job], plan: &Domain) -> Result<Claim> {
         let mut paths = Paths::new();
@@ -287,7 +294,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let _claim = args.claim(&all, plan)?;
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
-    let jobs: Vec<Job> = mine.filter(|job| !(args.resume && job.mask.exists())).collect();
+    let jobs: Vec<Job> = mine.filter(|job| !(args.resume && args.is_done(job, plan))).collect();
     if jobs.is_empty() {
         eprintln!("nothing is left to do");
         return Ok(());

@@ -163,6 +163,21 @@ fn parts_of_a_cohort_beside_each_other_keep_their_folders() {
 
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn going_on_trusts_whole_masks_alone() {
+    let case = Case::new();
+    case.image("in/a.nii.gz");
+    case.image("in/b.nii.gz");
+    case.write("out/a.nii.gz", "");
+    let predict = "predict -m ONE -i in -o out --continue";
+    case.run(predict).said(0, &["out/a.nii.gz", "out/b.nii.gz"]);
+    case.run(predict).said(0, &["nothing is left to do"]);
+    let ran = case.run(&format!("{predict} --save-probabilities"));
+    ran.said(0, &["out/a.nii.gz", "out/b.nii.gz"]);
+    assert_eq!(case.tree("out/probabilities/a").len(), 3);
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn a_list_of_cases_to_leave_out_is_an_input() {
     let case = Case::new();
     case.dataset(&json!({}));
