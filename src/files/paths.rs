@@ -81,12 +81,13 @@ impl Paths {
         let mut prepared = HashSet::new();
         for (output, place) in self.writes.iter().zip(&places) {
             let parent = folder(&output.path);
-            if !prepared.insert(parent.to_path_buf()) {
+            let folders = place.missing.split_last().map_or(&[][..], |(_, folders)| folders);
+            let target = place.folder().join(PathBuf::from_iter(folders));
+            // a link among the outputs of a folder leads to another one
+            if !prepared.insert((parent.to_path_buf(), target.clone())) {
                 continue;
             }
             claim.make(place).map_err(|e| self.no_folder(parent, &e))?;
-            let target = place.missing.split_last().map(|(_, folders)| folders);
-            let target = place.folder().join(PathBuf::from_iter(target.unwrap_or_default()));
             if proven.insert(target.clone()) {
                 self.prove(&target, &output.path)?;
             }
