@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::{Match, pair};
+use crate::data::{DESCRIPTION, Match, pair};
 use crate::domain::{DescribedLabels, described_labels};
 use crate::error::{Error, Result};
 use crate::files::Paths;
 use crate::infer::summary::names;
 use crate::infer::{ClassKey, MaskPair, Scoring, evaluate, pair_masks};
 
-/// The file that describes a dataset's labels.
-const DESCRIPTION: &str = "dataset.json";
 /// In place of a file: no description, even where there is one.
 const NONE: &str = "none";
 

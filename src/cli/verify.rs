@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use crate::data::{Contents, Dataset, DatasetReport, Exclusion, Match, Selection, verify};
 use crate::domain::PresetChoice;
 use crate::error::{Error, Result};
-use crate::files::{Paths, read_text, write_atomically};
+use crate::files::{Claim, Paths, read_text, write_atomically};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,24 +34,25 @@ const HEAD: &str = "# Cases to leave out: the dataset's name, a tab, the case.";
 
 pub fn run(args: &Args) -> Result<()> {
     let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
-    let _claim = args.fix_list.as_ref().map(|file| claim(args, file)).transpose()?;
-    let known: Vec<Dataset> =
-        args.data.iter().filter_map(|dir| PresetChoice::Auto.open(dir).ok()).collect();
+    let opened: Vec<Result<Dataset>> =
+        args.data.iter().map(|dir| PresetChoice::Auto.open(dir)).collect();
+    let known: Vec<&Dataset> = opened.iter().flatten().collect();
+    let _claim = args.fix_list.as_ref().map(|file| claim(args, &known, file)).transpose()?;
     // a folder that cannot be opened may be what a line is about
     if known.len() == args.data.len() {
         Exclusion::check(&exclude, &known)?;
     }
     let selection = Selection { matching: args.matching, group: None, exclude };
     let bar = ProgressBar::new(args.data.len() as u64);
-    let look = |dir: &PathBuf| {
-        let report = match PresetChoice::Auto.open(dir) {
+    let look = |(dir, opened): (&PathBuf, Result<Dataset>)| {
+        let report = match opened {
             Ok(dataset) => verify(&dataset.without(&selection)),
             Err(error) => DatasetReport::unusable(dir, &error),
         };
         bar.inc(1);
         report
     };
-    let reports: Vec<DatasetReport> = args.data.iter().map(look).collect();
+    let reports: Vec<DatasetReport> = args.data.iter().zip(opened).map(look).collect();
     bar.finish_and_clear();
     if let Some(file) = &args.fix_list {
         write_fix_list(file, &reports)?;
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// A fix list takes the place of an earlier one, and of nothing else that may belong to the data.
-fn claim(args: &Args, file: &Path) -> Result<crate::files::Claim> {
+fn claim(args: &Args, datasets: &[&Dataset], file: &Path) -> Result<Claim> {
     let empty = std::fs::metadata(file).map_or(true, |about| about.is_file() && about.len() == 0);
     if !empty && !read_text(file).is_ok_and(|text| text.starts_with(HEAD)) {
         let remedy = "Choose another --fix-list, or move the file away.";
@@ -78,11 +79,7 @@ fn claim(args: &Args, file: &Path) -> Result<crate::files::Claim> {
         return Err(Error::file(file, "a file that is no fix list", expected, remedy));
     }
     let mut paths = Paths::of_flag("--fix-list");
-    for dir in &args.data {
-        if let Ok(dataset) = PresetChoice::None.open(dir) {
-            dataset.files().iter().for_each(|file| paths.reads(file));
-        }
-    }
+    datasets.iter().flat_map(|dataset| dataset.files()).for_each(|file| paths.reads(file));
     args.exclude.iter().for_each(|file| paths.reads(file));
     paths.writes(file, "the datasets in --data");
     paths.claim()

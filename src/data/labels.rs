@@ -85,6 +85,43 @@ impl<'de> serde::Deserialize<'de> for Entries {
     }
 }
 
+/// What a dataset.json says of labels, whether or not its dataset is there.
+#[derive(Debug, Clone)]
+pub struct LabelDescription {
+    /// Of the dataset.
+    pub name: Option<String>,
+    pub labels: Labels,
+    /// Names of the classes or regions that no case has labels of.
+    pub unlabelled: Vec<String>,
+}
+
+impl LabelDescription {
+    /// Reads the file, in the Decathlon's form or nnU-Net's.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, is no JSON, or describes no labels that can be used.
+    pub fn read(path: &Path) -> crate::error::Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Written {
+            name: Option<String>,
+            labels: Option<Entries>,
+            regions_class_order: Option<Value>,
+            #[serde(default)]
+            unlabelled: Vec<String>,
+        }
+        const EXPECTED: &str = "a dataset.json with labels as names and values";
+        const REMEDY: &str = "Correct the file, or name another.";
+        let written: Written = read_json(path, EXPECTED, REMEDY)?;
+        let Some(labels) = written.labels else {
+            return Err(Error::file(path, "no labels", EXPECTED, REMEDY));
+        };
+        let labels = Labels::parse(&labels, written.regions_class_order.as_ref())
+            .map_err(|e| Error::file(path, e.found, e.expected, e.remedy))?;
+        Ok(Self { name: written.name, labels, unlabelled: written.unlabelled })
+    }
+}
+
 /// A whole number of JSON, also as text or as a float.
 fn number(value: &Value) -> Option<u64> {
     match value {
@@ -149,27 +186,6 @@ impl Labels {
         let labels = Self { ignore, ..labels };
         labels.check()?;
         Ok(labels)
-    }
-
-    /// Reads only the labels of a dataset.json, in the Decathlon's form or nnU-Net's.
-    ///
-    /// # Errors
-    ///
-    /// Where the file cannot be read, is no JSON, or describes no labels that can be used.
-    pub fn read(path: &Path) -> crate::error::Result<Self> {
-        #[derive(serde::Deserialize)]
-        struct Described {
-            labels: Option<Entries>,
-            regions_class_order: Option<Value>,
-        }
-        const EXPECTED: &str = "a dataset.json with labels as names and values";
-        const REMEDY: &str = "Correct the file, or name another.";
-        let described: Described = read_json(path, EXPECTED, REMEDY)?;
-        let Some(labels) = described.labels else {
-            return Err(Error::file(path, "no labels", EXPECTED, REMEDY));
-        };
-        Self::parse(&labels, described.regions_class_order.as_ref())
-            .map_err(|e| Error::file(path, e.found, e.expected, e.remedy))
     }
 
     fn classes(mut found: Vec<(String, Vec<u8>)>) -> Self {
@@ -506,7 +522,7 @@ mod tests {
         let path = folder.path().join("dataset.json");
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            Labels::read(&path).map_err(|e| e.to_string())
+            LabelDescription::read(&path).map(|d| d.labels).map_err(|e| e.to_string())
         };
         let text = "\u{feff}{\"labels\": {\"0\": \"background\", \"1\": \"a\"}}";
         assert_eq!(read(text), Ok(Labels::plain(["background", "a"])));

@@ -49,7 +49,7 @@ pub struct Prepared {
 /// Voxel indices kept of each class.
 const MAX_POINTS: usize = 10_000;
 /// Voxels of a case after resampling, at most.
-const MAX_VOXELS: usize = 1 << 30;
+pub(super) const MAX_VOXELS: usize = 1 << 30;
 /// Voxels around the non-zero box.
 const MARGIN: usize = 5;
 

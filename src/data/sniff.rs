@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::files::{lost_link, stand_in};
 
 /// Endings of NIfTI files, the longer ones first.
@@ -32,6 +32,25 @@ pub fn stem(path: &Path) -> Option<String> {
 /// Whether a name is that of the image file of a pair.
 pub(super) fn is_image(path: &Path) -> bool {
     split(&file_name(path)).is_some_and(|(_, ending)| ending.starts_with(".img"))
+}
+
+/// The NIfTI files of a folder by their names without the ending, each list in order; the image file of a pair is left out where
+/// its header is there. Files whose name starts with a dot are left out.
+pub fn by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let mut stems: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if let Some(stem) = stem(&path).filter(|stem| !stem.starts_with('.')) {
+            stems.entry(stem).or_default().push(path);
+        }
+    }
+    for paths in stems.values_mut() {
+        paths.sort();
+        let images: Vec<PathBuf> =
+            paths.iter().filter(|path| !is_image(path)).filter_map(|path| parts(path).1).collect();
+        paths.retain(|path| !images.contains(path));
+    }
+    Ok(stems)
 }
 
 /// The files on disk that reading this path touches: the path, and its other half where there is one.

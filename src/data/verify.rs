@@ -10,6 +10,7 @@ use super::labels::{IGNORED, Labels};
 use super::nifti::{Known, Volume, read_image, read_images, read_labels, read_labels_on};
 use super::patients::{same_patient, shared};
 use super::place::Reference;
+use super::preprocess::MAX_VOXELS;
 use crate::error::{Error, Result};
 use crate::files::Fnv;
 
@@ -235,9 +236,6 @@ fn hash(image: &Volume) -> u64 {
     hash.0
 }
 
-/// Voxels that a case may have once it is resampled to the median spacing.
-const MOST_VOXELS: f64 = (1u64 << 30) as f64;
-
 /// Warns of spacings far from the median, unless several cases share them; refuses what cannot be resampled to it.
 fn compare(cases: &mut [CaseReport]) {
     let median = [0, 1, 2].map(|axis| {
@@ -258,7 +256,7 @@ fn compare(cases: &mut [CaseReport]) {
     for (case, way) in cases.iter_mut().zip(&ways) {
         let Some(Contents { spacing, shape, .. }) = case.contents else { continue };
         let voxels = [0, 1, 2].map(|axis| shape[axis] as f64 * spacing[axis] / median[axis]);
-        if voxels.iter().product::<f64>() > MOST_VOXELS {
+        if voxels.iter().product::<f64>() > MAX_VOXELS as f64 {
             case.errors.push(format!(
                 "voxels of {spacing:.3?} mm (D, H, W), which make {voxels:.0?} of the median {median:.3?} mm; expected at most 2^30. Correct the voxel sizes in the header."
             ));

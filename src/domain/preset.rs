@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{CleanUp, Step};
-use crate::data::{Case, Class, Dataset, Labels, stem};
+use crate::data::{Case, Class, Dataset, LabelDescription, Labels, stem};
 use crate::error::{Error, Result};
-use crate::files::{folder, read_json};
+use crate::files::folder;
 
 /// A published plan.
 #[derive(Debug, PartialEq)]
@@ -200,17 +200,10 @@ impl DescribedLabels {
 /// Reads what a dataset.json says of labels. Where its name or its folder's tells a task, values that mean nothing in the
 /// task's files do so here.
 pub fn described_labels(file: &Path) -> Result<DescribedLabels> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        name: Option<String>,
-        #[serde(default)]
-        unlabelled: Vec<String>,
-    }
-    let mut labels = Labels::read(file)?;
-    let named: Named = read_json(file, "a dataset.json", "Correct the file.")?;
-    let preset = Preset::told_by(folder(file), named.name.as_deref());
+    let LabelDescription { name, mut labels, unlabelled: everywhere } =
+        LabelDescription::read(file)?;
+    let preset = Preset::told_by(folder(file), name.as_deref());
     labels.stray = preset.map(|preset| preset.stray(&labels)).unwrap_or_default();
-    let everywhere = named.unlabelled;
     if let Err(name) = labels.unlabelled(&labels, &everywhere) {
         let remedy = "Correct \"unlabelled\" there.";
         return Err(Error::file(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::class_key::ClassKey;
 use super::summary::listed;
-use crate::data::{describe_folder, pair, stem};
+use crate::data::{by_stem, describe_folder};
 use crate::error::{Error, Result};
 
 /// A reference and what was predicted for it.
@@ -115,15 +115,9 @@ fn file_name(path: &Path) -> String {
 
 /// The masks of a folder by their names without the ending.
 fn masks(folder: &Path, flag: &str) -> Result<BTreeMap<String, PathBuf>> {
-    let mut named: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if let Some(stem) = stem(&path).filter(|stem| !stem.starts_with('.'))
-            && !path.is_dir()
-        {
-            named.entry(stem).or_default().push(path);
-        }
-    }
+    let mut named = by_stem(folder)?;
+    named.values_mut().for_each(|files| files.retain(|file| !file.is_dir()));
+    named.retain(|_, files| !files.is_empty());
     if named.is_empty() {
         let other = describe_folder(folder);
         let found = other.as_ref().map_or("no .nii or .nii.gz file", |other| &other.found);
@@ -135,10 +129,7 @@ fn masks(folder: &Path, flag: &str) -> Result<BTreeMap<String, PathBuf>> {
     }
     let mut masks = BTreeMap::new();
     for (stem, mut files) in named {
-        files.sort();
-        // a header and its voxels are one mask
-        let one = pair(&files[0]);
-        if let Some(other) = files.iter().find(|file| !one.contains(file)) {
+        if let Some(other) = files.get(1) {
             return Err(Error::file(
                 &files[0],
                 format!("the same name as {}", file_name(other)),

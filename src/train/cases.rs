@@ -39,7 +39,7 @@ impl DomainCases {
 /// The datasets of a run with the cases that it uses; refuses held-out or excluded cases, or a fold, that none has.
 pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset>> {
     let opened = config.data.iter().map(|dir| preset.open(dir)).collect::<Result<Vec<_>>>()?;
-    Exclusion::check(&config.selection.exclude, &opened)?;
+    Exclusion::check(&config.selection.exclude, &opened.iter().collect::<Vec<_>>())?;
     let selected = opened.into_iter().map(|dataset| dataset.select(&config.selection));
     let mut datasets = selected.collect::<Result<Vec<_>>>()?;
     data::share_groups(&mut datasets, &config.fold)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Fault;
-use crate::data::sniff::{instead, stem};
-use crate::error::{Error, Result};
+use crate::data::sniff::{by_stem, instead, stem};
+use crate::error::Result;
 
 /// The image files of a folder by case, an `.img` with its header counted once.
 #[derive(Debug, Default)]
@@ -28,31 +28,13 @@ fn numbered(stem: &str) -> Option<(&str, usize)> {
     if case.is_empty() || !digits { None } else { Some((case, number.parse().ok()?)) }
 }
 
-/// Whether reading this `.img` reads the header beside it, which is listed itself.
-fn has_header(path: &Path, stems: &BTreeMap<String, Vec<PathBuf>>, stem: &str) -> bool {
-    let is = |path: &Path, ending: &str| {
-        let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase());
-        name.is_some_and(|n| n.ends_with(ending) || n.ends_with(&format!("{ending}.gz")))
-    };
-    is(path, ".img") && stems[stem].iter().any(|other| is(other, ".hdr"))
-}
-
 impl ImageFiles {
     /// Lists a folder; files whose name starts with a dot are left out.
     pub fn list(folder: &Path) -> Result<Self> {
-        let mut stems: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-        for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-            let path = entry.map_err(|e| Error::io(folder, e))?.path();
-            if let Some(stem) = stem(&path).filter(|stem| !stem.starts_with('.')) {
-                stems.entry(stem).or_default().push(path);
-            }
-        }
-        stems.values_mut().for_each(|paths| paths.sort());
+        let stems = by_stem(folder)?;
         let mut files = Self::default();
         for (stem, paths) in &stems {
-            for path in paths.iter().filter(|path| !has_header(path, &stems, stem)) {
-                files.add(stem, path, &stems);
-            }
+            paths.iter().for_each(|path| files.add(stem, path, &stems));
         }
         Ok(files)
     }

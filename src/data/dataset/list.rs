@@ -1,11 +1,10 @@
 //! How a description lists its cases: one by one, by name, or by what lies in imagesTr and labelsTr.
 
-use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::channels::ImageFiles;
 use super::{Case, Cases, Fault};
-use crate::data::sniff::{pair, stem};
+use crate::data::sniff::{by_stem, pair, stem};
 use crate::error::{Error, Result};
 use crate::files::from_object;
 
@@ -168,7 +167,7 @@ impl Cases {
             }
         }
         let files = ImageFiles::list(&images)?;
-        for (id, paths) in label_files(&labels)? {
+        for (id, paths) in by_stem(&labels)? {
             let mut picked = files.pick(&images, &id, channels);
             if is_bare(&picked.files, &id) {
                 picked.faults.push(Fault::new(
@@ -195,21 +194,6 @@ impl Cases {
 /// Whether the picked file is the case's only one and has no number.
 fn is_bare(picked: &[PathBuf], id: &str) -> bool {
     picked.len() == 1 && stem(&picked[0]).as_deref() == Some(id)
-}
-
-/// The labels of a folder by name; an `.img` is listed by its header.
-fn label_files(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
-    let mut labels: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        let Some(id) = stem(&path).filter(|id| !id.starts_with('.')) else { continue };
-        let paths = labels.entry(id).or_default();
-        if !paths.iter().any(|other| pair(other).contains(&path)) {
-            paths.push(path);
-        }
-    }
-    labels.values_mut().for_each(|paths| paths.sort());
-    Ok(labels)
 }
 
 /// What is wrong with a listed file that is not there.

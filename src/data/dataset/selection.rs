@@ -76,10 +76,10 @@ impl Exclusion {
     }
 
     /// Refuses exclusions of cases that none of these datasets has; the datasets as they were opened.
-    pub fn check(all: &[Self], datasets: &[Dataset]) -> Result<()> {
+    pub fn check(all: &[Self], datasets: &[&Dataset]) -> Result<()> {
         let known = |exclusion: &&Self| {
             let has = |d: &Dataset| d.cases.iter().any(|case| exclusion.means(d, &case.id));
-            datasets.iter().any(has)
+            datasets.iter().copied().any(has)
         };
         match all.iter().find(|exclusion| !known(exclusion)) {
             None => Ok(()),
@@ -175,7 +175,7 @@ mod tests {
         let mut data = dataset("A", &["a", "sub/b", "c"]);
         data.faults
             .push(Fault::new("b.nii", "no such file", "an image", "Restore it.").of("sub/b"));
-        Exclusion::check(&exclude, &[data.clone()]).unwrap();
+        Exclusion::check(&exclude, &[&data]).unwrap();
         assert!(data.clone().select(&Selection::default()).is_err());
         let selection = Selection { exclude: exclude.clone(), ..Selection::default() };
         let left = data.clone().select(&selection).unwrap();
@@ -183,7 +183,7 @@ mod tests {
         // of another dataset of such a case only the one without a name is meant
         let other = dataset("B", &["sub/b", "d"]);
         assert_eq!(other.clone().select(&selection).unwrap().cases.len(), 2);
-        let message = Exclusion::check(&exclude, &[other]).unwrap_err().to_string();
+        let message = Exclusion::check(&exclude, &[&other]).unwrap_err().to_string();
         assert!(message.contains("--exclude") && message.contains("sub/b of A"), "{message}");
         let all = Selection { exclude, ..Selection::default() };
         let message = dataset("A", &["c"]).select(&all).unwrap_err().to_string();
