@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::{lost_link, stand_in};
+use crate::files::{file_name, lost_link, stand_in};
 
 /// Endings of NIfTI files, the longer ones first.
 const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];
@@ -12,10 +12,6 @@ const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".i
 pub(super) const EXPECTED: &str = "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)";
 const DICOM: &str = "Convert the series, for example with dcm2niix.";
 const OTHER: &str = "Convert it to NIfTI-1, for example with ITK-SNAP, 3D Slicer or SimpleITK.";
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
 
 /// The name without its NIfTI ending, and that ending in small letters.
 fn split(name: &str) -> Option<(&str, &'static str)> {

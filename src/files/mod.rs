@@ -23,6 +23,11 @@ pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// The name of a file, in letters; empty where the path has none.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// Where tunings and compiled pipelines are kept: what `U2SEG_CACHE` names, else `u2seg` in the user's cache folder; none
 /// where the system names no such folder.
 pub fn cache_folder() -> Option<PathBuf> {

@@ -7,6 +7,7 @@ use super::class_key::ClassKey;
 use super::summary::listed;
 use crate::data::{by_stem, describe_folder};
 use crate::error::{Error, Result};
+use crate::files::file_name;
 
 /// A reference and what was predicted for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,10 +108,6 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
         }
     });
     Ok(pairs.collect())
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The masks of a folder by their names without the ending.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Fault;
 use crate::data::sniff::{by_stem, instead, stem};
 use crate::error::Result;
+use crate::files::file_name;
 
 /// The image files of a folder by case, an `.img` with its header counted once.
 #[derive(Debug, Default)]
@@ -175,7 +176,7 @@ impl Files {
 
 /// The name of another channel's file, with the ending of that of channel 0.
 fn sibling(first: &Path, case: &str, channel: usize) -> String {
-    let name = first.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = file_name(first);
     let ending = name.get(case.len() + "_0000".len()..).unwrap_or(".nii.gz");
     format!("{case}_{channel:04}{ending}")
 }
