@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use u2seg::data::{self, Augment, Dataset, Fold, Grid, Volume};
-use u2seg::domain::PlanOptions;
-use u2seg::gpu::Gpu;
-use u2seg::infer::metrics::Pair;
-use u2seg::infer::overlay::{self, OverlayInput, SOFT_TISSUE};
-use u2seg::infer::{Predictor, phantom, postprocess};
-use u2seg::train::{Beside, CONFIG, Length, RunConfig, Trainer, claim};
+use u2seg::low_level::dataset::{Dataset, Fold};
+use u2seg::low_level::domain::PlanOptions;
+use u2seg::low_level::gpu::Gpu;
+use u2seg::low_level::imaging::phantom;
+use u2seg::low_level::imaging::{Grid, Volume};
+use u2seg::low_level::patch::Augment;
+use u2seg::low_level::run::overlay;
+use u2seg::low_level::run::overlay::{OverlayInput, SOFT_TISSUE};
+use u2seg::low_level::score::metrics::Pair;
+use u2seg::low_level::segment::{Predictor, clean_up};
+use u2seg::low_level::train::{Beside, CONFIG, Length, RunConfig, Trainer, claim};
+use u2seg::low_level::{files, imaging};
 use u2seg::{Error, Result};
 
 /// Trains a universal network on spleen CTs and segments one that it has not seen.
@@ -79,14 +84,14 @@ fn make_phantoms(dir: &Path) -> Result<()> {
         let (image, label) = phantom::ct_phantom(index, shape, spacing);
         let grid = Grid::ras(shape, spacing);
         let file = format!("phantom_{index}.nii.gz");
-        data::write_image(&dir.join("imagesTr").join(&file), &image, &grid)?;
-        data::write_mask(&dir.join("labelsTr").join(&file), &label, &grid)?;
+        imaging::write_image(&dir.join("imagesTr").join(&file), &image, &grid)?;
+        imaging::write_mask(&dir.join("labelsTr").join(&file), &label, &grid)?;
         training.push(serde_json::json!({"image": format!("./imagesTr/{file}"), "label": format!("./labelsTr/{file}")}));
     }
     let description = serde_json::json!({
         "name": "Spleen", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "spleen"}, "training": training,
     });
-    data::write_atomically(&dir.join("dataset.json"), description.to_string().as_bytes())
+    files::write_atomically(&dir.join("dataset.json"), description.to_string().as_bytes())
 }
 
 /// Few cases have to stand for many: contrast agent brightens organs, thin slices are noisier.
@@ -151,12 +156,12 @@ fn run(args: &Args) -> Result<()> {
     };
     let (image, truth) = Dataset::load(&cases.dataset, case)?;
     let mut labels = Predictor::new(&gpu, &model, 0)?.segment(&image)?;
-    postprocess::keep_largest(&mut labels, image.shape, 1, postprocess::Connectivity::Full)?;
-    postprocess::fill_holes(&mut labels, image.shape, 1)?;
+    clean_up::keep_largest(&mut labels, image.shape, 1, clean_up::Connectivity::Full)?;
+    clean_up::fill_holes(&mut labels, image.shape, 1)?;
     let dice =
         Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?.scores(&1.into(), 1.0).dice;
     let mask = args.out.join(format!("{}.nii.gz", case.id));
-    data::write_mask(&mask, &labels, &image.grid)?;
+    imaging::write_mask(&mask, &labels, &image.grid)?;
     let picture = args.out.join(format!("{}.png", case.id));
     draw(&picture, &image, &truth.data, &labels)?;
     println!("segmented {} after {} steps: Dice {dice:.3}", case.id, trainer.step());

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use safetensors::SafeTensors;
-use u2seg::gpu::Gpu;
-use u2seg::graph::Region;
-use u2seg::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
-use u2seg::ops::{LossWeights, Optimizer};
-use u2seg::train::{DomainBatch, Freeze, Session, SessionSettings};
+use u2seg::low_level::gpu::Gpu;
+use u2seg::low_level::graph::Region;
+use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
+use u2seg::low_level::ops::{LossWeights, Optimizer};
+use u2seg::low_level::train::{DomainBatch, Freeze, Session, SessionSettings};
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 #[derive(serde::Deserialize)]
@@ -109,9 +110,9 @@ impl File<'_> {
                 other => panic!("{}: mode {other}", self.name),
             },
             adapter: match m.adapter.as_deref() {
-                None | Some("separable_adapter" | "separable") => Adapter::Separable,
-                Some("series_adapter" | "series") => Adapter::Series,
-                Some("parallel_adapter" | "parallel") => Adapter::Parallel,
+                None | Some("separable_adapter" | "separable") => DomainAdapter::Separable,
+                Some("series_adapter" | "series") => DomainAdapter::Series,
+                Some("parallel_adapter" | "parallel") => DomainAdapter::Parallel,
                 Some(other) => panic!("{}: adapter {other}", self.name),
             },
             downsample: Downsample::Full,

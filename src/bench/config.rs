@@ -1,8 +1,8 @@
 //! Named configurations, so that figures from different machines compare.
 
-use crate::error::{Error, Result};
-use crate::nn::{Adapter, DomainNet, Downsample, Mode, NetConfig};
+use crate::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use crate::train::{DomainBatch, Targets};
+use crate::{Error, Result};
 
 /// Names that [`Configuration::named`] knows.
 ///
@@ -58,7 +58,7 @@ impl Configuration {
             name,
             network: NetConfig {
                 mode,
-                adapter: Adapter::Separable,
+                adapter: DomainAdapter::Separable,
                 downsample: Downsample::Full,
                 base: 16,
                 domains,

@@ -6,15 +6,16 @@ use std::time::Instant;
 use super::config::Configuration;
 use super::median;
 use super::roofline::Roofline;
-use crate::error::{Error, Result};
-use crate::exec::{CommandInfo, caps};
-use crate::gpu::Gpu;
-use crate::graph::{Caps, Element, Graph, Init, Region};
-use crate::infer::Forward;
-use crate::nn;
-use crate::ops::{LossWeights, Optimizer};
-use crate::train::{self, Footprint, Freeze, Memory, Session, SessionSettings};
-use crate::tune;
+use crate::engine::exec::{CommandInfo, caps};
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{Caps, DType, Graph, Init, Region};
+use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::tune;
+use crate::net;
+use crate::segment::Forward;
+use crate::train;
+use crate::train::{Footprint, Freeze, Memory, Session, SessionSettings};
+use crate::{Error, Result};
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -64,7 +65,7 @@ pub fn measure(
     mode: tune::Mode,
 ) -> Result<ConfigurationReport> {
     let (gpu, tuning) =
-        tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.element, caps))?;
+        tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.dtype, caps))?;
     let gpu = &gpu;
     let batch = &configuration.batch;
     let domain = configuration.network.domain(0)?;
@@ -89,20 +90,20 @@ pub fn measure(
         let kind = (configuration, footprint);
         time_training(gpu, kind, (&image, &labels), repeats, &mut report, roofline)?;
     }
-    let kind = (configuration, footprint.element);
+    let kind = (configuration, footprint.dtype);
     forward(gpu, kind, &image, repeats, &mut report, roofline)?;
     Ok(report)
 }
 
 /// What a configuration runs.
-fn graphs(configuration: &Configuration, element: Element, caps: &Caps) -> Result<Vec<Graph>> {
+fn graphs(configuration: &Configuration, dtype: DType, caps: &Caps) -> Result<Vec<Graph>> {
     let network = &configuration.network;
     let batch = (configuration.batch.samples, configuration.batch.patch);
-    let mut graphs = vec![Forward::graph((network, 0), batch, element, caps)?];
+    let mut graphs = vec![Forward::graph((network, 0), batch, dtype, caps)?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
-        graphs.extend(train::graphs(network, &batches, (&SETTINGS, element), caps)?);
+        graphs.extend(train::graphs(network, &batches, (&SETTINGS, dtype), caps)?);
     }
     Ok(graphs)
 }
@@ -122,9 +123,9 @@ pub fn planned(gpu: &Gpu, configuration: &Configuration, footprint: Footprint) -
 }
 
 /// The least that training takes with all recomputed that pays.
-pub fn least(gpu: &Gpu, configuration: &Configuration, element: Element) -> Result<Memory> {
+pub fn least(gpu: &Gpu, configuration: &Configuration, dtype: DType) -> Result<Memory> {
     let batches = configuration.batches();
-    Memory::least(&configuration.network, &batches, &SETTINGS, element, &caps(gpu))
+    Memory::least(&configuration.network, &batches, &SETTINGS, dtype, &caps(gpu))
 }
 
 fn time_training(
@@ -196,14 +197,14 @@ fn other_step(
 
 fn forward(
     gpu: &Gpu,
-    (configuration, element): (&Configuration, Element),
+    (configuration, dtype): (&Configuration, DType),
     image: &[f32],
     repeats: usize,
     report: &mut ConfigurationReport,
     roofline: Option<&Roofline>,
 ) -> Result<()> {
     let before = gpu.allocated();
-    let params = nn::parameters(&configuration.network)?;
+    let params = net::parameters(&configuration.network)?;
     let weights = |name: &str| {
         let spec = params.iter().find(|p| p.name == name);
         let spec = spec.ok_or_else(|| Error::Internal(format!("no parameter {name}")))?;
@@ -217,7 +218,7 @@ fn forward(
         Ok(Cow::Owned((0..count).map(value).collect()))
     };
     let batch = (configuration.batch.samples, configuration.batch.patch);
-    let forward = Forward::stored(gpu, (&configuration.network, 0), batch, weights, element)?;
+    let forward = Forward::stored(gpu, (&configuration.network, 0), batch, weights, dtype)?;
     if !configuration.train {
         report.planned_mib = forward.bytes() as f64 / MIB;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;

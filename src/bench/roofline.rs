@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::median;
-use crate::error::Result;
-use crate::gpu::{Gpu, Kernel};
-use crate::graph::fold;
-use crate::shader::KernelKey;
+use crate::Result;
+use crate::engine::gpu::{Gpu, Kernel};
+use crate::engine::graph::fold;
+use crate::engine::shader::KernelKey;
 
 const REPEATS: usize = 7;
 const WORKGROUP: usize = 64;
@@ -49,7 +49,7 @@ fn time(gpu: &Gpu, kernel: &Kernel, buffers: &[&wgpu::Buffer], groups: usize) ->
         })
         .collect();
     let group = gpu.bind_group(&kernel.label, kernel, &entries)?;
-    let [x, y] = fold(groups, &crate::exec::caps(gpu))?;
+    let [x, y] = fold(groups, &crate::engine::exec::caps(gpu))?;
     let mut seconds = Vec::new();
     for repeat in 0..=REPEATS {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -82,7 +82,7 @@ fn copy(gpu: &Gpu) -> Result<f64> {
     let target = gpu.buffer("copy target", bytes, wgpu::BufferUsages::STORAGE)?;
     let params = uniform(gpu, [count as u32, 0, 0, 0])?;
     let kernel =
-        gpu.kernel(&KernelKey::new("bench_copy.wgsl").wide(crate::exec::caps(gpu).wide()))?;
+        gpu.kernel(&KernelKey::new("bench_copy.wgsl").wide(crate::engine::exec::caps(gpu).wide()))?;
     let groups = count.div_ceil(WORKGROUP * RUN);
     let seconds = time(gpu, &kernel, &[&params, &source, &target], groups)?;
     Ok(2.0 * bytes as f64 / seconds)

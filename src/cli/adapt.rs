@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::train::{RunArgs, resume, runs, start};
-use crate::data::{Dataset, Interpolation};
+use crate::dataset::Dataset;
 use crate::domain::{PlanOptions, Unify};
-use crate::error::{Error, Result};
-use crate::gpu::Gpu;
-use crate::nn::{Mode, Model, part_counts};
+use crate::engine::gpu::Gpu;
+use crate::net::{Mode, Model, part_counts};
+use crate::patch::Interpolation;
 use crate::train::{ADDED, Freeze, RunConfig, Start, read_plan};
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

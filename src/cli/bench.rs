@@ -6,11 +6,11 @@ use super::MemoryArgs;
 use crate::bench::{
     Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure, planned,
 };
-use crate::error::{Error, Result};
-use crate::gpu::{AdapterReport, Gpu};
-use crate::graph::Element;
+use crate::engine::gpu::{AdapterReport, Gpu};
+use crate::engine::graph::DType;
+use crate::engine::tune;
 use crate::train::Footprint;
-use crate::tune;
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -139,9 +139,9 @@ fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
             continue;
         }
         let mut line = format!("{name:<14}");
-        for element in [Element::F32, Element::F16] {
-            let all = planned(gpu, &configuration, Footprint { element, ..Footprint::default() })?;
-            let smallest = least(gpu, &configuration, element)?;
+        for dtype in [DType::F32, DType::F16] {
+            let all = planned(gpu, &configuration, Footprint { dtype, ..Footprint::default() })?;
+            let smallest = least(gpu, &configuration, dtype)?;
             line += &format!("{:>12.1}{:>14.1}", mib(all.total()), mib(smallest.total()));
         }
         if footprint.vram.is_some() {

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::domain::Domain;
-use crate::error::Result;
-use crate::files::{Claim, Paths, read_json};
-use crate::nn::{Model, import, read_tensors};
+use crate::Result;
+use crate::base::files::{Claim, Paths, read_json};
+use crate::domain::DomainPlan;
+use crate::net::{Model, import, read_tensors};
 
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
@@ -81,7 +81,7 @@ pub fn import_state(args: &ImportArgs) -> Result<()> {
     let _claim = claim(&[&args.state, &args.plan], &args.output)?;
     let (tensors, _) = read_tensors(&args.state)?;
     let remedy = "Start from the plan.json of a run on the same data.";
-    let plans: Vec<Domain> = read_json(&args.plan, "a list of plans, one a domain", remedy)?;
+    let plans: Vec<DomainPlan> = read_json(&args.plan, "a list of plans, one a domain", remedy)?;
     plans.iter().try_for_each(|plan| plan.check(&args.plan))?;
     import(&args.state, tensors, plans)?.write(&args.output)?;
     say!("{}", args.output.display());

@@ -1,8 +1,8 @@
 //! `u2seg devices`.
 
-use crate::error::{Error, Result};
-use crate::gpu::adapters;
-use crate::shader::Cooperative;
+use crate::engine::gpu::adapters;
+use crate::engine::shader::Cooperative;
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -1,8 +1,8 @@
 //! `u2seg doctor`.
 
-use crate::doctor::{Row, by_kernel, examine};
-use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::engine::check::{Row, by_kernel, examine};
+use crate::engine::gpu::Gpu;
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

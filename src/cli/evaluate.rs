@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::data::{DESCRIPTION, Match, pair};
+use crate::base::files::Paths;
+use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
-use crate::error::{Error, Result};
-use crate::files::Paths;
-use crate::infer::summary::names;
-use crate::infer::{ClassKey, MaskPair, Scoring, evaluate, pair_masks};
+use crate::imaging::{Match, pair};
+use crate::score::summary::names;
+use crate::score::{ClassKey, MaskPair, Scoring, evaluate, pair_masks};
+use crate::{Error, Result};
 
 /// In place of a file: no description, even where there is one.
 const NONE: &str = "none";

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-use crate::nn::{
-    Adapter, DomainNet, Downsample, Mode, Model, NetConfig, PartCount, independent_count,
+use crate::net::{
+    DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, PartCount, independent_count,
     part_counts,
 };
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -132,12 +132,12 @@ fn published_domains() -> Vec<DomainNet> {
 fn published() -> Vec<NetConfig> {
     use Downsample::{Full, Separable};
     [
-        (Mode::Shared, Adapter::Separable, Full, 5),
-        (Mode::Universal, Adapter::Separable, Full, 5),
-        (Mode::Universal, Adapter::Series, Full, 5),
-        (Mode::Universal, Adapter::Parallel, Full, 5),
-        (Mode::Universal, Adapter::Separable, Separable, 5),
-        (Mode::Universal, Adapter::Separable, Separable, 4),
+        (Mode::Shared, DomainAdapter::Separable, Full, 5),
+        (Mode::Universal, DomainAdapter::Separable, Full, 5),
+        (Mode::Universal, DomainAdapter::Series, Full, 5),
+        (Mode::Universal, DomainAdapter::Parallel, Full, 5),
+        (Mode::Universal, DomainAdapter::Separable, Separable, 5),
+        (Mode::Universal, DomainAdapter::Separable, Separable, 4),
     ]
     .map(|(mode, adapter, downsample, pools)| {
         let mut domains = published_domains();

@@ -24,9 +24,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Error, Result};
-use crate::graph::Element;
+use crate::engine::graph::DType;
 use crate::train::{Footprint, MODEL};
+use crate::{Error, Result};
 
 /// Trains and runs 3D U²-Net on any GPU through WebGPU.
 #[derive(Debug, Parser)]
@@ -152,7 +152,7 @@ enum PrecisionArg {
     F16,
 }
 
-impl From<PrecisionArg> for Element {
+impl From<PrecisionArg> for DType {
     fn from(precision: PrecisionArg) -> Self {
         match precision {
             PrecisionArg::F32 => Self::F32,
@@ -175,7 +175,7 @@ struct MemoryArgs {
 
 impl MemoryArgs {
     fn footprint(&self) -> Footprint {
-        Footprint { element: self.precision.into(), vram: self.vram, reserved: 0 }
+        Footprint { dtype: self.precision.into(), vram: self.vram, reserved: 0 }
     }
 }
 

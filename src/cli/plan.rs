@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::train::{NetArgs, RunArgs, begin, recomputed, runs};
-use crate::domain::Domain;
-use crate::error::{Error, Result};
-use crate::exec::caps;
-use crate::gpu::Gpu;
+use crate::domain::DomainPlan;
+use crate::engine::exec::caps;
+use crate::engine::gpu::Gpu;
 use crate::train::{Memory, plan, planned_memory, reserved, write_plan};
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,7 +32,7 @@ struct Report {
     /// Folder of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     out: Option<PathBuf>,
-    domains: Vec<Domain>,
+    domains: Vec<DomainPlan>,
     /// Bytes on the adapter.
     memory: Memory,
     /// Bytes that cases and patches take at most, about.

@@ -6,18 +6,20 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::PrecisionArg;
-use crate::data::{
-    Fault, Finding, ImageFiles, Known, Match, describe_folder, pair, read_images, read_labels,
-    stem, write_image, write_mask,
+use crate::base::files::{Claim, Paths, safe_name};
+use crate::dataset::{Fault, ImageFiles};
+use crate::domain::DomainPlan;
+use crate::domain::Weighting;
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::Caps;
+use crate::engine::tune;
+use crate::imaging::{
+    Finding, Known, Match, describe_folder, pair, read_images, read_labels, stem, write_image,
+    write_mask,
 };
-use crate::domain::Domain;
-use crate::error::{Error, Result};
-use crate::files::{Claim, Paths, safe_name};
-use crate::gpu::Gpu;
-use crate::graph::Caps;
-use crate::infer::{Ensemble, Forward, Predictor, Weighting, Windows};
-use crate::nn::Model;
-use crate::tune;
+use crate::net::Model;
+use crate::segment::{Ensemble, Forward, Predictor, Windows};
+use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {
@@ -96,8 +98,9 @@ struct Job {
 impl Job {
     /// Where the probability of a class goes.
     fn probability(&self, class: &str) -> PathBuf {
-        let folder =
-            crate::files::folder(&self.mask).join("probabilities").join(safe_name(&self.case));
+        let folder = crate::base::files::folder(&self.mask)
+            .join("probabilities")
+            .join(safe_name(&self.case));
         folder.join(format!("{}.nii.gz", safe_name(class)))
     }
 }
@@ -156,7 +159,7 @@ impl Args {
     }
 
     /// Segments what can be segmented, and tells of the rest.
-    fn segment_all(&self, ensemble: &Ensemble, plan: &Domain, jobs: &[Job]) -> Result<()> {
+    fn segment_all(&self, ensemble: &Ensemble, plan: &DomainPlan, jobs: &[Job]) -> Result<()> {
         let bar = ProgressBar::new(jobs.len() as u64);
         let mut failed = 0;
         for job in jobs {
@@ -184,7 +187,7 @@ impl Args {
     }
 
     /// Writes the mask last: where it is, the case is done.
-    fn segment(&self, ensemble: &Ensemble, plan: &Domain, job: &Job) -> Result<()> {
+    fn segment(&self, ensemble: &Ensemble, plan: &DomainPlan, job: &Job) -> Result<()> {
         let images = job.images.as_ref().map_err(Fault::error)?;
         let volume = read_images(images, self.matching)?;
         for note in &volume.notes {
@@ -212,14 +215,14 @@ impl Args {
     }
 
     /// Whether all that is asked for is there, the mask whole.
-    fn is_done(&self, job: &Job, plan: &Domain) -> bool {
+    fn is_done(&self, job: &Job, plan: &DomainPlan) -> bool {
         let mut classes = plan.labels.classes.iter();
         let maps = !self.save_probabilities || classes.all(|c| job.probability(&c.name).is_file());
         maps && read_labels(&job.mask, &Known::any()).is_ok()
     }
 
     /// Checks that no output is an input and no two images have one output, and makes the folders.
-    fn claim(&self, jobs: &[Job], plan: &Domain) -> Result<Claim> {
+    fn claim(&self, jobs: &[Job], plan: &DomainPlan) -> Result<Claim> {
         let mut paths = Paths::new();
         self.model.iter().for_each(|path| paths.reads(super::model_file(path)));
         for job in jobs {
@@ -239,7 +242,7 @@ impl Args {
 
 /// A file whose folder is there: a call for another part of the images may have taken it away again, empty as it was.
 fn in_folder(file: PathBuf) -> Result<PathBuf> {
-    let folder = crate::files::folder(&file);
+    let folder = crate::base::files::folder(&file);
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     Ok(file)
 }
@@ -253,11 +256,12 @@ fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
 /// Whether the first channel of a case is in the folder of one of them.
 fn first_channel(image: &Path, case: &str) -> bool {
     let first = format!("{case}_0000");
-    let entries = std::fs::read_dir(crate::files::folder(image)).into_iter().flatten().flatten();
+    let entries =
+        std::fs::read_dir(crate::base::files::folder(image)).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| stem(&entry.path()).as_ref() == Some(&first))
 }
 
-fn wrong_channels(images: &[PathBuf], found: usize, plan: &Domain) -> Error {
+fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error {
     let count = |n: usize| if n == 1 { "1 channel".to_string() } else { format!("{n} channels") };
     let files: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
     let found = match images.len() {

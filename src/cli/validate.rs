@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::data::{Case, Class, Known, Labels, Match, Reference, read_labels_on, write_mask};
-use crate::domain::{CleanUp, Domain};
-use crate::error::{Error, Result};
-use crate::gpu::Gpu;
-use crate::infer::metrics::{DEFAULT_TOLERANCE_MM, Pair};
-use crate::infer::summary::{CaseScores, Summary};
-use crate::infer::{ClassKey, Decision, Kept, Predictor, finish};
-use crate::nn::Model;
+use crate::dataset::{Case, Class, Labels};
+use crate::domain::{CleanUp, DomainPlan};
+use crate::engine::gpu::Gpu;
+use crate::imaging::{Known, Match, Reference, read_labels_on, write_mask};
+use crate::net::Model;
+use crate::score::ClassKey;
+use crate::score::metrics::{DEFAULT_TOLERANCE_MM, Pair};
+use crate::score::summary::{CaseScores, Summary};
+use crate::segment::{Decision, Kept, Predictor, finish};
 use crate::train::{DomainCases, MODEL, SUMMARY, mask_file, read_plan, validation_folder};
+use crate::{Error, Result};
 
 /// Segments the held-out cases of each domain, keeps the clean-up that helps in the model unless its plan has one, and
 /// scores.
@@ -78,7 +80,7 @@ fn kept(decision: &Decision, labels: &Labels) -> Result<Vec<CleanUp>> {
 }
 
 /// Cleans a mask in `folder` up as the plan says and scores what is labelled in its case.
-fn score(cases: &DomainCases, plan: &Domain, case: &Case, folder: &Path) -> Result<CaseScores> {
+fn score(cases: &DomainCases, plan: &DomainPlan, case: &Case, folder: &Path) -> Result<CaseScores> {
     let labels = &plan.labels;
     let (image, mut truth) = cases.dataset.load(case)?;
     labels.canonical(&mut truth.data);

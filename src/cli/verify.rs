@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
-use crate::data::{Contents, Dataset, DatasetReport, Exclusion, Match, Selection, verify};
+use crate::base::files::{Claim, Paths, read_text, write_atomically};
+use crate::dataset::{Contents, Dataset, DatasetReport, Exclusion, Selection, verify};
 use crate::domain::PresetChoice;
-use crate::error::{Error, Result};
-use crate::files::{Claim, Paths, read_text, write_atomically};
+use crate::imaging::Match;
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -7,8 +7,9 @@ mod written;
 
 use std::path::Path;
 
-use crate::data::{Labels, Normalisation};
-use crate::error::{Error, Result};
+use crate::dataset::Labels;
+use crate::imaging::Normalisation;
+use crate::{Error, Result};
 
 pub use plan::{DEFAULT_VOXELS, PlanOptions, Recipe, Unify};
 pub use preset::{DescribedLabels, PRESETS, Preset, PresetChoice, described_labels};
@@ -16,7 +17,7 @@ pub use preset::{DescribedLabels, PRESETS, Preset, PresetChoice, described_label
 /// A domain's plan: plain and editable.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(from = "written::Plan")]
-pub struct Domain {
+pub struct DomainPlan {
     pub name: String,
     /// Image channels.
     pub channels: usize,
@@ -82,7 +83,7 @@ pub enum Weighting {
 /// Voxels along an axis, and in all, that a patch has at most.
 const MOST: (usize, usize) = (4096, 1 << 30);
 
-impl Domain {
+impl DomainPlan {
     /// Refuses a plan, as found in a file, that nothing can be trained with.
     pub fn check(&self, path: &Path) -> Result<()> {
         let refuse = |field: &str, found: String, expected: &str| {
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn impossible_plans_name_the_field() {
-        let good = Domain {
+        let good = DomainPlan {
             name: "A".into(),
             channels: 1,
             labels: Labels::plain(["background", "a"]),
@@ -164,19 +165,19 @@ mod tests {
         let path = Path::new("plan.json");
         good.check(path).unwrap();
         for (field, bad) in [
-            ("patch", Domain { patch: [0, 16, 16], ..good.clone() }),
-            ("cut", Domain { cut: Some([16, 16, 0]), ..good.clone() }),
-            ("cut", Domain { cut: Some([4096; 3]), ..good.clone() }),
-            ("pools", Domain { pools: [9, 2, 2], ..good.clone() }),
-            ("pools", Domain { patch: [16, 16, 18], ..good.clone() }),
-            ("spacing", Domain { spacing: [1.0, -1.0, 1.0], ..good.clone() }),
-            ("batch", Domain { batch: 0, ..good.clone() }),
-            ("labels", Domain { labels: Labels::plain(["background"]), ..good.clone() }),
-            ("channels", Domain { channels: 0, ..good.clone() }),
-            ("normalisation", Domain { normalisation: reversed, ..good.clone() }),
+            ("patch", DomainPlan { patch: [0, 16, 16], ..good.clone() }),
+            ("cut", DomainPlan { cut: Some([16, 16, 0]), ..good.clone() }),
+            ("cut", DomainPlan { cut: Some([4096; 3]), ..good.clone() }),
+            ("pools", DomainPlan { pools: [9, 2, 2], ..good.clone() }),
+            ("pools", DomainPlan { patch: [16, 16, 18], ..good.clone() }),
+            ("spacing", DomainPlan { spacing: [1.0, -1.0, 1.0], ..good.clone() }),
+            ("batch", DomainPlan { batch: 0, ..good.clone() }),
+            ("labels", DomainPlan { labels: Labels::plain(["background"]), ..good.clone() }),
+            ("channels", DomainPlan { channels: 0, ..good.clone() }),
+            ("normalisation", DomainPlan { normalisation: reversed, ..good.clone() }),
             (
                 "clean_up",
-                Domain { clean_up: vec![CleanUp { class: 2, steps: vec![] }], ..good.clone() },
+                DomainPlan { clean_up: vec![CleanUp { class: 2, steps: vec![] }], ..good.clone() },
             ),
         ] {
             let message = bad.check(path).unwrap_err().to_string();

@@ -1,8 +1,9 @@
 //! How a domain's plan follows from its data, from what was published, and from what the user fixes.
 
-use super::{Domain, Preset, PresetChoice, Weighting};
-use crate::data::{Dataset, Fingerprint, Normalisation};
-use crate::error::{Error, Result};
+use super::{DomainPlan, Preset, PresetChoice, Weighting};
+use crate::dataset::{Dataset, Fingerprint};
+use crate::imaging::Normalisation;
+use crate::{Error, Result};
 
 /// Whose rules a run follows where the user fixes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -93,7 +94,7 @@ struct Sizes {
     cut: Option<[usize; 3]>,
 }
 
-impl Domain {
+impl DomainPlan {
     /// Plans a domain from its training data.
     pub fn plan(
         dataset: &Dataset,

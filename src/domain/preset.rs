@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::{CleanUp, Step};
-use crate::data::{Case, Class, Dataset, LabelDescription, Labels, stem};
-use crate::error::{Error, Result};
-use crate::files::folder;
+use crate::base::files::folder;
+use crate::dataset::{Case, Class, Dataset, LabelDescription, Labels};
+use crate::imaging::stem;
+use crate::{Error, Result};
 
 /// A published plan.
 #[derive(Debug, PartialEq)]

@@ -1,7 +1,8 @@
 //! A plan as files have it: also those from before plans described their labels, which list the names of classes.
 
-use super::{CleanUp, Domain, Weighting};
-use crate::data::{Class, Labels, Normalisation};
+use super::{CleanUp, DomainPlan, Weighting};
+use crate::dataset::{Class, Labels};
+use crate::imaging::Normalisation;
 
 #[derive(serde::Deserialize)]
 pub(super) struct Plan {
@@ -50,7 +51,7 @@ fn labels(names: Vec<String>, class_of_label: &[u8]) -> Labels {
     labels
 }
 
-impl From<Plan> for Domain {
+impl From<Plan> for DomainPlan {
     fn from(plan: Plan) -> Self {
         let Plan { name, channels, spacing, patch, cut, pools, batch, normalisation, .. } = plan;
         Self {
@@ -83,14 +84,14 @@ mod tests {
                 "normalisation": {{"kind": "z_score"}}}}"#
             )
         };
-        let plain: Domain = serde_json::from_str(&text("")).unwrap();
+        let plain: DomainPlan = serde_json::from_str(&text("")).unwrap();
         assert_eq!(plain.labels.known(), [0, 1, 254]);
         let merged = text(r#", "class_of_label": [0, 1, 1]"#);
-        let merged: Domain = serde_json::from_str(&merged).unwrap();
+        let merged: DomainPlan = serde_json::from_str(&merged).unwrap();
         assert_eq!(merged.labels.classes[1].values, [1, 2]);
         // what is written now is read back as it is
         let now = serde_json::to_string(&merged).unwrap();
         assert!(!now.contains("class_of_label"));
-        assert_eq!(serde_json::from_str::<Domain>(&now).unwrap(), merged);
+        assert_eq!(serde_json::from_str::<DomainPlan>(&now).unwrap(), merged);
     }
 }

@@ -7,31 +7,35 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use rayon::prelude::*;
 
 use super::config::RunConfig;
-use super::patches::{Cache, Sample, Source};
 use super::schedule::Chooser;
-use crate::data::{self, Dataset, Exclusion, Fingerprint, Fold, Labels, PatchSize, Prepared};
-use crate::domain::{Domain, PlanOptions, PresetChoice};
-use crate::error::{Error, Result};
+use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels};
+use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::imaging::Prepared;
+use crate::imaging::{LabelVolume, Volume};
+use crate::patch::PatchSize;
+use crate::patch::{Cache, Sample, Source};
+use crate::{Error, Result};
+use crate::{dataset, imaging, patch};
 
 /// A domain with its training data.
 pub struct DomainCases {
-    pub domain: Domain,
+    pub domain: DomainPlan,
     pub cases: Vec<Prepared>,
     /// Cases left out of training.
-    pub held_out: Vec<data::Case>,
+    pub held_out: Vec<Case>,
     pub dataset: Dataset,
 }
 
 impl DomainCases {
     /// A case's image, and its labels as the domain's label indices.
-    pub fn load(&self, case: &data::Case) -> Result<(data::Volume, data::LabelVolume)> {
+    pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
         let (image, mut label) = self.dataset.load(case)?;
         self.domain.labels.encode(&mut label.data);
         Ok((image, label))
     }
 
     /// Whether a class or region is labelled in a case.
-    pub fn has_labels_of(&self, case: &data::Case, class: usize) -> bool {
+    pub fn has_labels_of(&self, case: &Case, class: usize) -> bool {
         unlabelled(&self.domain, &self.dataset, case)[class / 32] >> (class % 32) & 1 == 0
     }
 }
@@ -42,18 +46,18 @@ pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset
     Exclusion::check(&config.selection.exclude, &opened.iter().collect::<Vec<_>>())?;
     let selected = opened.into_iter().map(|dataset| dataset.select(&config.selection));
     let mut datasets = selected.collect::<Result<Vec<_>>>()?;
-    data::share_groups(&mut datasets, &config.fold)?;
+    dataset::share_groups(&mut datasets, &config.fold)?;
     check_held_out(config, &datasets)?;
     Ok(datasets)
 }
 
 /// Plans each domain of a run from its data.
-pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<Domain>> {
+pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>> {
     let datasets = datasets(config, &options.preset)?;
     datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
     let each = datasets.iter().map(|dataset| {
         let (training, _) = dataset.split(&config.fold, config.seed)?;
-        Domain::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
+        DomainPlan::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
     });
     each.collect()
 }
@@ -75,7 +79,7 @@ fn check_loss(config: &RunConfig, labels: &Labels, dir: &Path) -> Result<()> {
 const LEFT_OUT: usize = 10;
 
 /// Says where the published loss leaves a class out.
-pub fn warn_of_left_out(config: &RunConfig, domains: &[Domain]) {
+pub fn warn_of_left_out(config: &RunConfig, domains: &[DomainPlan]) {
     let leaves_out = config.loss.lovasz != 0.0 && config.loss.lovasz_leaves_out_10;
     for domain in domains.iter().filter(|_| leaves_out) {
         if let Some(class) = domain.labels.classes.get(LEFT_OUT) {
@@ -122,7 +126,7 @@ fn check_held_out(config: &RunConfig, datasets: &[Dataset]) -> Result<()> {
 }
 
 /// Refuses a plan that does not fit its dataset.
-fn check_plan(dataset: &Dataset, domain: &Domain) -> Result<()> {
+fn check_plan(dataset: &Dataset, domain: &DomainPlan) -> Result<()> {
     let refuse = |found: String, expected: String| {
         let expected = format!("{expected}, as plan.json says of domain {}", domain.name);
         Err(Error::file(&dataset.dir, found, expected, "Correct plan.json, or dataset.json."))
@@ -143,12 +147,12 @@ fn check_plan(dataset: &Dataset, domain: &Domain) -> Result<()> {
 }
 
 /// Splits and prepares a dataset by its plan.
-pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result<DomainCases> {
+pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &DomainPlan) -> Result<DomainCases> {
     check_plan(&dataset, domain)?;
     // what meant nothing where the plan was made means nothing now
     dataset.labels.stray.clone_from(&domain.labels.stray);
     let (training, validation) = dataset.split(&config.fold, config.seed)?;
-    let prepare = |case: &&data::Case| -> Result<Prepared> {
+    let prepare = |case: &&Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
         for note in &image.notes {
             log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
@@ -159,7 +163,7 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &Domain) -> Result
         }
         domain.labels.encode(&mut label.data);
         let normalisation = &domain.normalisation;
-        let mut prepared = data::prepare(&image, Some(&label), domain.spacing, normalisation)
+        let mut prepared = imaging::prepare(&image, Some(&label), domain.spacing, normalisation)
             .map_err(|e| e.about(&case.images[0]))?;
         prepared.unlabelled = unlabelled(domain, &dataset, case);
         Ok(prepared)
@@ -177,7 +181,7 @@ impl DomainCases {
     pub fn check_held_out(&self) -> Result<()> {
         self.held_out.par_iter().try_for_each(|case| {
             let (image, _) = self.load(case)?;
-            data::prepared_size(&image, self.domain.spacing)
+            imaging::prepared_size(&image, self.domain.spacing)
                 .map(|_| ())
                 .map_err(|e| e.about(&case.images[0]))
         })
@@ -185,7 +189,7 @@ impl DomainCases {
 }
 
 /// Bits of the classes that a case lacks the labels of; opening the dataset has checked the names.
-fn unlabelled(domain: &Domain, dataset: &Dataset, case: &data::Case) -> [u32; 8] {
+fn unlabelled(domain: &DomainPlan, dataset: &Dataset, case: &Case) -> [u32; 8] {
     domain.labels.unlabelled(&dataset.labels, &case.unlabelled).unwrap_or_default()
 }
 
@@ -214,11 +218,11 @@ fn batch(
     use rand::RngExt;
     let (count, source) = (cases.domain.batch, cases.source());
     let draw = |index: usize| {
-        let mut rng = data::rng_for(config.seed, step, index as u64);
+        let mut rng = patch::rng_for(config.seed, step, index as u64);
         let case = rng.random_range(0..source.cases.len());
         let focus = config.sampling.focus(index, count, &mut rng);
         let augment = &config.augment;
-        (case, data::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
+        (case, patch::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
     };
     let drawn = (0..count).map(draw).collect();
     Ok(Batch { domain, samples: Sample::ready((domain, &source), drawn, cache)? })

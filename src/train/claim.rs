@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::cases::datasets;
 use super::config::RunConfig;
 use super::trainer::run_files;
-use crate::data::Case;
+use crate::Result;
+use crate::base::files::{Claim, Paths, safe_name};
+use crate::dataset::Case;
 use crate::domain::PresetChoice;
-use crate::error::Result;
-use crate::files::{Claim, Paths, safe_name};
 
 /// Folder of a run, or of several folds, that holds the scores of held-out cases.
 const VALIDATION: &str = "validation";

@@ -6,14 +6,15 @@ use rand::{Rng, RngExt};
 
 use super::schedule::{Rate, Schedule};
 use super::session::Freeze;
-use crate::data::{Augment, Focus, Fold, Selection};
+use crate::base::files::{read_toml, write_atomically};
+use crate::dataset::{Fold, Selection};
 use crate::domain::Recipe;
-use crate::error::{Error, Result};
-use crate::files::{read_toml, write_atomically};
-use crate::graph::Element;
-use crate::nn::{Adapter, Downsample, Mode};
-use crate::ops::{LossWeights, Optimizer};
-use crate::tune;
+use crate::engine::graph::DType;
+use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::tune;
+use crate::net::{DomainAdapter, Downsample, Mode};
+use crate::patch::{Augment, Focus};
+use crate::{Error, Result};
 
 /// How long to train; the learning rate's schedule is fitted to it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -79,7 +80,7 @@ pub struct RunConfig {
     /// Dataset folders, one a domain.
     pub data: Vec<PathBuf>,
     pub mode: Mode,
-    pub adapter: Adapter,
+    pub adapter: DomainAdapter,
     #[serde(default)]
     pub downsample: Downsample,
     /// Channels of the first level.
@@ -114,7 +115,7 @@ pub struct RunConfig {
     pub start: Option<Start>,
     /// How activations are stored.
     #[serde(default)]
-    pub precision: Element,
+    pub precision: DType,
     /// Bytes of GPU memory that training may take.
     #[serde(default)]
     pub vram: Option<u64>,
@@ -142,9 +143,9 @@ fn coprime(a: u64, b: u64) -> bool {
 
 /// Learning rate of the default recipe at the start. Adam moves every weight alike; pointwise weights begin five times as large
 /// (√2/C) as those of a 3³ convolution (√2/27C), and a separable network learns slowly unless its steps are larger, too.
-pub fn own_rate(mode: Mode, adapter: Adapter) -> f64 {
+pub fn own_rate(mode: Mode, adapter: DomainAdapter) -> f64 {
     match (mode, adapter) {
-        (Mode::Universal, Adapter::Separable) => 3e-2,
+        (Mode::Universal, DomainAdapter::Separable) => 3e-2,
         _ => 1e-2,
     }
 }
@@ -155,7 +156,7 @@ impl RunConfig {
         Self {
             data,
             mode: Mode::Universal,
-            adapter: Adapter::Separable,
+            adapter: DomainAdapter::Separable,
             downsample: Downsample::Full,
             base: 16,
             length: Length::Steps(1000),
@@ -163,7 +164,7 @@ impl RunConfig {
             fold: Fold::None,
             selection: Selection::default(),
             schedule: Schedule::Turns,
-            lr: own_rate(Mode::Universal, Adapter::Separable),
+            lr: own_rate(Mode::Universal, DomainAdapter::Separable),
             rate: Rate::default(),
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),
@@ -172,7 +173,7 @@ impl RunConfig {
             volume_cache: volume_cache(),
             tune: tune::Mode::default(),
             start: None,
-            precision: Element::F32,
+            precision: DType::F32,
             vram: None,
             log_every: 5,
             checkpoint_every: 50,
@@ -180,7 +181,7 @@ impl RunConfig {
     }
 
     /// The settings that a recipe has for a network on some dataset folders.
-    pub fn of(recipe: Recipe, data: Vec<PathBuf>, mode: Mode, adapter: Adapter) -> Self {
+    pub fn of(recipe: Recipe, data: Vec<PathBuf>, mode: Mode, adapter: DomainAdapter) -> Self {
         let own = Self { mode, adapter, lr: own_rate(mode, adapter), ..Self::new(data) };
         match recipe {
             Recipe::Default => own,
@@ -255,11 +256,12 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::rng_for;
+    use crate::patch::rng_for;
 
     #[test]
     fn the_published_recipe_is_what_was_published_and_survives_its_file() {
-        let config = RunConfig::of(Recipe::U2net, vec!["a".into()], Mode::Shared, Adapter::Series);
+        let config =
+            RunConfig::of(Recipe::U2net, vec!["a".into()], Mode::Shared, DomainAdapter::Series);
         assert_eq!((config.lr, config.length), (3e-4, Length::Steps(90_000)));
         assert_eq!(config.loss, LossWeights::published());
         let Optimizer::Adam { betas, eps, weight_decay } = config.optimizer else {

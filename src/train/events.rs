@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 
 /// A file that readings are appended to; each start of a run has its own.
 pub(super) struct Events {

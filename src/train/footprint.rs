@@ -3,17 +3,17 @@
 use rayon::prelude::*;
 
 use super::config::RunConfig;
-use crate::domain::Domain;
-use crate::error::{Error, Result};
-use crate::exec::{Pool, region_words};
-use crate::graph::{Caps, Element, Graph, ParamSpec};
-use crate::plan::{Plan, shrink};
+use crate::domain::DomainPlan;
+use crate::engine::exec::{Pool, region_words};
+use crate::engine::graph::{Caps, DType, Graph, ParamSpec};
+use crate::engine::plan::{Plan, shrink};
+use crate::{Error, Result};
 
 /// How tensors are stored, and what memory there is for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Activations and their gradients; parameters, statistics and logits are in f32 in any case.
-    pub element: Element,
+    pub dtype: DType,
     /// Bytes that training may take; without it nothing is computed twice.
     pub vram: Option<u64>,
     /// Bytes of those that go to cases and patches.
@@ -23,7 +23,7 @@ pub struct Footprint {
 impl Footprint {
     /// What a run asks for, of which `reserved` bytes are for cases and patches.
     pub(super) fn of(config: &RunConfig, reserved: u64) -> Self {
-        Self { element: config.precision, vram: config.vram, reserved }
+        Self { dtype: config.precision, vram: config.vram, reserved }
     }
 }
 
@@ -31,7 +31,7 @@ impl Footprint {
 const PATCH_VOXEL: u64 = 64;
 
 /// Bytes that cases and patches take at most, told before any case is read.
-pub fn reserved(config: &RunConfig, domains: &[Domain]) -> u64 {
+pub fn reserved(config: &RunConfig, domains: &[DomainPlan]) -> u64 {
     let voxels = domains.iter().map(|d| d.patch.iter().product::<usize>()).max().unwrap_or(0);
     config.case_bytes() + voxels as u64 * PATCH_VOXEL
 }
@@ -121,9 +121,9 @@ pub(super) fn fit(
 }
 
 fn refusal(footprint: Footprint, all: u64, smallest: &Memory) -> Error {
-    let remedy = match footprint.element {
-        Element::F32 => "Store activations in f16 (--precision f16), or use a smaller --patch",
-        Element::F16 => "Use a smaller --patch",
+    let remedy = match footprint.dtype {
+        DType::F32 => "Store activations in f16 (--precision f16), or use a smaller --patch",
+        DType::F16 => "Use a smaller --patch",
     };
     Error::flag(
         "--vram",

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::error::{Error, Result};
-use crate::files::write_atomically;
-use crate::paper::{fill, line, text, text_width};
+use crate::base::canvas::{fill, line, text, text_width};
+use crate::base::files::write_atomically;
+use crate::{Error, Result};
 
 #[derive(serde::Deserialize)]
 struct Reading {

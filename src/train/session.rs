@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 
 use super::footprint::{Fitted, Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given};
-use crate::error::{Error, Result};
-use crate::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
-use crate::gpu::Gpu;
-use crate::graph::{
-    Caps, Dispatch, Element, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
+use crate::engine::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{
+    Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
 };
-use crate::nn::{self, NetConfig};
-use crate::ops::{self, LossWeights, Optimizer};
-use crate::plan::Plan;
+use crate::engine::ops;
+use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::plan::Plan;
+use crate::net;
+use crate::net::NetConfig;
+use crate::{Error, Result};
 
 /// Which parameters stand still.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -97,18 +99,18 @@ fn build(
     config: &NetConfig,
     index: usize,
     batch: &DomainBatch,
-    (settings, element): (&SessionSettings, Element),
+    (settings, dtype): (&SessionSettings, DType),
     caps: &Caps,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let mut graph = Graph::sized_for(&caps.storing(element));
+    let mut graph = Graph::sized_for(&caps.storing(dtype));
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);
     let labels = graph.input_words("labels", voxels);
-    let logits = nn::network(&mut graph, config, index, image)?;
+    let logits = net::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
-    let scaled = element == Element::F16;
+    let scaled = dtype == DType::F16;
     let loss = batch.targets.loss(&mut graph, [logits, labels], (settings.loss, scaled))?;
     graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
@@ -123,7 +125,7 @@ fn build(
 fn build_all(
     config: &NetConfig,
     batches: &[DomainBatch],
-    kind: (&SessionSettings, Element),
+    kind: (&SessionSettings, DType),
     caps: &Caps,
 ) -> Result<Vec<Built>> {
     if batches.len() != config.domains.len() {
@@ -140,7 +142,7 @@ fn plan_all(
     (settings, footprint): (&SessionSettings, Footprint),
     (params, caps): (&[ParamSpec], &Caps),
 ) -> Result<(Vec<Built>, Fitted)> {
-    let built = build_all(config, batches, (settings, footprint.element), caps)?;
+    let built = build_all(config, batches, (settings, footprint.dtype), caps)?;
     let graphs = built.iter().map(|b| b.graph.clone()).collect();
     let fitted = fit(graphs, params, footprint, caps)?;
     Ok((built, fitted))
@@ -155,7 +157,7 @@ impl Memory {
         footprint: Footprint,
         caps: &Caps,
     ) -> Result<Self> {
-        let params = nn::parameters(config)?;
+        let params = net::parameters(config)?;
         Ok(plan_all(config, batches, (settings, footprint), (&params, caps))?.1.memory)
     }
 
@@ -164,11 +166,11 @@ impl Memory {
         config: &NetConfig,
         batches: &[DomainBatch],
         settings: &SessionSettings,
-        element: Element,
+        dtype: DType,
         caps: &Caps,
     ) -> Result<Self> {
-        let params = nn::parameters(config)?;
-        let graphs = graphs(config, batches, (settings, element), caps)?;
+        let params = net::parameters(config)?;
+        let graphs = graphs(config, batches, (settings, dtype), caps)?;
         Ok(smallest(&graphs, &params, caps)?.memory)
     }
 }
@@ -177,7 +179,7 @@ impl Memory {
 pub fn graphs(
     config: &NetConfig,
     batches: &[DomainBatch],
-    kind: (&SessionSettings, Element),
+    kind: (&SessionSettings, DType),
     caps: &Caps,
 ) -> Result<Vec<Graph>> {
     Ok(build_all(config, batches, kind, caps)?.into_iter().map(|built| built.graph).collect())
@@ -202,7 +204,7 @@ impl Session {
         settings: SessionSettings,
         footprint: Footprint,
     ) -> Result<Self> {
-        let params = nn::parameters(config)?;
+        let params = net::parameters(config)?;
         let kind = (&settings, footprint);
         let (built, fitted) = plan_all(config, batches, kind, (&params, &caps(gpu)))?;
         let store = Store::new(gpu, &params, true)?;
@@ -293,9 +295,9 @@ impl Session {
 
     /// The loss scale, where gradients pass through f16; waits for the last step.
     pub fn loss_scale(&self) -> Result<Option<LossScale>> {
-        match self.footprint.element {
-            Element::F32 => Ok(None),
-            Element::F16 => self.store.read_loss_scale(&self.gpu).map(Some),
+        match self.footprint.dtype {
+            DType::F32 => Ok(None),
+            DType::F16 => self.store.read_loss_scale(&self.gpu).map(Some),
         }
     }
 
@@ -434,7 +436,7 @@ struct Update<'a> {
 
 impl Update<'_> {
     fn lower(&self, store: &Store, caps: &Caps) -> Result<Tail> {
-        let scaled = self.footprint.element == Element::F16;
+        let scaled = self.footprint.dtype == DType::F16;
         let spans: Vec<(usize, usize, usize)> = ranges(self.mine, self.all)
             .into_iter()
             .map(|(first, last)| {

@@ -4,23 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::cases::{self, Batch, DomainCases};
+use super::cases;
+use super::cases::{Batch, DomainCases};
 use super::config::{Length, RunConfig};
 use super::footprint::{Footprint, Memory, reserved};
-use super::patches::{Patches, Target};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
 use super::session::{Freeze, Session, SessionSettings, graphs};
 use super::targets::{DomainBatch, Targets};
 use super::watch::{Done, LOG, Watch, rewind};
-use crate::domain::{Domain, PlanOptions, PresetChoice};
-use crate::error::{Error, Result};
-use crate::exec::LossScale;
-use crate::files::{read_json, write_atomically};
-use crate::gpu::Gpu;
-use crate::graph::{Caps, Graph, Region};
-use crate::nn::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
-use crate::tune;
+use crate::base::files::{read_json, write_atomically};
+use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::engine::exec::LossScale;
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{Caps, Graph, Region};
+use crate::engine::tune;
+use crate::net::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
+use crate::patch::{Patches, Target};
+use crate::{Error, Result};
 
 /// Where a run stands; part of its checkpoint.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -85,7 +86,7 @@ pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
     files
 }
 
-fn network(config: &RunConfig, domains: &[Domain]) -> NetConfig {
+fn network(config: &RunConfig, domains: &[DomainPlan]) -> NetConfig {
     NetConfig {
         mode: config.mode,
         adapter: config.adapter,
@@ -118,8 +119,8 @@ fn check(config: &RunConfig, domains: &[DomainCases]) -> Result<()> {
 }
 
 /// The batch of each domain.
-fn batches(domains: &[Domain]) -> Vec<DomainBatch> {
-    let batch = |d: &Domain| {
+fn batches(domains: &[DomainPlan]) -> Vec<DomainBatch> {
+    let batch = |d: &DomainPlan| {
         let targets = Targets { regions: d.labels.region_bits(), partial: d.labels.partial };
         DomainBatch { targets, ..DomainBatch::new(d.batch, d.patch) }
     };
@@ -132,14 +133,14 @@ fn settings(config: &RunConfig) -> SessionSettings {
 }
 
 /// Memory that training these domains takes on an adapter.
-pub fn planned_memory(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Memory> {
+pub fn planned_memory(config: &RunConfig, domains: &[DomainPlan], caps: &Caps) -> Result<Memory> {
     let (network, batches) = (network(config, domains), batches(domains));
     let footprint = Footprint::of(config, reserved(config, domains));
     Memory::planned(&network, &batches, &settings(config), footprint, caps)
 }
 
 /// What training these domains runs, for an adapter.
-fn planned_graphs(config: &RunConfig, domains: &[Domain], caps: &Caps) -> Result<Vec<Graph>> {
+fn planned_graphs(config: &RunConfig, domains: &[DomainPlan], caps: &Caps) -> Result<Vec<Graph>> {
     let (network, batches) = (network(config, domains), batches(domains));
     graphs(&network, &batches, (&settings(config), config.precision), caps)
 }
@@ -163,7 +164,7 @@ pub fn check_new(out: &Path) -> Result<()> {
 }
 
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
-pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<()> {
+pub fn write_plan(config: &RunConfig, domains: &[DomainPlan], out: &Path) -> Result<()> {
     check_new(out)?;
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     config.write(&out.join(CONFIG))?;
@@ -177,10 +178,10 @@ pub fn write_plan(config: &RunConfig, domains: &[Domain], out: &Path) -> Result<
 }
 
 /// Reads `plan.json` of a run.
-pub fn read_plan(out: &Path) -> Result<Vec<Domain>> {
+pub fn read_plan(out: &Path) -> Result<Vec<DomainPlan>> {
     let path = out.join(PLAN);
     let remedy = "Correct the file, or start a new run.";
-    let plans: Vec<Domain> = read_json(&path, "a plan for each domain", remedy)?;
+    let plans: Vec<DomainPlan> = read_json(&path, "a plan for each domain", remedy)?;
     plans.iter().try_for_each(|plan| plan.check(&path))?;
     Ok(plans)
 }
@@ -221,7 +222,7 @@ impl Trainer {
     fn begin(
         gpu: &Gpu,
         config: RunConfig,
-        plans: &[Domain],
+        plans: &[DomainPlan],
         origin: Origin<'_>,
         out: &Path,
     ) -> Result<(Self, Option<tune::Record>)> {
@@ -257,7 +258,7 @@ impl Trainer {
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Vec<DomainCases>, out: &Path) -> Result<Self> {
-        let plans: Vec<Domain> = domains.iter().map(|d| d.domain.clone()).collect();
+        let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = network(&config, &plans);
         let (batches, settings) = (batches(&plans), settings(&config));
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::events::Events;
 use super::schedule::Chooser;
-use crate::error::{Error, Result};
-use crate::files::write_atomically;
+use crate::base::files::write_atomically;
+use crate::{Error, Result};
 
 /// Readings of the loss, a JSON object a line.
 pub(super) const LOG: &str = "log.jsonl";

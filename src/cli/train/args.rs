@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::cli::{MemoryArgs, size, triple, window};
-use crate::data::{Augment, Exclusion, Fold, Interpolation, Match, Selection};
+use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
-use crate::error::{Error, Result};
-use crate::nn::{Adapter, Downsample, Mode};
-use crate::ops::{LossWeights, Optimizer};
+use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::tune;
+use crate::imaging::Match;
+use crate::net::{DomainAdapter, Downsample, Mode};
+use crate::patch::{Augment, Interpolation};
 use crate::train::{Length, RunConfig, Schedule};
-use crate::tune;
+use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -239,7 +241,12 @@ impl RunArgs {
     }
 
     /// The settings of a run of a network on these folders, with the first fold where all are asked for.
-    pub fn config(&self, data: Vec<PathBuf>, mode: Mode, adapter: Adapter) -> Result<RunConfig> {
+    pub fn config(
+        &self,
+        data: Vec<PathBuf>,
+        mode: Mode,
+        adapter: DomainAdapter,
+    ) -> Result<RunConfig> {
         let mut config = RunConfig::of(self.recipe(), data, mode, adapter);
         if let Some(loss) = self.loss {
             config.loss = match loss {
@@ -270,7 +277,7 @@ impl RunArgs {
             config.augment.interpolation = Interpolation::Cubic;
         }
         let footprint = self.memory.footprint();
-        (config.precision, config.vram) = (footprint.element, footprint.vram);
+        (config.precision, config.vram) = (footprint.dtype, footprint.vram);
         config.tune = self.tune;
         config.schedule = self.schedule.clone();
         config.fold = match &self.fold {
@@ -339,9 +346,9 @@ impl NetArgs {
             ModeArg::Universal => Mode::Universal,
         };
         let adapter = match self.adapter {
-            AdapterArg::Separable => Adapter::Separable,
-            AdapterArg::Series => Adapter::Series,
-            AdapterArg::Parallel => Adapter::Parallel,
+            AdapterArg::Separable => DomainAdapter::Separable,
+            AdapterArg::Series => DomainAdapter::Series,
+            AdapterArg::Parallel => DomainAdapter::Parallel,
         };
         let data = self.data.iter().map(absolute).collect();
         let mut config = run.config(data, mode, adapter)?;

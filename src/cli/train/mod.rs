@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 pub(super) use args::{Folds, NetArgs, RunArgs};
 
 use super::validate::{combine, validate};
-use crate::data::{Dataset, Fold};
+use crate::base::files::{Claim, safe_name};
+use crate::dataset::{Dataset, Fold};
 use crate::domain::{PlanOptions, PresetChoice};
-use crate::error::{Error, Result};
-use crate::exec::LossScale;
-use crate::files::{Claim, safe_name};
-use crate::gpu::Gpu;
-use crate::nn::{Mode, Model};
+use crate::engine::exec::LossScale;
+use crate::engine::gpu::Gpu;
+use crate::net::{Mode, Model};
 use crate::train::{
     Beside, CONFIG, MODEL, Memory, RunConfig, SUMMARY, Trainer, check_new, claim, datasets,
     is_begun, plan, validation_folder, write_plan,
 };
+use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -1,0 +1,165 @@
+//! Writing: a file is complete or absent.
+
+use std::fs::Metadata;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::folder;
+use crate::{Error, Result};
+
+/// Symbolic links in a row before they count as a loop; what Linux allows.
+pub(super) const MAX_LINKS: u32 = 40;
+
+/// Writes a file aside and renames it, so that a reader or a crash never meets half of it.
+///
+/// A symbolic link keeps pointing to its file, which is replaced.
+///
+/// # Errors
+///
+/// What [`write_with`] refuses.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomically`], for contents that are made piece by piece.
+///
+/// # Errors
+///
+/// Where the path is a folder or a device, where `write` fails, or where the system refuses to create, write, sync or rename
+/// the file. The path then holds what it held before, and nothing else is left behind.
+pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let refuse = |e: io::Error| Error::io(path, e);
+    let target = target(path)?;
+    let mut aside = tempfile::NamedTempFile::new_in(folder(&target)).map_err(refuse)?;
+    let mut buffer = BufWriter::new(aside.as_file_mut());
+    // a buffer that is dropped would hide that its last bytes found no room
+    write(&mut buffer).and_then(|()| buffer.flush()).map_err(refuse)?;
+    drop(buffer);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let readable = std::fs::Permissions::from_mode(0o644);
+        aside.as_file().set_permissions(readable).map_err(refuse)?;
+    }
+    aside.as_file().sync_all().map_err(refuse)?;
+    aside.persist(&target).map_err(|e| refuse(e.error))?;
+    sync_folder(folder(&target));
+    Ok(())
+}
+
+/// Makes the new name last through a crash. The file itself is whole and safe by now, and some file systems cannot sync folders.
+fn sync_folder(folder: &Path) {
+    if cfg!(unix) {
+        let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+/// The file that a path means: itself, or where its links lead, whether or not something is there.
+fn target(path: &Path) -> Result<PathBuf> {
+    let mut target = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        let found = match std::fs::symlink_metadata(&target) {
+            Ok(found) => found,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(target),
+            Err(e) => return Err(Error::io(path, e)),
+        };
+        if !found.is_symlink() {
+            regular(path, &found)?;
+            return Ok(target);
+        }
+        let next = std::fs::read_link(&target).map_err(|e| Error::io(path, e))?;
+        target = folder(&target).join(next);
+    }
+    Err(link_loop(path))
+}
+
+pub(super) fn link_loop(path: &Path) -> Error {
+    let found = "symbolic links that lead in a circle";
+    Error::file(path, found, "a file, or links to one", "Correct the links.")
+}
+
+/// An error where what is at a path must not be replaced by a file.
+pub(super) fn regular(path: &Path, found: &Metadata) -> Result<()> {
+    let what = match found.file_type() {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a folder",
+        _ => "a device, pipe or socket",
+    };
+    Err(Error::file(path, what, "a regular file, or nothing yet", "Choose another output."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failure_leaves_the_earlier_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let broken = |file: &mut dyn Write| {
+            file.write_all(&[7; 100_000])?;
+            Err(io::Error::other("no more"))
+        };
+        let message = write_with(&path, broken).unwrap_err().to_string();
+        assert!(message.contains("a.json") && message.contains("no more"), "{message}");
+        assert!(names(folder.path()).is_empty());
+        write_atomically(&path, b"first").unwrap();
+        assert!(write_with(&path, broken).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        write_atomically(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(folder.path()), ["a.json"]);
+        assert!(write_atomically(&folder.path().join("none/a.json"), b"").is_err());
+        assert!(write_atomically(&path.join("below"), b"").is_err());
+    }
+
+    #[test]
+    fn folders_are_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().to_path_buf(), folder.path().join("."), "/".into(), "..".into()]
+        {
+            let message = write_atomically(&path, b"x").unwrap_err().to_string();
+            assert!(message.contains("found a folder"), "{message}");
+        }
+        assert!(names(folder.path()).is_empty());
+        assert!(write_atomically(Path::new(""), b"x").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_devices_are_refused_and_others_may_read() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        let deep = folder.path().join("deep");
+        std::fs::create_dir(&deep).unwrap();
+        symlink("deep/far", &link).unwrap();
+        symlink("../file", deep.join("far")).unwrap();
+        // a link to nothing yet, then to a file
+        for bytes in [b"one", b"two"] {
+            write_atomically(&link, bytes).unwrap();
+            assert_eq!(std::fs::read(&file).unwrap(), bytes);
+        }
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(names(&deep), ["far"]);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+        let to_device = folder.path().join("null");
+        symlink("/dev/null", &to_device).unwrap();
+        for path in [Path::new("/dev/null"), &to_device] {
+            let message = write_atomically(path, b"x").unwrap_err().to_string();
+            assert!(message.contains("found a device"), "{message}");
+        }
+        symlink("circle", folder.path().join("circle")).unwrap();
+        let message =
+            write_atomically(&folder.path().join("circle"), b"x").unwrap_err().to_string();
+        assert!(message.contains("circle"), "{message}");
+    }
+}

@@ -1,0 +1,5 @@
+//! What every room stands on: errors, files, and lines and letters on a picture.
+
+pub mod canvas;
+pub mod error;
+pub mod files;

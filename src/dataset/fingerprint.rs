@@ -1,0 +1,91 @@
+//! What a plan needs to know of a dataset.
+
+use super::cases::{Case, Dataset};
+use crate::Result;
+use crate::imaging::IGNORED;
+use crate::imaging::{nonzero_box, percentile};
+
+/// Shapes, spacings and intensities of the training cases.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Fingerprint {
+    /// Shape of each case after cropping to its non-zero box, D, H, W.
+    pub shapes: Vec<[usize; 3]>,
+    /// Millimetres, D, H, W.
+    pub spacings: Vec<[f64; 3]>,
+    /// 0.5th and 99.5th percentile, mean and standard deviation of the first channel inside the labels.
+    pub foreground: [f32; 4],
+    /// Whether the first channel is a CT.
+    pub is_ct: bool,
+}
+
+/// Foreground intensities taken from each case.
+const SAMPLES: usize = 10_000;
+
+impl Fingerprint {
+    /// Reads the cases, one in memory at a time.
+    pub fn of(dataset: &Dataset, cases: &[&Case]) -> Result<Self> {
+        let (mut shapes, mut spacings, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for case in cases {
+            let (image, mut label) = dataset.load(case)?;
+            dataset.labels.encode(&mut label.data);
+            let crop = nonzero_box(&image);
+            shapes.push(crop.map(|[lo, hi]| hi - lo));
+            spacings.push(image.spacing);
+            let inside: Vec<f32> = label
+                .data
+                .iter()
+                .zip(&image.data)
+                .filter(|(l, _)| **l > 0 && **l != IGNORED)
+                .map(|(_, v)| *v)
+                .collect();
+            let step = inside.len().div_ceil(SAMPLES).max(1);
+            values.extend(inside.into_iter().step_by(step));
+        }
+        values.sort_by(f32::total_cmp);
+        let count = values.len().max(1) as f64;
+        let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+        let variance = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count;
+        let foreground = [
+            percentile(&values, 0.5),
+            percentile(&values, 99.5),
+            mean as f32,
+            variance.sqrt() as f32,
+        ];
+        let is_ct = dataset.channels.first().is_some_and(|name| name.eq_ignore_ascii_case("ct"));
+        Ok(Self { shapes, spacings, foreground, is_ct })
+    }
+
+    /// Median of each axis over the cases.
+    pub fn median_spacing(&self) -> [f64; 3] {
+        [0, 1, 2].map(|axis| {
+            let mut values: Vec<f64> = self.spacings.iter().map(|s| s[axis]).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied().unwrap_or(1.0)
+        })
+    }
+
+    /// Sizes of all cases along an axis after resampling to a spacing, ascending.
+    fn sizes(&self, axis: usize, spacing: f64) -> Vec<f64> {
+        let cases = self.shapes.iter().zip(&self.spacings);
+        let mut sizes: Vec<f64> =
+            cases.map(|(shape, old)| shape[axis] as f64 * old[axis] / spacing).collect();
+        sizes.sort_by(f64::total_cmp);
+        sizes
+    }
+
+    /// Median shape after resampling to a spacing, D, H, W.
+    pub fn median_shape(&self, spacing: [f64; 3]) -> [usize; 3] {
+        [0, 1, 2].map(|axis| {
+            let sizes = self.sizes(axis, spacing[axis]);
+            sizes.get(sizes.len() / 2).map_or(1, |size| size.round().max(1.0) as usize)
+        })
+    }
+
+    /// Largest extent along each axis after resampling to a spacing, D, H, W.
+    pub fn largest_shape(&self, spacing: [f64; 3]) -> [usize; 3] {
+        [0, 1, 2].map(|axis| {
+            let sizes = self.sizes(axis, spacing[axis]);
+            sizes.last().map_or(1, |size| size.round().max(1.0) as usize)
+        })
+    }
+}

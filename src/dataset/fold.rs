@@ -1,0 +1,379 @@
+//! Which cases are left out of training: folds, nnU-Net's splits, groups, and cases by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+
+use super::cases::{Case, Dataset};
+use crate::base::files::{from_object, read_json};
+use crate::{Error, Result};
+
+/// Which cases are left out of training, for validation.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fold {
+    /// One of five (fewer where there are fewer cases), or of those of `splits_final.json`.
+    Index(usize),
+    /// None: train on everything.
+    #[serde(alias = "all")]
+    None,
+    /// These cases.
+    HoldOut(Vec<String>),
+}
+
+impl std::str::FromStr for Fold {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        match text.parse() {
+            Ok(index) => Ok(Self::Index(index)),
+            Err(_) => Err(Error::flag(
+                "--fold",
+                text,
+                "a fold's number from 0, or none",
+                "0 to 4 are usual.",
+            )),
+        }
+    }
+}
+
+/// Folds of a cross-validation, fewer where there are fewer cases.
+pub const FOLDS: usize = 5;
+/// nnU-Net's file of folds.
+pub const SPLITS: &str = "splits_final.json";
+
+/// A fold of nnU-Net's file: names of cases.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(remote = "Self")]
+pub(crate) struct Split {
+    train: Vec<String>,
+    val: Vec<String>,
+}
+from_object!(Split, "an object with train and val, lists of cases");
+
+/// Reads the folds of a dataset's folder, where it has a file of them.
+pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split>>> {
+    let file = dir.join(SPLITS);
+    // a link that leads nowhere is no choice to have folds drawn
+    if !file.exists() && !file.is_symlink() {
+        return Ok(None);
+    }
+    const REMEDY: &str = "Correct the file, or move it away to have folds drawn.";
+    let splits: Vec<Split> =
+        read_json(&file, "a list of folds, each with train and val, lists of cases", REMEDY)?;
+    let known: BTreeSet<&String> = cases.iter().map(|case| &case.id).collect();
+    for (index, split) in splits.iter().enumerate() {
+        let refuse =
+            |found: String, expected: &str| Err(Error::file(&file, found, expected, REMEDY));
+        if let Some(name) = split.train.iter().chain(&split.val).find(|n| !known.contains(n)) {
+            return refuse(format!("the case {name} in fold {index}"), "cases of the dataset");
+        }
+        if let Some(name) = split.val.iter().find(|name| split.train.contains(name)) {
+            let found = format!("the case {name} on both sides of fold {index}");
+            return refuse(found, "each case in train or in val");
+        }
+        if split.train.is_empty() {
+            return refuse(format!("fold {index} without a case in train"), "at least one");
+        }
+    }
+    match splits.is_empty() {
+        true => Err(Error::file(file, "no fold", "at least one", REMEDY)),
+        false => Ok(Some(splits)),
+    }
+}
+
+/// Groups of cases that stay on one side of every split.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Groups {
+    /// The group of each case.
+    of: BTreeMap<String, String>,
+    /// All groups, also those of the other datasets of a run.
+    all: BTreeSet<String>,
+    /// Those that a case of which is held out, by whatever dataset has it.
+    held: BTreeSet<String>,
+}
+
+/// Makes the datasets of a run share their groups: a patient who is held out of one is held out of all.
+pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
+    let (mut all, mut held) = (BTreeSet::new(), BTreeSet::new());
+    for dataset in datasets.iter().filter(|dataset| dataset.groups.is_some()) {
+        all.extend(dataset.cases.iter().map(|case| dataset.unit(case)));
+        if let Fold::HoldOut(names) = fold {
+            for name in names {
+                held.extend(dataset.named(name)?.map(|case| dataset.unit(case)));
+            }
+        }
+    }
+    for groups in datasets.iter_mut().filter_map(|dataset| dataset.groups.as_mut()) {
+        (groups.all, groups.held) = (all.clone(), held.clone());
+    }
+    Ok(())
+}
+
+/// What a pattern captures in each case's name: its first group, or all that it matches.
+pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<Groups> {
+    let regex = regex::Regex::new(pattern).map_err(|e| {
+        // the last line says what is wrong with it
+        let why = e.to_string();
+        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
+        Error::flag(
+            "--group",
+            format!("{pattern:?}, {why}"),
+            "a regular expression",
+            "For patients such as pat01 in pat01_scan2 it is \"^(pat\\d+)\".",
+        )
+    })?;
+    let group = |case: &Case| {
+        let found = regex.captures(&case.id);
+        let text =
+            found.and_then(|found| Some(found.get(1).or(found.get(0))?.as_str().to_string()));
+        let text = text.ok_or_else(|| {
+            Error::flag(
+                "--group",
+                format!("the case {}, which {pattern:?} does not match", case.id),
+                "a match in the name of every case",
+                "Widen the pattern.",
+            )
+        })?;
+        Ok((case.id.clone(), text))
+    };
+    let of: BTreeMap<String, String> = cases.iter().map(group).collect::<Result<_>>()?;
+    let all = of.values().cloned().collect();
+    Ok(Groups { of, all, held: BTreeSet::new() })
+}
+
+/// Training and validation cases.
+pub type Sides<'a> = (Vec<&'a Case>, Vec<&'a Case>);
+
+impl Dataset {
+    /// The case of this name, or the only one whose name ends in it (after a `/`).
+    pub fn named(&self, name: &str) -> Result<Option<&Case>> {
+        if let Some(case) = self.cases.iter().find(|case| case.id == name) {
+            return Ok(Some(case));
+        }
+        let ending = format!("/{name}");
+        let all: Vec<&Case> = self.cases.iter().filter(|case| case.id.ends_with(&ending)).collect();
+        match all.as_slice() {
+            [] => Ok(None),
+            [case] => Ok(Some(*case)),
+            [first, second, ..] => Err(Error::file(
+                &self.dir,
+                format!(
+                    "{} cases called {name}: {} ({}) and {} ({})",
+                    all.len(),
+                    first.id,
+                    first.label.display(),
+                    second.id,
+                    second.label.display()
+                ),
+                "the name of one case",
+                "Give the longer name.",
+            )),
+        }
+    }
+
+    /// Folds that hold cases out.
+    pub fn folds(&self) -> usize {
+        match &self.splits {
+            Some(splits) => splits.len(),
+            None if self.units().len() > 1 => self.units().len().min(FOLDS),
+            None => 0,
+        }
+    }
+
+    /// What a fold holds out together: names of groups, or of cases where there are no groups.
+    fn units(&self) -> Vec<String> {
+        match &self.groups {
+            Some(groups) => groups.all.iter().cloned().collect(),
+            None => self.cases.iter().map(|case| case.id.clone()).collect(),
+        }
+    }
+
+    fn unit(&self, case: &Case) -> String {
+        let group = self.groups.as_ref().and_then(|groups| groups.of.get(&case.id));
+        group.unwrap_or(&case.id).clone()
+    }
+
+    /// Training and validation cases. Names to hold out that other datasets have mean nothing here, and a fold beyond
+    /// [`Dataset::folds`] holds nothing out. A group stays on one side.
+    pub fn split(&self, fold: &Fold, seed: u64) -> Result<Sides<'_>> {
+        let sides = match (fold, &self.splits) {
+            (Fold::None, _) => (self.cases.iter().collect(), Vec::new()),
+            (Fold::Index(_), Some(_)) if self.groups.is_some() => {
+                let file = self.dir.join(SPLITS);
+                return Err(Error::flag(
+                    "--group",
+                    format!("groups beside {}", file.display()),
+                    "one of the two to decide folds",
+                    "Leave --group out, or move the file away.",
+                ));
+            }
+            (Fold::Index(index), Some(splits)) if *index < splits.len() => {
+                let of = |names: &[String]| {
+                    self.cases.iter().filter(|case| names.contains(&case.id)).collect()
+                };
+                (of(&splits[*index].train), of(&splits[*index].val))
+            }
+            (Fold::Index(index), _) => {
+                let folds = splits(&self.units(), FOLDS, seed);
+                let held = folds.get(*index).filter(|_| *index < self.folds());
+                self.apart(held.map(Vec::as_slice).unwrap_or_default())
+            }
+            (Fold::HoldOut(names), _) => {
+                let named =
+                    names.iter().map(|name| self.named(name)).collect::<Result<Vec<_>>>()?;
+                let named: Vec<&Case> = named.into_iter().flatten().collect();
+                let elsewhere = self.groups.iter().flat_map(|groups| groups.held.iter().cloned());
+                let units: Vec<String> =
+                    named.iter().map(|case| self.unit(case)).chain(elsewhere).collect();
+                let sides = self.apart(&units);
+                for more in sides.1.iter().filter(|case| !named.contains(case)) {
+                    log::warn!(
+                        "{} is held out, too: it is of the group {}",
+                        more.id,
+                        self.unit(more)
+                    );
+                }
+                sides
+            }
+        };
+        if sides.0.is_empty() {
+            return Err(Error::file(
+                &self.dir,
+                "no case left to train on",
+                "at least one",
+                "Hold fewer cases out.",
+            ));
+        }
+        Ok(sides)
+    }
+
+    fn apart(&self, held: &[String]) -> Sides<'_> {
+        let (validation, training) =
+            self.cases.iter().partition(|case| held.contains(&self.unit(case)));
+        (training, validation)
+    }
+}
+
+/// The cases that each fold holds out, shuffled by a seed; at most as many folds as cases.
+pub fn splits(ids: &[String], folds: usize, seed: u64) -> Vec<Vec<String>> {
+    let mut ids = ids.to_vec();
+    ids.sort();
+    ids.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+    let folds = folds.min(ids.len()).max(1);
+    (0..folds).map(|fold| ids.iter().skip(fold).step_by(folds).cloned().collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(names: &[&str]) -> Dataset {
+        let case = |name: &&str| Case { id: (*name).into(), ..Case::default() };
+        Dataset { cases: names.iter().map(case).collect(), ..Dataset::default() }
+    }
+
+    fn ids(cases: &[&Case]) -> Vec<String> {
+        cases.iter().map(|case| case.id.clone()).collect()
+    }
+
+    #[test]
+    fn a_group_stays_on_one_side() {
+        let names = ["p1_a", "p1_b", "p2_a", "p2_b", "p3_a", "p4_a", "p4_b", "p5_a"];
+        let mut data = dataset(&names);
+        data.groups = Some(groups(r"^(p\d+)_", &data.cases).unwrap());
+        assert_eq!(data.folds(), 5);
+        let mut seen = Vec::new();
+        for fold in 0..5 {
+            let (training, validation) = data.split(&Fold::Index(fold), 3).unwrap();
+            assert_eq!(training.len() + validation.len(), names.len());
+            for case in &validation {
+                assert!(training.iter().all(|other| other.id[..2] != case.id[..2]));
+            }
+            seen.extend(ids(&validation));
+        }
+        seen.sort();
+        assert_eq!(seen, names);
+        let (_, held) = data.split(&Fold::HoldOut(vec!["p4_b".into()]), 0).unwrap();
+        assert_eq!(ids(&held), ["p4_a", "p4_b"]);
+        for (pattern, part) in [("p[", "regular expression"), ("^(q)", "p1_a, which")] {
+            let message = groups(pattern, &data.cases).unwrap_err().to_string();
+            assert!(message.contains("--group") && message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_patient_of_two_datasets_is_held_out_of_both() {
+        let mut both = [dataset(&["pA_1", "pB_1", "pD_2"]), dataset(&["pA_2", "pD_1", "pC_1"])];
+        for data in &mut both {
+            data.groups = Some(groups("^(p.)", &data.cases).unwrap());
+        }
+        let fold = Fold::HoldOut(vec!["pD_1".into()]);
+        share_groups(&mut both, &fold).unwrap();
+        assert_eq!(ids(&both[0].split(&fold, 0).unwrap().1), ["pD_2"]);
+        assert_eq!(ids(&both[1].split(&fold, 0).unwrap().1), ["pD_1"]);
+        for index in 0..both[0].folds() {
+            let fold = Fold::Index(index);
+            let [a, b] = both.each_ref().map(|data| data.split(&fold, 5).unwrap());
+            let patients = |cases: &[&Case]| -> BTreeSet<String> {
+                cases.iter().map(|case| case.id[..2].to_string()).collect()
+            };
+            let held = &patients(&a.1) | &patients(&b.1);
+            assert!((&patients(&a.0) | &patients(&b.0)).is_disjoint(&held));
+        }
+    }
+
+    #[test]
+    fn without_groups_folds_are_as_they_were() {
+        let data = dataset(&["a", "b", "c", "d", "e", "f"]);
+        let names: Vec<String> = data.cases.iter().map(|case| case.id.clone()).collect();
+        for (fold, held) in splits(&names, FOLDS, 7).into_iter().enumerate() {
+            let mut held = held;
+            held.sort();
+            assert_eq!(ids(&data.split(&Fold::Index(fold), 7).unwrap().1), held);
+        }
+    }
+
+    #[test]
+    fn a_short_name_must_mean_one_case() {
+        let data = dataset(&["a/scan", "b/scan", "b/other"]);
+        assert_eq!(data.named("other").unwrap().unwrap().id, "b/other");
+        assert_eq!(data.named("a/scan").unwrap().unwrap().id, "a/scan");
+        assert!(data.named("nobody").unwrap().is_none());
+        let message = data.named("scan").unwrap_err().to_string();
+        assert!(message.contains("a/scan") && message.contains("b/scan"), "{message}");
+    }
+
+    #[test]
+    fn splits_of_nnunet_are_taken_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(SPLITS);
+        let mut data = dataset(&["a", "b", "c"]);
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            read_splits(folder.path(), &data.cases)
+        };
+        for (text, part) in [
+            (r#"[{"train": ["a"], "val": ["x"]}]"#, "the case x in fold 0"),
+            (r#"[{"train": ["a", "b"], "val": ["b"]}]"#, "the case b on both sides"),
+            (r#"[{"train": [], "val": ["b"]}]"#, "fold 0 without a case in train"),
+            ("[]", "no fold"),
+            ("{}", "a list of folds"),
+            (r#"[[["a"], ["b"]]]"#, "[0]: invalid type: list, expected an object with train and"),
+            (r#"[{"train": ["a"], "val": 1}]"#, "[0].val: invalid type: integer `1`"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(part) && message.contains(SPLITS), "{message}");
+        }
+        data.splits =
+            read(r#"[{"train": ["a"], "val": ["c"]}, {"train": ["b"], "val": []}]"#).unwrap();
+        assert_eq!(data.folds(), 2);
+        let (training, validation) = data.split(&Fold::Index(0), 0).unwrap();
+        assert_eq!((ids(&training), ids(&validation)), (vec!["a".into()], vec!["c".to_string()]));
+    }
+}

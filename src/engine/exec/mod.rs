@@ -1,0 +1,30 @@
+//! Programs: plans bound to pipelines, bind groups and buffers, and the parameter store that programs share.
+
+mod program;
+mod readback;
+mod store;
+
+pub use program::{CommandInfo, Pool, Program};
+pub use readback::Readback;
+pub use store::{LossScale, Store, region_words};
+
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::Caps;
+
+/// What lowering must know of an open device.
+pub fn caps(gpu: &Gpu) -> Caps {
+    let limits = gpu.limits();
+    Caps {
+        max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+        max_groups: limits.max_compute_workgroups_per_dimension,
+        software: gpu.is_software(),
+        subgroups: gpu.report().subgroups,
+        subgroup_size: gpu.report().subgroup_size,
+        int64: gpu.report().int64,
+        cooperative: gpu.report().cooperative,
+        tuning: gpu.tuning().clone(),
+        uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
+        ..Caps::default()
+    }
+}

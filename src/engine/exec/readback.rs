@@ -1,0 +1,73 @@
+//! Reading small values back without a stall: a copy behind the run, mapped when it is done, while later runs go on.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use crate::engine::gpu::Gpu;
+use crate::{Error, Result};
+
+type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
+
+/// A reading that is under way.
+struct Flight {
+    staging: wgpu::Buffer,
+    bytes: u64,
+    submission: wgpu::SubmissionIndex,
+    mapped: Receiver<Mapped>,
+}
+
+/// Readings in the order in which they were asked for, over a ring of staging buffers.
+pub struct Readback {
+    bytes: u64,
+    free: Vec<wgpu::Buffer>,
+    flights: VecDeque<Flight>,
+}
+
+impl Readback {
+    /// Room for `depth` readings at a time of at most `words` words.
+    pub fn new(gpu: &Gpu, words: usize, depth: usize) -> Result<Self> {
+        let bytes = (words * 4) as u64;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let free = (0..depth)
+            .map(|_| gpu.buffer("read back", bytes, usage))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { bytes, free, flights: VecDeque::new() })
+    }
+
+    /// Asks for the first `words` words of a buffer as what is submitted so far leaves them.
+    pub fn ask(&mut self, gpu: &Gpu, buffer: &wgpu::Buffer, words: usize) -> Result<()> {
+        let bytes = (words * 4) as u64;
+        if bytes > self.bytes {
+            return Err(Error::Internal(format!("{bytes} bytes in a readback of {}", self.bytes)));
+        }
+        let Some(staging) = self.free.pop() else {
+            return Err(Error::Internal(format!("{} readings are under way", self.flights.len())));
+        };
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+        let submission = gpu.submit("read back", encoder)?;
+        let (sender, mapped) = sync_channel(1);
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // whoever gave the reading up has dropped the receiver
+            sender.send(result).ok();
+        });
+        self.flights.push_back(Flight { staging, bytes, submission, mapped });
+        Ok(())
+    }
+
+    /// The oldest reading. Waits for its run, not for later ones; none where nothing was asked for.
+    pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Vec<W>>> {
+        let Some(flight) = self.flights.pop_front() else { return Ok(None) };
+        let failed = |message: String| Error::Gpu(format!("read back: {message}"));
+        let Flight { staging, bytes, submission, mapped } = flight;
+        gpu.wait_for(submission)?;
+        let result = mapped.recv().map_err(|e| failed(e.to_string()))?;
+        result.map_err(|e| failed(e.to_string()))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        let words = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        staging.unmap();
+        self.free.push(staging);
+        Ok(Some(words))
+    }
+}

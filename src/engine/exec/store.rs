@@ -1,0 +1,173 @@
+//! Weights, gradients and optimizer moments of all domains, by tensor name, each kind in one buffer.
+
+use std::collections::HashMap;
+
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{ParamSpec, Region};
+use crate::{Error, Result};
+
+/// Words to which every tensor's place is rounded, so that it can be bound on its own.
+const ALIGN_WORDS: usize = 64;
+
+/// Words of the loss scale's state, as in loss_scale.wgsl.
+const SCALE_WORDS: usize = 8;
+
+/// What the loss is multiplied by before its gradient passes through f16; part of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LossScale {
+    pub scale: f32,
+    /// Steps since the scale last changed.
+    pub good: u32,
+    /// Steps whose gradients overflowed, so that they changed nothing but the scale.
+    pub skipped: u32,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        Self { scale: 65536.0, good: 0, skipped: 0 }
+    }
+}
+
+/// Words of one region that holds these parameters, each name once.
+pub fn region_words<'a>(specs: impl IntoIterator<Item = &'a ParamSpec>) -> usize {
+    specs.into_iter().map(|spec| spec.packing.words().next_multiple_of(ALIGN_WORDS)).sum()
+}
+
+/// A parameter and its place.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub spec: ParamSpec,
+    /// First word in each region.
+    pub start: usize,
+    /// Words with padding up to the next tensor.
+    pub span: usize,
+}
+
+/// The parameter block.
+pub struct Store {
+    params: Vec<Stored>,
+    index: HashMap<String, usize>,
+    words: usize,
+    buffers: HashMap<Region, wgpu::Buffer>,
+}
+
+impl Store {
+    /// Room for the union of the given parameters, in order; with `training` also gradients and moments, all zero.
+    pub fn new<'a>(
+        gpu: &Gpu,
+        specs: impl IntoIterator<Item = &'a ParamSpec>,
+        training: bool,
+    ) -> Result<Self> {
+        let mut params: Vec<Stored> = Vec::new();
+        let mut index = HashMap::new();
+        let mut words = 0;
+        for spec in specs {
+            if let Some(&known) = index.get(&spec.name) {
+                let known: &Stored = &params[known];
+                if known.spec.packing != spec.packing {
+                    return Err(Error::shape(
+                        "parameters",
+                        format!(
+                            "{} has two shapes: {:?} and {:?}",
+                            spec.name, known.spec.dims, spec.dims
+                        ),
+                    ));
+                }
+                continue;
+            }
+            let span = spec.packing.words().next_multiple_of(ALIGN_WORDS);
+            index.insert(spec.name.clone(), params.len());
+            params.push(Stored { spec: spec.clone(), start: words, span });
+            words += span;
+        }
+        let regions: &[(Region, &str)] = if training {
+            &[
+                (Region::Weights, "weights"),
+                (Region::Grads, "gradients"),
+                (Region::Moment1, "first moments"),
+                (Region::Moment2, "second moments"),
+            ]
+        } else {
+            &[(Region::Weights, "weights")]
+        };
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let mut buffers = HashMap::new();
+        for (region, label) in regions {
+            buffers.insert(*region, gpu.buffer(label, (words.max(ALIGN_WORDS) * 4) as u64, usage)?);
+        }
+        if training {
+            let bytes = (SCALE_WORDS * 4) as u64;
+            buffers.insert(Region::Scale, gpu.buffer("loss scale", bytes, usage)?);
+        }
+        Ok(Self { params, index, words, buffers })
+    }
+
+    /// All parameters in order.
+    pub fn params(&self) -> &[Stored] {
+        &self.params
+    }
+
+    /// A parameter by name.
+    pub fn get(&self, name: &str) -> Result<&Stored> {
+        self.index
+            .get(name)
+            .map(|index| &self.params[*index])
+            .ok_or_else(|| Error::Internal(format!("no parameter {name}")))
+    }
+
+    /// Position of a parameter in [`Store::params`].
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.index.get(name).copied()
+    }
+
+    /// Buffer of a region; an error for gradients and moments of a store that does not train.
+    pub fn buffer(&self, region: Region) -> Result<&wgpu::Buffer> {
+        self.buffers
+            .get(&region)
+            .ok_or_else(|| Error::Internal(format!("{region:?} of a store that does not train")))
+    }
+
+    /// Bytes of all regions.
+    pub fn bytes(&self) -> u64 {
+        let regions = self.buffers.keys().filter(|region| **region != Region::Scale).count();
+        (self.words * 4 * regions) as u64
+    }
+
+    /// Sets the loss scale of a store that trains.
+    pub fn write_loss_scale(&self, gpu: &Gpu, state: &LossScale) -> Result<()> {
+        let mut words = [0u32; SCALE_WORDS];
+        (words[0], words[1], words[5]) = (state.scale.to_bits(), state.good, state.skipped);
+        gpu.upload(self.buffer(Region::Scale)?, 0, bytemuck::cast_slice(&words));
+        Ok(())
+    }
+
+    /// The loss scale after what was submitted; waits for it.
+    pub fn read_loss_scale(&self, gpu: &Gpu) -> Result<LossScale> {
+        let bytes = gpu.download(self.buffer(Region::Scale)?, 0, (SCALE_WORDS * 4) as u64)?;
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(LossScale { scale: f32::from_bits(words[0]), good: words[1], skipped: words[5] })
+    }
+
+    /// Writes a tensor in file order.
+    pub fn write(&self, gpu: &Gpu, region: Region, name: &str, values: &[f32]) -> Result<()> {
+        let stored = self.get(name)?;
+        let packed = stored.spec.packing.pack(values)?;
+        gpu.upload(self.buffer(region)?, (stored.start * 4) as u64, bytemuck::cast_slice(&packed));
+        Ok(())
+    }
+
+    /// Reads a whole region: every tensor in file order, in the order of [`Store::params`].
+    pub fn read_all(&self, gpu: &Gpu, region: Region) -> Result<Vec<Vec<f32>>> {
+        let bytes = gpu.download(self.buffer(region)?, 0, (self.words * 4) as u64)?;
+        let words: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        self.params
+            .iter()
+            .map(|stored| {
+                let range = stored.start..stored.start + stored.spec.packing.words();
+                stored.spec.packing.unpack(&words[range])
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,95 @@
+//! Compiling specialised shaders to pipelines.
+
+use std::sync::Arc;
+
+use super::Gpu;
+use super::pipelines::Pipelines;
+use crate::engine::shader::{BindingKind, KernelKey, Reflection, specialise};
+use crate::{Error, Result};
+
+/// A pipeline with its layout, as reflected from the shader.
+pub struct Kernel {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+    /// Bindings and parameters; the workgroup is that of the file's defaults.
+    pub reflection: Arc<Reflection>,
+    /// File name with the specialisation, for messages.
+    pub label: String,
+}
+
+impl Kernel {
+    pub(super) fn compile(gpu: &Gpu, key: &KernelKey) -> Result<Self> {
+        let reflection = gpu.interface(key)?;
+        let text = specialise(key)?;
+        let settings: Vec<String> = key
+            .overrides
+            .iter()
+            .chain(&key.consts)
+            .map(|(name, value)| format!("{name}={value}"))
+            .chain(key.halves.iter().map(|name| format!("{name}:f16")))
+            .chain(key.sections.iter().map(|name| name.to_lowercase()))
+            .chain(key.wide.then(|| "wide".to_string()))
+            .collect();
+        let label = format!("{} {}", key.file, settings.join(" "));
+        let constants: Vec<(&str, f64)> =
+            key.overrides.iter().map(|(name, value)| (*name, f64::from(*value))).collect();
+        let start = std::time::Instant::now();
+        let made = gpu.scoped(&label, || {
+            let device = gpu.device();
+            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(&label),
+                source: wgpu::ShaderSource::Wgsl(text.into()),
+            });
+            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(&label),
+                entries: &layout_entries(&reflection),
+            });
+            let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(&label),
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: 0,
+            });
+            let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(&label),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &constants,
+                    // every kernel writes workgroup memory before it reads it
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: gpu.inner.pipelines.as_ref().map(Pipelines::cache),
+            });
+            (pipeline, layout)
+        });
+        let (pipeline, layout) = made.map_err(|e| Error::shader(key.file, e.to_string()))?;
+        log::debug!("{label}: compiled in {:.2} s", start.elapsed().as_secs_f64());
+        Ok(Self { pipeline, layout, reflection, label })
+    }
+}
+
+fn layout_entries(reflection: &Reflection) -> Vec<wgpu::BindGroupLayoutEntry> {
+    reflection
+        .bindings
+        .iter()
+        .map(|binding| wgpu::BindGroupLayoutEntry {
+            binding: binding.index,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match binding.kind {
+                    BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
+                    BindingKind::ReadStorage => {
+                        wgpu::BufferBindingType::Storage { read_only: true }
+                    }
+                    BindingKind::ReadWriteStorage => {
+                        wgpu::BufferBindingType::Storage { read_only: false }
+                    }
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect()
+}

@@ -1,0 +1,325 @@
+//! Adapter and device, capabilities, buffers, pipelines, submission. Every failure is a `Result` that names the object.
+
+mod adapters;
+mod kernels;
+mod pipelines;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use adapters::{AdapterReport, adapters};
+pub use kernels::Kernel;
+
+use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
+use crate::{Error, Result};
+use pipelines::Pipelines;
+
+/// An open device. Cloning shares it.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+    tuning: Arc<Tuning>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    report: AdapterReport,
+    limits: wgpu::Limits,
+    kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// Bindings and parameters of each file, with and without its moments, which its specialisations share.
+    interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
+    pipelines: Option<Pipelines>,
+    /// First error that no scope caught, or the reason why the device was lost.
+    failure: Arc<Mutex<Option<String>>>,
+    /// Bytes of all buffers made so far.
+    allocated: AtomicU64,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.inner.report.name)
+    }
+}
+
+/// Locks even after a panic elsewhere: what is inside is a cache or a message.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cooperative matrices, which wgpu calls experimental, where the adapter has some that kernels can use.
+#[allow(unsafe_code)]
+fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFeatures) {
+    if report.cooperative == Cooperative::default() {
+        return (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled());
+    }
+    // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files whose names end in
+    // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files that say
+    // `needs cooperative matrices` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
+    // matrices that the adapter lists, and no plan takes them unless tuning found their results right on this adapter.
+    let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)
+}
+
+impl Gpu {
+    /// Opens an adapter: `auto` (discrete before integrated before software), an index of [`adapters`], or part of a name.
+    pub fn open(selector: &str) -> Result<Self> {
+        let (adapter, report) = adapters::choose(selector)?;
+        let offered = adapter.features();
+        let wanted = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64
+            | wgpu::Features::PIPELINE_CACHE;
+        let (matrices, experimental_features) = experimental(&report);
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("u2seg"),
+            required_features: offered & wanted | matrices,
+            experimental_features,
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Gpu(format!("{} refuses a device: {e}", report.name)))?;
+        let failure = Arc::new(Mutex::new(None));
+        let first = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            log::error!("{error}");
+            lock(&first).get_or_insert(error.to_string());
+        }));
+        let first = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&first).get_or_insert(format!("the device was lost: {message}"));
+            }
+        });
+        log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
+        let kernels = Mutex::new(HashMap::new());
+        let allocated = AtomicU64::new(0);
+        let tuning = Arc::new(Tuning::shipped(report.class())?);
+        let inner = Inner {
+            pipelines: Pipelines::open(&device, &adapter.get_info()),
+            interfaces: Mutex::new(HashMap::new()),
+            device,
+            queue,
+            report,
+            limits,
+            kernels,
+            failure,
+            allocated,
+        };
+        Ok(Self { inner: Arc::new(inner), tuning })
+    }
+
+    /// The same device with other variants of its kernels.
+    pub fn tuned(&self, tuning: Tuning) -> Self {
+        Self { inner: self.inner.clone(), tuning: Arc::new(tuning) }
+    }
+
+    /// Which variant of each kernel runs at which shape.
+    pub fn tuning(&self) -> &Arc<Tuning> {
+        &self.tuning
+    }
+
+    /// Variants that are shipped for adapters of this class.
+    pub fn shipped(&self) -> Result<Tuning> {
+        Tuning::shipped(self.class())
+    }
+
+    /// Which of the shipped tables serves this adapter.
+    pub fn class(&self) -> Class {
+        self.report().class()
+    }
+
+    /// What the adapter offers.
+    pub fn report(&self) -> &AdapterReport {
+        &self.inner.report
+    }
+
+    /// Whether the adapter computes on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.class() == Class::Software
+    }
+
+    /// The device's limits: the adapter's own.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.inner.limits
+    }
+
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// The compiled kernel, from the cache where it is there. May be called from several threads.
+    pub fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+        if let Some(kernel) = lock(&self.inner.kernels).get(key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(Kernel::compile(self, key)?);
+        lock(&self.inner.kernels).insert(key.clone(), kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Bindings and parameters of a kernel's file; parsed once.
+    fn interface(&self, key: &KernelKey) -> Result<Arc<Reflection>> {
+        let plain = key.plain();
+        if let Some(interface) = lock(&self.inner.interfaces).get(&plain) {
+            return Ok(interface.clone());
+        }
+        let interface = Arc::new(reflect(&plain)?);
+        lock(&self.inner.interfaces).insert(plain, interface.clone());
+        Ok(interface)
+    }
+
+    /// Keeps what was compiled for the next start, where the backend can.
+    pub fn keep_pipelines(&self) {
+        if let Some(pipelines) = &self.inner.pipelines {
+            pipelines.keep();
+        }
+    }
+
+    /// Runs `make` under error scopes; an error names `label`.
+    pub(crate) fn scoped<T>(&self, label: &str, make: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device().push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        let errors = [
+            pollster::block_on(validation.pop()),
+            pollster::block_on(internal.pop()),
+            pollster::block_on(memory.pop()),
+        ];
+        match errors.into_iter().flatten().next() {
+            Some(error) => Err(Error::Gpu(format!("{label}: {error}"))),
+            None => Ok(made),
+        }
+    }
+
+    /// A buffer of at least `bytes` bytes.
+    pub fn buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let size = bytes.max(16).next_multiple_of(4);
+        if size > self.limits().max_buffer_size {
+            return Err(Error::Gpu(format!(
+                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller patch, batch or base width",
+                size >> 20,
+                self.limits().max_buffer_size >> 20
+            )));
+        }
+        self.inner.allocated.fetch_add(size, Ordering::Relaxed);
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
+            Error::Gpu(message) => Error::Gpu(format!(
+                "{message} ({} MiB asked for); use a smaller patch, batch or base width",
+                size >> 20
+            )),
+            other => other,
+        })
+    }
+
+    /// Bytes of all buffers made so far, whether or not they still live.
+    pub fn allocated(&self) -> u64 {
+        self.inner.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Writes bytes (a multiple of four) before whatever is submitted next.
+    pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, data: &[u8]) {
+        self.queue().write_buffer(buffer, offset, data);
+    }
+
+    /// Reads bytes (offset and size multiples of four) once all submitted work is done.
+    pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer("read back", bytes, usage)?;
+        let mut encoder = self
+            .device()
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read back") });
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
+        self.submit("read back", encoder)?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // the receiver waits below; it is gone only if that failed already
+            sender.send(result).ok();
+        });
+        self.wait()?;
+        let failed = |message: String| Error::Gpu(format!("read back: {message}"));
+        receiver.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        Ok(view.to_vec())
+    }
+
+    /// Submits commands; errors name `label`.
+    pub fn submit(
+        &self,
+        label: &str,
+        encoder: wgpu::CommandEncoder,
+    ) -> Result<wgpu::SubmissionIndex> {
+        self.submit_finished(label, self.finish(label, encoder)?)
+    }
+
+    /// Ends the encoding, which records the commands for the driver; errors name `label`.
+    pub fn finish(
+        &self,
+        label: &str,
+        encoder: wgpu::CommandEncoder,
+    ) -> Result<wgpu::CommandBuffer> {
+        self.scoped(label, || encoder.finish())
+    }
+
+    /// Submits encoded commands; errors name `label`. On adapters that compute on the CPU it may do the work.
+    pub fn submit_finished(
+        &self,
+        label: &str,
+        commands: wgpu::CommandBuffer,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let index = self.scoped(label, || self.queue().submit([commands]))?;
+        self.check()?;
+        Ok(index)
+    }
+
+    /// Blocks until the queue is idle.
+    pub fn wait(&self) -> Result<()> {
+        self.device()
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|e| Error::Gpu(e.to_string()))?;
+        self.check()
+    }
+
+    /// Blocks until one submission, and those before it, are done.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        self.device().poll(until).map_err(|e| Error::Gpu(e.to_string()))?;
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        match lock(&self.inner.failure).as_ref() {
+            Some(message) => Err(Error::Gpu(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A bind group for a kernel; errors name `label`.
+    pub fn bind_group(
+        &self,
+        label: &str,
+        kernel: &Kernel,
+        entries: &[wgpu::BindGroupEntry<'_>],
+    ) -> Result<wgpu::BindGroup> {
+        let descriptor =
+            wgpu::BindGroupDescriptor { label: Some(label), layout: &kernel.layout, entries };
+        self.scoped(label, || self.device().create_bind_group(&descriptor))
+    }
+}

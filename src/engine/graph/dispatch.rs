@@ -1,0 +1,188 @@
+//! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use super::{DType, Value};
+use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
+use crate::{Error, Result};
+
+/// What lowering must know of an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caps {
+    /// Bytes that one storage binding can cover.
+    pub max_binding: u64,
+    /// Alignment of a storage binding's offset in bytes.
+    pub alignment: u64,
+    /// Groups in one dimension of a dispatch.
+    pub max_groups: u32,
+    /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
+    pub software: bool,
+    /// Alignment of a uniform binding's offset in bytes.
+    pub uniform_alignment: u64,
+    /// Whether shaders may use subgroup operations.
+    pub subgroups: bool,
+    /// Invocations of every subgroup; zero where their number varies or there are none.
+    pub subgroup_size: u32,
+    /// Whether shaders may use 64-bit integers.
+    pub int64: bool,
+    /// Cooperative matrices that shaders may use.
+    pub cooperative: Cooperative,
+    /// Which variant of each kernel runs at which shape.
+    pub tuning: Arc<Tuning>,
+    /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
+    pub vector_bytes: usize,
+}
+
+impl Caps {
+    /// The variant for a site, of those that it has, the default first; one for tensors in f16 is a site of its own.
+    pub fn choose<T: Display + Clone>(
+        &self,
+        family: &str,
+        shape: impl Display,
+        candidates: &[T],
+    ) -> Result<(T, Arc<Choice>)> {
+        let halves = if self.vector_bytes < 16 { " f16" } else { "" };
+        self.tuning.choose(family, format!("{shape}{halves}"), candidates)
+    }
+
+    /// The same adapter with tensors stored so.
+    pub fn storing(&self, dtype: DType) -> Self {
+        Self { vector_bytes: dtype.vector_bytes(), ..self.clone() }
+    }
+
+    /// Whether kernels read and write vectors in 64-bit words: where each word of a load costs a loop over the lanes.
+    pub fn wide(&self) -> bool {
+        self.software && self.int64
+    }
+
+    /// Threads that keep the adapter busy; more would only cost memory and repeated loads.
+    pub fn threads(&self) -> usize {
+        if self.software { 1024 } else { 16_384 }
+    }
+}
+
+impl Default for Caps {
+    /// The limits that every WebGPU adapter has.
+    fn default() -> Self {
+        Self {
+            max_binding: 128 << 20,
+            alignment: 256,
+            max_groups: 65_535,
+            software: false,
+            uniform_alignment: 256,
+            subgroups: false,
+            subgroup_size: 0,
+            int64: false,
+            cooperative: Cooperative::default(),
+            tuning: Arc::default(),
+            vector_bytes: 16,
+        }
+    }
+}
+
+/// Operations that take as long as moving one byte, roughly, on GPUs and CPUs alike.
+pub const FLOPS_PER_BYTE: u64 = 16;
+
+/// A block of parameters or their companions, as the optimizer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Region {
+    Weights,
+    Grads,
+    Moment1,
+    Moment2,
+    /// State of the loss scale: a few words, no parameters.
+    Scale,
+}
+
+/// Memory behind a binding, in 32-bit words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Part of a value.
+    Value { value: Value, start: usize, words: usize },
+    /// Part of the parameter block.
+    Region { region: Region, start: usize, words: usize },
+}
+
+/// One kernel run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispatch {
+    /// Label for errors and timings.
+    pub label: String,
+    pub kernel: KernelKey,
+    pub bindings: Vec<(&'static str, Bind)>,
+    /// Members of the kernel's `params` uniform; unnamed ones are zero, floats go as bits.
+    pub params: Vec<(&'static str, u32)>,
+    pub groups: [u32; 2],
+    /// Arithmetic operations, to bound submissions and to rate kernels.
+    pub flops: u64,
+    /// Bytes that must move.
+    pub bytes: u64,
+    /// What the kernel's variant was taken from, where it has several.
+    pub choice: Option<Arc<Choice>>,
+}
+
+impl Dispatch {
+    /// A dispatch of `kernel` without bindings.
+    pub fn new(label: impl Into<String>, kernel: KernelKey, groups: [u32; 2]) -> Self {
+        Self {
+            label: label.into(),
+            kernel,
+            bindings: Vec::new(),
+            params: Vec::new(),
+            groups,
+            flops: 0,
+            bytes: 0,
+            choice: None,
+        }
+    }
+
+    /// Binds memory to the shader variable `name`.
+    pub fn bind(mut self, name: &'static str, bind: Bind) -> Self {
+        self.bindings.push((name, bind));
+        self
+    }
+
+    /// Sets an integer parameter.
+    pub fn param(mut self, name: &'static str, value: usize) -> Self {
+        self.params.push((name, value as u32));
+        self
+    }
+
+    /// Sets a float parameter.
+    pub fn param_f32(mut self, name: &'static str, value: f32) -> Self {
+        self.params.push((name, value.to_bits()));
+        self
+    }
+
+    /// Sets SCALED and binds the state of the loss scale, for kernels that can go without either.
+    pub fn scaled(mut self) -> Self {
+        self.kernel = self.kernel.set("SCALED", 1);
+        self.bindings.retain(|(name, _)| *name != "state");
+        self.bind("state", Bind::Region { region: Region::Scale, start: 0, words: 8 })
+    }
+
+    /// Notes what the variant was taken from.
+    pub fn chosen(mut self, choice: Arc<Choice>) -> Self {
+        self.choice = Some(choice);
+        self
+    }
+
+    /// Notes the work: arithmetic operations and bytes.
+    pub fn work(mut self, flops: u64, bytes: u64) -> Self {
+        self.flops = flops;
+        self.bytes = bytes;
+        self
+    }
+}
+
+/// Folds a count of workgroups into two dimensions.
+pub fn fold(groups: usize, caps: &Caps) -> Result<[u32; 2]> {
+    let most = caps.max_groups as usize;
+    let x = groups.clamp(1, most);
+    let y = groups.div_ceil(x).max(1);
+    if y > most {
+        return Err(Error::shape("dispatch", format!("{groups} workgroups exceed the adapter")));
+    }
+    Ok([x as u32, y as u32])
+}

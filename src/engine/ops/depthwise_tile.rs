@@ -1,0 +1,232 @@
+//! How the depthwise kernels share their work out.
+
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+
+use super::conv_tile::sharing;
+use super::{FEW_THREADS, WORKGROUP, distinct};
+use crate::Result;
+use crate::engine::graph::{Caps, Layout};
+use crate::engine::shader::{Choice, KernelKey};
+
+/// Outputs along W that a thread makes.
+pub(super) const QUAD: usize = 4;
+
+/// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
+fn usual_rows(h: usize, caps: &Caps) -> usize {
+    if caps.threads() < FEW_THREADS && h > 1 { 2 } else { 1 }
+}
+
+/// Where a thread's neighbours along W take what lies between them from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loads {
+    /// `depthwise.wgsl`: each thread loads all that it reads.
+    Own,
+    /// `depthwise_subgroups.wgsl`: each loads its own columns; `lanes` neighbours of a subgroup of `subgroup` share a line.
+    Shared { subgroup: usize, lanes: usize },
+}
+
+/// A thread's outputs along W and H and planes along D, and invocations of its workgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct March {
+    pub loads: Loads,
+    pub quad: usize,
+    pub rows: usize,
+    pub depth: usize,
+    pub group: usize,
+}
+
+impl Display for March {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { loads, quad, rows, depth, group } = self;
+        match loads {
+            Loads::Own => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            Loads::Shared { .. } => write!(f, "shared QUAD={quad} ROWS={rows} depth={depth}"),
+        }
+    }
+}
+
+/// Outputs in a plane that a thread of `depthwise_subgroups.wgsl` makes at most: its code still fits the caches.
+const SHARED_OUTPUTS: usize = 15;
+
+impl March {
+    /// For `blocks` channel blocks of an output; `load` says what rides on the kernel.
+    pub fn choose(
+        out: &Layout,
+        blocks: usize,
+        load: &str,
+        caps: &Caps,
+    ) -> Result<(Self, Arc<Choice>)> {
+        let [d, h, w] = out.spatial;
+        let shape = format!("{}x{d}x{h}x{w} {blocks}{load}", out.n);
+        caps.choose("depthwise", shape, &Self::all(out, caps))
+    }
+
+    /// Those that can pay, the default first.
+    fn all(out: &Layout, caps: &Caps) -> Vec<Self> {
+        let Some(subgroup) = sharing(caps) else { return Self::own(out, caps) };
+        let usual = Self::own(out, caps).into_iter().take(2);
+        distinct(Self::shared(out, subgroup, caps).into_iter().chain(usual).collect())
+    }
+
+    /// All planes, unless that leaves an adapter idle.
+    fn own(out: &Layout, caps: &Caps) -> Vec<Self> {
+        let [d, h, w] = out.spatial;
+        let columns = out.n * out.blocks() * h * w.div_ceil(QUAD);
+        let chunks = (caps.threads() / columns.max(1)).clamp(1, d.div_ceil(4));
+        let depth = d.div_ceil(chunks);
+        let rows = usual_rows(h, caps);
+        let other = if h > 1 { 3 - rows } else { rows };
+        let march = |rows, depth: usize, group| Self {
+            loads: Loads::Own,
+            quad: QUAD,
+            rows,
+            depth: depth.clamp(1, d),
+            group,
+        };
+        distinct(vec![
+            march(rows, depth, WORKGROUP),
+            march(other, depth, WORKGROUP),
+            march(rows, depth.div_ceil(2), WORKGROUP),
+            march(rows, 2 * depth, WORKGROUP),
+            march(other, depth.div_ceil(2), WORKGROUP),
+            march(rows, depth, 2 * WORKGROUP),
+            march(rows, depth, 4 * WORKGROUP),
+        ])
+    }
+
+    /// The tile that loads and computes least, and others of its width.
+    fn shared(out: &Layout, subgroup: usize, caps: &Caps) -> Vec<Self> {
+        let [d, h, w] = out.spatial;
+        let lanes = |quad: usize| {
+            let quads = w.div_ceil(quad);
+            if quads > subgroup {
+                quads.next_multiple_of(subgroup)
+            } else {
+                quads.next_power_of_two()
+            }
+        };
+        let cost = |(quad, rows): &(usize, usize)| {
+            let halo = usize::from(lanes(*quad) > subgroup);
+            let each = (quad + halo) * (rows + 2) + quad * rows;
+            lanes(*quad) * h.div_ceil(*rows) * each
+        };
+        let fits = |(quad, rows): &(usize, usize)| quad * rows <= SHARED_OUTPUTS;
+        let all = (1..=8).flat_map(|quad| (1..=h.min(3)).map(move |rows| (quad, rows)));
+        let mut tiles: Vec<(usize, usize)> = all.filter(fits).collect();
+        tiles.sort_by_key(cost);
+        let best = tiles.first().map_or(1, |tile| tile.0);
+        tiles.retain(|tile| tile.0 == best);
+        let march = |(quad, rows): (usize, usize)| {
+            let lanes = lanes(quad);
+            let threads = out.n * out.blocks() * h.div_ceil(rows) * lanes;
+            let chunks = (caps.threads() / threads.max(1)).clamp(1, d.div_ceil(4));
+            let loads = Loads::Shared { subgroup, lanes };
+            Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup }
+        };
+        tiles.into_iter().map(march).collect()
+    }
+
+    /// Threads along a line.
+    pub fn lanes(&self, width: usize) -> usize {
+        match self.loads {
+            Loads::Own => width.div_ceil(self.quad),
+            Loads::Shared { lanes, .. } => lanes,
+        }
+    }
+
+    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
+    pub fn moment_parts(&self, out: &Layout) -> Option<usize> {
+        let [d, h, w] = out.spatial;
+        let parts = d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w);
+        matches!(self.loads, Loads::Shared { .. }).then_some(parts)
+    }
+
+    /// The kernel with its tile; `switched` sets the switches, which both files have.
+    pub fn key(&self, switched: impl Fn(&'static str) -> KernelKey) -> KernelKey {
+        let tiled = |file| {
+            switched(file)
+                .tile("ROWS", self.rows as u32)
+                .tile("READ", self.rows as u32 + 2)
+                .tile("OUTS", (self.rows * self.quad) as u32)
+        };
+        match self.loads {
+            Loads::Own => tiled("depthwise.wgsl").group(self.group),
+            Loads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
+                .set("HALO", u32::from(lanes > subgroup))
+                .tile("SUB", subgroup as u32)
+                .tile("QUAD", self.quad as u32)
+                .tile("ROW", self.quad as u32 + 2),
+        }
+    }
+}
+
+/// A weight gradient's lines along H, and the threads among which the columns of all channels are shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub rows: usize,
+    pub threads: usize,
+}
+
+impl Display for Columns {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ROWS={} threads={}", self.rows, self.threads)
+    }
+}
+
+impl Columns {
+    /// For an output gradient; `load` says what rides on reading it.
+    pub fn choose(layout: &Layout, load: &str, caps: &Caps) -> Result<(Self, Arc<Choice>)> {
+        let [d, h, w] = layout.spatial;
+        let (rows, threads) = (usual_rows(h, caps), caps.threads());
+        let other = if h > 1 { 3 - rows } else { rows };
+        let all = distinct(vec![
+            Self { rows, threads },
+            Self { rows, threads: threads / 2 },
+            Self { rows, threads: threads * 2 },
+            Self { rows: other, threads },
+            Self { rows: other, threads: threads * 2 },
+        ]);
+        let shape = format!("{}x{d}x{h}x{w} {}{load}", layout.n, layout.blocks());
+        caps.choose("depthwise_weight", shape, &all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marches_stay_within_the_volume() {
+        for spatial in [[1, 1, 1], [1, 7, 9], [40, 56, 40], [128, 128, 128]] {
+            for (software, subgroup_size) in [(false, 8), (true, 0), (true, 8), (true, 16)] {
+                let caps = Caps { software, subgroup_size, ..Caps::default() };
+                let all = March::all(&Layout::new(2, 20, spatial), &caps);
+                assert_eq!(distinct(all.clone()).len(), all.len());
+                let shares = |march: &March| matches!(march.loads, Loads::Shared { .. });
+                assert_eq!(all.iter().any(shares), software && subgroup_size > 0);
+                for march in all {
+                    let March { quad, rows, depth, .. } = march;
+                    assert!((1..=spatial[0]).contains(&depth) && rows <= spatial[1]);
+                    let lanes = march.lanes(spatial[2]);
+                    assert!(lanes * quad >= spatial[2]);
+                    if shares(&march) {
+                        let size = subgroup_size as usize;
+                        assert!(size.is_multiple_of(lanes) || lanes.is_multiple_of(size));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_fits_a_subgroup_has_no_halo() {
+        let caps = Caps { software: true, subgroup_size: 8, ..Caps::default() };
+        let first = |spatial| March::all(&Layout::new(2, 16, spatial), &caps)[0];
+        let own = |march: March| (march.loads, march.quad, march.rows);
+        let shared = |lanes| Loads::Shared { subgroup: 8, lanes };
+        assert_eq!(own(first([40, 56, 40])), (shared(8), 5, 3));
+        assert_eq!(own(first([10, 14, 10])), (shared(2), 5, 3));
+        assert_eq!(own(first([128, 128, 128])).0, shared(32));
+    }
+}

@@ -1,0 +1,298 @@
+//! Tiles of the pointwise kernels.
+
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+
+use super::pointwise_coop::Cooperative;
+use super::{FEW_THREADS, WORKGROUP, distinct, switches};
+use crate::Result;
+use crate::engine::graph::{Caps, Dispatch, fold};
+use crate::engine::shader::{Choice, KernelKey};
+
+/// Weight blocks (4x4) that one thread holds where weights stay in registers.
+const HELD: usize = 32;
+
+/// Voxels that a thread walks over where it holds weights.
+const STEPS: usize = 32;
+
+/// Channel blocks of input and output from which staging both in workgroup memory can pay: 64 channels.
+const SHARED: usize = 16;
+
+/// Lanes along voxels, and as many along output blocks, of `pointwise_shared.wgsl`.
+const SIDE: usize = 8;
+
+/// How a workgroup shares a pointwise product out; block counts are of four channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tile {
+    /// A thread keeps `vox` voxels times `out` output blocks in registers and walks over the input.
+    Outputs { vox: usize, out: usize, group: usize },
+    /// A thread keeps `out` times `ins` blocks of weights in registers and walks over `steps` voxels.
+    Held { out: usize, ins: usize, steps: usize },
+    /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
+    Shared { vox: usize, out: usize },
+    /// As `Shared`, by cooperative matrices.
+    Cooperative(Cooperative),
+}
+
+impl Display for Tile {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Outputs { vox, out, group } => {
+                write!(f, "outputs VOX={vox} OUT={out} WG={group}")
+            }
+            Self::Held { out, ins, steps } => write!(f, "held OUT={out} INS={ins} steps={steps}"),
+            Self::Shared { vox, out } => write!(f, "shared VOX={vox} OUT={out}"),
+            Self::Cooperative(tile) => write!(f, "{tile}"),
+        }
+    }
+}
+
+impl Tile {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Outputs { .. } => "pointwise.wgsl",
+            Self::Held { .. } => "pointwise_held.wgsl",
+            Self::Shared { .. } => "pointwise_shared.wgsl",
+            Self::Cooperative(_) => "pointwise_coop.wgsl",
+        }
+    }
+}
+
+/// Size of a pointwise product: `outs` and `ins` in channel blocks.
+pub(super) struct Product {
+    pub samples: usize,
+    pub voxels: usize,
+    pub outs: usize,
+    pub ins: usize,
+    /// Tensors that a load of the input reads.
+    pub loads: usize,
+}
+
+/// Output and input blocks of the tile that loads and stores least, of those that fit `held` blocks of registers. `loads`
+/// counts the tensors that one input takes.
+fn held(outs: usize, ins: usize, loads: usize, held: usize) -> (usize, usize) {
+    let tiles = (1..=outs.min(8)).flat_map(|out| {
+        let divides = move |step: &usize| ins.is_multiple_of(*step) && out * step <= held;
+        (1..=ins).filter(divides).map(move |step| (out, step))
+    });
+    let cost = |(out, step): &(usize, usize)| {
+        let passes = ins / step;
+        outs.div_ceil(*out) * (ins * loads + out * (2 * passes - 1))
+    };
+    tiles.min_by_key(|tile| (cost(tile), tile.0 * tile.1)).unwrap_or((1, 1))
+}
+
+impl Product {
+    /// Tiles that can pay, the default first: weights stay in registers where loads are dear, outputs elsewhere.
+    fn tiles(&self, caps: &Caps) -> Vec<Tile> {
+        let outputs =
+            |vox, out: usize, group| Tile::Outputs { vox, out: out.min(self.outs), group };
+        let held = |registers, steps| {
+            let (out, ins) = held(self.outs, self.ins, self.loads, registers);
+            Tile::Held { out, ins, steps }
+        };
+        let mut tiles = if caps.software {
+            vec![
+                held(HELD, STEPS),
+                held(HELD, 2 * STEPS),
+                held(HELD, STEPS / 2),
+                held(HELD / 2, STEPS),
+                held(2 * HELD, STEPS),
+                outputs(2, 4, WORKGROUP),
+                outputs(4, 4, WORKGROUP),
+            ]
+        } else {
+            vec![
+                outputs(2, 4, WORKGROUP),
+                outputs(4, 4, WORKGROUP),
+                outputs(1, 4, WORKGROUP),
+                outputs(4, 2, WORKGROUP),
+                outputs(1, 8, WORKGROUP),
+                outputs(2, 8, WORKGROUP),
+                outputs(2, 4, 2 * WORKGROUP),
+                outputs(2, 4, 4 * WORKGROUP),
+                held(HELD / 2, STEPS / 4),
+            ]
+        };
+        if !caps.software && self.outs >= SHARED && self.ins >= SHARED {
+            tiles.extend([Tile::Shared { vox: 8, out: 2 }, Tile::Shared { vox: 4, out: 4 }]);
+        }
+        let cooperative = Cooperative::tiles(self.outs, self.ins, caps);
+        tiles.extend(cooperative.into_iter().map(Tile::Cooperative));
+        distinct(tiles)
+    }
+
+    fn choose(
+        &self,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<(Tile, Arc<Choice>)> {
+        let Self { samples, voxels, outs, ins, .. } = self;
+        let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
+        let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
+        caps.choose("pointwise", shape, &self.tiles(caps))
+    }
+
+    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
+    pub fn moment_parts(
+        &self,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<Option<usize>> {
+        Ok(match self.choose(key, caps)?.0 {
+            Tile::Held { steps, .. } if caps.software => {
+                Some(self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP)
+            }
+            _ => None,
+        })
+    }
+
+    /// Tile, workgroups and their parameters. `key` sets the switches, which all files have.
+    pub fn dispatch(
+        &self,
+        label: String,
+        key: impl Fn(&'static str) -> KernelKey,
+        caps: &Caps,
+    ) -> Result<Dispatch> {
+        let Self { samples, voxels, outs, .. } = *self;
+        let (tile, choice) = self.choose(&key, caps)?;
+        let key = key(tile.file());
+        let (key, groups, blocks, steps) = match tile {
+            Tile::Outputs { vox, out, group } => {
+                let key = key.tile("VOX", vox as u32).tile("OUT", out as u32).group(group);
+                (key, voxels.div_ceil(group * vox), out, None)
+            }
+            Tile::Held { out, ins, steps } => {
+                let groups = voxels.div_ceil(WORKGROUP * steps);
+                let steps = voxels.div_ceil(WORKGROUP * groups);
+                let key = key.tile("INS", ins as u32).tile("OUT", out as u32);
+                (key, groups, out, Some(steps))
+            }
+            Tile::Shared { vox, out } => {
+                let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
+                (key, voxels.div_ceil(SIDE * vox), SIDE * out, None)
+            }
+            Tile::Cooperative(tile) => {
+                (tile.set(key), voxels.div_ceil(tile.voxels()), tile.blocks(), None)
+            }
+        };
+        let tiles = outs.div_ceil(blocks);
+        let dispatch = Dispatch::new(label, key, fold(groups * tiles * samples, caps)?)
+            .chosen(choice)
+            .param("voxels", voxels)
+            .param("groups", groups)
+            .param("tiles", tiles);
+        Ok(match steps {
+            Some(steps) => dispatch.param("steps", steps),
+            None => dispatch,
+        })
+    }
+}
+
+/// How the weight gradient of a pointwise convolution is shared out, in `per_sample` parts of a sample's voxels.
+#[derive(Debug, Clone)]
+pub(super) struct WeightSplit {
+    pub tile: WeightTile,
+    pub per_sample: usize,
+    pub choice: Arc<Choice>,
+}
+
+/// What owns a tile of one part's weight gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum WeightTile {
+    /// A thread owns so many output and input blocks; there should be so many `threads`.
+    Thread { blocks: usize, threads: usize },
+    /// A workgroup owns one, made of cooperative matrices.
+    Cooperative(Cooperative),
+}
+
+impl Display for WeightTile {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Thread { blocks, threads } => write!(f, "TILE={blocks} threads={threads}"),
+            Self::Cooperative(tile) => write!(f, "{tile}"),
+        }
+    }
+}
+
+impl WeightTile {
+    /// Parts of a sample that keep the adapter busy.
+    fn parts(self, samples: usize, voxels: usize, [ins, outs]: [usize; 2], caps: &Caps) -> usize {
+        let tasks = |blocks| ins.div_ceil(blocks) * outs.div_ceil(blocks) * samples;
+        match self {
+            Self::Thread { blocks, threads } => {
+                (threads / tasks(blocks)).clamp(1, voxels.div_ceil(16))
+            }
+            Self::Cooperative(tile) => {
+                let groups = caps.threads() / Cooperative::SHARE;
+                (groups / tasks(tile.blocks())).clamp(1, voxels.div_ceil(256))
+            }
+        }
+    }
+}
+
+impl WeightSplit {
+    /// `ins` and `outs` in channel blocks; at most `most` parts a sample. `load` says what rides on the loads.
+    pub fn choose(
+        (samples, voxels): (usize, usize),
+        (ins, outs): (usize, usize),
+        most: usize,
+        load: &str,
+        caps: &Caps,
+    ) -> Result<Self> {
+        let threads = caps.threads();
+        let usual = if threads < FEW_THREADS { 4 } else { 2 };
+        let split = |blocks: usize, threads| WeightTile::Thread {
+            blocks: blocks.min(ins.max(outs)),
+            threads,
+        };
+        let mut splits = distinct(vec![
+            split(usual, threads),
+            split(usual, threads / 2),
+            split(usual, threads * 2),
+            split(6 - usual, threads),
+            split(6 - usual, threads * 2),
+            split(1, threads),
+        ]);
+        let cooperative = Cooperative::tiles(outs, ins, caps);
+        splits.extend(cooperative.into_iter().map(WeightTile::Cooperative));
+        let shape = format!("{samples}x{voxels} {ins}>{outs}{load}");
+        let (tile, choice) = caps.choose("pointwise_weight", shape, &splits)?;
+        let parts = tile.parts(samples, voxels, [ins, outs], caps).min(most);
+        let per_sample = match tile {
+            // eight neighbouring threads share a run of voxels
+            WeightTile::Thread { .. } => parts.next_multiple_of(8),
+            WeightTile::Cooperative(_) => parts,
+        };
+        Ok(Self { tile, per_sample, choice })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_and_divide() {
+        for outs in 1..40 {
+            for ins in 1..40 {
+                let (out, step) = held(outs, ins, 1, HELD);
+                assert!(out <= outs && ins % step == 0 && out * step <= 32);
+            }
+        }
+        assert_eq!(held(4, 8, 1, HELD), (4, 8));
+        assert_eq!(held(8, 4, 2, HELD), (8, 4));
+    }
+
+    #[test]
+    fn staging_is_for_many_channels_and_no_tile_comes_twice() {
+        let caps = Caps::default();
+        for (ins, outs) in [(1, 1), (4, 4), (16, 16), (16, 4), (40, 20)] {
+            let product = Product { samples: 2, voxels: 1000, outs, ins, loads: 1 };
+            let tiles = product.tiles(&caps);
+            assert_eq!(distinct(tiles.clone()).len(), tiles.len());
+            let staged = tiles.iter().any(|tile| matches!(tile, Tile::Shared { .. }));
+            assert_eq!(staged, ins >= 16 && outs >= 16);
+        }
+    }
+}

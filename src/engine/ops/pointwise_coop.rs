@@ -1,0 +1,171 @@
+//! Tiles of the pointwise kernels that multiply cooperative matrices.
+
+use std::fmt::{Display, Formatter};
+
+use crate::engine::graph::Caps;
+use crate::engine::shader::KernelKey;
+
+/// Subgroups among which a workgroup shares its product out.
+const JOBS: usize = 4;
+
+/// Voxels of a workgroup.
+const VOXELS: usize = 64;
+
+/// Channel blocks of input and output from which staging both in workgroup memory can pay: 16 channels.
+const LEAST: usize = 4;
+
+/// Invocations of a workgroup where subgroups differ in size: four subgroups of 32 or of 64.
+const GROUPS: [usize; 2] = [32 * JOBS, 64 * JOBS];
+
+/// A workgroup's tile of `pointwise_coop.wgsl` or `pointwise_weight_coop.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cooperative {
+    /// Rows and columns of a matrix.
+    side: usize,
+    /// Of a factor.
+    bits: usize,
+    /// Whether the tile is 64 channels wide, not 32.
+    wide: bool,
+    group: usize,
+}
+
+impl Display for Cooperative {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { side, bits, group, .. } = self;
+        write!(f, "cooperative f{bits} SIDE={side} channels={} WG={group}", 4 * self.blocks())
+    }
+}
+
+impl Cooperative {
+    /// Threads, of those that keep an adapter busy, for which one workgroup stands.
+    pub const SHARE: usize = 32;
+
+    /// Tiles for this many channel blocks; none where the adapter has no matrices, or the product is small. Factors are rounded to
+    /// f16 only where tensors are stored so: all that a node touches, or for weight gradients those of the graph.
+    pub fn tiles(outs: usize, ins: usize, caps: &Caps) -> Vec<Self> {
+        if outs < LEAST || ins < LEAST {
+            return Vec::new();
+        }
+        let halves = if caps.vector_bytes < 16 { caps.cooperative.f16 } else { 0 };
+        let groups = match caps.subgroup_size as usize {
+            0 => GROUPS.to_vec(),
+            lanes => vec![(JOBS * lanes).min(GROUPS[1])],
+        };
+        let mut tiles = Vec::new();
+        for (bits, side) in [(32, caps.cooperative.f32), (16, halves)] {
+            for wide in [false, true] {
+                let pays = side > 0 && (!wide || outs * 4 > 32);
+                let tile = |group| Self { side: side as usize, bits, wide, group };
+                tiles.extend(groups.iter().copied().filter(|_| pays).map(tile));
+            }
+        }
+        tiles
+    }
+
+    pub fn voxels(self) -> usize {
+        VOXELS
+    }
+
+    /// Output blocks of a workgroup; for the weight gradient input blocks as well.
+    pub fn blocks(self) -> usize {
+        if self.wide { 16 } else { 8 }
+    }
+
+    /// Sets the tile of a key of `pointwise_coop.wgsl`.
+    pub fn set(self, key: KernelKey) -> KernelKey {
+        // rows and columns of jobs, and of each job's matrices
+        let [rows, columns, vox, out] = match (self.side, self.wide) {
+            (8, true) => [2, 2, 4, 4],
+            (8, false) => [4, 1, 2, 4],
+            (_, true) => [1, 4, 4, 1],
+            (_, false) => [2, 2, 2, 1],
+        };
+        self.matrices(key, [rows, columns]).tile("VOX", vox).tile("OUT", out)
+    }
+
+    /// Sets the tile of a key of `pointwise_weight_coop.wgsl`.
+    pub fn set_weight(self, key: KernelKey) -> KernelKey {
+        let [rows, columns, outs, ins] = match (self.side, self.wide) {
+            (8, true) => [2, 2, 4, 4],
+            (8, false) => [2, 2, 2, 2],
+            (_, true) => [4, 1, 1, 4],
+            (_, false) => [2, 2, 1, 1],
+        };
+        self.matrices(key, [rows, columns]).tile("OUT", outs).tile("IN", ins)
+    }
+
+    fn matrices(self, key: KernelKey, [rows, columns]: [u32; 2]) -> KernelKey {
+        // 64 bytes at a time of what is summed over
+        let steps = 512 / self.bits / self.side;
+        key.tile("SIDE", self.side as u32)
+            .tile("BITS", self.bits as u32)
+            .tile("ROWS", rows)
+            .tile("COLUMNS", columns)
+            .tile("STEPS", steps as u32)
+            .group(self.group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::shader::{Cooperative as Sides, validate};
+
+    #[test]
+    fn matrices_are_used_where_they_are_and_halves_where_tensors_are() {
+        let caps = |f32, f16, vector_bytes, subgroup_size| {
+            let cooperative = Sides { f32, f16 };
+            Caps { cooperative, vector_bytes, subgroup_size, ..Caps::default() }
+        };
+        let names = |caps: &Caps, outs, ins| -> Vec<String> {
+            Cooperative::tiles(outs, ins, caps).iter().map(Cooperative::to_string).collect()
+        };
+        assert!(names(&caps(0, 0, 8, 32), 16, 16).is_empty());
+        // f16 factors never serve tensors in f32
+        assert!(names(&caps(0, 16, 16, 32), 16, 16).is_empty());
+        assert!(names(&caps(8, 16, 8, 32), 16, 3).is_empty());
+        assert!(names(&caps(8, 16, 8, 32), 3, 16).is_empty());
+        assert_eq!(names(&caps(8, 16, 16, 8), 8, 8), ["cooperative f32 SIDE=8 channels=32 WG=32"]);
+        assert_eq!(
+            names(&caps(0, 16, 8, 0), 9, 4),
+            [
+                "cooperative f16 SIDE=16 channels=32 WG=128",
+                "cooperative f16 SIDE=16 channels=32 WG=256",
+                "cooperative f16 SIDE=16 channels=64 WG=128",
+                "cooperative f16 SIDE=16 channels=64 WG=256",
+            ]
+        );
+        assert_eq!(names(&caps(8, 8, 8, 32), 16, 16).len(), 4);
+    }
+
+    /// Every tile is valid within the portable limits and makes what the plan thinks.
+    #[test]
+    fn tiles_are_valid_and_make_what_is_planned() {
+        for side in [8, 16] {
+            for vector_bytes in [8, 16] {
+                let cooperative = Sides { f32: side, f16: side };
+                let caps = Caps { cooperative, vector_bytes, ..Caps::default() };
+                for tile in Cooperative::tiles(16, 16, &caps) {
+                    let of = |key: KernelKey, rows: &str, columns: &str| {
+                        validate(&key).unwrap();
+                        let value = |name| {
+                            let set = key.consts.iter().find(|(n, _)| *n == name);
+                            set.map(|(_, value)| *value as usize).unwrap()
+                        };
+                        assert_eq!(value("ROWS") * value("COLUMNS"), JOBS);
+                        let side = value("SIDE");
+                        [
+                            value("ROWS") * value(rows) * side,
+                            value("COLUMNS") * value(columns) * side,
+                        ]
+                    };
+                    let channels = 4 * tile.blocks();
+                    let key = tile.set(KernelKey::new("pointwise_coop.wgsl"));
+                    assert_eq!(of(key, "VOX", "OUT"), [tile.voxels(), channels]);
+                    let key = tile.set_weight(KernelKey::new("pointwise_weight_coop.wgsl"));
+                    assert_eq!(of(key, "OUT", "IN"), [channels; 2]);
+                }
+            }
+        }
+    }
+}

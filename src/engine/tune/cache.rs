@@ -1,0 +1,114 @@
+//! What tuning found, by adapter, driver, version and shaders, in the user's cache folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::files::{cache_folder, fingerprint, write_atomically};
+use crate::engine::gpu::Gpu;
+use crate::engine::shader::{shared, sources};
+use crate::{Error, Result};
+
+/// What a tuning holds for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    pub adapter: String,
+    pub backend: String,
+    pub driver: String,
+    pub driver_info: String,
+    /// Version of u2seg.
+    pub version: String,
+    /// Fingerprint of all shaders.
+    pub shaders: String,
+}
+
+impl Identity {
+    /// That of a device and this program.
+    pub fn of(gpu: &Gpu) -> Self {
+        let report = gpu.report();
+        let files = sources().iter().chain(shared());
+        let texts = files.flat_map(|(file, text)| [file.as_bytes(), text.as_bytes()]);
+        Self {
+            adapter: report.name.clone(),
+            backend: report.backend.clone(),
+            driver: report.driver.clone(),
+            driver_info: report.driver_info.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            shaders: format!("{:016x}", fingerprint(texts)),
+        }
+    }
+
+    /// Whether both are the same adapter with the same driver.
+    pub fn same_adapter(&self, other: &Self) -> bool {
+        let adapter =
+            |i: &Self| [&i.adapter, &i.backend, &i.driver, &i.driver_info].map(String::clone);
+        adapter(self) == adapter(other)
+    }
+
+    fn file(&self) -> Option<PathBuf> {
+        let parts = [
+            &self.adapter,
+            &self.backend,
+            &self.driver,
+            &self.driver_info,
+            &self.version,
+            &self.shaders,
+        ];
+        let hash = fingerprint(parts.map(|part| part.as_bytes()));
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = self.adapter.chars().take(40).map(plain).collect();
+        Some(cache_folder()?.join("tuning").join(format!("{name}-{hash:016x}.json")))
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    identity: Identity,
+    variants: BTreeMap<String, String>,
+}
+
+/// Variants by site that earlier tuning found; none where there is no file or none that can be read.
+pub fn read(gpu: &Gpu) -> BTreeMap<String, String> {
+    let identity = Identity::of(gpu);
+    let Some(path) = identity.file().filter(|path| path.exists()) else {
+        return BTreeMap::new();
+    };
+    match read_file(&path) {
+        Ok(kept) if kept.identity == identity => kept.variants,
+        Ok(_) => {
+            log::warn!("{}: for another adapter; it is ignored", path.display());
+            BTreeMap::new()
+        }
+        Err(error) => {
+            log::warn!("{error}");
+            BTreeMap::new()
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Kept> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::file(path, e.to_string(), "what tuning found", "It is ignored; delete it.")
+    })
+}
+
+/// Keeps what was found for later runs. A folder that cannot be written costs only that.
+pub fn write(gpu: &Gpu, variants: &BTreeMap<String, String>) {
+    let identity = Identity::of(gpu);
+    let Some(path) = identity.file() else {
+        log::warn!("no cache folder: what tuning found is not kept");
+        return;
+    };
+    let kept = Kept { identity, variants: variants.clone() };
+    let written = serde_json::to_vec_pretty(&kept)
+        .map_err(|e| Error::Internal(e.to_string()))
+        .and_then(|json| {
+            let folder = crate::base::files::folder(&path);
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+            write_atomically(&path, &json)
+        });
+    if let Err(error) = written {
+        log::warn!("what tuning found is not kept: {error}");
+    }
+}

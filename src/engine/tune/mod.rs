@@ -1,0 +1,190 @@
+//! Autotuning: which variant of each kernel is fastest at the shapes of a network on this adapter.
+//!
+//! The tuner lowers the user's graphs, collects the sites of their dispatches (see [`crate::shader::Tuning`]), and within a budget
+//! of seconds runs each variant on the real shapes, the costliest site first. A variant whose results differ from the
+//! default's never wins. What was found is kept by adapter, driver, version and shaders in the user's cache folder.
+
+mod cache;
+mod record;
+mod site;
+mod trial;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+pub use cache::Identity;
+pub use record::Record;
+
+use crate::Result;
+use crate::engine::exec::caps;
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{Caps, Graph};
+use crate::engine::plan::lower;
+use crate::engine::shader::Tuning;
+use site::{Site, sites};
+use trial::Bench;
+
+/// How the variants of kernels are chosen.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The shipped table alone: the same choice on every adapter of a class.
+    Off,
+    /// What earlier tuning on this adapter found, else the shipped table; times nothing.
+    #[default]
+    Cached,
+    /// As cached, and times the costliest shapes that are not in the cache: 10 s on a GPU, 20 s on a software adapter.
+    Quick,
+    /// Times every shape anew: up to 2 min on a GPU, 10 min on a software adapter.
+    Full,
+}
+
+impl Mode {
+    /// Seconds that timing may take, compilation included.
+    fn budget(self, gpu: &Gpu) -> Duration {
+        let seconds = match (self, gpu.is_software()) {
+            (Self::Off | Self::Cached, _) => 0,
+            (Self::Quick, false) => 10,
+            (Self::Quick, true) => 20,
+            (Self::Full, false) => 120,
+            (Self::Full, true) => 600,
+        };
+        Duration::from_secs(seconds)
+    }
+}
+
+/// What tuning did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// Seconds that timing took.
+    pub seconds: f64,
+    /// Sites with more than one variant.
+    pub sites: usize,
+    /// Sites that were timed now.
+    pub timed: usize,
+    /// Timed sites where another variant than the shipped one won.
+    pub changed: usize,
+    /// Variants that failed or whose results differed.
+    pub refused: usize,
+}
+
+/// Builds the graphs that are tuned for, as they are planned for these capabilities.
+pub type Build<'a> = &'a dyn Fn(&Caps) -> Result<Vec<Graph>>;
+
+/// The device with the variants that `mode` chooses for the graphs.
+pub fn tuned(gpu: &Gpu, mode: Mode, build: Build<'_>) -> Result<(Gpu, Report)> {
+    let shipped = gpu.shipped()?;
+    if mode == Mode::Off {
+        return Ok((gpu.tuned(shipped), Report::default()));
+    }
+    let known = cache::read(gpu);
+    if mode == Mode::Cached {
+        return Ok((gpu.tuned(shipped.with(known)), Report::default()));
+    }
+    let mut tuner = Tuner::new(gpu, &shipped, mode, build)?;
+    let skip = if mode == Mode::Full { BTreeMap::new() } else { known.clone() };
+    let found = tuner.run(&skip)?;
+    let all: BTreeMap<_, _> = known.into_iter().chain(found).collect();
+    cache::write(gpu, &all);
+    Ok((gpu.tuned(shipped.with(all)), tuner.report))
+}
+
+struct Tuner<'a> {
+    gpu: Gpu,
+    build: Build<'a>,
+    /// The graphs with the shipped variants, and by position those with other ones, built when they are needed.
+    shipped: Vec<Graph>,
+    others: Vec<Option<Vec<Graph>>>,
+    sites: Vec<Site>,
+    deadline: Instant,
+    start: Instant,
+    report: Report,
+}
+
+impl<'a> Tuner<'a> {
+    fn new(gpu: &Gpu, shipped: &Tuning, mode: Mode, build: Build<'a>) -> Result<Self> {
+        let start = Instant::now();
+        let gpu = gpu.tuned(shipped.clone());
+        let caps = caps(&gpu);
+        let graphs = build(&caps)?;
+        let sites = sites(&graphs, &caps)?;
+        let most = sites.iter().map(|site| site.choice.candidates.len()).max().unwrap_or(0);
+        let report = Report { sites: sites.len(), ..Report::default() };
+        let deadline = start + mode.budget(&gpu);
+        let others = (0..most).map(|_| None).collect();
+        Ok(Self { gpu, build, shipped: graphs, others, sites, deadline, start, report })
+    }
+
+    /// The variant of every site that could be timed, the shipped one where it holds.
+    fn run(&mut self, skip: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+        let mut found = BTreeMap::new();
+        let mut last = Duration::ZERO;
+        for index in 0..self.sites.len() {
+            let site = self.sites[index].clone();
+            if skip.contains_key(&site.choice.site) {
+                continue;
+            }
+            // the next site costs no more than the last, at most
+            let begin = Instant::now();
+            if begin + last >= self.deadline {
+                break;
+            }
+            let Some(best) = self.time(&site)? else { break };
+            self.report.timed += 1;
+            if best != site.choice.taken {
+                self.report.changed += 1;
+            }
+            found.insert(site.choice.site.clone(), site.choice.candidates[best].clone());
+            last = begin.elapsed();
+        }
+        self.report.seconds = self.start.elapsed().as_secs_f64();
+        log::info!("tuning: {:?}", self.report);
+        Ok(found)
+    }
+
+    /// Position of the fastest variant; none where the budget ended before all were timed.
+    fn time(&mut self, site: &Site) -> Result<Option<usize>> {
+        for position in 0..site.choice.candidates.len() {
+            self.build_for(position)?;
+        }
+        let graphs = |position: usize| match &self.others[position] {
+            _ if position == site.choice.taken => &self.shipped[site.graph],
+            Some(graphs) => &graphs[site.graph],
+            None => &self.shipped[site.graph],
+        };
+        let lowered = (0..site.choice.candidates.len())
+            .map(|position| {
+                let tuning = match position == site.choice.taken {
+                    true => (**self.gpu.tuning()).clone(),
+                    false => Tuning::at(position),
+                };
+                let graph = graphs(position);
+                let caps = Caps { tuning: tuning.into(), ..caps(&self.gpu) };
+                let node = &graph.nodes()[site.node];
+                Ok((graph, lower(graph, node, &caps)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut bench = Bench::new(&self.gpu, site, &lowered)?;
+        let best = bench.best(self.deadline)?;
+        self.report.refused += bench.refused;
+        Ok(best)
+    }
+
+    fn build_for(&mut self, position: usize) -> Result<()> {
+        if self.others[position].is_none() {
+            let caps = Caps { tuning: Tuning::at(position).into(), ..caps(&self.gpu) };
+            self.others[position] = Some((self.build)(&caps)?);
+        }
+        Ok(())
+    }
+}

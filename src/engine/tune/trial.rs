@@ -1,0 +1,418 @@
+//! Running the variants of one node side by side: the same inputs, the same outputs expected, times interleaved.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::site::Site;
+use crate::engine::exec::{Pool, Program, Store};
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
+use crate::engine::plan::{Plan, Step};
+use crate::{Error, Result};
+
+/// Largest difference from the default's results, of their largest value: as in the case tables.
+const TOLERANCE: f32 = 1e-4;
+/// The same where results are stored in f16.
+const TOLERANCE_F16: f32 = 2e-3;
+/// What a variant has to save of the default's time to take its place.
+const MARGIN: f64 = 0.03;
+/// Timed runs of a variant: at least and at most.
+const RUNS: [usize; 2] = [5, 15];
+/// Seconds after which the least number of runs is enough.
+const ENOUGH: f64 = 0.05;
+/// A variant that takes so many times the best's time in its first run is not timed again.
+const HOPELESS: f64 = 1.5;
+/// Words of the inputs' pattern: no divisor of a usual tensor, so that channels differ.
+const PATTERN: usize = (1 << 18) + 3;
+
+/// The dispatches of a node in one variant, with the graph that they were lowered from.
+pub type Lowered<'a> = (&'a Graph, Vec<Dispatch>);
+
+struct Trial {
+    position: usize,
+    program: Program,
+    /// Whether each command's time counts.
+    counts: Vec<bool>,
+    seconds: Vec<f64>,
+}
+
+/// The variants of a node on scratch memory.
+pub struct Bench<'a> {
+    gpu: &'a Gpu,
+    site: &'a Site,
+    store: Store,
+    /// What inputs are filled with, in f32 and in f16.
+    patterns: (wgpu::Buffer, wgpu::Buffer),
+    /// Values that the trials bind.
+    values: BTreeSet<Value>,
+    /// Outputs that another node reads, or that are kept.
+    results: Vec<Value>,
+    graph: &'a Graph,
+    trials: Vec<Trial>,
+    /// Variants that failed or whose results differed.
+    pub refused: usize,
+}
+
+impl<'a> Bench<'a> {
+    /// Compiles and binds all variants, in the order of the site's candidates.
+    pub fn new(gpu: &'a Gpu, site: &'a Site, lowered: &[Lowered<'a>]) -> Result<Self> {
+        let graph = lowered[site.choice.taken].0;
+        let values: BTreeSet<Value> =
+            lowered.iter().flat_map(|(_, dispatches)| values(dispatches)).collect();
+        let plans: Vec<Plan> = lowered.iter().map(|l| plan(l, &values)).collect();
+        let pool = Pool::new(gpu, &plans)?;
+        let store = Store::new(gpu, params(graph, &values), true)?;
+        // compiled side by side; one that fails is named when it is bound
+        let keys: HashSet<_> = lowered
+            .iter()
+            .flat_map(|(_, dispatches)| dispatches.iter().map(|d| &d.kernel))
+            .collect();
+        keys.into_par_iter().for_each(|key| drop(gpu.kernel(key)));
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let patterns = [DType::F32, DType::F16].map(|dtype| {
+            let buffer = gpu.buffer("pattern", (PATTERN * 4) as u64, usage)?;
+            gpu.upload(&buffer, 0, bytemuck::cast_slice(&pattern(dtype)));
+            Ok(buffer)
+        });
+        let [singles, halves] = patterns;
+        let patterns = (singles?, halves?);
+        let results = results(graph, site.node);
+        let mut bench = Self {
+            gpu,
+            site,
+            store,
+            patterns,
+            values,
+            results,
+            graph,
+            trials: Vec::new(),
+            refused: 0,
+        };
+        for (position, ((graph, dispatches), plan)) in lowered.iter().zip(&plans).enumerate() {
+            match Program::new(gpu, graph, plan, &[], (&bench.store, &pool)) {
+                Ok(program) => {
+                    let counts = counted(&site.choice.site, dispatches);
+                    bench.trials.push(Trial { position, program, counts, seconds: Vec::new() });
+                }
+                Err(error) => bench.refuse(position, error.to_string()),
+            }
+        }
+        Ok(bench)
+    }
+
+    fn refuse(&mut self, position: usize, why: String) {
+        let choice = &self.site.choice;
+        log::warn!("{}: {} is not used: {why}", choice.site, choice.candidates[position]);
+        self.refused += 1;
+    }
+
+    /// Position of the fastest variant with the default's results; none where the deadline came first.
+    pub fn best(&mut self, deadline: Instant) -> Result<Option<usize>> {
+        let taken = self.site.choice.taken;
+        let Some(index) = self.trials.iter().position(|trial| trial.position == taken) else {
+            return Err(Error::Internal(format!("{}: the default fails", self.site.choice.site)));
+        };
+        let expected = self.outputs(&self.trials[index])?;
+        let halves = self.values.iter().any(|v| self.graph.info(*v).dtype == DType::F16);
+        let tolerance = if halves { TOLERANCE_F16 } else { TOLERANCE };
+        let mut good = Vec::new();
+        for trial in std::mem::take(&mut self.trials) {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            if trial.position == taken {
+                good.push(trial);
+                continue;
+            }
+            match self.outputs(&trial).map(|found| difference(&found, &expected)) {
+                Ok(error) if error <= tolerance => good.push(trial),
+                Ok(error) => {
+                    let why = format!("its results are off by {error:.1e} of the largest");
+                    self.refuse(trial.position, why);
+                }
+                Err(error) => self.refuse(trial.position, error.to_string()),
+            }
+        }
+        self.time(&mut good, deadline)?;
+        Ok(pick(&good, taken))
+    }
+
+    fn time(&self, trials: &mut Vec<Trial>, deadline: Instant) -> Result<()> {
+        let start = Instant::now();
+        for run in 0..RUNS[1] {
+            let enough = run >= RUNS[0] && start.elapsed().as_secs_f64() > ENOUGH;
+            if enough || Instant::now() >= deadline {
+                break;
+            }
+            for trial in trials.iter_mut() {
+                let commands = trial.program.time_commands(self.gpu)?;
+                let counted = commands.iter().zip(&trial.counts).filter(|(_, counts)| **counts);
+                trial.seconds.push(counted.map(|((_, seconds), _)| seconds).sum());
+            }
+            if run == 0 {
+                let best = trials.iter().map(|t| t.seconds[0]).fold(f64::INFINITY, f64::min);
+                let taken = self.site.choice.taken;
+                trials.retain(|t| t.position == taken || t.seconds[0] <= HOPELESS * best);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a trial once on fresh inputs and reads what it made.
+    fn outputs(&self, trial: &Trial) -> Result<Vec<Vec<f32>>> {
+        let program = &trial.program;
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        for value in self.values.iter().filter(|v| program.value(**v).is_ok()) {
+            let (buffer, words) = program.value(*value)?;
+            let pattern = match self.graph.info(*value).dtype {
+                DType::F32 => &self.patterns.0,
+                DType::F16 => &self.patterns.1,
+            };
+            fill(&mut encoder, pattern, buffer, words);
+        }
+        let weights = self.store.buffer(Region::Weights)?;
+        fill(&mut encoder, &self.patterns.0, weights, (weights.size() / 4) as usize);
+        self.gpu.submit("inputs of a variant", encoder)?;
+        program.run(self.gpu)?;
+        self.results
+            .iter()
+            .map(|value| match self.graph.info(*value).storage {
+                Storage::Grad(index) => {
+                    let stored = self.store.get(&self.graph.params()[index].name)?;
+                    let bytes = (stored.spec.packing.words() * 4) as u64;
+                    let buffer = self.store.buffer(Region::Grads)?;
+                    let bytes = self.gpu.download(buffer, (stored.start * 4) as u64, bytes)?;
+                    Ok(bytemuck::pod_collect_to_vec(&bytes))
+                }
+                _ => Ok(match self.graph.info(*value).dtype {
+                    DType::F32 => program.read(self.gpu, *value)?,
+                    DType::F16 => {
+                        let halves: Vec<u16> = program.read(self.gpu, *value)?;
+                        halves.into_iter().map(from_half).collect()
+                    }
+                }),
+            })
+            .collect()
+    }
+}
+
+fn fill(
+    encoder: &mut wgpu::CommandEncoder,
+    pattern: &wgpu::Buffer,
+    buffer: &wgpu::Buffer,
+    words: usize,
+) {
+    for start in (0..words).step_by(PATTERN) {
+        let bytes = ((words - start).min(PATTERN) * 4) as u64;
+        encoder.copy_buffer_to_buffer(pattern, 0, buffer, (start * 4) as u64, bytes);
+    }
+}
+
+/// An f16 as f32.
+fn from_half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
+    };
+    if bits >> 15 == 0 { size } else { -size }
+}
+
+/// Words of values in -1..1 that repeat nowhere soon, stored in f32 or f16.
+fn pattern(dtype: DType) -> Vec<u32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u32
+    };
+    // sign and fraction as they come, one of five exponents below that of 1
+    let half = |bits: u32| bits & 0x83ff | (10 + (bits >> 10 & 31) % 5) << 10;
+    let mut word = || match dtype {
+        DType::F32 => ((next() >> 8) as f32 / (1u32 << 23) as f32 - 1.0).to_bits(),
+        DType::F16 => half(next() & 0xffff) | half(next() & 0xffff) << 16,
+    };
+    (0..PATTERN).map(|_| word()).collect()
+}
+
+fn values(dispatches: &[Dispatch]) -> impl Iterator<Item = Value> + '_ {
+    dispatches.iter().flat_map(|dispatch| &dispatch.bindings).filter_map(|(_, bind)| match bind {
+        Bind::Value { value, .. } => Some(*value),
+        Bind::Region { .. } => None,
+    })
+}
+
+fn params<'a>(
+    graph: &'a Graph,
+    values: &'a BTreeSet<Value>,
+) -> impl Iterator<Item = &'a ParamSpec> + 'a {
+    values.iter().filter_map(|value| match graph.info(*value).storage {
+        Storage::Param(index) | Storage::Grad(index) => graph.params().get(index),
+        _ => None,
+    })
+}
+
+/// A plan of one node: every value has a slot of its own, the same in every variant.
+fn plan((graph, dispatches): &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
+    let mut slots = Vec::new();
+    let mut value_to_slot = HashMap::new();
+    for value in values {
+        let info = graph.info(*value);
+        if !matches!(info.storage, Storage::Param(_) | Storage::Grad(_)) {
+            value_to_slot.insert(*value, slots.len());
+            slots.push((info.words * 4) as u64);
+        }
+    }
+    let steps = dispatches.iter().cloned().map(Box::new).map(Step::Run).collect();
+    Plan { steps, slots, value_to_slot }
+}
+
+/// What the node makes for others: working memory that no other node reads is left out, and moments that come along with a
+/// tensor, whose parts differ with the variant.
+fn results(graph: &Graph, node: usize) -> Vec<Value> {
+    let others = graph.nodes().iter().enumerate().filter(|(index, _)| *index != node);
+    let read: HashSet<Value> = others
+        .flat_map(|(_, other)| &other.inputs)
+        .flat_map(|input| graph.loads(*input))
+        .flat_map(|load| load.sources())
+        .collect();
+    let outputs = &graph.nodes()[node].outputs;
+    let counts = |value: &&Value| {
+        let gradient = matches!(graph.info(**value).storage, Storage::Grad(_));
+        gradient || read.contains(value) || graph.kept().contains(value)
+    };
+    let tensor = outputs.first().is_some_and(|first| graph.info(*first).layout.is_some());
+    let outputs = if tensor { &outputs[..1] } else { outputs };
+    outputs.iter().filter(counts).copied().collect()
+}
+
+/// The commands whose time counts: all of the node, or of a node with several sites those of this one.
+fn counted(site: &str, dispatches: &[Dispatch]) -> Vec<bool> {
+    let of = |dispatch: &Dispatch| dispatch.choice.as_ref().map(|c| c.site == site);
+    let others = dispatches.iter().any(|dispatch| of(dispatch) == Some(false));
+    dispatches.iter().map(|dispatch| !others || of(dispatch) == Some(true)).collect()
+}
+
+/// Largest difference of any value, of the largest one expected in its tensor.
+fn difference(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
+    let pairs = found.iter().zip(expected);
+    pairs.map(|(found, expected)| off(found, expected)).fold(0.0, f32::max)
+}
+
+fn off(found: &[f32], expected: &[f32]) -> f32 {
+    if found.len() != expected.len() {
+        return f32::INFINITY;
+    }
+    let scale = expected.iter().fold(1e-3f32, |most, value| most.max(value.abs()));
+    let pairs = found.iter().zip(expected);
+    // a value that is no number differs
+    let error = |(f, e): (&f32, &f32)| match (f - e).abs() / scale {
+        error if error.is_nan() => f32::INFINITY,
+        error => error,
+    };
+    pairs.map(error).fold(0.0, f32::max)
+}
+
+fn median(seconds: &[f64]) -> f64 {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
+}
+
+/// The position of the variant with the least median, if that saves enough; none where too few runs were timed.
+fn pick(trials: &[Trial], taken: usize) -> Option<usize> {
+    let default = trials.iter().find(|trial| trial.position == taken)?;
+    if default.seconds.len() < RUNS[0] {
+        return None;
+    }
+    let best = trials.iter().min_by(|a, b| median(&a.seconds).total_cmp(&median(&b.seconds)))?;
+    let saves = median(&best.seconds) < (1.0 - MARGIN) * median(&default.seconds);
+    Some(if saves { best.position } else { taken })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_of_the_largest_value_and_no_number_differs() {
+        assert_eq!(off(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+        assert!((off(&[1.0, 3.0], &[1.0, 4.0]) - 0.25).abs() < 1e-6);
+        assert_eq!(off(&[f32::NAN], &[1.0]), f32::INFINITY);
+        assert_eq!(off(&[1.0], &[1.0, 2.0]), f32::INFINITY);
+    }
+
+    /// A variant that leaves the bias out, and one that does not compile: neither wins, however fast.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn wrong_and_failing_variants_are_refused() {
+        use crate::engine::exec::caps;
+        use crate::engine::graph::{Init, Layout, Packing, Scope};
+        let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
+        let gpu = Gpu::open(&device).unwrap();
+        let caps = caps(&gpu);
+        let mut graph = Graph::sized_for(&caps);
+        let param = |graph: &mut Graph, name: &str, packing: Packing| {
+            let dims = vec![packing.elements()];
+            let init = Init::Constant(0.0);
+            graph.param(
+                ParamSpec { name: name.into(), dims, scope: Scope::Shared, packing, init },
+                false,
+            )
+        };
+        let x = graph.input("x", Layout::new(1, 8, [4, 6, 8]));
+        let matrix = Packing::Matrix { out: 8, ins: vec![8], taps: 1 };
+        let weight = param(&mut graph, "w.weight", matrix);
+        let bias = param(&mut graph, "w.bias", Packing::Channels { segments: vec![8] });
+        let spec = crate::engine::ops::ConvSpec::pointwise();
+        let y = crate::engine::ops::conv(&mut graph, x, weight, bias, spec).unwrap();
+        graph.keep(y);
+        let site =
+            super::super::site::sites(std::slice::from_ref(&graph), &caps).unwrap().remove(0);
+        let node = &graph.nodes()[site.node];
+        let right = crate::engine::plan::lower(&graph, node, &caps).unwrap();
+        let mut wrong = right.clone();
+        wrong[0].kernel.overrides.retain(|(name, _)| *name != "BIAS");
+        wrong[0].kernel.overrides.push(("BIAS", 0));
+        let mut failing = right.clone();
+        failing[0].kernel.consts.push(("NOTHING", 1));
+        let taken = site.choice.taken;
+        let mut lowered = vec![(&graph, right); 3.max(taken + 1)];
+        let (a, b) = ((taken + 1) % 3, (taken + 2) % 3);
+        lowered[a].1 = wrong;
+        lowered[b].1 = failing;
+        let mut bench = Bench::new(&gpu, &site, &lowered).unwrap();
+        let deadline = Instant::now() + std::time::Duration::from_secs(60);
+        let best = bench.best(deadline).unwrap().unwrap();
+        assert!(best != a && best != b);
+        assert_eq!(bench.refused, 2);
+    }
+
+    #[test]
+    fn halves_are_read() {
+        let pairs =
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (1, 2f32.powi(-24)), (0, 0.0)];
+        pairs.iter().for_each(|(bits, value)| assert_eq!(from_half(*bits), *value));
+        assert_eq!(from_half(0xfc00), f32::NEG_INFINITY);
+        assert!(from_half(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn patterns_are_numbers_between_minus_one_and_one() {
+        let singles = pattern(DType::F32);
+        assert!(singles.iter().all(|bits| f32::from_bits(*bits).abs() <= 1.0));
+        let halves: Vec<u16> = bytemuck::cast_slice(&pattern(DType::F16)).to_vec();
+        assert!(halves.iter().all(|bits| from_half(*bits).abs() < 1.0));
+    }
+
+    #[test]
+    fn medians_stand_outliers() {
+        assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[]), f64::INFINITY);
+    }
+}

@@ -1,0 +1,15 @@
+//! The rooms of the house as they are, for tests, measurements and experiments. Nothing here is stable.
+
+pub use crate::base::{canvas, files};
+pub use crate::engine::{check, exec, gpu, graph, ops, oracle, plan, shader, shape, tune};
+
+macro_rules! rooms {
+    ($($room:ident),*) => {
+        $(pub mod $room {
+            #[doc(inline)]
+            pub use crate::$room::*;
+        })*
+    };
+}
+
+rooms!(bench, dataset, domain, imaging, net, patch, run, score, segment, train);

@@ -1,0 +1,242 @@
+//! Makes drawn patches on the GPU: one kernel takes a patch out of a case, further ones change its intensities. What they
+//! make is what `data::make_patch` makes in plain loops.
+
+mod cache;
+mod passes;
+mod volumes;
+mod work;
+
+pub use cache::{Cache, Capacity};
+pub use passes::kernels as patch_kernels;
+pub use volumes::Piece;
+
+use rayon::prelude::*;
+
+use cache::{Answer, Key, Places};
+use passes::Passes;
+use volumes::{Volume, Volumes};
+
+use crate::engine::exec::caps;
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::Caps;
+use crate::imaging::Prepared;
+use crate::patch::{Augment, Draw, MAX_EXTENT, PatchSize, Reach};
+use crate::{Error, Result};
+
+/// Where the voxels of a sample come from.
+#[derive(Debug, Clone, PartialEq)]
+enum Voxels {
+    /// A case that is in GPU memory.
+    Here,
+    /// A case that goes there first, once others have left.
+    Load(Vec<Key>),
+    Piece(Piece),
+}
+
+/// A sample of a batch to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    key: Key,
+    draw: Draw,
+    voxels: Voxels,
+}
+
+impl Sample {
+    /// The case that it is of, by position.
+    pub fn case(&self) -> usize {
+        self.key.1
+    }
+
+    /// Readies drawn samples (case and draw) of a domain, in the order in which they will be made.
+    pub fn ready(
+        (domain, source): (usize, &Source<'_>),
+        drawn: Vec<(usize, Draw)>,
+        cache: &mut Cache,
+    ) -> Result<Vec<Self>> {
+        let asked: Vec<(usize, Draw, Answer)> = drawn
+            .into_iter()
+            .map(|(case, draw)| {
+                let answer = cache.ask((domain, case), &source.cases[case]);
+                (case, draw, answer)
+            })
+            .collect();
+        let sample = |(index, draw, answer): (usize, Draw, Answer)| {
+            let case = &source.cases[index];
+            let voxels = match answer {
+                Answer::Here => Voxels::Here,
+                Answer::Load(leave) => Voxels::Load(leave),
+                Answer::Box => {
+                    let bounds = draw.spatial.bounds(source.size.patch, case.shape);
+                    Voxels::Piece(Piece::cut(case, bounds)?)
+                }
+            };
+            Ok(Self { key: (domain, index), draw, voxels })
+        };
+        asked.into_par_iter().map(sample).collect()
+    }
+}
+
+/// Cases of a domain and the size of its patches.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub cases: &'a [Prepared],
+    pub size: PatchSize,
+}
+
+/// Where patches go: packed images [N, C/4, D, H, W, 4] and labels [N, D, H, W], a word each.
+pub struct Target<'a> {
+    pub image: &'a wgpu::Buffer,
+    pub labels: &'a wgpu::Buffer,
+}
+
+/// Kernels, memory and the cached volumes of a run.
+pub struct Patches {
+    gpu: Gpu,
+    passes: Passes,
+    capacity: Capacity,
+    /// Cases of each domain.
+    cases: Vec<usize>,
+    volumes: Volumes,
+    /// For boxes of cases that find no room.
+    staging: Option<Volume>,
+    /// Bytes of all cases that may find room.
+    cacheable: u64,
+}
+
+impl Patches {
+    /// Compiles the kernels and makes what a step needs; `budget` bytes are for whole cases.
+    pub fn new(gpu: &Gpu, sources: &[Source<'_>], augment: &Augment, budget: u64) -> Result<Self> {
+        Self::within(gpu, &caps(gpu), sources, augment, budget)
+    }
+
+    /// As [`Patches::new`], within limits narrower than the device's.
+    pub fn within(
+        gpu: &Gpu,
+        caps: &Caps,
+        sources: &[Source<'_>],
+        augment: &Augment,
+        budget: u64,
+    ) -> Result<Self> {
+        augment.check()?;
+        let capacity = Capacity::new(gpu, caps, budget);
+        let needs = Needs::of(sources, augment, &capacity)?;
+        let passes = Passes::new((gpu, caps), sources, augment, needs.coefficients)?;
+        let staging = needs.staging.map(|p| Volume::new(gpu, p, |b| passes.bind(gpu, b)));
+        Ok(Self {
+            gpu: gpu.clone(),
+            staging: staging.transpose()?,
+            passes,
+            capacity,
+            cases: sources.iter().map(|s| s.cases.len()).collect(),
+            volumes: Volumes::default(),
+            cacheable: needs.cacheable,
+        })
+    }
+
+    /// The bookkeeping for samples that are made from now on, every case still away.
+    pub fn cache(&mut self) -> Cache {
+        self.volumes = Volumes::default();
+        Cache::new(self.capacity, self.cases.clone())
+    }
+
+    /// Bytes of GPU memory that are taken at most.
+    pub fn bytes(&self) -> u64 {
+        let staging = self.staging.as_ref().map_or(0, |volume| volume.places.bytes);
+        self.passes.bytes() + staging + self.cacheable.min(self.capacity.budget)
+    }
+
+    /// Bytes of the cases that are in GPU memory now.
+    pub fn cached(&self) -> u64 {
+        self.volumes.bytes()
+    }
+
+    /// Makes a sample of a source, the next of those that were readied, and puts it at position `at` of the batch.
+    pub fn make(
+        &mut self,
+        source: &Source<'_>,
+        sample: &Sample,
+        at: usize,
+        target: &Target<'_>,
+    ) -> Result<()> {
+        let Self { gpu, passes, capacity, volumes, staging, .. } = self;
+        let case = &source.cases[sample.key.1];
+        let volume = match &sample.voxels {
+            Voxels::Piece(piece) => {
+                let staging = staging.as_mut();
+                let staging =
+                    staging.ok_or_else(|| Error::Internal("no memory for boxes".into()))?;
+                staging.put(gpu, piece)?;
+                &*staging
+            }
+            Voxels::Here => volumes.get(sample.key)?,
+            Voxels::Load(leave) => {
+                volumes.leave(gpu, leave)?;
+                let places = capacity.places(case.channels, case.shape);
+                let volume = Volume::new(gpu, places, |part| passes.bind(gpu, part))?;
+                volumes.load(gpu, sample.key, case, volume)?;
+                volumes.get(sample.key)?
+            }
+        };
+        passes.run(gpu, (case, volume), (&sample.draw, source.size.patch), at, target)
+    }
+}
+
+/// What the cases and the settings ask for.
+struct Needs {
+    /// Bytes of all cases that may lie in GPU memory as a whole.
+    cacheable: u64,
+    /// Coefficients of a field of displacements.
+    coefficients: usize,
+    /// The largest box, where not all cases find room.
+    staging: Option<Places>,
+}
+
+impl Needs {
+    fn of(sources: &[Source<'_>], augment: &Augment, capacity: &Capacity) -> Result<Self> {
+        let mut needs = Self { cacheable: 0, coefficients: 1, staging: None };
+        let mut reaches = Vec::new();
+        for source in sources {
+            for case in source.cases {
+                let reach = Reach::of(&source.size, case.spacing, augment);
+                check_extent(case, &reach)?;
+                needs.coefficients = needs.coefficients.max(reach.coefficients);
+                if capacity.holds(case) {
+                    needs.cacheable += capacity.places(case.channels, case.shape).bytes;
+                }
+                reaches.push((case, reach));
+            }
+        }
+        let all = needs.cacheable <= capacity.budget;
+        for (case, reach) in reaches.iter().filter(|(case, _)| !all || !capacity.holds(case)) {
+            let places = capacity.places(case.channels, reach.bounds(case.shape));
+            let places = needs.staging.map_or(places, |other| other.union(&places));
+            if !capacity.fits(&places) {
+                return Err(too_large(case, reach));
+            }
+            needs.staging = Some(places);
+        }
+        Ok(needs)
+    }
+}
+
+fn check_extent(case: &Prepared, reach: &Reach) -> Result<()> {
+    let far = reach.voxels.iter().any(|v| *v > MAX_EXTENT as f64);
+    if !far && case.shape.iter().all(|n| *n <= MAX_EXTENT) {
+        return Ok(());
+    }
+    Err(Error::flag(
+        "--patch, --spacing",
+        format!("a case of {:?} voxels and patches that reach {:.0?}", case.shape, reach.voxels),
+        format!("at most {MAX_EXTENT} on each axis"),
+        "Use a smaller patch, a coarser spacing or a narrower augment.scale_range in config.toml.",
+    ))
+}
+
+fn too_large(case: &Prepared, reach: &Reach) -> Error {
+    Error::flag(
+        "--patch",
+        format!("patches that read {:?} voxels of a case", reach.bounds(case.shape)),
+        "a box whose channels fit one binding of the adapter each",
+        "Use a smaller patch, or a narrower augment.scale_range in config.toml.",
+    )
+}

@@ -1,0 +1,154 @@
+//! Volumes in GPU memory: whole cases, and boxes of cases that find no room.
+
+use std::collections::HashMap;
+
+use super::cache::{Key, Places};
+use crate::engine::gpu::Gpu;
+use crate::imaging::Prepared;
+use crate::patch::Bounds;
+use crate::{Error, Result};
+
+/// A box of a case.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    first: [usize; 3],
+    shape: [usize; 3],
+    /// C, D, H, W.
+    image: Vec<f32>,
+    /// D, H, W.
+    label: Vec<u8>,
+}
+
+impl Piece {
+    /// Copies a box out of a case.
+    pub fn cut(case: &Prepared, bounds: Bounds) -> Result<Self> {
+        let label = labels(case)?;
+        let [_, h, w] = case.shape;
+        let first = bounds.map(|[from, _]| from);
+        let shape = bounds.map(|[from, end]| end - from);
+        let rows = || {
+            let [z, y, [from, end]] = bounds;
+            (z[0]..z[1]).flat_map(move |z| {
+                (y[0]..y[1]).map(move |y| (z * h + y) * w + from..(z * h + y) * w + end)
+            })
+        };
+        let voxels: usize = case.shape.iter().product();
+        let planes = case.image.chunks(voxels);
+        Ok(Self {
+            first,
+            shape,
+            image: planes.flat_map(|p| rows().flat_map(move |r| p[r].iter().copied())).collect(),
+            label: rows().flat_map(|r| label[r].iter().copied()).collect(),
+        })
+    }
+}
+
+fn labels(case: &Prepared) -> Result<&[u8]> {
+    case.label.as_deref().ok_or_else(|| Error::Internal("a training case without labels".into()))
+}
+
+/// A case, or a box of one, in a buffer.
+pub(super) struct Volume {
+    pub buffer: wgpu::Buffer,
+    pub places: Places,
+    /// The box's first voxel and voxels along D, H, W.
+    pub first: [usize; 3],
+    pub shape: [usize; 3],
+    /// What the patch kernel reads and writes, for each block of four channels.
+    pub groups: Vec<wgpu::BindGroup>,
+}
+
+impl Volume {
+    /// Memory for a volume; `bind` makes the groups from the bindings of a block: four channels and labels.
+    pub fn new(
+        gpu: &Gpu,
+        places: Places,
+        bind: impl Fn([wgpu::BufferBinding<'_>; 5]) -> Result<wgpu::BindGroup>,
+    ) -> Result<Self> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let buffer = gpu.buffer("volume", places.bytes, usage)?;
+        let part = |(offset, bytes): (u64, u64)| wgpu::BufferBinding {
+            buffer: &buffer,
+            offset,
+            size: wgpu::BufferSize::new(bytes),
+        };
+        let groups = (0..places.channels.div_ceil(4))
+            .map(|block| {
+                let channel = |lane: usize| part(places.channel(4 * block + lane));
+                bind([channel(0), channel(1), channel(2), channel(3), part(places.labels())])
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { buffer, places, first: [0; 3], shape: [0; 3], groups })
+    }
+
+    fn write(&self, gpu: &Gpu, image: &[f32], label: &[u8]) {
+        for (channel, plane) in image.chunks(label.len()).enumerate() {
+            let (offset, _) = self.places.channel(channel);
+            gpu.upload(&self.buffer, offset, bytemuck::cast_slice(plane));
+        }
+        let (offset, _) = self.places.labels();
+        let (words, rest) = label.split_at(label.len() / 4 * 4);
+        gpu.upload(&self.buffer, offset, words);
+        if !rest.is_empty() {
+            let mut word = [0; 4];
+            word[..rest.len()].copy_from_slice(rest);
+            gpu.upload(&self.buffer, offset + words.len() as u64, &word);
+        }
+    }
+
+    /// Replaces what is there by a box that is no larger than the memory was made for.
+    pub fn put(&mut self, gpu: &Gpu, piece: &Piece) -> Result<()> {
+        let voxels = piece.label.len() as u64;
+        let channels = piece.image.len() / piece.label.len().max(1);
+        if voxels * 4 > self.places.plane || channels > self.places.channels {
+            return Err(Error::Internal(format!(
+                "a box of {channels} x {:?} where {:?} fits",
+                piece.shape, self.places
+            )));
+        }
+        (self.first, self.shape) = (piece.first, piece.shape);
+        self.write(gpu, &piece.image, &piece.label);
+        Ok(())
+    }
+
+    /// Puts a whole case there.
+    fn fill(&mut self, gpu: &Gpu, case: &Prepared) -> Result<()> {
+        self.shape = case.shape;
+        self.write(gpu, &case.image, labels(case)?);
+        Ok(())
+    }
+}
+
+/// Cases in GPU memory.
+#[derive(Default)]
+pub(super) struct Volumes {
+    entries: HashMap<Key, Volume>,
+}
+
+impl Volumes {
+    /// Bytes of the cases that are there.
+    pub fn bytes(&self) -> u64 {
+        self.entries.values().map(|volume| volume.places.bytes).sum()
+    }
+
+    /// A case that is there.
+    pub fn get(&self, key: Key) -> Result<&Volume> {
+        self.entries.get(&key).ok_or_else(|| Error::Internal(format!("case {key:?} was not sent")))
+    }
+
+    /// Takes cases away. Their memory is given back once no submitted step reads it any more.
+    pub fn leave(&mut self, gpu: &Gpu, keys: &[Key]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.entries.retain(|key, _| !keys.contains(key));
+        gpu.wait()
+    }
+
+    /// Sends a case to memory that was made for it.
+    pub fn load(&mut self, gpu: &Gpu, key: Key, case: &Prepared, mut volume: Volume) -> Result<()> {
+        volume.fill(gpu, case)?;
+        self.entries.insert(key, volume);
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! Patches of cases: drawn as plain numbers, made on the GPU, and made in plain loops to check those.
+
+mod augment;
+mod draw;
+mod gpu;
+mod make;
+
+pub use augment::{Augment, Interpolation};
+pub use draw::{
+    Bounds, Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch,
+    rng_for,
+};
+pub use gpu::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
+pub use make::{Patch, gaussian, low_res_size, make_patch};

@@ -1,0 +1,3 @@
+//! What a run leaves to look at.
+
+pub mod overlay;

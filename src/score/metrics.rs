@@ -1,0 +1,557 @@
+//! Overlap and surface-distance scores of one class in one case, on the original voxel grid.
+//!
+//! A surface is the set of a mask's voxels with at least one of six face neighbours outside the mask (the outside of
+//! the volume counts as outside). Distances run between voxel centres in millimetres and are exact: a separable
+//! Euclidean distance transform (Felzenszwalb and Huttenlocher, 2012) with the spacing of each axis.
+//!
+//! | | Dice, IoU | NSD | HD95, ASSD |
+//! |---|---|---|---|
+//! | both masks empty | NaN | NaN | NaN |
+//! | one mask empty | 0 | 0 | NaN |
+//!
+//! NaN is written to JSON as null and left out of the mean over cases, as nnU-Net does. Voxels that carry the ignore value in
+//! the reference are in no count and in neither mask.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::class_key::ClassKey;
+use crate::segment::clean_up::{Bounds, check_len};
+use crate::{Error, Result};
+
+/// Tolerance of the normalised surface Dice where none is given, in millimetres.
+pub const DEFAULT_TOLERANCE_MM: f64 = 1.0;
+
+/// Scores of one class; `N` is the type of the voxel counts (`u64` for a case, `f64` for a mean).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Scores<N = u64> {
+    /// 2 TP / (2 TP + FP + FN).
+    #[serde(rename = "Dice", with = "nan_as_null")]
+    pub dice: f64,
+    /// TP / (TP + FP + FN).
+    #[serde(rename = "IoU", with = "nan_as_null")]
+    pub iou: f64,
+    /// Reference voxels that the prediction misses.
+    #[serde(rename = "FN")]
+    pub fn_: N,
+    /// Predicted voxels outside the reference.
+    #[serde(rename = "FP")]
+    pub fp: N,
+    /// Voxels in neither.
+    #[serde(rename = "TN")]
+    pub tn: N,
+    /// Voxels in both.
+    #[serde(rename = "TP")]
+    pub tp: N,
+    /// Voxels of the prediction, TP + FP.
+    pub n_pred: N,
+    /// Voxels of the reference, TP + FN.
+    pub n_ref: N,
+    /// The larger of the two directions' 95th percentile surface distance, mm (percentiles interpolate linearly).
+    #[serde(rename = "HD95", with = "nan_as_null")]
+    pub hd95: f64,
+    /// Average symmetric surface distance, mm: mean over the voxels of both surfaces.
+    #[serde(rename = "ASSD", with = "nan_as_null")]
+    pub assd: f64,
+    /// Normalised surface Dice: share of both surfaces' voxels within the tolerance of the other surface.
+    #[serde(rename = "NSD", with = "nan_as_null")]
+    pub nsd: f64,
+}
+
+impl Scores {
+    /// Of a class that neither mask of a case has, where so many voxels count.
+    pub fn absent(voxels: u64) -> Self {
+        let [dice, iou, hd95, assd, nsd] = [f64::NAN; 5];
+        let [fn_, fp, tp, n_pred, n_ref] = [0; 5];
+        Self { dice, iou, fn_, fp, tn: voxels, tp, n_pred, n_ref, hd95, assd, nsd }
+    }
+}
+
+/// JSON has no NaN: it is written as null and read back.
+mod nan_as_null {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() {
+            serializer.serialize_f64(*value)
+        } else {
+            serializer.serialize_none()
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+    }
+}
+
+/// How often each label value of the reference meets each one of the prediction, ignored voxels left out.
+pub struct Confusion {
+    /// Reference × prediction, 256 each.
+    counts: Vec<u64>,
+}
+
+/// Voxels that a thread counts at a time.
+const RUN: usize = 1 << 22;
+
+impl Confusion {
+    /// Voxels that count.
+    pub fn voxels(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Values above 0 that the reference or the prediction holds, ascending.
+    pub fn values(&self) -> Vec<u8> {
+        let there = |value: usize| {
+            (0..256).any(|other| {
+                self.counts[value * 256 + other] + self.counts[other * 256 + value] > 0
+            })
+        };
+        (1..=255u8).filter(|value| there(usize::from(*value))).collect()
+    }
+
+    /// Overlap of one class; distances are NaN, as for empty masks.
+    fn overlap(&self, class: &ClassKey) -> Scores {
+        let table = class.table();
+        let [mut tp, mut fp, mut fn_, mut tn] = [0u64; 4];
+        for (row, in_reference) in self.counts.chunks_exact(256).zip(table) {
+            for (count, in_prediction) in row.iter().zip(table) {
+                match (in_reference, in_prediction) {
+                    (true, true) => tp += count,
+                    (false, true) => fp += count,
+                    (true, false) => fn_ += count,
+                    (false, false) => tn += count,
+                }
+            }
+        }
+        let (n_pred, n_ref) = (tp + fp, tp + fn_);
+        // 0 / 0 is NaN where both masks are empty.
+        let dice = (2 * tp) as f64 / (n_pred + n_ref) as f64;
+        let iou = tp as f64 / (tp + fp + fn_) as f64;
+        let [hd95, assd, nsd] = [f64::NAN; 3];
+        Scores { dice, iou, fn_, fp, tn, tp, n_pred, n_ref, hd95, assd, nsd }
+    }
+}
+
+/// A prediction and its reference on the same grid.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<'a> {
+    truth: &'a [u8],
+    prediction: &'a [u8],
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    ignore: Option<u8>,
+}
+
+impl<'a> Pair<'a> {
+    /// Label maps in D,H,W order, `spacing` in millimetres in the same order.
+    pub fn new(
+        truth: &'a [u8],
+        prediction: &'a [u8],
+        shape: [usize; 3],
+        spacing: [f64; 3],
+    ) -> Result<Self> {
+        check_len("metrics", "the reference", truth.len(), shape)?;
+        check_len("metrics", "the prediction", prediction.len(), shape)?;
+        if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return Err(Error::shape(
+                "metrics",
+                format!("spacing {spacing:?} mm; every axis needs a positive size"),
+            ));
+        }
+        Ok(Self { truth, prediction, shape, spacing, ignore: None })
+    }
+
+    /// Leaves out the voxels of this value in the reference.
+    pub fn ignoring(self, ignore: Option<u8>) -> Self {
+        Self { ignore, ..self }
+    }
+
+    /// Counts the pairs of values.
+    pub fn confusion(&self) -> Confusion {
+        let add = |mut counts: Vec<u64>, more: Vec<u64>| {
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+            counts
+        };
+        let count = |(truth, prediction): (&[u8], &[u8])| {
+            let mut counts = vec![0u64; 256 * 256];
+            for (t, p) in truth.iter().zip(prediction) {
+                counts[usize::from(*t) * 256 + usize::from(*p)] += 1;
+            }
+            counts
+        };
+        let runs = self.truth.par_chunks(RUN).zip(self.prediction.par_chunks(RUN));
+        let mut counts = runs.map(count).reduce(|| vec![0; 256 * 256], add);
+        if let Some(ignore) = self.ignore {
+            counts[usize::from(ignore) * 256..][..256].fill(0);
+        }
+        Confusion { counts }
+    }
+
+    /// Scores of one class; surface Dice at `tolerance` mm.
+    pub fn scores(&self, class: &ClassKey, tolerance: f64) -> Scores {
+        self.scores_of(&self.confusion(), class, tolerance)
+    }
+
+    /// Scores of several classes, in parallel.
+    pub fn all_scores(&self, classes: &[ClassKey], tolerance: f64) -> Vec<Scores> {
+        self.all_scores_of(&self.confusion(), classes, tolerance)
+    }
+
+    /// As [`Pair::all_scores`], with the counts of this pair at hand.
+    pub fn all_scores_of(
+        &self,
+        confusion: &Confusion,
+        classes: &[ClassKey],
+        tolerance: f64,
+    ) -> Vec<Scores> {
+        classes.par_iter().map(|class| self.scores_of(confusion, class, tolerance)).collect()
+    }
+
+    fn scores_of(&self, confusion: &Confusion, class: &ClassKey, tolerance: f64) -> Scores {
+        let overlap = confusion.overlap(class);
+        match (overlap.n_pred > 0, overlap.n_ref > 0) {
+            (true, true) => {
+                let Surface { hd95, assd, nsd } = self.surface(class, tolerance);
+                Scores { hd95, assd, nsd, ..overlap }
+            }
+            (false, false) => overlap,
+            _ => Scores { nsd: 0.0, ..overlap },
+        }
+    }
+
+    /// Surface distances of two non-empty masks, inside their common bounding box.
+    fn surface(&self, class: &ClassKey, tolerance: f64) -> Surface {
+        let table = class.table();
+        let on = |labels: &[u8], index: usize| {
+            table[usize::from(labels[index])] && self.ignore != Some(self.truth[index])
+        };
+        let inside = |index: usize| on(self.truth, index) || on(self.prediction, index);
+        let Some(bounds) = Bounds::of(self.shape, inside) else {
+            return Surface { hd95: f64::NAN, assd: f64::NAN, nsd: f64::NAN };
+        };
+        let shape = bounds.shape();
+        let cut = |labels: &[u8]| {
+            let mut mask = vec![false; shape.iter().product()];
+            bounds.each(self.shape, 0, |local, global| mask[local] = on(labels, global));
+            surface_of(&mask, shape)
+        };
+        let (truth, prediction) = (cut(self.truth), cut(self.prediction));
+        let mut to_truth = distances(&prediction, &truth, shape, self.spacing);
+        let mut to_prediction = distances(&truth, &prediction, shape, self.spacing);
+        let count = (to_truth.len() + to_prediction.len()) as f64;
+        let both = || to_truth.iter().chain(&to_prediction);
+        // A distance equal to the tolerance is within it, whatever the rounding.
+        let near = both().filter(|d| **d <= tolerance + 1e-9).count();
+        let assd = both().sum::<f64>() / count;
+        let hd95 = percentile(&mut to_truth, 0.95).max(percentile(&mut to_prediction, 0.95));
+        Surface { hd95, assd, nsd: near as f64 / count }
+    }
+}
+
+struct Surface {
+    hd95: f64,
+    assd: f64,
+    nsd: f64,
+}
+
+/// Voxels of a mask (D,H,W) with a face neighbour outside it.
+pub(crate) fn surface_of(mask: &[bool], shape: [usize; 3]) -> Vec<bool> {
+    let [d, h, w] = shape;
+    let mut surface = vec![false; mask.len()];
+    for z in 0..d {
+        for y in 0..h {
+            for x in 0..w {
+                let index = (z * h + y) * w + x;
+                surface[index] = mask[index]
+                    && [(z, d, h * w), (y, h, w), (x, w, 1)].into_iter().any(
+                        |(at, extent, stride)| {
+                            at == 0
+                                || at + 1 == extent
+                                || !mask[index - stride]
+                                || !mask[index + stride]
+                        },
+                    );
+            }
+        }
+    }
+    surface
+}
+
+/// Distance of each voxel in `from` to the nearest voxel in `to`, mm, in memory order of `from`.
+fn distances(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
+    let squared = squared_distances(to, shape, spacing);
+    from.iter().zip(squared).filter(|(inside, _)| **inside).map(|(_, d)| d.sqrt()).collect()
+}
+
+/// Exact squared Euclidean distance (mm²) of every voxel of a D,H,W volume to the nearest `true` voxel; infinite where
+/// there is none. Linear time.
+pub fn squared_distances(mask: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
+    let [_, h, w] = shape;
+    let mut field: Vec<f64> = mask.iter().map(|on| if *on { 0.0 } else { f64::INFINITY }).collect();
+    let strides = [h * w, w, 1];
+    for axis in [2, 1, 0] {
+        let (extent, stride) = (shape[axis], strides[axis]);
+        let mut line = Line::new(extent, spacing[axis] * spacing[axis]);
+        for start in (0..field.len()).filter(|i| i / stride % extent == 0) {
+            for (q, value) in line.values.iter_mut().enumerate() {
+                *value = field[start + q * stride];
+            }
+            line.transform(|q, value| field[start + q * stride] = value);
+        }
+    }
+    field
+}
+
+/// One line of the distance transform: the lower envelope of the parabolas `values[q] + weight (p − q)²`.
+struct Line {
+    values: Vec<f64>,
+    /// Squared spacing.
+    weight: f64,
+    /// Positions of the parabolas of the envelope.
+    parabolas: Vec<usize>,
+    /// Where each of them takes over from the one before.
+    borders: Vec<f64>,
+}
+
+impl Line {
+    fn new(extent: usize, weight: f64) -> Self {
+        let (values, parabolas, borders) = (vec![0.0; extent], Vec::new(), Vec::new());
+        Self { values, weight, parabolas, borders }
+    }
+
+    /// Calls `store(p, envelope at p)` for every p, in order.
+    fn transform(&mut self, mut store: impl FnMut(usize, f64)) {
+        self.parabolas.clear();
+        self.borders.clear();
+        for (q, &value) in self.values.iter().enumerate() {
+            if value.is_infinite() {
+                continue;
+            }
+            let mut border = f64::NEG_INFINITY;
+            while let (Some(&last), Some(&start)) = (self.parabolas.last(), self.borders.last()) {
+                let rise = (value - self.values[last]) / self.weight;
+                let (a, b) = (last as f64, q as f64);
+                border = (rise + b * b - a * a) / (2.0 * (b - a));
+                if border > start {
+                    break;
+                }
+                self.parabolas.pop();
+                self.borders.pop();
+                border = f64::NEG_INFINITY;
+            }
+            self.parabolas.push(q);
+            self.borders.push(border);
+        }
+        let mut current = 0;
+        for p in 0..self.values.len() {
+            while self.borders.get(current + 1).is_some_and(|&border| border < p as f64) {
+                current += 1;
+            }
+            let value = self.parabolas.get(current).map_or(f64::INFINITY, |&q| {
+                let offset = p as f64 - q as f64;
+                self.values[q] + self.weight * offset * offset
+            });
+            store(p, value);
+        }
+    }
+}
+
+/// The `fraction` quantile with linear interpolation between order statistics; NaN where there are none.
+fn percentile(values: &mut [f64], fraction: f64) -> f64 {
+    if values.is_empty() {
+        return f64::NAN;
+    }
+    let position = fraction * (values.len() - 1) as f64;
+    let index = position.floor() as usize;
+    let (_, low, above) = values.select_nth_unstable_by(index, f64::total_cmp);
+    let high = above.iter().copied().fold(f64::INFINITY, f64::min);
+    let rest = position - index as f64;
+    if rest > 0.0 { *low + rest * (high - *low) } else { *low }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+
+    fn cube(shape: [usize; 3], low: [usize; 3], high: [usize; 3]) -> Vec<u8> {
+        let mut labels = vec![0; shape.iter().product()];
+        Bounds { low, high }.each(shape, 0, |_, global| labels[global] = 1);
+        labels
+    }
+
+    fn scores(truth: &[u8], prediction: &[u8], shape: [usize; 3], spacing: [f64; 3]) -> Scores {
+        Pair::new(truth, prediction, shape, spacing)
+            .unwrap()
+            .scores(&1.into(), DEFAULT_TOLERANCE_MM)
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12 || (a.is_nan() && b.is_nan())
+    }
+
+    #[test]
+    fn identical_masks_score_perfectly() {
+        let truth = cube([6, 6, 6], [1, 1, 1], [4, 5, 4]);
+        let s = scores(&truth, &truth, [6, 6, 6], [3.0, 1.0, 0.5]);
+        assert_eq!((s.dice, s.iou, s.hd95, s.assd, s.nsd), (1.0, 1.0, 0.0, 0.0, 1.0));
+        assert_eq!((s.tp, s.fp, s.fn_, s.tn, s.n_pred, s.n_ref), (36, 0, 0, 180, 36, 36));
+    }
+
+    #[test]
+    fn a_slab_shifted_along_the_depth_axis() {
+        // 1x1 columns of 4 voxels, shifted by 2: rows 1..5 and 3..7 at 2.5 mm; every voxel is surface.
+        let shape = [8, 1, 1];
+        let truth = cube(shape, [1, 0, 0], [5, 1, 1]);
+        let prediction = cube(shape, [3, 0, 0], [7, 1, 1]);
+        let s = scores(&truth, &prediction, shape, [2.5, 1.0, 1.0]);
+        assert_eq!((s.tp, s.fp, s.fn_, s.tn), (2, 2, 2, 2));
+        assert!(close(s.dice, 0.5) && close(s.iou, 1.0 / 3.0));
+        // Distances each way: 5, 2.5, 0, 0; 95th percentile at 0.95 * 3 = 2.85 between 2.5 and 5.
+        assert!(close(s.hd95, 2.5 + 0.85 * 2.5), "{}", s.hd95);
+        assert!(close(s.assd, 7.5 / 4.0) && close(s.nsd, 0.5));
+        let wide =
+            Pair::new(&truth, &prediction, shape, [2.5, 1.0, 1.0]).unwrap().scores(&1.into(), 2.5);
+        assert!(close(wide.nsd, 0.75));
+    }
+
+    #[test]
+    fn a_cube_shifted_by_one_voxel() {
+        // 3x3x3 cubes, shifted by one voxel of 2 mm along W: surfaces are all but the centre, 26 voxels each.
+        let shape = [5, 5, 6];
+        let truth = cube(shape, [1, 1, 1], [4, 4, 4]);
+        let prediction = cube(shape, [1, 1, 2], [4, 4, 5]);
+        let s = scores(&truth, &prediction, shape, [1.0, 1.0, 2.0]);
+        assert_eq!((s.tp, s.fp, s.fn_), (18, 9, 9));
+        assert!(close(s.dice, 2.0 / 3.0) && close(s.iou, 0.5));
+        // Truth plane x = 1: 9 voxels 2 mm away. Plane 2: 8 rim voxels at 0. Plane 3: 8 at 0 and its centre, which
+        // is the prediction's inner voxel, 1 mm from the rim. The other way is the mirror image.
+        assert!(close(s.assd, 19.0 / 26.0), "{}", s.assd);
+        assert!(close(s.nsd, 17.0 / 26.0) && close(s.hd95, 2.0));
+    }
+
+    #[test]
+    fn empty_masks_follow_the_table() {
+        let (shape, empty) = ([2, 2, 2], vec![0; 8]);
+        let full = cube(shape, [0, 0, 0], [1, 1, 1]);
+        let s = scores(&empty, &empty, shape, [1.0; 3]);
+        assert!([s.dice, s.iou, s.hd95, s.assd, s.nsd].iter().all(|v| v.is_nan()));
+        for (truth, prediction) in [(&empty, &full), (&full, &empty)] {
+            let s = scores(truth, prediction, shape, [1.0; 3]);
+            assert_eq!((s.dice, s.iou, s.nsd), (0.0, 0.0, 0.0));
+            assert!(s.hd95.is_nan() && s.assd.is_nan());
+        }
+        let text = serde_json::to_string(&s).unwrap();
+        assert!(text.contains("\"HD95\":null") && text.contains("\"n_ref\":0"), "{text}");
+        let back: Scores = serde_json::from_str(&text).unwrap();
+        assert!(back.dice.is_nan() && back.tn == 8);
+    }
+
+    #[test]
+    fn a_region_scores_as_one_value_does() {
+        let shape = [6, 6, 6];
+        let truth = cube(shape, [1, 1, 1], [4, 5, 4]);
+        let prediction = cube(shape, [2, 1, 1], [5, 5, 4]);
+        let split = |labels: &[u8]| -> Vec<u8> {
+            labels.iter().enumerate().map(|(i, l)| if i % 3 == 0 { l * 7 } else { l * 2 }).collect()
+        };
+        let (two, seven) = (split(&truth), split(&prediction));
+        let region = Pair::new(&two, &seven, shape, [1.0; 3]).unwrap();
+        let region = region.scores(&ClassKey::new([7, 2]), DEFAULT_TOLERANCE_MM);
+        assert_eq!(region, scores(&truth, &prediction, shape, [1.0; 3]));
+    }
+
+    #[test]
+    fn ignored_voxels_are_in_neither_mask() {
+        let shape = [1, 6, 6];
+        let mut truth = cube(shape, [0, 0, 0], [1, 3, 6]);
+        let prediction = cube(shape, [0, 0, 0], [1, 6, 3]);
+        // one row of the reference's three stays, and three rows of the prediction's columns
+        truth[6..24].fill(9);
+        let pair = Pair::new(&truth, &prediction, shape, [1.0; 3]).unwrap().ignoring(Some(9));
+        let s = pair.scores(&1.into(), DEFAULT_TOLERANCE_MM);
+        assert_eq!((s.tp, s.fp, s.fn_, s.tn, s.n_pred, s.n_ref), (3, 6, 3, 6, 9, 6));
+        // as if both had nothing there
+        let cleared: Vec<u8> = truth.iter().map(|l| l % 9).collect();
+        let mut other = prediction.clone();
+        other[6..24].fill(0);
+        let c = scores(&cleared, &other, shape, [1.0; 3]);
+        assert_eq!((s.hd95, s.assd, s.nsd, s.dice), (c.hd95, c.assd, c.nsd, c.dice));
+        assert_eq!(pair.confusion().values(), [1]);
+        assert_eq!(pair.confusion().voxels(), 18);
+    }
+
+    #[test]
+    fn wrong_lengths_and_spacings_are_refused() {
+        assert!(Pair::new(&[0; 8], &[0; 7], [2, 2, 2], [1.0; 3]).is_err());
+        assert!(Pair::new(&[0; 8], &[0; 8], [2, 2, 2], [1.0, 0.0, 1.0]).is_err());
+    }
+
+    fn brute_force(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
+        let place = |i: usize| [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
+        let on = |mask: &[bool]| -> Vec<[usize; 3]> {
+            (0..mask.len()).filter(|&i| mask[i]).map(place).collect()
+        };
+        let targets = on(to);
+        let squared = |a: &[usize; 3], b: &[usize; 3]| -> f64 {
+            (0..3).map(|k| ((a[k] as f64 - b[k] as f64) * spacing[k]).powi(2)).sum()
+        };
+        on(from)
+            .iter()
+            .map(|a| targets.iter().map(|b| squared(a, b)).fold(f64::INFINITY, f64::min).sqrt())
+            .collect()
+    }
+
+    #[test]
+    fn distances_match_brute_force_on_random_masks() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        for (shape, spacing) in [
+            ([5, 7, 9], [1.0; 3]),
+            ([6, 6, 8], [3.6, 0.625, 0.625]),
+            ([1, 9, 9], [5.0, 0.8, 1.3]),
+            ([9, 2, 1], [0.5, 2.0, 7.0]),
+        ] {
+            for density in [0.02, 0.2, 0.7] {
+                let n = shape.iter().product();
+                let mut random = || -> Vec<bool> {
+                    let mut mask: Vec<bool> =
+                        (0..n).map(|_| rng.random::<f64>() < density).collect();
+                    mask[rng.random_range(0..n)] = true;
+                    mask
+                };
+                let (a, b) = (random(), random());
+                let (fast, slow) =
+                    (distances(&a, &b, shape, spacing), brute_force(&a, &b, shape, spacing));
+                assert!(fast.iter().zip(&slow).all(|(f, s)| (f - s).abs() < 1e-9));
+                assert_eq!(fast.len(), slow.len());
+            }
+        }
+        let nowhere = squared_distances(&[false; 8], [2, 2, 2], [1.0; 3]);
+        assert!(nowhere.iter().all(|d| d.is_infinite()));
+    }
+
+    #[test]
+    fn cropping_changes_nothing() {
+        let shape = [12, 12, 12];
+        let small = scores(
+            &cube([4, 5, 6], [0, 0, 0], [3, 4, 5]),
+            &cube([4, 5, 6], [1, 1, 1], [4, 5, 6]),
+            [4, 5, 6],
+            [2.0, 1.5, 1.0],
+        );
+        let large = scores(
+            &cube(shape, [5, 4, 3], [8, 8, 8]),
+            &cube(shape, [6, 5, 4], [9, 9, 9]),
+            shape,
+            [2.0, 1.5, 1.0],
+        );
+        assert_eq!((small.hd95, small.assd, small.nsd), (large.hd95, large.assd, large.nsd));
+    }
+
+    #[test]
+    fn percentiles_interpolate_linearly() {
+        assert!(close(percentile(&mut [4.0, 1.0, 3.0, 2.0], 0.5), 2.5));
+        assert!(close(percentile(&mut [7.0], 0.95), 7.0));
+        assert!(percentile(&mut [], 0.5).is_nan());
+    }
+}

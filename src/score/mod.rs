@@ -1,0 +1,11 @@
+//! Scores of masks: measures, their means, and whole folders against each other.
+
+mod class_key;
+mod evaluate;
+pub mod metrics;
+mod pairs;
+pub mod summary;
+
+pub use class_key::ClassKey;
+pub use evaluate::{Scoring, evaluate};
+pub use pairs::{MaskPair, pair_masks};

@@ -1,9 +1,0 @@
-//! Inputs that once went wrong, each as a user would run it: what is right is one clear refusal or the right result.
-
-#[path = "../common/program.rs"]
-mod program;
-
-mod datasets;
-mod inputs;
-mod outputs;
-mod rig;

@@ -1,0 +1,26 @@
+//! All tests but those against the published numbers, in one binary: the program is linked once for them.
+
+mod adapt;
+mod cases;
+mod cli;
+mod common;
+mod data_nifti;
+mod evaluate;
+mod files;
+mod floors;
+mod geometry;
+mod interop;
+mod labels;
+mod memory;
+mod metrics_published;
+mod numbers;
+mod ops;
+mod patches;
+mod plan;
+mod precision;
+mod real;
+mod recipe;
+mod shaders;
+mod tint;
+mod tune;
+mod verify;

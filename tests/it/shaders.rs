@@ -1,0 +1,60 @@
+//! Every shader is valid alone, on every backend, and within the portable limits; and so is every kernel that plans ask for.
+
+use std::collections::BTreeSet;
+
+use crate::common::nets;
+use rayon::prelude::*;
+use u2seg::low_level::shader::{KernelKey, shared, source, sources, validate};
+
+fn check(keys: Vec<KernelKey>) {
+    let failures: Vec<String> = keys
+        .into_par_iter()
+        .filter_map(|key| validate(&key).err().map(|error| format!("{key:?}: {error}")))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_shader_is_valid_at_its_defaults() {
+    let keys = sources().iter().map(|(file, _)| KernelKey::new(file));
+    check(keys.flat_map(|key| [key.clone().wide(true), key]).collect());
+}
+
+#[test]
+fn every_kernel_that_plans_ask_for_is_valid() {
+    let keys = nets::kernels();
+    println!("{} kernels", keys.len());
+    let used: BTreeSet<&str> = keys.iter().map(|key| key.file).collect();
+    for (file, _) in sources().iter().filter(|(file, _)| !file.starts_with("bench_")) {
+        assert!(used.contains(file), "{file} is in no plan");
+    }
+    check(keys.into_iter().collect());
+}
+
+/// A header says what a kernel computes and what it binds, or what a shared file asks for.
+#[test]
+fn every_shader_has_a_header() {
+    for (file, text) in sources() {
+        assert_eq!(source(file).unwrap(), *text);
+    }
+    for (file, text) in sources().iter().chain(shared()) {
+        let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//")).collect();
+        assert!(header.len() >= 2, "{file}: a header with the formula and the bindings");
+    }
+}
+
+/// What is shared serves at least two kernels, and says what it asks of them.
+#[test]
+fn shared_files_are_shared() {
+    let imports = |text: &str, name: &str| {
+        let line = format!("// import {name}");
+        text.lines().any(|other| other == line)
+    };
+    for (file, text) in shared() {
+        let name = file.strip_suffix(".wgsl").unwrap();
+        let all = sources().iter().chain(shared());
+        let users = all.filter(|(_, text)| imports(text, name)).count();
+        assert!(users >= 2, "{file} is imported {users} times");
+        assert!(text.contains("\n// Asks "), "{file}: what it asks of the importing file");
+    }
+}
