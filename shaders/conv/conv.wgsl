@@ -20,7 +20,7 @@ struct Params {
 }
 
 override NORM: bool = false;
-override ACT: bool = false;
+override ACT: u32 = 0u;
 override GRAD: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;

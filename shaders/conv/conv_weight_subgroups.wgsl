@@ -25,9 +25,9 @@ struct Params {
 }
 
 override NORM: bool = false;
-override ACT: bool = false;
+override ACT: u32 = 0u;
 override GNORM: bool = false;
-override GACT: bool = false;
+override GACT: u32 = 0u;
 override KD: u32 = 3u;
 override KH: u32 = 3u;
 override SD: u32 = 1u;

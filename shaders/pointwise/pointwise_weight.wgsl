@@ -19,9 +19,9 @@ struct Params {
 }
 
 override NORM: bool = false;
-override ACT: bool = false;
+override ACT: u32 = 0u;
 override GNORM: bool = false;
-override GACT: bool = false;
+override GACT: u32 = 0u;
 override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;

@@ -37,6 +37,6 @@ fn load_grad_coef(block: u32) -> Coef {
 }
 
 fn load_grad(i: u32, c: Coef) -> vec4<f32> {
-  if (GNORM || GACT) { return derived(dy[params.dy_base + i], raw[params.raw_base + i], c, GNORM, GACT); }
+  if (GNORM || GACT != 0u) { return derived(dy[params.dy_base + i], raw[params.raw_base + i], c, GNORM, GACT); }
   return dy[params.dy_base + i];
 }

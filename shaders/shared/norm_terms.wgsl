@@ -24,9 +24,9 @@ fn norm_coef(block: u32) -> Coef {
 fn add_term(sums: Sums, i: u32, c: Coef) -> Sums {
   var dz = da[params.da_base + i];
   var second = sums.second;
-  if (NORM || ACT) {
+  if (NORM || ACT != 0u) {
     let centred = r[params.r_base + i] - c.mean;
-    if (ACT) { dz = unactivated(dz, fma(centred, c.scale, c.shift)); }
+    dz = unactivated(dz, fma(centred, c.scale, c.shift), ACT);
     second = fma(dz, centred, second);
   }
   return Sums(sums.first + dz, second);

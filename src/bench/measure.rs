@@ -8,8 +8,9 @@ use super::median;
 use super::roofline::Roofline;
 use crate::engine::exec::{CommandInfo, caps};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, DType, Graph, Init, Region};
+use crate::engine::graph::{DType, Init, Region};
 use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::plan::Workload;
 use crate::engine::tune;
 use crate::net;
 use crate::segment::Forward;
@@ -64,8 +65,7 @@ pub fn measure(
     roofline: Option<&Roofline>,
     mode: tune::Mode,
 ) -> Result<ConfigurationReport> {
-    let (gpu, tuning) =
-        tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.dtype, caps))?;
+    let (gpu, tuning) = tune::tuned(gpu, mode, &workloads(configuration, footprint.dtype)?)?;
     let gpu = &gpu;
     let batch = &configuration.batch;
     let domain = configuration.network.domain(0)?;
@@ -96,16 +96,16 @@ pub fn measure(
 }
 
 /// What a configuration runs.
-fn graphs(configuration: &Configuration, dtype: DType, caps: &Caps) -> Result<Vec<Graph>> {
+fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Workload>> {
     let network = &configuration.network;
     let batch = (configuration.batch.samples, configuration.batch.patch);
-    let mut graphs = vec![Forward::graph((network, 0), batch, dtype, caps)?];
+    let mut workloads = vec![Forward::workload((network, 0), batch, dtype)?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
-        graphs.extend(train::graphs(network, &batches, (&SETTINGS, dtype), caps)?);
+        workloads.extend(train::workloads(network, &batches, &SETTINGS, dtype)?);
     }
-    Ok(graphs)
+    Ok(workloads)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;

@@ -11,7 +11,6 @@ use crate::dataset::{Fault, ImageFiles};
 use crate::domain::DomainPlan;
 use crate::domain::Weighting;
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::imaging::{
     Finding, Known, Match, describe_folder, pair, read_images, read_labels, stem, write_image,
@@ -144,14 +143,12 @@ impl Args {
 
     /// The networks of the models' domains, with the variants of kernels that `--tune` says.
     fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
-        let graphs = |caps: &Caps| {
-            let of = |(model, domain): &(Model, usize)| {
-                let batch = (1, model.domains[*domain].patch);
-                Forward::graph((&model.network, *domain), batch, self.precision.into(), caps)
-            };
-            models.iter().map(of).collect()
+        let workload = |(model, domain): &(Model, usize)| {
+            let batch = (1, model.domains[*domain].patch);
+            Forward::workload((&model.network, *domain), batch, self.precision.into())
         };
-        let (gpu, _) = tune::tuned(gpu, self.tune, &graphs)?;
+        let workloads = models.iter().map(workload).collect::<Result<Vec<_>>>()?;
+        let (gpu, _) = tune::tuned(gpu, self.tune, &workloads)?;
         let member = |(model, domain): &(Model, usize)| {
             Predictor::stored(&gpu, (model, *domain), self.windows(), self.precision.into())
         };

@@ -3,27 +3,23 @@
 use crate::Result;
 use crate::engine::exec::{Pool, Program, Store, caps};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, DType, Graph, Layout, Region, Storage, Value};
+use crate::engine::graph::{DType, Graph, Layout, Region, Value};
 use crate::engine::ops;
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Plan, PlanOptions, Workload};
 use crate::net;
 use crate::net::NetConfig;
 
 fn build(
     (network, domain): (&NetConfig, usize),
     (samples, patch): (usize, [usize; 3]),
-    dtype: DType,
-    caps: &Caps,
 ) -> Result<(Graph, Value, Value)> {
-    let mut graph = Graph::forward_only(&caps.storing(dtype));
+    let mut graph = Graph::new();
     let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
     let image = graph.input("image", layout);
     let logits = net::network(&mut graph, network, domain, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
+    graph.store_in_f32(logits);
     graph.keep(logits);
-    graph.store_as_f16(|value, info| {
-        dtype == DType::F16 && info.storage == Storage::Tensor && value != logits
-    });
     Ok((graph, image, logits))
 }
 
@@ -58,28 +54,28 @@ impl Forward {
         dtype: DType,
     ) -> Result<Self> {
         let caps = caps(gpu);
-        let (graph, image, logits) = build(network, batch, dtype, &caps)?;
+        let (graph, image, logits) = build(network, batch)?;
         let layout = graph.layout(image)?.clone();
-        let plan = Plan::new(&graph, &caps)?;
+        let plan = Plan::new(&graph, &caps, &PlanOptions::inference(dtype))?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
             store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;
         }
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &graph, &plan, &[], (&store, &pool))?;
+        let program = Program::new(gpu, &plan, &[], (&store, &pool))?;
         let logits_layout = graph.layout(logits)?.clone();
         let bytes = pool.bytes() + store.bytes();
         Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })
     }
 
-    /// The graph of such a program, for an adapter: what is tuned.
-    pub fn graph(
+    /// What such a program runs: what is tuned.
+    pub fn workload(
         network: (&NetConfig, usize),
         batch: (usize, [usize; 3]),
         dtype: DType,
-        caps: &Caps,
-    ) -> Result<Graph> {
-        Ok(build(network, batch, dtype, caps)?.0)
+    ) -> Result<Workload> {
+        let (graph, ..) = build(network, batch)?;
+        Ok(Workload { graph, options: PlanOptions::inference(dtype) })
     }
 
     /// Bytes of weights and activations.

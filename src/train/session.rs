@@ -7,11 +7,11 @@ use super::targets::{DomainBatch, Given};
 use crate::engine::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{
-    Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
+    Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value,
 };
 use crate::engine::ops;
 use crate::engine::ops::{LossWeights, Optimizer};
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Plan, PlanOptions, Workload};
 use crate::net;
 use crate::net::NetConfig;
 use crate::{Error, Result};
@@ -99,25 +99,22 @@ fn build(
     config: &NetConfig,
     index: usize,
     batch: &DomainBatch,
-    (settings, dtype): (&SessionSettings, DType),
-    caps: &Caps,
+    settings: &SessionSettings,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let mut graph = Graph::sized_for(&caps.storing(dtype));
+    let mut graph = Graph::new();
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);
     let labels = graph.input_words("labels", voxels);
     let logits = net::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
-    let scaled = dtype == DType::F16;
-    let loss = batch.targets.loss(&mut graph, [logits, labels], (settings.loss, scaled))?;
+    graph.store_in_f32(logits);
+    let loss = batch.targets.loss(&mut graph, [logits, labels], settings.loss)?;
     graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
     graph.keep(loss.result);
     graph.backward(loss.result, loss.result)?;
-    let stays = |value: Value| value == logits || Some(value) == loss.merged;
-    graph.store_as_f16(|value, info| scaled && info.storage == Storage::Tensor && !stays(value));
     Ok(Built { graph, image, labels, given: loss.given, loss: loss.result, logits })
 }
 
@@ -125,14 +122,13 @@ fn build(
 fn build_all(
     config: &NetConfig,
     batches: &[DomainBatch],
-    kind: (&SessionSettings, DType),
-    caps: &Caps,
+    settings: &SessionSettings,
 ) -> Result<Vec<Built>> {
     if batches.len() != config.domains.len() {
         return Err(Error::Internal("a batch size for each domain".into()));
     }
     let domains = batches.iter().enumerate();
-    domains.map(|(index, batch)| build(config, index, batch, kind, caps)).collect()
+    domains.map(|(index, batch)| build(config, index, batch, settings)).collect()
 }
 
 /// The graphs of all domains, planned.
@@ -142,9 +138,9 @@ fn plan_all(
     (settings, footprint): (&SessionSettings, Footprint),
     (params, caps): (&[ParamSpec], &Caps),
 ) -> Result<(Vec<Built>, Fitted)> {
-    let built = build_all(config, batches, (settings, footprint.dtype), caps)?;
-    let graphs = built.iter().map(|b| b.graph.clone()).collect();
-    let fitted = fit(graphs, params, footprint, caps)?;
+    let built = build_all(config, batches, settings)?;
+    let graphs: Vec<&Graph> = built.iter().map(|b| &b.graph).collect();
+    let fitted = fit(&graphs, params, footprint, caps)?;
     Ok((built, fitted))
 }
 
@@ -170,19 +166,22 @@ impl Memory {
         caps: &Caps,
     ) -> Result<Self> {
         let params = net::parameters(config)?;
-        let graphs = graphs(config, batches, (settings, dtype), caps)?;
-        Ok(smallest(&graphs, &params, caps)?.memory)
+        let built = build_all(config, batches, settings)?;
+        let graphs: Vec<&Graph> = built.iter().map(|b| &b.graph).collect();
+        Ok(smallest(&graphs, &params, dtype, caps)?.memory)
     }
 }
 
-/// The graphs of all domains, for an adapter: what is tuned.
-pub fn graphs(
+/// What a session runs for each domain: what is tuned.
+pub fn workloads(
     config: &NetConfig,
     batches: &[DomainBatch],
-    kind: (&SessionSettings, DType),
-    caps: &Caps,
-) -> Result<Vec<Graph>> {
-    Ok(build_all(config, batches, kind, caps)?.into_iter().map(|built| built.graph).collect())
+    settings: &SessionSettings,
+    dtype: DType,
+) -> Result<Vec<Workload>> {
+    let options = PlanOptions::training(dtype);
+    let built = build_all(config, batches, settings)?.into_iter();
+    Ok(built.map(|built| Workload { graph: built.graph, options }).collect())
 }
 
 impl Session {
@@ -213,9 +212,7 @@ impl Session {
         let touched =
             built.iter().map(|b| touched(&b.graph, &store)).collect::<Result<Vec<_>>>()?;
         let mut domains = Vec::new();
-        let plans = fitted.graphs.into_iter().zip(&fitted.plans);
-        for ((built, (graph, plan)), mine) in built.into_iter().zip(plans).zip(&touched) {
-            let built = Built { graph, ..built };
+        for ((built, plan), mine) in built.into_iter().zip(&fitted.plans).zip(&touched) {
             let update = Update { mine, all: &touched, settings: &settings, footprint };
             domains.push(DomainProgram::new(gpu, (built, plan), &update, (&store, &pool))?);
         }
@@ -477,7 +474,7 @@ impl DomainProgram {
     ) -> Result<Self> {
         let gradient_commands = plan.steps.len();
         let tail = update.lower(store, &caps(gpu))?;
-        let program = Program::new(gpu, &built.graph, plan, &tail.dispatches, (store, pool))?;
+        let program = Program::new(gpu, plan, &tail.dispatches, (store, pool))?;
         let after = |(at, first)| (gradient_commands + at, first);
         Ok(Self {
             program,

@@ -10,14 +10,15 @@ use super::config::{Length, RunConfig};
 use super::footprint::{Footprint, Memory, reserved};
 use super::progress;
 use super::schedule::{Chooser, Falls, Losses};
-use super::session::{Freeze, Session, SessionSettings, graphs};
+use super::session::{Freeze, Session, SessionSettings, workloads};
 use super::targets::{DomainBatch, Targets};
 use super::watch::{Done, LOG, Watch, rewind};
 use crate::base::files::{read_json, write_atomically};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, Graph, Region};
+use crate::engine::graph::{Caps, Region};
+use crate::engine::plan::Workload;
 use crate::engine::tune;
 use crate::net::{DomainNet, Model, NetConfig, Tensor, read_tensors, write_tensors};
 use crate::patch::{Patches, Target};
@@ -139,10 +140,10 @@ pub fn planned_memory(config: &RunConfig, domains: &[DomainPlan], caps: &Caps) -
     Memory::planned(&network, &batches, &settings(config), footprint, caps)
 }
 
-/// What training these domains runs, for an adapter.
-fn planned_graphs(config: &RunConfig, domains: &[DomainPlan], caps: &Caps) -> Result<Vec<Graph>> {
+/// What training these domains runs.
+fn planned_workloads(config: &RunConfig, domains: &[DomainPlan]) -> Result<Vec<Workload>> {
     let (network, batches) = (network(config, domains), batches(domains));
-    graphs(&network, &batches, (&settings(config), config.precision), caps)
+    workloads(&network, &batches, &settings(config), config.precision)
 }
 
 /// Whether a run's kernels are chosen, or it has a checkpoint.
@@ -239,13 +240,13 @@ impl Trainer {
             domains.iter().try_for_each(DomainCases::check_held_out)?;
         }
         cases::warn_of_left_out(&config, plans);
-        let graphs = |caps: &Caps| planned_graphs(&config, plans, caps);
+        let workloads = planned_workloads(&config, plans)?;
         let checkpoint = out.join(CHECKPOINT);
         let (gpu, record) = if matches!(origin, Origin::Folder) && is_begun(out) {
-            (tune::Record::resume(gpu, &out.join(TUNING), &graphs)?.0, None)
+            (tune::Record::resume(gpu, &out.join(TUNING), &workloads)?.0, None)
         } else {
-            let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
-            let record = tune::Record::of(&gpu, &graphs)?;
+            let (gpu, _) = tune::tuned(gpu, config.tune, &workloads)?;
+            let record = tune::Record::of(&gpu, &workloads)?;
             (gpu, Some(record))
         };
         let mut trainer = Self::build(&gpu, config, domains, out)?;

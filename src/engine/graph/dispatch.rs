@@ -1,9 +1,8 @@
 //! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
-use super::{DType, Value};
+use super::value::Value;
 use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
 use crate::{Error, Result};
 
@@ -30,27 +29,9 @@ pub struct Caps {
     pub cooperative: Cooperative,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
-    /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
-    pub vector_bytes: usize,
 }
 
 impl Caps {
-    /// The variant for a site, of those that it has, the default first; one for tensors in f16 is a site of its own.
-    pub fn choose<T: Display + Clone>(
-        &self,
-        family: &str,
-        shape: impl Display,
-        candidates: &[T],
-    ) -> Result<(T, Arc<Choice>)> {
-        let halves = if self.vector_bytes < 16 { " f16" } else { "" };
-        self.tuning.choose(family, format!("{shape}{halves}"), candidates)
-    }
-
-    /// The same adapter with tensors stored so.
-    pub fn storing(&self, dtype: DType) -> Self {
-        Self { vector_bytes: dtype.vector_bytes(), ..self.clone() }
-    }
-
     /// Whether kernels read and write vectors in 64-bit words: where each word of a load costs a loop over the lanes.
     pub fn wide(&self) -> bool {
         self.software && self.int64
@@ -76,7 +57,6 @@ impl Default for Caps {
             int64: false,
             cooperative: Cooperative::default(),
             tuning: Arc::default(),
-            vector_bytes: 16,
         }
     }
 }
