@@ -45,8 +45,8 @@ impl Args {
         }
         let name = Dataset::open(data)?.name;
         if old.domain(Some(&name)).is_ok() {
-            return Err(Error::flag(
-                "--data",
+            return Err(Error::setting(
+                "data",
                 format!("a dataset named {name}, like a domain of the model"),
                 "a name of its own",
                 "Change \"name\" in dataset.json.",

@@ -13,6 +13,7 @@ mod compose;
 mod devices;
 mod doctor;
 mod evaluate;
+mod flags;
 mod info;
 mod plan;
 mod predict;
@@ -73,17 +74,18 @@ pub fn main() -> std::process::ExitCode {
     )
     .format_timestamp(None)
     .init();
-    match run(parse()) {
+    let (name, cli) = parse();
+    match run(cli) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", flags::told(error, &name));
             std::process::ExitCode::FAILURE
         }
     }
 }
 
-/// The arguments; a run that goes on is told which flags it was given, since it keeps its own settings.
-fn parse() -> Cli {
+/// The command's name and the arguments; a run that goes on is told which flags it was given, since it keeps its own settings.
+fn parse() -> (String, Cli) {
     let matches = Cli::command().get_matches();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let given = || match matches.subcommand() {
@@ -95,7 +97,7 @@ fn parse() -> Cli {
         Command::Adapt(args) => args.run.given = given(),
         _ => {}
     }
-    cli
+    (matches.subcommand_name().unwrap_or_default().to_string(), cli)
 }
 
 /// The flags of a command that stand on the command line.
