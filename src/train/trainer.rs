@@ -158,7 +158,7 @@ pub fn check_new(out: &Path) -> Result<()> {
             out,
             "a run that was begun before",
             "a new folder",
-            "Add --continue to go on with it, or choose another --out.",
+            "Add `continue` to go on with it, or choose another `out`.",
         ));
     }
     Ok(())
@@ -302,7 +302,7 @@ impl Trainer {
                     &start.model,
                     format!("no shared weight {name} of shape {:?}", stored.spec.dims),
                     "the shared weights of every level of the new domain",
-                    "Use fewer --pools, or adapt a deeper model.",
+                    "Use fewer `pools`, or adapt a deeper model.",
                 )
             })?;
             self.session.write(Region::Weights, name, &tensor.values)?;
