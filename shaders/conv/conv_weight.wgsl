@@ -19,10 +19,6 @@ struct Params {
   all_outs: u32, all_ins: u32, out_first: u32, in_first: u32,
 }
 
-override NORM: bool = false;
-override ACT: u32 = 0u;
-override GNORM: bool = false;
-override GACT: u32 = 0u;
 override KD: u32 = 3u;
 override KH: u32 = 3u;
 override SD: u32 = 1u;

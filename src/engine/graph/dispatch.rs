@@ -67,9 +67,13 @@ pub const FLOPS_PER_BYTE: u64 = 16;
 /// A block of parameters or their companions, as the optimizer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Region {
+    /// The parameters.
     Weights,
+    /// Their gradients.
     Grads,
+    /// First moments of the optimizer, or momentum.
     Moment1,
+    /// Second moments of the optimizer.
     Moment2,
     /// State of the loss scale: a few words, no parameters.
     Scale,
@@ -89,10 +93,13 @@ pub enum Bind {
 pub struct Dispatch {
     /// Label for errors and timings.
     pub label: String,
+    /// What runs.
     pub kernel: KernelKey,
+    /// Memory by the shader's names.
     pub bindings: Vec<(&'static str, Bind)>,
     /// Members of the kernel's `params` uniform; unnamed ones are zero, floats go as bits.
     pub params: Vec<(&'static str, u32)>,
+    /// Workgroups in x and y.
     pub groups: [u32; 2],
     /// Arithmetic operations, to bound submissions and to rate kernels.
     pub flops: u64,

@@ -12,12 +12,12 @@ use crate::{Error, Result};
 
 /// Consecutive channel blocks, or other units that a tensor is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct BlockRun {
     pub first: usize,
     pub count: usize,
 }
 
-impl Run {
+impl BlockRun {
     /// Covers `all` units in runs of at most `most`.
     pub fn cover(all: usize, most: usize) -> impl Iterator<Item = Self> {
         let most = most.max(1);
@@ -27,7 +27,7 @@ impl Run {
 
 /// Channel blocks of some tensors of one layout along which a kernel's work is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Axis {
+pub struct CutAxis {
     /// Those that the kernel covers.
     pub blocks: usize,
     /// Those of a sample in memory, at most.
@@ -36,7 +36,7 @@ pub struct Axis {
     pub voxels: usize,
 }
 
-impl Axis {
+impl CutAxis {
     /// All blocks of a tensor.
     pub fn all(blocks: usize, voxels: usize) -> Self {
         Self { blocks, stored: blocks, voxels }
@@ -45,10 +45,10 @@ impl Axis {
 
 /// What one dispatch covers: samples and a run along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece<const AXES: usize> {
+pub struct Portion<const AXES: usize> {
     pub n0: usize,
     pub samples: usize,
-    pub runs: [Run; AXES],
+    pub runs: [BlockRun; AXES],
 }
 
 /// Samples and channel blocks of one tensor.
@@ -56,12 +56,12 @@ pub struct Piece<const AXES: usize> {
 pub struct Part {
     pub n0: usize,
     pub samples: usize,
-    pub blocks: Run,
+    pub blocks: BlockRun,
 }
 
-impl<const AXES: usize> Piece<AXES> {
+impl<const AXES: usize> Portion<AXES> {
     /// These channel blocks of the piece's samples.
-    pub fn part(&self, blocks: Run) -> Part {
+    pub fn part(&self, blocks: BlockRun) -> Part {
         Part { n0: self.n0, samples: self.samples, blocks }
     }
 }
@@ -142,20 +142,24 @@ impl Lowering<'_> {
 
     /// Cuts `samples` samples and channel blocks along each axis so that every tensor's share fits a binding: not at all where
     /// whole tensors fit, else sample by sample in runs of blocks.
-    pub fn cut<const AXES: usize>(&self, samples: usize, axes: [Axis; AXES]) -> Vec<Piece<AXES>> {
+    pub fn cut<const AXES: usize>(
+        &self,
+        samples: usize,
+        axes: [CutAxis; AXES],
+    ) -> Vec<Portion<AXES>> {
         let vector = self.dtype.vector_bytes();
-        let bytes = |axis: &Axis| (samples * axis.stored * axis.voxels * vector) as u64;
+        let bytes = |axis: &CutAxis| (samples * axis.stored * axis.voxels * vector) as u64;
         if axes.iter().all(|axis| bytes(axis) <= self.caps.max_binding) {
-            let runs = axes.map(|axis| Run { first: 0, count: axis.blocks });
-            return vec![Piece { n0: 0, samples, runs }];
+            let runs = axes.map(|axis| BlockRun { first: 0, count: axis.blocks });
+            return vec![Portion { n0: 0, samples, runs }];
         }
         // a run may begin between two offsets that can be bound
         let room = self.caps.max_binding.saturating_sub(self.caps.alignment) as usize;
-        let mut products = vec![[Run { first: 0, count: 0 }; AXES]];
+        let mut products = vec![[BlockRun { first: 0, count: 0 }; AXES]];
         for (place, axis) in axes.iter().enumerate() {
-            let runs = Run::cover(axis.blocks, room / (axis.voxels * vector));
-            let runs: Vec<Run> = runs.collect();
-            let with = |product: [Run; AXES]| {
+            let runs = BlockRun::cover(axis.blocks, room / (axis.voxels * vector));
+            let runs: Vec<BlockRun> = runs.collect();
+            let with = |product: [BlockRun; AXES]| {
                 runs.iter().map(move |run| {
                     let mut product = product;
                     product[place] = *run;
@@ -164,19 +168,19 @@ impl Lowering<'_> {
             };
             products = products.into_iter().flat_map(with).collect();
         }
-        let of = |n0| products.iter().map(move |runs| Piece { n0, samples: 1, runs: *runs });
+        let of = |n0| products.iter().map(move |runs| Portion { n0, samples: 1, runs: *runs });
         (0..samples).flat_map(of).collect()
     }
 
     /// Cuts stored tensors of one layout into whole samples, for kernels that read all channels of a voxel.
     pub fn cut_samples(&self, layout: &Layout) -> Vec<Part> {
-        let blocks = Run { first: 0, count: layout.blocks() };
-        let sample = Axis::all(1, layout.blocks() * layout.voxels());
+        let blocks = BlockRun { first: 0, count: layout.blocks() };
+        let sample = CutAxis::all(1, layout.blocks() * layout.voxels());
         self.cut(layout.n, [sample]).iter().map(|piece| piece.part(blocks)).collect()
     }
 
     /// Cuts the channel blocks of all samples of stored tensors, counted through; `voxels` are those of the larger tensor's blocks.
-    pub fn cut_flat(&self, layout: &Layout, voxels: usize) -> Vec<Piece<1>> {
-        self.cut(1, [Axis::all(layout.n * layout.blocks(), voxels)])
+    pub fn cut_flat(&self, layout: &Layout, voxels: usize) -> Vec<Portion<1>> {
+        self.cut(1, [CutAxis::all(layout.n * layout.blocks(), voxels)])
     }
 }

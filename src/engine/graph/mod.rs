@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 pub use dispatch::{Bind, Caps, Dispatch, FLOPS_PER_BYTE, Region, fold};
 pub use layout::{DType, Layout, Packing};
-pub use lowering::{Axis, Part, Piece, Run};
+pub use lowering::{BlockRun, CutAxis, Part, Portion};
 pub use op::{Gradients, Lowering, Node, Op, Scratch};
 pub use value::{Init, Load, ParamSpec, Scope, Storage, Value, ValueInfo};
 
@@ -41,14 +41,17 @@ impl Graph {
         Self::default()
     }
 
+    /// Operations in the order in which they run.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
+    /// Every value, by id.
     pub fn values(&self) -> &[ValueInfo] {
         &self.values
     }
 
+    /// Parameters in the order in which they were made.
     pub fn params(&self) -> &[ParamSpec] {
         &self.params
     }
@@ -65,6 +68,7 @@ impl Graph {
         }
     }
 
+    /// What is known of a value of this graph.
     pub fn info(&self, value: Value) -> &ValueInfo {
         &self.values[value.0 as usize]
     }

@@ -12,8 +12,11 @@ use crate::{Error, Result};
 /// A node of a planned graph and the adapter that it is lowered for.
 #[derive(Debug)]
 pub struct Lowering<'a> {
+    /// The graph as it is planned.
     pub graph: &'a Graph,
+    /// What is lowered.
     pub node: &'a Node,
+    /// The adapter.
     pub caps: &'a Caps,
     /// The widest storage of the tensors that the node touches.
     pub dtype: DType,
@@ -57,6 +60,7 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 /// Working memory that a variant needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scratch {
+    /// For messages.
     pub name: String,
     /// 32-bit words.
     pub words: usize,
@@ -72,8 +76,11 @@ impl Scratch {
 /// An operation with its operands.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// What is computed.
     pub op: Arc<dyn Op>,
+    /// What it reads, some of it through lazy values.
     pub inputs: Vec<Value>,
+    /// What it makes.
     pub outputs: Vec<Value>,
     /// An input to which the node adds its first output: they share memory, or the plan copies first.
     pub addend: Option<Value>,

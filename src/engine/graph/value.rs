@@ -10,7 +10,9 @@ pub struct Value(pub u32);
 /// Whether a parameter serves every network of a family or one, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
+    /// Every network of the family.
     Shared,
+    /// The network of this name.
     Own(String),
 }
 
@@ -19,27 +21,34 @@ pub enum Scope {
 pub enum Init {
     /// Kaiming normal with this fan in and the gain of ReLU.
     Kaiming {
+        /// Inputs that an output is summed over.
         fan_in: usize,
     },
+    /// One number everywhere.
     Constant(f32),
 }
 
 /// A parameter tensor: name and shape as in files, packing as in GPU memory.
 #[derive(Debug, Clone)]
 pub struct ParamSpec {
+    /// As in files, each once in a graph.
     pub name: String,
+    /// Sizes of the axes in files, such as (Cout, Cin, kD, kH, kW).
     pub dims: Vec<usize>,
+    /// Whose it is.
     pub scope: Scope,
+    /// How it lies in GPU memory.
     pub packing: Packing,
+    /// What it is before training.
     pub init: Init,
 }
 
 /// How a consumer forms a value while it reads a stored tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Load {
-    /// `act(norm(source))`, read through indices divided by `up` (D, H, W).
+    /// `act(norm(source))`, read through indices divided by `up` (D, H, W); `norm` are coefficients.
     Forward { source: Value, norm: Option<Value>, act: Option<Activation>, up: [usize; 3] },
-    /// Gradient of `raw`, from the gradient `upstream` of `act(norm(raw))`.
+    /// Gradient of `raw`, from the gradient `upstream` of `act(norm(raw))`; `coef` are coefficients of the norm's gradient.
     Gradient { upstream: Value, raw: Value, coef: Option<Value>, act: Option<Activation> },
 }
 
@@ -82,6 +91,7 @@ pub enum Storage {
 /// What is known of a value.
 #[derive(Debug, Clone)]
 pub struct ValueInfo {
+    /// For labels and messages.
     pub name: String,
     /// Layout of tensors, also of lazy ones.
     pub layout: Option<Layout>,
@@ -91,7 +101,9 @@ pub struct ValueInfo {
     pub in_f32: bool,
     /// 32-bit words in memory; 0 where lazy.
     pub words: usize,
+    /// Where it lives.
     pub storage: Storage,
+    /// Whether a backward pass makes its gradient.
     pub needs_grad: bool,
     pub(super) producer: Option<usize>,
 }

@@ -10,7 +10,7 @@ const VECTOR_BYTES: usize = LANES * 4;
 
 /// Channel blocks that a kernel reads and makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocks {
+pub struct ChannelBlocks {
     pub ins: usize,
     pub outs: usize,
 }

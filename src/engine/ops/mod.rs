@@ -20,8 +20,8 @@ pub use conv::{ConvSpec, conv};
 pub use depthwise::depthwise;
 pub use elementwise::{add, concat, materialise, upsample};
 pub use loss::{
-    LossWeights, MAX_CLASSES, MAX_REGIONS, RegionTargets, argmax, merge_unlabelled, region_loss,
-    segmentation_loss, softmax,
+    LossTerm, LossWeights, Losses, MAX_CLASSES, MAX_REGIONS, RegionTargets, argmax,
+    merge_unlabelled, region_loss, segmentation_loss, softmax,
 };
 pub use norm::{EPS, activate, instance_norm};
 pub use update::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};

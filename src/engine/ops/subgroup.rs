@@ -26,7 +26,7 @@ pub struct Subgroup {
 
 /// The row that a subgroup loads.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
+pub struct SharedRow {
     /// Inputs along W.
     pub inputs: usize,
     /// Weights of a tap.
@@ -48,7 +48,7 @@ impl Subgroup {
     }
 
     /// The key of such a kernel; three taps along H are a given.
-    pub fn key(&self, mut key: KernelKey, file: &'static str, row: Row) -> KernelKey {
+    pub fn key(&self, mut key: KernelKey, file: &'static str, row: SharedRow) -> KernelKey {
         key.file = file;
         key.overrides.retain(|(name, _)| !["KH", "SH"].contains(name));
         let Self { lanes, run } = self;

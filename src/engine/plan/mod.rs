@@ -22,13 +22,10 @@ use memory::Memory;
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
+    /// Runs a kernel.
     Run(Box<Dispatch>),
     /// Copies a value that is still needed before a kernel adds to it.
-    Copy {
-        from: Value,
-        to: Value,
-        words: usize,
-    },
+    Copy { from: Value, to: Value, words: usize },
 }
 
 /// Steps and memory of one run of a graph.
@@ -36,6 +33,7 @@ pub enum Step {
 pub struct Plan {
     /// The graph as it is planned, with the values that the plan added. Those of the network keep their ids.
     pub graph: Graph,
+    /// What is run, in order.
     pub steps: Vec<Step>,
     /// Bytes of each slot, largest first.
     pub slots: Vec<u64>,
@@ -48,12 +46,18 @@ pub struct Plan {
 /// A graph and how it is planned.
 #[derive(Debug, Clone)]
 pub struct Workload {
+    /// What is computed.
     pub graph: Graph,
+    /// As for [`Plan::new`].
     pub options: PlanOptions,
 }
 
 impl Plan {
-    /// Plans a graph for an adapter. Of a budget that cannot be kept the smallest plan that was found comes.
+    /// Plans a graph for an adapter. Where a budget cannot be kept, this is the smallest plan that was found.
+    ///
+    /// # Errors
+    ///
+    /// Where a channel block of a tensor, or a weight as a whole, exceeds what the adapter binds.
     pub fn new(graph: &Graph, caps: &Caps, options: &PlanOptions) -> Result<Self> {
         let draft = Draft::new(graph, caps, options)?;
         let (draft, again) = match options.budget {

@@ -2,7 +2,7 @@
 
 use super::super::common::{WORKGROUP, output_grad, switches};
 use super::super::elementwise::single;
-use super::super::load::{Blocks, SOURCE, Source};
+use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::norm::{bias_grad, give_moments};
 use super::super::pointwise::Product;
 use super::input_grad::input_grads;
@@ -11,7 +11,7 @@ use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
 use super::tile::{ConvMethod, ConvSite, ConvTile};
 use super::weight_grad::weight_grad;
 use crate::engine::graph::{
-    Axis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Piece, Value, fold,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Value, fold,
 };
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
@@ -118,13 +118,13 @@ struct ConvPart {
 
 impl ConvPart {
     /// Cuts output and input blocks.
-    fn pieces(&self, lowering: &Lowering<'_>) -> Result<Vec<Piece<2>>> {
+    fn pieces(&self, lowering: &Lowering<'_>) -> Result<Vec<Portion<2>>> {
         let y = lowering.graph.layout(self.y)?;
-        let ins = Axis::all(self.source.layout.blocks(), self.source.stored_voxels());
-        Ok(lowering.cut(y.n, [Axis::all(y.blocks(), y.voxels()), ins]))
+        let ins = CutAxis::all(self.source.layout.blocks(), self.source.stored_voxels());
+        Ok(lowering.cut(y.n, [CutAxis::all(y.blocks(), y.voxels()), ins]))
     }
 
-    fn dispatch(&self, lowering: &Lowering<'_>, piece: &Piece<2>) -> Result<Dispatch> {
+    fn dispatch(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
         let dispatch = match self.spec.is_pointwise() {
             true => self.pointwise(lowering, piece)?,
             false => self.taps(lowering, piece)?,
@@ -137,7 +137,7 @@ impl ConvPart {
         &self,
         lowering: &Lowering<'_>,
         dispatch: Dispatch,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
     ) -> Result<Dispatch> {
         let y = lowering.graph.layout(self.y)?;
         let [outs, ins] = piece.runs;
@@ -163,7 +163,7 @@ impl ConvPart {
         Ok(dispatch.work(flops as u64, bytes))
     }
 
-    fn key(&self, file: &'static str, piece: &Piece<2>) -> KernelKey {
+    fn key(&self, file: &'static str, piece: &Portion<2>) -> KernelKey {
         let onto = self.onto || piece.runs[1].first > 0;
         self.source.switches(KernelKey::new(file)).set("BIAS", !onto as u32).set("ACC", onto as u32)
     }
@@ -177,17 +177,17 @@ impl ConvPart {
         }
     }
 
-    fn product(&self, y: &Layout, piece: &Piece<2>) -> Product {
+    fn product(&self, y: &Layout, piece: &Portion<2>) -> Product {
         let [outs, ins] = piece.runs;
         Product {
             samples: piece.samples,
             voxels: y.voxels(),
-            blocks: Blocks { ins: ins.count, outs: outs.count },
+            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
             loads: self.source.tensors(),
         }
     }
 
-    fn pointwise(&self, lowering: &Lowering<'_>, piece: &Piece<2>) -> Result<Dispatch> {
+    fn pointwise(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
         let y = lowering.graph.layout(self.y)?;
         let label = format!("pointwise {}", lowering.name(self.y));
         let product = self.product(y, piece);
@@ -203,7 +203,7 @@ impl ConvPart {
             .param("w", y.spatial[2]))
     }
 
-    fn taps(&self, lowering: &Lowering<'_>, piece: &Piece<2>) -> Result<Dispatch> {
+    fn taps(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
         let y = lowering.graph.layout(self.y)?;
         let [outs, ins] = piece.runs;
         let lanes = lanes(&self.source.layout);
@@ -212,7 +212,7 @@ impl ConvPart {
             transposed: false,
             samples: piece.samples,
             spatial: y.spatial,
-            blocks: Blocks { ins: ins.count, outs: outs.count },
+            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
             lanes,
         };
         let key = taps_key(self.key("conv.wgsl", piece), &self.spec);
@@ -233,7 +233,7 @@ impl ConvPart {
     fn direct(
         &self,
         lowering: &Lowering<'_>,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
         label: String,
         key: KernelKey,
         tile: ConvTile,

@@ -2,15 +2,15 @@
 
 use super::super::common::{WORKGROUP, switches};
 use super::super::elementwise::part_grads;
-use super::super::load::{Blocks, SOURCE, Source};
+use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::pointwise::Product;
-use super::super::subgroup::{Row, Subgroup};
+use super::super::subgroup::{SharedRow, Subgroup};
 use super::shared::SharedConv;
 use super::spec::{ConvSpec, taps_key};
 use super::tile::{ConvMethod, ConvSite, ConvTile};
 use crate::Result;
 use crate::engine::graph::{
-    Axis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Piece, Value, fold,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Portion, Value, fold,
 };
 use crate::engine::shader::KernelKey;
 
@@ -44,8 +44,8 @@ impl Op for ConvInputGrad {
         let ([dy], [out]) = (lowering.inputs()?, lowering.outputs()?);
         let source = Source::of(lowering.graph, dy)?;
         let dx = lowering.graph.layout(out)?;
-        let ins = Axis::all(source.layout.blocks(), source.stored_voxels());
-        let pieces = lowering.cut(dx.n, [Axis::all(dx.blocks(), dx.voxels()), ins]);
+        let ins = CutAxis::all(source.layout.blocks(), source.stored_voxels());
+        let pieces = lowering.cut(dx.n, [CutAxis::all(dx.blocks(), dx.voxels()), ins]);
         pieces.iter().map(|piece| self.dispatch(lowering, &source, piece)).collect()
     }
 }
@@ -55,7 +55,7 @@ impl ConvInputGrad {
         &self,
         lowering: &Lowering<'_>,
         source: &Source,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
     ) -> Result<Dispatch> {
         let ([_, weight], [out]) = (lowering.inputs()?, lowering.outputs()?);
         let dx = lowering.graph.layout(out)?;
@@ -65,7 +65,7 @@ impl ConvInputGrad {
         let onto = lowering.node.addend.is_some() || ins.first > 0;
         let key = |file| source.switches(KernelKey::new(file)).set("ACC", onto as u32);
         let dispatch = if self.spec.is_pointwise() {
-            let blocks = Blocks { ins: ins.count, outs: outs.count };
+            let blocks = ChannelBlocks { ins: ins.count, outs: outs.count };
             let loads = source.tensors();
             let product = Product { samples: piece.samples, voxels, blocks, loads };
             let key = |file| key(file).set("TRANSPOSE", 1).set("BIAS", 0);
@@ -104,7 +104,7 @@ impl ConvInputGrad {
         &self,
         lowering: &Lowering<'_>,
         source: &Source,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
         key: KernelKey,
     ) -> Result<Dispatch> {
         let [out] = lowering.outputs()?;
@@ -115,7 +115,7 @@ impl ConvInputGrad {
             transposed: true,
             samples: piece.samples,
             spatial: dx.spatial,
-            blocks: Blocks { ins: ins.count, outs: outs.count },
+            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
             lanes: 4,
         };
         let key = taps_key(key, &self.spec);
@@ -166,7 +166,7 @@ impl ConvInputGrad {
     fn shared(
         &self,
         lowering: &Lowering<'_>,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
         label: String,
         key: KernelKey,
         tile: ConvTile,
@@ -179,7 +179,7 @@ impl ConvInputGrad {
         // each parity of D and H counts on its own
         let [planes, height] = [dx.spatial[0].div_ceil(sd), dx.spatial[1].div_ceil(sh)];
         let group = Subgroup::new(height, lowering.caps, &label)?;
-        let row = Row { inputs, columns: out * 4, stride: sh };
+        let row = SharedRow { inputs, columns: out * 4, stride: sh };
         let key = group
             .key(key, "conv_input_subgroups.wgsl", row)
             .tile("VOX", vox as u32)
@@ -200,7 +200,7 @@ impl ConvInputGrad {
     fn direct(
         &self,
         lowering: &Lowering<'_>,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
         label: String,
         key: KernelKey,
         tile: ConvTile,

@@ -1,10 +1,10 @@
 //! Convolutions whose subgroups share loads: forward, and input gradients where all strides are 1.
 
-use super::super::subgroup::{Row, Subgroup};
+use super::super::subgroup::{SharedRow, Subgroup};
 use super::spec::{ConvSpec, sizes};
 use super::tile::{ConvMethod, ConvTile};
 use crate::Result;
-use crate::engine::graph::{Dispatch, Lowering, Piece, fold};
+use crate::engine::graph::{Dispatch, Lowering, Portion, fold};
 use crate::engine::shader::KernelKey;
 
 /// A convolution, or an input gradient as the convolution that it is.
@@ -24,7 +24,7 @@ impl SharedConv {
     pub fn dispatch(
         &self,
         lowering: &Lowering<'_>,
-        piece: &Piece<2>,
+        piece: &Portion<2>,
         label: String,
         key: KernelKey,
         tile: ConvTile,
@@ -37,7 +37,7 @@ impl SharedConv {
         let groups = group.groups(piece.samples * depth * height.div_ceil(group.run) * quads);
         let tiles = piece.runs[0].count.div_ceil(out);
         let inputs = (vox - 1) * sw + kw;
-        let row = |columns| Row { inputs, columns, stride };
+        let row = |columns| SharedRow { inputs, columns, stride };
         let key = match method {
             ConvMethod::Winograd => group
                 .key(key, "conv_winograd_subgroups.wgsl", row(out * 4))

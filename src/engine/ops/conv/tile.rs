@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::distinct;
-use super::super::load::Blocks;
+use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
 use super::spec::ConvSpec;
 use crate::Result;
@@ -54,7 +54,7 @@ pub struct ConvSite {
     /// Samples and size of what is made.
     pub samples: usize,
     pub spatial: [usize; 3],
-    pub blocks: Blocks,
+    pub blocks: ChannelBlocks,
     /// Lanes in use of an input block.
     pub lanes: u32,
 }
@@ -72,7 +72,7 @@ impl ConvSite {
         lowering: &Lowering<'_>,
     ) -> Result<(ConvTile, Arc<Choice>)> {
         let family = if self.transposed { "conv-input" } else { "conv" };
-        let Self { samples, spatial: [d, h, w], blocks: Blocks { ins, outs }, .. } = self;
+        let Self { samples, spatial: [d, h, w], blocks: ChannelBlocks { ins, outs }, .. } = self;
         let [_, _, kw] = self.spec.kernel;
         let [_, _, sw] = self.spec.stride;
         let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
@@ -179,8 +179,13 @@ impl Display for ConvWeightTile {
 
 impl ConvWeightTile {
     /// Tiles for a convolution of `lanes` lanes in use of an input block, the default first.
-    pub fn candidates(spec: &ConvSpec, blocks: Blocks, lanes: u32, caps: &Caps) -> Vec<Self> {
-        let Blocks { ins, outs } = blocks;
+    pub fn candidates(
+        spec: &ConvSpec,
+        blocks: ChannelBlocks,
+        lanes: u32,
+        caps: &Caps,
+    ) -> Vec<Self> {
+        let ChannelBlocks { ins, outs } = blocks;
         let mut tiles = Vec::new();
         if sharing(caps).is_some() && spec.kernel[2] == 3 {
             let all = lanes == 4 || ins > 1;
@@ -199,8 +204,8 @@ impl ConvWeightTile {
     }
 
     /// Threads that one part takes.
-    pub fn threads(&self, spec: &ConvSpec, blocks: Blocks, caps: &Caps) -> usize {
-        let Blocks { ins, outs } = blocks;
+    pub fn threads(&self, spec: &ConvSpec, blocks: ChannelBlocks, caps: &Caps) -> usize {
+        let ChannelBlocks { ins, outs } = blocks;
         let taps = spec.kernel[0] * spec.kernel[1];
         match *self {
             Self::Direct { out, lines } => ins * outs.div_ceil(out) * taps / lines,
@@ -222,7 +227,7 @@ mod tests {
             transposed,
             samples: 1,
             spatial,
-            blocks: Blocks { ins: 4, outs: 4 },
+            blocks: ChannelBlocks { ins: 4, outs: 4 },
             lanes: 4,
         }
     }
@@ -265,7 +270,7 @@ mod tests {
     #[test]
     fn weight_gradients_share_loads_whatever_the_stride() {
         let first = |spec: ConvSpec, lanes, caps: &Caps| {
-            ConvWeightTile::candidates(&spec, Blocks { ins: 1, outs: 8 }, lanes, caps)[0]
+            ConvWeightTile::candidates(&spec, ChannelBlocks { ins: 1, outs: 8 }, lanes, caps)[0]
         };
         let (same, down) = (ConvSpec::same(), ConvSpec::down([2; 3]));
         let caps = software(8);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::super::common::{WORKGROUP, switches};
-use super::super::load::{Blocks, Source, WeightSources};
+use super::super::load::{ChannelBlocks, Source, WeightSources};
 use super::super::pointwise::PointwiseWeights;
 use super::super::reduce::{partial_sums, reduce};
 use super::super::subgroup::shared;
 use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
 use super::tile::ConvWeightTile;
 use crate::Result;
-use crate::engine::graph::{Axis, Dispatch, Graph, Lowering, Op, Piece, Scratch, Value, fold};
+use crate::engine::graph::{CutAxis, Dispatch, Graph, Lowering, Op, Portion, Scratch, Value, fold};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// Most words of partial weight gradients.
@@ -30,7 +30,7 @@ pub fn weight_grad(
 }
 
 /// How a weight gradient is shared out.
-struct Split {
+struct ConvWeightSplit {
     method: Method,
     /// Parts of a sample.
     per_sample: usize,
@@ -72,8 +72,8 @@ impl Op for ConvWeightGrad {
         let mut in_first = 0;
         for source in &Source::parts_of(lowering.graph, x)? {
             let blocks = source.layout.blocks();
-            let outs = Axis::all(grad.layout.blocks(), grad.layout.voxels());
-            let ins = Axis::all(blocks, source.stored_voxels());
+            let outs = CutAxis::all(grad.layout.blocks(), grad.layout.voxels());
+            let ins = CutAxis::all(blocks, source.stored_voxels());
             let sources = WeightSources { source, grad };
             for piece in lowering.cut(samples, [outs, ins]) {
                 dispatches.push(self.dispatch(lowering, &sources, &split, piece, in_first)?);
@@ -86,14 +86,14 @@ impl Op for ConvWeightGrad {
 }
 
 impl ConvWeightGrad {
-    fn split(&self, lowering: &Lowering<'_>) -> Result<Split> {
-        // the image, which is in f32 in any case, makes no site of its own
+    fn split(&self, lowering: &Lowering<'_>) -> Result<ConvWeightSplit> {
+        // an input of the network, which may be in f32 alone, makes no site of its own
         let lowering = lowering.of_activations();
         let ([x, dy], [out]) = (lowering.inputs()?, lowering.outputs()?);
         let grad = Source::of(lowering.graph, dy)?;
         let layout = &grad.layout;
         let read = lowering.graph.layout(x)?;
-        let blocks = Blocks { ins: read.blocks(), outs: layout.blocks() };
+        let blocks = ChannelBlocks { ins: read.blocks(), outs: layout.blocks() };
         // one binding covers them all
         let room = PARTIAL_WORDS.min((lowering.caps.max_binding / 4) as usize);
         let most = (room / (lowering.graph.info(out).words * layout.n)).max(1);
@@ -102,12 +102,12 @@ impl ConvWeightGrad {
             let (weights, choice) =
                 PointwiseWeights::choose(&lowering, layout, blocks, most, &load)?;
             let per_sample = weights.per_sample;
-            return Ok(Split { method: Method::Voxels(weights), per_sample, choice });
+            return Ok(ConvWeightSplit { method: Method::Voxels(weights), per_sample, choice });
         }
         let caps = lowering.caps;
         let tiles = ConvWeightTile::candidates(&self.spec, blocks, lanes(read), caps);
         let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = self.spec;
-        let Blocks { ins, outs } = blocks;
+        let ChannelBlocks { ins, outs } = blocks;
         let site = format!("{layout} {ins}>{outs} {kd}{kh}{kw} {sd}{sh}{sw}{load}");
         let (tile, choice) = lowering.choose("conv-weight", site, &tiles)?;
         let threads = tile.threads(&self.spec, blocks, caps) * layout.n;
@@ -116,15 +116,15 @@ impl ConvWeightGrad {
         // every part has the same number of lines
         let rows = lines.div_ceil(wanted);
         let per_sample = lines.div_ceil(rows);
-        Ok(Split { method: Method::Lines { tile, rows }, per_sample, choice })
+        Ok(ConvWeightSplit { method: Method::Lines { tile, rows }, per_sample, choice })
     }
 
     fn dispatch(
         &self,
         lowering: &Lowering<'_>,
         sources: &WeightSources<'_>,
-        split: &Split,
-        piece: Piece<2>,
+        split: &ConvWeightSplit,
+        piece: Portion<2>,
         in_first: usize,
     ) -> Result<Dispatch> {
         let ([x], [out], [partial]) =
@@ -165,7 +165,7 @@ impl ConvWeightGrad {
         &self,
         lowering: &Lowering<'_>,
         sources: &WeightSources<'_>,
-        piece: Piece<2>,
+        piece: Portion<2>,
         tile: ConvWeightTile,
         per_sample: usize,
     ) -> Result<Dispatch> {
@@ -175,7 +175,7 @@ impl ConvWeightGrad {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
         let [outs, ins] = piece.runs.map(|run| run.count);
         let parts = per_sample * piece.samples;
-        let threads = tile.threads(&self.spec, Blocks { ins, outs }, lowering.caps) * parts;
+        let threads = tile.threads(&self.spec, ChannelBlocks { ins, outs }, lowering.caps) * parts;
         let key = |file, vox| row_key(taps_key(sources.key(file), &self.spec), &self.spec, vox);
         let (key, vox, group) = match tile {
             ConvWeightTile::Direct { out, lines } => {

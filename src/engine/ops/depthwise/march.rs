@@ -9,7 +9,8 @@ use super::super::norm::{bias_grad, give_moments};
 use super::tile::{March, TAPS};
 use super::weight_grad::weight_grad;
 use crate::engine::graph::{
-    Axis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Piece, Run, Value, fold,
+    BlockRun, CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion,
+    Value, fold,
 };
 use crate::engine::shader::{Choice, KernelKey};
 use crate::{Error, Result};
@@ -147,9 +148,9 @@ impl DepthwisePass {
         March::choose(out, self.blocks, &load, lowering)
     }
 
-    fn pieces(&self, lowering: &Lowering<'_>, out: &Layout) -> Vec<Piece<1>> {
+    fn pieces(&self, lowering: &Lowering<'_>, out: &Layout) -> Vec<Portion<1>> {
         let stored = out.blocks().max(self.source.layout.blocks());
-        lowering.cut(out.n, [Axis { blocks: self.blocks, stored, voxels: out.voxels() }])
+        lowering.cut(out.n, [CutAxis { blocks: self.blocks, stored, voxels: out.voxels() }])
     }
 
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
@@ -165,15 +166,15 @@ impl DepthwisePass {
         &self,
         lowering: &Lowering<'_>,
         march: &March,
-        piece: Piece<1>,
+        piece: Portion<1>,
     ) -> Result<Dispatch> {
         let out = lowering.graph.layout(self.out)?;
         let [d, h, w] = out.spatial;
         let March { rows, depth, group, .. } = *march;
         let (quads, chunks) = (march.lanes(w), d.div_ceil(depth));
-        let [Run { first: b0, count: blocks }] = piece.runs;
+        let [BlockRun { first: b0, count: blocks }] = piece.runs;
         let threads = quads * h.div_ceil(rows) * chunks * blocks * piece.samples;
-        let of = |first| piece.part(Run { first, count: blocks });
+        let of = |first| piece.part(BlockRun { first, count: blocks });
         let (bind, out_base) = lowering.window(self.out, of(self.out_first + b0))?;
         let dispatch = Dispatch::new(
             format!("depthwise {}", lowering.name(self.out)),

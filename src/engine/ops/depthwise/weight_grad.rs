@@ -7,7 +7,9 @@ use super::super::load::{Source, WeightSources};
 use super::super::reduce::{partial_sums, reduce};
 use super::tile::{Columns, QUAD, TAPS};
 use crate::Result;
-use crate::engine::graph::{Axis, Dispatch, Graph, Lowering, Op, Piece, Run, Scratch, Value, fold};
+use crate::engine::graph::{
+    BlockRun, CutAxis, Dispatch, Graph, Lowering, Op, Portion, Scratch, Value, fold,
+};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// Appends the weight gradient of a depthwise convolution whose output's is `dy`.
@@ -18,7 +20,7 @@ pub fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Res
 }
 
 /// How the columns of a sample are shared out.
-struct Split {
+struct ColumnSplit {
     /// Parts of a sample, and columns of each.
     per_sample: usize,
     each: usize,
@@ -26,7 +28,7 @@ struct Split {
     choice: Arc<Choice>,
 }
 
-impl Split {
+impl ColumnSplit {
     fn choose(lowering: &Lowering<'_>, grad: &Source) -> Result<Self> {
         let layout = &grad.layout;
         let load = switches(&grad.switches(KernelKey::new("depthwise.wgsl")));
@@ -50,21 +52,21 @@ impl Op for DepthwiseWeightGrad {
     fn scratch(&self, lowering: &Lowering<'_>) -> Result<Vec<Scratch>> {
         let [_, dy] = lowering.inputs()?;
         let grad = Source::of(lowering.graph, dy)?;
-        let split = Split::choose(lowering, &grad)?;
+        let split = ColumnSplit::choose(lowering, &grad)?;
         partial_sums(lowering, split.per_sample * grad.layout.n)
     }
 
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let [x, dy] = lowering.inputs()?;
         let grad = &Source::of(lowering.graph, dy)?;
-        let split = Split::choose(lowering, grad)?;
+        let split = ColumnSplit::choose(lowering, grad)?;
         let (samples, stored, voxels) = (grad.layout.n, grad.layout.blocks(), grad.layout.voxels());
         let mut dispatches = Vec::new();
         let mut first = 0;
         for source in &Source::parts_of(lowering.graph, x)? {
             let blocks = source.layout.blocks();
             let sources = WeightSources { source, grad };
-            for piece in lowering.cut(samples, [Axis { blocks, stored, voxels }]) {
+            for piece in lowering.cut(samples, [CutAxis { blocks, stored, voxels }]) {
                 dispatches.push(dispatch(lowering, &sources, &split, piece, first)?);
             }
             first += blocks;
@@ -78,13 +80,13 @@ impl Op for DepthwiseWeightGrad {
 fn dispatch(
     lowering: &Lowering<'_>,
     sources: &WeightSources<'_>,
-    split: &Split,
-    piece: Piece<1>,
+    split: &ColumnSplit,
+    piece: Portion<1>,
     first: usize,
 ) -> Result<Dispatch> {
     let ([out], [partial]) = (lowering.outputs()?, lowering.scratch()?);
     let WeightSources { source, grad } = sources;
-    let Split { per_sample, each, rows, .. } = *split;
+    let ColumnSplit { per_sample, each, rows, .. } = *split;
     let [d, h, w] = grad.layout.spatial;
     let [run] = piece.runs;
     let parts = per_sample * piece.samples;
@@ -110,7 +112,7 @@ fn dispatch(
         .param("block_first", first + run.first)
         .param("src_blocks", source.layout.blocks())
         .param("grad_blocks", grad.layout.blocks());
-    let of_grad = piece.part(Run { first: first + run.first, ..run });
+    let of_grad = piece.part(BlockRun { first: first + run.first, ..run });
     let dispatch = sources.bind(dispatch, lowering, piece.part(run), of_grad)?;
     let work = piece.samples * run.count * grad.layout.voxels();
     let bytes = sources.bytes(piece.samples, run.count, run.count);

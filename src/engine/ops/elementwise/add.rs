@@ -6,7 +6,8 @@ use super::super::common::{WORKGROUP, output_grad, switches};
 use super::super::load::{Source, SourceNames};
 use crate::engine::activation::Activation;
 use crate::engine::graph::{
-    Axis, Bind, Caps, Dispatch, Gradients, Graph, Lowering, Node, Op, Part, Piece, Run, Value, fold,
+    Bind, BlockRun, Caps, CutAxis, Dispatch, Gradients, Graph, Lowering, Node, Op, Part, Portion,
+    Value, fold,
 };
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
@@ -191,12 +192,12 @@ impl Op for Add {
         let source = |value: &Value| Source::of(lowering.graph, *value);
         let sources = lowering.node.inputs.iter().map(source).collect::<Result<Vec<_>>>()?;
         let layout = lowering.graph.layout(out)?;
-        let pieces = lowering.cut(layout.n, [Axis::all(layout.blocks(), layout.voxels())]);
+        let pieces = lowering.cut(layout.n, [CutAxis::all(layout.blocks(), layout.voxels())]);
         pieces.iter().map(|piece| dispatch(lowering, &sources, piece)).collect()
     }
 }
 
-fn dispatch(lowering: &Lowering<'_>, sources: &[Source], piece: &Piece<1>) -> Result<Dispatch> {
+fn dispatch(lowering: &Lowering<'_>, sources: &[Source], piece: &Portion<1>) -> Result<Dispatch> {
     let [out] = lowering.outputs()?;
     let layout = lowering.graph.layout(out)?;
     let voxels = layout.voxels();
@@ -240,7 +241,7 @@ fn unread(lowering: &Lowering<'_>, source: &Source, part: Part) -> Result<Bind> 
     match source.coef() {
         Some(coef) => Ok(lowering.whole(coef)),
         None => {
-            let block = Part { samples: 1, blocks: Run { count: 1, ..part.blocks }, ..part };
+            let block = Part { samples: 1, blocks: BlockRun { count: 1, ..part.blocks }, ..part };
             Ok(lowering.window(source.main(), block)?.0)
         }
     }

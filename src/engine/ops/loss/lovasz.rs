@@ -19,8 +19,8 @@ pub struct Lovasz<'a> {
     pub leaves_out_10: bool,
 }
 
-/// Memory of the node that holds the loss, as the kernels bind it.
-struct Memory {
+/// LovaszMemory of the node that holds the loss, as the kernels bind it.
+struct LovaszMemory {
     /// Gradient to the probabilities of each class.
     dldp: Value,
     partials: Value,
@@ -63,7 +63,7 @@ impl Lovasz<'_> {
         scratch
     }
 
-    fn memory(&self, dldp: Value, scratch: &[Value]) -> Result<Memory> {
+    fn memory(&self, dldp: Value, scratch: &[Value]) -> Result<LovaszMemory> {
         let [partials, lovasz, counts, rest @ ..] = scratch else {
             return Err(crate::Error::Internal("the Lovász loss lacks its working memory".into()));
         };
@@ -71,7 +71,7 @@ impl Lovasz<'_> {
         let levels = &rest[Sort::scratch(self.total()).len()..];
         let scan = Scan::new(self.tiles() + 1, *counts, levels);
         let (partials, lovasz, counts) = (*partials, *lovasz, *counts);
-        Ok(Memory { dldp, partials, lovasz, counts, sort, scan })
+        Ok(LovaszMemory { dldp, partials, lovasz, counts, sort, scan })
     }
 
     /// The dispatches, and where they write the loss of each class; `scratch` is what [`Lovasz::scratch`] asked for.
@@ -136,7 +136,12 @@ impl Lovasz<'_> {
     }
 
     /// Counts the foreground of each tile of the sorted voxels; `bit` of the payload says what is.
-    fn count(&self, lowering: &Lowering<'_>, memory: &Memory, bit: usize) -> Result<Dispatch> {
+    fn count(
+        &self,
+        lowering: &Lowering<'_>,
+        memory: &LovaszMemory,
+        bit: usize,
+    ) -> Result<Dispatch> {
         let (total, tiles) = (self.total(), self.tiles());
         let groups = fold(tiles + 1, lowering.caps)?;
         Ok(Dispatch::new("lovász count", KernelKey::new("lovasz_count.wgsl"), groups)
@@ -151,7 +156,7 @@ impl Lovasz<'_> {
     fn class_gradient(
         &self,
         lowering: &Lowering<'_>,
-        memory: &Memory,
+        memory: &LovaszMemory,
         class: usize,
         bit: usize,
     ) -> Result<Dispatch> {

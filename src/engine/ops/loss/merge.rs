@@ -25,14 +25,14 @@ pub fn merge_unlabelled(graph: &mut Graph, logits: Value, unlabelled: Value) -> 
     }
     let merged = graph.tensor("merged", layout);
     graph.store_in_f32(merged);
-    graph.node(Merge, vec![logits, unlabelled], vec![merged]);
+    graph.node(MergeUnlabelled, vec![logits, unlabelled], vec![merged]);
     Ok(merged)
 }
 
 #[derive(Debug)]
-struct Merge;
+struct MergeUnlabelled;
 
-impl Op for Merge {
+impl Op for MergeUnlabelled {
     fn name(&self) -> &'static str {
         "merged classes"
     }

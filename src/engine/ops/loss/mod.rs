@@ -13,4 +13,4 @@ pub use merge::merge_unlabelled;
 pub use region::{MAX_REGIONS, RegionTargets, region_loss};
 pub use segmentation::segmentation_loss;
 pub use sums::MAX_CLASSES;
-pub use weights::LossWeights;
+pub use weights::{LossTerm, LossWeights, Losses};

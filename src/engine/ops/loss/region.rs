@@ -10,7 +10,7 @@ use crate::engine::graph::{
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
 
-/// Most regions of a domain: a bit each.
+/// Most regions: a bit each.
 pub const MAX_REGIONS: usize = 32;
 
 /// What the voxels of a batch say of regions.
@@ -34,7 +34,7 @@ pub fn region_loss(
     targets: RegionTargets,
     weights: LossWeights,
 ) -> Result<Value> {
-    if weights.focal != 0.0 || weights.lovasz != 0.0 {
+    if !weights.fits_regions() {
         return Err(Error::setting(
             "loss",
             "a focal or Lovász loss for regions",
@@ -143,14 +143,13 @@ impl Op for RegionLoss {
             );
             row += chunks;
         }
-        // no loss of classes is read
+        // no Lovász loss of classes is read
+        let finish = self.weights.set(finish(lowering, labels, row)?);
         dispatches.push(
-            finish(lowering, labels, row)?
+            finish
                 .param("include_background", 1)
                 .param("classes", self.layout.channels())
-                .param("total", self.layout.n * voxels * self.layout.channels())
-                .param_f32("w_ce", self.weights.cross_entropy)
-                .param_f32("w_dice", self.weights.dice),
+                .param("total", self.layout.n * voxels * self.layout.channels()),
         );
         Ok(dispatches)
     }

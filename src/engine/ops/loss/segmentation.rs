@@ -51,13 +51,10 @@ impl SegmentationLoss {
     }
 
     fn weighed(&self, dispatch: Dispatch) -> Dispatch {
-        dispatch
+        self.weights
+            .set(dispatch)
             .param("classes", self.layout.channels())
             .param("total", self.layout.n * self.layout.voxels())
-            .param_f32("w_ce", self.weights.cross_entropy)
-            .param_f32("w_focal", self.weights.focal)
-            .param_f32("w_dice", self.weights.dice)
-            .param_f32("w_lovasz", self.weights.lovasz)
     }
 
     /// A row of sums for each chunk of some samples, from row `row` on.

@@ -1,5 +1,6 @@
 //! What the losses of classes and of regions have in common: rows of partial sums, and what becomes of them.
 
+use super::weights::VOXEL_LOSSES;
 use crate::engine::graph::{Dispatch, Graph, Layout, Lowering, Scratch, Value};
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
@@ -30,9 +31,9 @@ pub fn loss_values(graph: &mut Graph, layout: &Layout) -> LossValues {
     LossValues { result, dice: graph.words("loss.dice", 8 * layout.blocks() + 4) }
 }
 
-/// Sums of a row of partial ones.
+/// Sums of a row of partial ones: the losses of single voxels, what is left out, three of each output.
 fn columns(outputs: usize) -> usize {
-    3 + 3 * outputs
+    VOXEL_LOSSES + 1 + 3 * outputs
 }
 
 /// The working memory of the sums, with a row for each chunk of each sample, however the samples are bound.

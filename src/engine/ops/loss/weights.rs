@@ -1,4 +1,6 @@
-//! Weights of the losses.
+//! The losses that can be summed: their weights, what the kernels are told of them, and what they come to.
+
+use crate::engine::graph::Dispatch;
 
 /// Weights of the losses' sum; a weight of zero costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +51,87 @@ impl LossWeights {
     /// Cross-entropy alone.
     pub const fn ce() -> Self {
         Self { dice: 0.0, ..Self::dice_ce() }
+    }
+}
+
+/// One loss of a sum: its share of the total is `weight` times `value`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossTerm {
+    /// As in settings and logs, such as `cross_entropy`.
+    pub name: &'static str,
+    /// As in [`LossWeights`].
+    pub weight: f32,
+    /// The loss alone.
+    pub value: f32,
+}
+
+/// Losses of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Losses {
+    /// What is minimised.
+    pub total: f32,
+    /// The losses that it is the sum of; what costs something of its own is computed, else 0, where its weight is above 0.
+    pub terms: Vec<LossTerm>,
+}
+
+impl Losses {
+    /// A loss of the sum by its name.
+    pub fn term(&self, name: &str) -> Option<&LossTerm> {
+        self.terms.iter().find(|term| term.name == name)
+    }
+}
+
+/// A loss as the kernels know it.
+struct Weighed {
+    name: &'static str,
+    /// Its weight's name in `loss_terms.wgsl`.
+    member: &'static str,
+    weight: f32,
+}
+
+/// Losses of single voxels, which come first, as many as in `loss_terms.wgsl`.
+pub(super) const VOXEL_LOSSES: usize = 2;
+
+/// Losses in all.
+const LOSSES: usize = VOXEL_LOSSES + 2;
+
+impl LossWeights {
+    /// Words of a loss's value that [`LossWeights::losses`] takes.
+    pub const WORDS: usize = 1 + LOSSES;
+
+    /// In the order of a loss's value.
+    fn all(&self) -> [Weighed; LOSSES] {
+        let weighed = |name, member, weight| Weighed { name, member, weight };
+        [
+            weighed("cross_entropy", "w_ce", self.cross_entropy),
+            weighed("focal", "w_focal", self.focal),
+            weighed("dice", "w_dice", self.dice),
+            weighed("lovasz", "w_lovasz", self.lovasz),
+        ]
+    }
+
+    /// Whether regions, which may overlap, can be trained with it: every loss of the sum has a form for them.
+    pub fn fits_regions(&self) -> bool {
+        let for_regions = ["cross_entropy", "dice"];
+        self.all().iter().all(|loss| loss.weight == 0.0 || for_regions.contains(&loss.name))
+    }
+
+    /// What the first words of a loss's value say, in their order.
+    pub fn losses(&self, words: &[f32; Self::WORDS]) -> Losses {
+        let [total, values @ ..] = words;
+        let terms = self.all().into_iter().zip(values);
+        let terms = terms.map(|(Weighed { name, weight, .. }, value)| LossTerm {
+            name,
+            weight,
+            value: *value,
+        });
+        Losses { total: *total, terms: terms.collect() }
+    }
+
+    /// Tells a kernel the weights.
+    pub(super) fn set(&self, dispatch: Dispatch) -> Dispatch {
+        let all = self.all().into_iter();
+        all.fold(dispatch, |dispatch, loss| dispatch.param_f32(loss.member, loss.weight))
     }
 }
 

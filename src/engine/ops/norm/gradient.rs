@@ -5,7 +5,7 @@ use super::super::elementwise::materialise;
 use super::parts::{ChannelParts, NormPass};
 use crate::engine::activation::Activation;
 use crate::engine::graph::{
-    Dispatch, Graph, Load, Lowering, Node, Op, Piece, Scratch, Value, fold,
+    Dispatch, Graph, Load, Lowering, Node, Op, Portion, Scratch, Value, fold,
 };
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
@@ -101,7 +101,7 @@ impl ChannelSums {
         &self,
         lowering: &Lowering<'_>,
         parts: &ChannelParts,
-        piece: &Piece<1>,
+        piece: &Portion<1>,
     ) -> Result<Dispatch> {
         let [da, raw] = lowering.inputs()?;
         let voxels = lowering.graph.layout(da)?.voxels();

@@ -38,7 +38,7 @@ impl Op for Statistics {
         if lowering.graph.moments_given(lowering.node).is_some() {
             let words = lowering.graph.info(moments).words;
             let parts = words / (layout.n * layout.blocks() * MOMENT_WORDS);
-            return Ok(vec![finish(lowering, ("COUNTED", true), parts)?]);
+            return Ok(vec![finish(lowering, Moments::Counted, parts)?]);
         }
         let parts = Self::parts(lowering)?;
         let (chunk, chunks, voxels) = (parts.chunk(), parts.chunks, layout.voxels());
@@ -65,7 +65,7 @@ impl Op for Statistics {
                 .work(work, work),
             );
         }
-        let finish = finish(lowering, ("WHOLE", parts.is_whole()), chunks)?;
+        let finish = finish(lowering, Moments::Parts { whole: parts.is_whole() }, chunks)?;
         dispatches.push(finish.param("chunk", chunk));
         Ok(dispatches)
     }
@@ -87,28 +87,33 @@ pub fn give_moments(lowering: &Lowering<'_>, mut dispatch: Dispatch, moments: Va
     dispatch.bind("moments", lowering.whole(moments))
 }
 
-/// The second pass: `chunks` parts of each channel block merged, of the kind that a switch says.
-fn finish(
-    lowering: &Lowering<'_>,
-    (switch, on): (&'static str, bool),
-    chunks: usize,
-) -> Result<Dispatch> {
+/// What the second pass merges.
+enum Moments {
+    /// Those that another node's kernels wrote, each with its count.
+    Counted,
+    /// Those of the first pass, of each workgroup or of each lane.
+    Parts { whole: bool },
+}
+
+/// The second pass: `chunks` parts of each channel block merged.
+fn finish(lowering: &Lowering<'_>, of: Moments, chunks: usize) -> Result<Dispatch> {
     let ([x, gamma, beta], [coef]) = (lowering.inputs()?, lowering.outputs()?);
     let [moments] = lowering.scratch()?;
     let layout = lowering.graph.layout(x)?;
     let all = layout.n * layout.blocks();
-    Ok(Dispatch::new(
-        format!("norm {}", lowering.name(x)),
-        KernelKey::new("norm_finish.wgsl").set(switch, on as u32),
-        fold(all, lowering.caps)?,
-    )
-    .bind("partial", lowering.whole(moments))
-    .bind("gamma", lowering.whole(gamma))
-    .bind("beta", lowering.whole(beta))
-    .bind("coef", lowering.whole(coef))
-    .param("blocks", all)
-    .param("channel_blocks", layout.blocks())
-    .param("voxels", layout.voxels())
-    .param("chunks", chunks)
-    .param_f32("eps", EPS))
+    let key = KernelKey::new("norm_finish.wgsl");
+    let key = match of {
+        Moments::Counted => key.set("COUNTED", 1),
+        Moments::Parts { whole } => key.set("WHOLE", whole as u32),
+    };
+    Ok(Dispatch::new(format!("norm {}", lowering.name(x)), key, fold(all, lowering.caps)?)
+        .bind("partial", lowering.whole(moments))
+        .bind("gamma", lowering.whole(gamma))
+        .bind("beta", lowering.whole(beta))
+        .bind("coef", lowering.whole(coef))
+        .param("blocks", all)
+        .param("channel_blocks", layout.blocks())
+        .param("voxels", layout.voxels())
+        .param("chunks", chunks)
+        .param_f32("eps", EPS))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter};
 
-use super::super::load::Blocks;
+use super::super::load::ChannelBlocks;
 use crate::engine::graph::{Caps, DType};
 use crate::engine::shader::KernelKey;
 
@@ -20,7 +20,7 @@ const GROUPS: [usize; 2] = [32 * JOBS, 64 * JOBS];
 
 /// A workgroup's tile of `pointwise_coop.wgsl` or `pointwise_weight_coop.wgsl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cooperative {
+pub struct CooperativeTile {
     /// Rows and columns of a matrix.
     side: usize,
     /// Of a factor.
@@ -30,21 +30,21 @@ pub struct Cooperative {
     group: usize,
 }
 
-impl Display for Cooperative {
+impl Display for CooperativeTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { side, bits, group, .. } = self;
         write!(f, "cooperative f{bits} SIDE={side} channels={} WG={group}", 4 * self.blocks())
     }
 }
 
-impl Cooperative {
+impl CooperativeTile {
     /// Threads, of those that keep an adapter busy, for which one workgroup stands.
     pub const SHARE: usize = 32;
 
     /// Tiles for this many channel blocks; none where the adapter has no matrices, or the product is small. Factors are rounded to
     /// f16 only where `dtype` says that tensors are stored so.
-    pub fn tiles(blocks: Blocks, caps: &Caps, dtype: DType) -> Vec<Self> {
-        let Blocks { ins, outs } = blocks;
+    pub fn tiles(blocks: ChannelBlocks, caps: &Caps, dtype: DType) -> Vec<Self> {
+        let ChannelBlocks { ins, outs } = blocks;
         if outs < LEAST || ins < LEAST {
             return Vec::new();
         }
@@ -118,8 +118,8 @@ mod tests {
         let names = |f32, f16, dtype, subgroup_size, outs, ins| -> Vec<String> {
             let cooperative = Sides { f32, f16 };
             let caps = Caps { cooperative, subgroup_size, ..Caps::default() };
-            let tiles = Cooperative::tiles(Blocks { ins, outs }, &caps, dtype);
-            tiles.iter().map(Cooperative::to_string).collect()
+            let tiles = CooperativeTile::tiles(ChannelBlocks { ins, outs }, &caps, dtype);
+            tiles.iter().map(CooperativeTile::to_string).collect()
         };
         let (single, half) = (DType::F32, DType::F16);
         assert!(names(0, 0, half, 32, 16, 16).is_empty());
@@ -147,7 +147,9 @@ mod tests {
             for dtype in [DType::F16, DType::F32] {
                 let cooperative = Sides { f32: side, f16: side };
                 let caps = Caps { cooperative, ..Caps::default() };
-                for tile in Cooperative::tiles(Blocks { ins: 16, outs: 16 }, &caps, dtype) {
+                for tile in
+                    CooperativeTile::tiles(ChannelBlocks { ins: 16, outs: 16 }, &caps, dtype)
+                {
                     let of = |key: KernelKey, rows: &str, columns: &str| {
                         validate(&key).unwrap();
                         let value = |name| {

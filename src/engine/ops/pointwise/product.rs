@@ -4,8 +4,8 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::{WORKGROUP, distinct, switches};
-use super::super::load::Blocks;
-use super::coop::Cooperative;
+use super::super::load::ChannelBlocks;
+use super::coop::CooperativeTile;
 use crate::Result;
 use crate::engine::graph::{Caps, DType, Dispatch, Lowering, fold};
 use crate::engine::shader::{Choice, KernelKey};
@@ -32,7 +32,7 @@ enum PointwiseTile {
     /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
     Shared { vox: usize, out: usize },
     /// As `Shared`, by cooperative matrices.
-    Cooperative(Cooperative),
+    Cooperative(CooperativeTile),
 }
 
 impl Display for PointwiseTile {
@@ -63,7 +63,7 @@ impl PointwiseTile {
 pub struct Product {
     pub samples: usize,
     pub voxels: usize,
-    pub blocks: Blocks,
+    pub blocks: ChannelBlocks,
     /// Tensors that a load of the input reads.
     pub loads: usize,
 }
@@ -85,7 +85,7 @@ fn held(outs: usize, ins: usize, loads: usize, held: usize) -> (usize, usize) {
 impl Product {
     /// Tiles that can pay, the default first: weights stay in registers where loads are dear, outputs elsewhere.
     fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<PointwiseTile> {
-        let Blocks { ins, outs } = self.blocks;
+        let ChannelBlocks { ins, outs } = self.blocks;
         let outputs =
             |vox, out: usize, group| PointwiseTile::Outputs { vox, out: out.min(outs), group };
         let held = |registers, steps| {
@@ -121,7 +121,7 @@ impl Product {
                 PointwiseTile::Shared { vox: 4, out: 4 },
             ]);
         }
-        let cooperative = Cooperative::tiles(self.blocks, caps, dtype);
+        let cooperative = CooperativeTile::tiles(self.blocks, caps, dtype);
         tiles.extend(cooperative.into_iter().map(PointwiseTile::Cooperative));
         distinct(tiles)
     }
@@ -131,7 +131,7 @@ impl Product {
         lowering: &Lowering<'_>,
         key: impl Fn(&'static str) -> KernelKey,
     ) -> Result<(PointwiseTile, Arc<Choice>)> {
-        let Self { samples, voxels, blocks: Blocks { ins, outs }, .. } = self;
+        let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = self;
         let switches = switches(&key(PointwiseTile::Shared { vox: 1, out: 1 }.file()));
         let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
         lowering.choose("pointwise", shape, &self.tiles(lowering.caps, lowering.dtype))
@@ -158,7 +158,7 @@ impl Product {
         label: String,
         key: impl Fn(&'static str) -> KernelKey,
     ) -> Result<Dispatch> {
-        let Self { samples, voxels, blocks: Blocks { outs, .. }, .. } = *self;
+        let Self { samples, voxels, blocks: ChannelBlocks { outs, .. }, .. } = *self;
         let (tile, choice) = self.choose(lowering, &key)?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
@@ -213,7 +213,7 @@ mod tests {
     fn staging_is_for_many_channels_and_no_tile_comes_twice() {
         let caps = Caps::default();
         for (ins, outs) in [(1, 1), (4, 4), (16, 16), (16, 4), (40, 20)] {
-            let blocks = Blocks { ins, outs };
+            let blocks = ChannelBlocks { ins, outs };
             let product = Product { samples: 2, voxels: 1000, blocks, loads: 1 };
             let tiles = product.tiles(&caps, DType::F32);
             assert_eq!(distinct(tiles.clone()).len(), tiles.len());

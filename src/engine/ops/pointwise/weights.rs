@@ -4,10 +4,10 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
-use super::super::load::{Blocks, WeightSources};
-use super::coop::Cooperative;
+use super::super::load::{ChannelBlocks, WeightSources};
+use super::coop::CooperativeTile;
 use crate::Result;
-use crate::engine::graph::{Caps, Dispatch, Layout, Lowering, Piece, fold};
+use crate::engine::graph::{Caps, Dispatch, Layout, Lowering, Portion, fold};
 use crate::engine::shader::Choice;
 
 /// How a weight gradient is shared out, in `per_sample` parts of a sample's voxels.
@@ -22,7 +22,7 @@ enum PointwiseWeightTile {
     /// A thread owns so many output and input blocks; there should be so many `threads`.
     Thread { blocks: usize, threads: usize },
     /// A workgroup owns one, made of cooperative matrices.
-    Cooperative(Cooperative),
+    Cooperative(CooperativeTile),
 }
 
 impl Display for PointwiseWeightTile {
@@ -36,15 +36,15 @@ impl Display for PointwiseWeightTile {
 
 impl PointwiseWeightTile {
     /// Parts of a sample that keep the adapter busy.
-    fn parts(self, samples: usize, voxels: usize, blocks: Blocks, caps: &Caps) -> usize {
-        let Blocks { ins, outs } = blocks;
+    fn parts(self, samples: usize, voxels: usize, blocks: ChannelBlocks, caps: &Caps) -> usize {
+        let ChannelBlocks { ins, outs } = blocks;
         let tasks = |blocks| ins.div_ceil(blocks) * outs.div_ceil(blocks) * samples;
         match self {
             Self::Thread { blocks, threads } => {
                 (threads / tasks(blocks)).clamp(1, voxels.div_ceil(16))
             }
             Self::Cooperative(tile) => {
-                let groups = caps.threads() / Cooperative::SHARE;
+                let groups = caps.threads() / CooperativeTile::SHARE;
                 (groups / tasks(tile.blocks())).clamp(1, voxels.div_ceil(256))
             }
         }
@@ -56,12 +56,12 @@ impl PointwiseWeights {
     pub fn choose(
         lowering: &Lowering<'_>,
         grad: &Layout,
-        blocks: Blocks,
+        blocks: ChannelBlocks,
         most: usize,
         load: &str,
     ) -> Result<(Self, Arc<Choice>)> {
         let (samples, voxels) = (grad.n, grad.voxels());
-        let Blocks { ins, outs } = blocks;
+        let ChannelBlocks { ins, outs } = blocks;
         let caps = lowering.caps;
         let threads = caps.threads();
         let usual = if threads < FEW_THREADS { 4 } else { 2 };
@@ -77,7 +77,7 @@ impl PointwiseWeights {
             split(6 - usual, threads * 2),
             split(1, threads),
         ]);
-        let cooperative = Cooperative::tiles(blocks, caps, lowering.dtype);
+        let cooperative = CooperativeTile::tiles(blocks, caps, lowering.dtype);
         splits.extend(cooperative.into_iter().map(PointwiseWeightTile::Cooperative));
         let shape = format!("{samples}x{voxels} {ins}>{outs}{load}");
         let (tile, choice) = lowering.choose("pointwise_weight", shape, &splits)?;
@@ -95,7 +95,7 @@ impl PointwiseWeights {
         &self,
         lowering: &Lowering<'_>,
         sources: &WeightSources<'_>,
-        piece: Piece<2>,
+        piece: Portion<2>,
         label: String,
     ) -> Result<Dispatch> {
         let [outs, ins] = piece.runs.map(|run| run.count);
