@@ -17,7 +17,6 @@ mod info;
 mod plan;
 mod predict;
 mod train;
-mod validate;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +24,8 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::graph::DType;
-use crate::train::{Footprint, MODEL};
+use crate::run::MODEL;
+use crate::train::Footprint;
 use crate::{Error, Result};
 
 /// Trains and runs 3D U²-Net on any GPU through WebGPU.
