@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::MemoryArgs;
+use super::args::MemoryArgs;
 use crate::bench::{
     Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure, planned,
 };
@@ -51,7 +51,7 @@ struct Report<'a> {
 
 pub fn run(args: &Args) -> Result<()> {
     if args.repeats == 0 {
-        return Err(Error::flag("--repeats", "0", "at least 1", "5 is usual."));
+        return Err(Error::setting("repeats", "0", "at least 1", "5 is usual."));
     }
     let gpu = Gpu::open(&args.device)?;
     let names: Vec<&str> = match (args.config.is_empty(), gpu.is_software()) {

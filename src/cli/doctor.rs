@@ -2,7 +2,7 @@
 
 use crate::engine::check::{Row, by_kernel, examine};
 use crate::engine::gpu::Gpu;
-use crate::{Error, Result};
+use crate::{Error, GpuFault, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -43,11 +43,12 @@ pub fn run(args: &Args) -> Result<()> {
         say!("\n{} checks, {failed} failed", rows.len());
     }
     if failed > 0 {
-        return Err(Error::Gpu(format!(
+        let message = format!(
             "{}: {failed} of {} checks failed; update the driver, or choose another --device",
             adapter.name,
             rows.len()
-        )));
+        );
+        return Err(Error::gpu(GpuFault::Wrong, message));
     }
     Ok(())
 }

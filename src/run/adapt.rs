@@ -31,13 +31,13 @@ impl Adaptation {
                 file,
                 "a model of the independent mode, which shares nothing",
                 "one of the shared or universal mode",
-                "Train with --mode universal.",
+                "Train with `mode` universal.",
             ));
         }
         let name = Dataset::open(data)?.name;
         if old.domain(Some(&name)).is_ok() {
-            return Err(Error::flag(
-                "--data",
+            return Err(Error::setting(
+                "data",
                 format!("a dataset named {name}, like a domain of the model"),
                 "a name of its own",
                 "Change \"name\" in dataset.json.",

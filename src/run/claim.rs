@@ -26,7 +26,7 @@ pub(super) struct Combined {
 /// Claims what these runs, each with its folder, will write: nothing of it is what they read, no two of it are one place, and
 /// all of it can be written.
 pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) -> Result<Claim> {
-    let mut paths = Paths::of_flag("--out");
+    let mut paths = Paths::of_setting("out");
     for RunFolder { folder: out, config } in runs {
         if let Some(start) = &config.start {
             paths.reads(&start.model);

@@ -80,7 +80,7 @@ pub(super) fn check_new(out: &Path) -> Result<()> {
             out,
             "a run that was begun before",
             "a new folder",
-            "Add --continue to go on with it, or choose another --out.",
+            "Add `continue` to go on with it, or choose another `out`.",
         ));
     }
     Ok(())

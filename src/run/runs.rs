@@ -94,7 +94,7 @@ impl Runs {
                 out,
                 "no config.toml",
                 "a run to continue",
-                "Leave --continue out to start one.",
+                "Leave `continue` out to start one.",
             ));
         }
         let runs = folders.iter().map(|folder| RunFolder::read(folder));
@@ -242,8 +242,8 @@ fn check_folders(runs: &[RunFolder]) -> Result<()> {
         if let Some(other) = runs[..index].iter().find(|other| other.folder == run.folder) {
             let [first, second] = [other, run].map(|run| run.config.data[0].display());
             let folder = run.folder.display();
-            return Err(Error::flag(
-                "--data",
+            return Err(Error::setting(
+                "data",
                 format!("two datasets whose runs would share {folder}: {first} and {second}"),
                 "folders with names of their own in the independent mode",
                 "Rename one of them, or train them one by one.",
@@ -257,11 +257,11 @@ fn check_folders(runs: &[RunFolder]) -> Result<()> {
 fn folds_of(run: &RunFolder, preset: &PresetChoice) -> Result<Vec<RunFolder>> {
     let count = datasets(&run.config, preset)?.iter().map(Dataset::folds).max().unwrap_or(0);
     if count == 0 {
-        return Err(Error::flag(
-            "--fold",
+        return Err(Error::setting(
+            "fold",
             "all",
             "a dataset of at least two cases",
-            "Use --fold none to train without validation, or add cases.",
+            "Use `fold` none to train without validation, or add cases.",
         ));
     }
     let fold = |index: usize| RunFolder {

@@ -83,3 +83,21 @@ pub(super) fn read(path: &Path, session: &mut Session) -> Result<State> {
     }
     Ok(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_keeps_the_names_that_it_was_first_written_under() {
+        let text = r#"{"step":30,"seconds":1.5,"counts":[30,7],"losses":{"known":{"0":[0.5,1.0]},"current":[[0.25,1],[0.0,0]]},"loss_scale":{"scale":65536.0,"good":30,"skipped":0},"falls":{"count":1,"current":[0.5,2],"epochs":[0.75],"before":0.5}}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!(state.counts, [30, 7]);
+        assert_ne!(state.lr, LrState::default());
+        assert_ne!(state.loss_history, LossHistory::default());
+        assert_eq!(serde_json::to_string(&state).unwrap(), text);
+        // the first checkpoints held no more than this
+        let text = r#"{"step":30,"seconds":1.5,"counts":[30,7]}"#;
+        assert_eq!(serde_json::from_str::<State>(text).unwrap().step, 30);
+    }
+}

@@ -233,15 +233,15 @@ impl RunConfig {
         };
         self.domain_sampling.check(domains)?;
         if !good || !self.lr.is_finite() || self.lr <= 0.0 || self.base == 0 {
-            return Err(Error::flag(
-                "--steps, --minutes, --lr, --base",
+            return Err(Error::setting(
+                "steps, minutes, lr, base",
                 format!("{:?}, {}, {}", self.length, self.lr, self.base),
                 "numbers above 0",
-                "Correct the flag.",
+                "Correct the setting.",
             ));
         }
         if !self.patch_sampling.good() || !self.lr_schedule.good() {
-            return Err(Error::flag(
+            return Err(Error::setting(
                 "config.toml",
                 format!("{:?}, {:?}", self.patch_sampling, self.lr_schedule),
                 "sampling from 0 to 1, epochs and windows from 1, a factor between 0 and 1",
@@ -310,6 +310,19 @@ mod tests {
         let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.04);
         assert!(near(first, [0.49, 0.21, 0.3]), "{first:?}");
         assert!(near(last, [0.0, 0.7, 0.3]), "{last:?}");
+    }
+
+    #[test]
+    fn settings_keep_the_names_that_they_were_first_written_under() {
+        let mut config = RunConfig::new(vec!["a".into()]);
+        config.domain_sampling = DomainSampling::Size;
+        config.dtype = DType::F16;
+        let text = toml::to_string_pretty(&config).unwrap();
+        let written = ["schedule = \"size\"", "precision = \"f16\"", "[rate]", "[sampling]"];
+        for line in written {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Trainer {
                     &start.model,
                     format!("no shared weight {name} of shape {:?}", stored.spec.dims),
                     "the shared weights of every level of the new domain",
-                    "Use fewer --pools, or adapt a deeper model.",
+                    "Use fewer `pools`, or adapt a deeper model.",
                 )
             })?;
             self.session.write(Region::Weights, name, &tensor.values)?;

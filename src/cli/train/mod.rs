@@ -6,12 +6,11 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 pub(super) use args::{NetArgs, RunArgs};
-pub(super) use watch::Watch;
+pub(super) use watch::{Watch, recomputed};
 
 use crate::Result;
 use crate::engine::gpu::Gpu;
 use crate::run::{CONFIG, Observer, Runs};
-use crate::train::Memory;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -56,12 +55,4 @@ pub(super) fn resume(
         );
     }
     runs.complete(gpu, observer).map(|_| ())
-}
-
-/// Words for tensors that are made twice, if any are.
-pub(super) fn recomputed(memory: &Memory) -> String {
-    match memory.recomputed {
-        0 => String::new(),
-        count => format!(" ({count} tensors computed twice)"),
-    }
 }

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::recomputed;
 use crate::Result;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};
-use crate::train::{Reading, Trainer};
+use crate::train::{Memory, Reading, Trainer};
 
 /// Follows runs on the terminal.
 pub struct Watch {
@@ -108,5 +107,13 @@ impl Observer for Watch {
     fn combined(&mut self, scores: &DomainScores) -> Result<()> {
         say!("{}, all folds\n{}", scores.domain, scores.table());
         Ok(())
+    }
+}
+
+/// Words for tensors that are made twice, if any are.
+pub fn recomputed(memory: &Memory) -> String {
+    match memory.recomputed {
+        0 => String::new(),
+        count => format!(" ({count} tensors computed twice)"),
     }
 }

@@ -244,8 +244,8 @@ impl Passes {
         let most = sources.iter().map(|s| s.size.patch.iter().product::<usize>()).max();
         let voxels = most.unwrap_or(1) as u64;
         if voxels * VECTOR > caps.max_binding {
-            return Err(Error::flag(
-                "--patch",
+            return Err(Error::setting(
+                "patch",
                 format!("{voxels} voxels"),
                 format!("at most {}, which one binding holds", caps.max_binding / VECTOR),
                 "Use a smaller patch.",
