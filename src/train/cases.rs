@@ -110,7 +110,7 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>
 
 /// Refuses a loss of classes that exclude one another where there are regions.
 fn check_loss(config: &RunConfig, labels: &Labels, dir: &Path) -> Result<()> {
-    if !labels.regions || config.loss.focal == 0.0 && config.loss.lovasz == 0.0 {
+    if !labels.regions || config.loss.fits_regions() {
         return Ok(());
     }
     Err(Error::setting(

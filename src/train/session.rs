@@ -1,6 +1,7 @@
 //! One program for each domain over one parameter store, and the update of what took part.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::footprint::{Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given, LossInputs};
@@ -81,8 +82,8 @@ struct DomainProgram {
     logits_layout: Layout,
     /// Commands before the update.
     gradient_commands: usize,
-    /// Command of each update dispatch and a parameter whose count of updates it shares.
-    updates: Vec<(usize, usize)>,
+    /// What updates parameters.
+    updates: Vec<UpdateCommand>,
     /// Parameters that take part, by position in the store.
     touched: Vec<usize>,
 }
@@ -351,8 +352,8 @@ impl Session {
         for position in &d.touched {
             self.counts[*position] += 1;
         }
-        for (command, position) in &d.updates {
-            let params = self.settings.optimizer.step_params(lr, self.counts[*position]);
+        for UpdateCommand { command, param } in &d.updates {
+            let params = self.settings.optimizer.step_params(lr, self.counts[*param]);
             d.program.set_params(&self.gpu, *command, &params)?;
         }
         d.given.write(&self.gpu, &d.program)?;
@@ -417,18 +418,28 @@ fn touched(graph: &Graph, store: &Store) -> Result<BTreeSet<usize>> {
 }
 
 /// Neighbouring parameters that the same domains update: they share their count of updates.
-fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<(usize, usize)> {
+fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<RangeInclusive<usize>> {
     let set = |position: usize| all.iter().map(|t| t.contains(&position)).collect::<Vec<_>>();
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    let mut ranges: Vec<RangeInclusive<usize>> = Vec::new();
     for &position in mine {
-        match ranges.last_mut() {
-            Some((first, last)) if *last + 1 == position && set(*first) == set(position) => {
-                *last = position;
-            }
-            _ => ranges.push((position, position)),
+        let joins = |range: &&mut RangeInclusive<usize>| {
+            range.end() + 1 == position && set(*range.start()) == set(position)
+        };
+        match ranges.last_mut().filter(joins) {
+            Some(range) => *range = *range.start()..=position,
+            None => ranges.push(position..=position),
         }
     }
     ranges
+}
+
+/// A dispatch that updates parameters.
+#[derive(Debug, Clone, Copy)]
+struct UpdateCommand {
+    /// Its place among the commands.
+    command: usize,
+    /// A parameter whose count of updates it shares, by position in the store.
+    param: usize,
 }
 
 /// What is updated after a domain's backward pass, and how.
@@ -442,35 +453,42 @@ struct Update<'a> {
 impl Update<'_> {
     fn lower(&self, store: &Store, caps: &Caps) -> Result<Tail> {
         let scaled = self.settings.scaled();
-        let spans: Vec<(usize, usize, usize)> = ranges(self.mine, self.all)
-            .into_iter()
-            .map(|(first, last)| {
-                let last = &store.params()[last];
-                let start = store.params()[first].start;
-                (first, start, last.start + last.span - start)
-            })
-            .collect();
-        let mut tail = Vec::new();
+        let params = store.params();
+        let span = |range: RangeInclusive<usize>| {
+            let (start, last) = (params[*range.start()].start, &params[*range.end()]);
+            Span { param: *range.start(), start, words: last.start + last.span - start }
+        };
+        let spans: Vec<Span> = ranges(self.mine, self.all).into_iter().map(span).collect();
+        let mut dispatches = Vec::new();
         if scaled {
-            let words: Vec<_> = spans.iter().map(|(_, start, words)| (*start, *words)).collect();
-            tail = ops::loss_scale_dispatches(&words, caps)?;
+            let words: Vec<_> = spans.iter().map(|span| (span.start, span.words)).collect();
+            dispatches = ops::loss_scale_dispatches(&words, caps)?;
         }
         let mut updates = Vec::new();
-        for (first, start, words) in spans {
+        for Span { param, start, words } in spans {
             for dispatch in ops::optimizer_dispatch(&self.settings.optimizer, start, words, caps)? {
-                updates.push((tail.len(), first));
-                tail.push(if scaled { dispatch.scaled() } else { dispatch });
+                updates.push(UpdateCommand { command: dispatches.len(), param });
+                dispatches.push(if scaled { dispatch.scaled() } else { dispatch });
             }
         }
-        Ok(Tail { dispatches: tail, updates })
+        Ok(Tail { dispatches, updates })
     }
+}
+
+/// Neighbouring parameters in the store.
+struct Span {
+    /// The first, by position.
+    param: usize,
+    /// Where they begin, in words.
+    start: usize,
+    words: usize,
 }
 
 /// What follows a domain's backward pass.
 struct Tail {
     dispatches: Vec<Dispatch>,
-    /// Place of each update among them and a parameter whose count of updates it shares.
-    updates: Vec<(usize, usize)>,
+    /// Updates among them.
+    updates: Vec<UpdateCommand>,
 }
 
 impl DomainProgram {
@@ -481,7 +499,10 @@ impl DomainProgram {
         touched: &BTreeSet<usize>,
         gradient_commands: usize,
     ) -> Result<Self> {
-        let after = |(at, first): &(usize, usize)| (gradient_commands + at, *first);
+        let after = |update: &UpdateCommand| UpdateCommand {
+            command: gradient_commands + update.command,
+            ..*update
+        };
         Ok(Self {
             program,
             image: built.image,

@@ -147,7 +147,7 @@ fn a_budget_is_kept_or_refused() {
             assert_eq!(memory.recomputed == 0, share == 0, "{name}: {memory:?} in {vram}");
         }
         let message = within(least.total() - 1).unwrap_err().to_string();
-        assert!(message.contains("--vram") && message.contains("--precision f16"), "{message}");
+        assert!(message.contains("vram") && message.contains("`precision` f16"), "{message}");
         assert!(within(1).is_err(), "{name}");
         // what cases take is not there for the network
         let reserved = 1 << 20;

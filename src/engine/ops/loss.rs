@@ -64,7 +64,9 @@ impl LossWeights {
 pub struct LossTerm {
     /// As in settings and logs, such as `cross_entropy`.
     pub name: &'static str,
+    /// As in [`LossWeights`].
     pub weight: f32,
+    /// The loss alone.
     pub value: f32,
 }
 
@@ -73,7 +75,7 @@ pub struct LossTerm {
 pub struct Losses {
     /// What is minimised.
     pub total: f32,
-    /// The losses that it is the sum of; those of weight 0 are not computed and 0.
+    /// The losses that it is the sum of; what costs something of its own is computed, else 0, where its weight is above 0.
     pub terms: Vec<LossTerm>,
 }
 
@@ -85,6 +87,11 @@ impl Losses {
 }
 
 impl LossWeights {
+    /// Whether regions, which may overlap, can be trained with it: every loss of the sum has a form for them.
+    pub fn fits_regions(&self) -> bool {
+        self.focal == 0.0 && self.lovasz == 0.0
+    }
+
     /// Words of a loss's value that [`LossWeights::losses`] takes.
     pub const WORDS: usize = 5;
 
