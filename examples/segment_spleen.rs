@@ -14,9 +14,10 @@ use u2seg::low_level::imaging::{Grid, Volume};
 use u2seg::low_level::patch::Augment;
 use u2seg::low_level::run::overlay;
 use u2seg::low_level::run::overlay::{OverlayInput, SOFT_TISSUE};
+use u2seg::low_level::run::{CONFIG, Observer, Run};
 use u2seg::low_level::score::metrics::Pair;
 use u2seg::low_level::segment::{Predictor, clean_up};
-use u2seg::low_level::train::{Beside, CONFIG, Length, RunConfig, Trainer, claim};
+use u2seg::low_level::train::{Length, Reading, RunConfig};
 use u2seg::low_level::{files, imaging};
 use u2seg::{Error, Result};
 
@@ -119,6 +120,18 @@ fn begin_anew(run: &Path) -> Result<()> {
     std::fs::remove_dir_all(run).map_err(|e| Error::io(run, e))
 }
 
+/// Says now and then how training goes.
+struct Lines;
+
+impl Observer for Lines {
+    fn losses(&mut self, reading: &Reading) -> Result<()> {
+        if reading.step.is_multiple_of(50) {
+            println!("step {} loss {:.4}", reading.step, reading.losses.total);
+        }
+        Ok(())
+    }
+}
+
 fn run(args: &Args) -> Result<()> {
     let (dir, held_out) = choose(args)?;
     let gpu = Gpu::open(&args.device)?;
@@ -144,13 +157,12 @@ fn run(args: &Args) -> Result<()> {
     };
     let run = args.out.join("run");
     begin_anew(&run)?;
-    let runs = [(run.clone(), config.clone())];
-    let _claim = claim(&runs, &options.preset, &Beside::default())?;
     let length = config.length;
-    let mut trainer = Trainer::start(&gpu, config, &options, &run)?;
-    println!("training on {} cases: {length:?}", trainer.domains()[0].cases.len());
-    let model = trainer.run()?;
-    let cases = &trainer.domains()[0];
+    let mut run = Run::begin(&gpu, config, &options, &run)?;
+    println!("training on {} cases: {length:?}", run.domains()[0].cases.len());
+    run.train(&mut Lines)?;
+    let model = run.model()?;
+    let cases = &run.domains()[0];
     let Some(case) = cases.held_out.first() else {
         return Err(Error::Internal("no case was left out".into()));
     };
@@ -164,7 +176,7 @@ fn run(args: &Args) -> Result<()> {
     imaging::write_mask(&mask, &labels, &image.grid)?;
     let picture = args.out.join(format!("{}.png", case.id));
     draw(&picture, &image, &truth.data, &labels)?;
-    println!("segmented {} after {} steps: Dice {dice:.3}", case.id, trainer.step());
+    println!("segmented {} after {} steps: Dice {dice:.3}", case.id, run.steps());
     println!("mask: {}\npicture: {}", mask.display(), picture.display());
     Ok(())
 }

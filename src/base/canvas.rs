@@ -1,4 +1,4 @@
-//! Rectangles, lines and letters on a picture.
+//! Rectangles and letters on a picture.
 
 use image::{Rgb, RgbImage};
 
@@ -13,17 +13,6 @@ pub fn fill(
         for column in x..(x + width).min(paper.width()) {
             paper.put_pixel(column, row, Rgb(colour));
         }
-    }
-}
-
-/// Draws a line between two places, two pixels thick.
-pub fn line(paper: &mut RgbImage, from: (f64, f64), to: (f64, f64), colour: [u8; 3]) {
-    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-    let steps = dx.abs().max(dy.abs()).ceil().max(1.0) as usize;
-    for step in 0..=steps {
-        let t = step as f64 / steps as f64;
-        let (x, y) = (from.0 + t * dx, from.1 + t * dy);
-        fill(paper, (x.round().max(0.0) as u32, y.round().max(0.0) as u32), (2, 2), colour);
     }
 }
 

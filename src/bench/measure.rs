@@ -15,7 +15,7 @@ use crate::engine::tune;
 use crate::net;
 use crate::segment::Forward;
 use crate::train;
-use crate::train::{Footprint, Freeze, Memory, Session, SessionSettings};
+use crate::train::{Footprint, Memory, Session, SessionSettings};
 use crate::{Error, Result};
 
 /// One kernel at one shape.
@@ -103,29 +103,30 @@ fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Workload
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
-        workloads.extend(train::workloads(network, &batches, &SETTINGS, dtype)?);
+        let settings = settings(Footprint { dtype, ..Footprint::default() });
+        workloads.extend(train::workloads(network, &batches, &settings)?);
     }
     Ok(workloads)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-const SETTINGS: SessionSettings = SessionSettings {
-    loss: LossWeights::ce(),
-    optimizer: Optimizer::adam(),
-    freeze: Freeze::Nothing,
-};
+/// What is timed: every parameter trained by Adam.
+fn settings(footprint: Footprint) -> SessionSettings {
+    SessionSettings { footprint, ..SessionSettings::new(LossWeights::ce(), Optimizer::adam()) }
+}
 
 /// What training takes, planned without running anything: nor need the adapter have it.
 pub fn planned(gpu: &Gpu, configuration: &Configuration, footprint: Footprint) -> Result<Memory> {
     let batches = configuration.batches();
-    Memory::planned(&configuration.network, &batches, &SETTINGS, footprint, &caps(gpu))
+    Memory::planned(&configuration.network, &batches, &settings(footprint), &caps(gpu))
 }
 
 /// The least that training takes with all recomputed that pays.
 pub fn least(gpu: &Gpu, configuration: &Configuration, dtype: DType) -> Result<Memory> {
     let batches = configuration.batches();
-    Memory::least(&configuration.network, &batches, &SETTINGS, dtype, &caps(gpu))
+    let settings = settings(Footprint { dtype, ..Footprint::default() });
+    Memory::least(&configuration.network, &batches, &settings, &caps(gpu))
 }
 
 fn time_training(
@@ -139,7 +140,8 @@ fn time_training(
     let before = gpu.allocated();
     let start = Instant::now();
     let batches = configuration.batches();
-    let mut session = Session::within(gpu, &configuration.network, &batches, SETTINGS, footprint)?;
+    let settings = settings(footprint);
+    let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
     report.planned_mib = session.memory().total() as f64 / MIB;
     report.recomputed = session.memory().recomputed;
     session.initialise(0)?;

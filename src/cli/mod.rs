@@ -15,7 +15,6 @@ mod info;
 mod plan;
 mod predict;
 mod train;
-mod validate;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};

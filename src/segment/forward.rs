@@ -5,7 +5,7 @@ use crate::engine::exec::{Pool, Program, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{DType, Graph, Layout, Region, Value};
 use crate::engine::ops;
-use crate::engine::plan::{Plan, PlanOptions, Workload};
+use crate::engine::plan::{Plan, PlanRequest, Workload};
 use crate::net;
 use crate::net::NetConfig;
 
@@ -56,7 +56,7 @@ impl Forward {
         let caps = caps(gpu);
         let (graph, image, logits) = build(network, batch)?;
         let layout = graph.layout(image)?.clone();
-        let plan = Plan::new(&graph, &caps, &PlanOptions::inference(dtype))?;
+        let plan = Plan::new(&graph, &caps, &PlanRequest::inference(dtype))?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
             store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;
@@ -75,7 +75,7 @@ impl Forward {
         dtype: DType,
     ) -> Result<Workload> {
         let (graph, ..) = build(network, batch)?;
-        Ok(Workload { graph, options: PlanOptions::inference(dtype) })
+        Ok(Workload { graph, options: PlanRequest::inference(dtype) })
     }
 
     /// Bytes of weights and activations.

@@ -2,11 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::config::RunConfig;
-use crate::domain::DomainPlan;
 use crate::engine::exec::{Pool, region_words};
-use crate::engine::graph::{Caps, DType, Graph, ParamSpec};
-use crate::engine::plan::{Plan, PlanOptions};
+use crate::engine::graph::{Caps, DType, ParamSpec};
+use crate::engine::plan::{Plan, PlanRequest, Workload};
 use crate::{Error, Result};
 
 /// How tensors are stored, and what memory there is for them.
@@ -18,22 +16,6 @@ pub struct Footprint {
     pub vram: Option<u64>,
     /// Bytes of those that go to cases and patches.
     pub reserved: u64,
-}
-
-impl Footprint {
-    /// What a run asks for, of which `reserved` bytes are for cases and patches.
-    pub(super) fn of(config: &RunConfig, reserved: u64) -> Self {
-        Self { dtype: config.precision, vram: config.vram, reserved }
-    }
-}
-
-/// Bytes for each voxel of a patch in the making: two images of four channels, labels, and the box of a case around it.
-const PATCH_VOXEL: u64 = 64;
-
-/// Bytes that cases and patches take at most, told before any case is read.
-pub fn reserved(config: &RunConfig, domains: &[DomainPlan]) -> u64 {
-    let voxels = domains.iter().map(|d| d.patch.iter().product::<usize>()).max().unwrap_or(0);
-    config.case_bytes() + voxels as u64 * PATCH_VOXEL
 }
 
 /// Bytes that a session needs.
@@ -58,6 +40,7 @@ pub struct Memory {
 pub struct PeakValue {
     /// Name of the tensor: of the layer that makes it, `d.` before that of a gradient.
     pub name: String,
+    /// Its size.
     pub bytes: u64,
 }
 
@@ -79,9 +62,8 @@ pub(super) struct Fitted {
 
 /// What the plans of all domains have in common.
 struct Common<'a> {
-    graphs: &'a [&'a Graph],
+    workloads: &'a [Workload],
     params: &'a [ParamSpec],
-    dtype: DType,
     caps: &'a Caps,
 }
 
@@ -90,12 +72,12 @@ const ATTEMPTS: usize = 6;
 
 /// Plans the domains of a session within a budget.
 pub(super) fn fit(
-    graphs: &[&Graph],
+    workloads: &[Workload],
     params: &[ParamSpec],
     footprint: Footprint,
     caps: &Caps,
 ) -> Result<Fitted> {
-    let common = Common { graphs, params, dtype: footprint.dtype, caps };
+    let common = Common { workloads, params, caps };
     let as_they_are = common.plan(None)?;
     let Footprint { vram, reserved, .. } = footprint;
     let Some(all) = vram else { return Ok(as_they_are) };
@@ -139,12 +121,11 @@ fn refusal(footprint: Footprint, all: u64, smallest: &Memory) -> Error {
 
 /// Plans with all recomputed that pays.
 pub(super) fn smallest(
-    graphs: &[&Graph],
+    workloads: &[Workload],
     params: &[ParamSpec],
-    dtype: DType,
     caps: &Caps,
 ) -> Result<Fitted> {
-    Common { graphs, params, dtype, caps }.plan(Some(0))
+    Common { workloads, params, caps }.plan(Some(0))
 }
 
 /// Bytes in the unit that reads best, rounded up.
@@ -156,9 +137,10 @@ fn size(bytes: u64) -> String {
 impl Common<'_> {
     /// Plans that keep to a budget of bytes each, where they can.
     fn plan(&self, budget: Option<u64>) -> Result<Fitted> {
-        let options = PlanOptions { budget, ..PlanOptions::training(self.dtype) };
-        let plans = self.graphs.par_iter().map(|graph| Plan::new(graph, self.caps, &options));
-        let plans = plans.collect::<Result<Vec<_>>>()?;
+        let plan = |Workload { graph, options }: &Workload| {
+            Plan::new(graph, self.caps, &PlanRequest { budget, ..*options })
+        };
+        let plans = self.workloads.par_iter().map(plan).collect::<Result<Vec<_>>>()?;
         let region = 4 * region_words(self.params) as u64;
         let memory = Memory {
             parameters: 4 * region,

@@ -8,7 +8,7 @@ use u2seg::low_level::imaging::{Grid, Known, read_image, read_labels, write_imag
 use u2seg::low_level::net::Model;
 use u2seg::low_level::ops::{LossWeights, Optimizer};
 use u2seg::low_level::patch::Interpolation;
-use u2seg::low_level::train::{Length, Rate, RunConfig};
+use u2seg::low_level::train::{Length, LrSchedule, RunConfig};
 
 fn plans(run: &Path) -> Vec<DomainPlan> {
     serde_json::from_slice(&std::fs::read(run.join("plan.json")).unwrap()).unwrap()
@@ -32,7 +32,7 @@ fn the_published_recipe_fills_what_flags_leave_open() {
     dataset(&data, "mine", 2, 90.0);
     let of = |name: &str, more: &[&str]| plan(&[&data], &folder.path().join(name), more);
     let (config, domains) = of("u2net", &["--recipe", "u2net"]);
-    assert_eq!(config.rate, Rate::plateau(300));
+    assert_eq!(config.lr_schedule, LrSchedule::plateau(300));
     assert_eq!((config.lr, config.loss), (3e-4, LossWeights::published()));
     let d = &domains[0];
     assert_eq!((d.patch, d.pools, d.batch), ([40, 56, 40], [3, 3, 3], 9));
@@ -107,7 +107,8 @@ fn hurry(run: &Path, steps: u64) {
     config.length = Length::Steps(steps);
     config.log_every = 1;
     let least = 1e-5;
-    config.rate = Rate::Plateau { epoch: 6, window: 2, improvement: 100.0, factor: 0.5, least };
+    let (epoch, window, improvement, factor) = (6, 2, 100.0, 0.5);
+    config.lr_schedule = LrSchedule::Plateau { epoch, window, improvement, factor, least };
     config.write(&file).unwrap();
 }
 

@@ -9,7 +9,7 @@ use crate::engine::graph::{
 };
 use crate::engine::ops;
 use crate::engine::oracle::Tensor;
-use crate::engine::plan::{Plan, PlanOptions};
+use crate::engine::plan::{Plan, PlanRequest};
 use crate::engine::shape::Shape;
 use crate::{Error, Result};
 
@@ -193,7 +193,7 @@ impl Rig {
 
     /// Plans, runs and compares.
     pub fn run(self, gpu: &Gpu) -> Result<Ran> {
-        let plan = Plan::new(&self.graph, &self.caps, &PlanOptions::default())?;
+        let plan = Plan::new(&self.graph, &self.caps, &PlanRequest::default())?;
         let store = Store::new(gpu, self.graph.params(), true)?;
         let pool = Pool::new(gpu, [&plan])?;
         let program = Program::new(gpu, &plan, &[], (&store, &pool))?;

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 
 /// How a graph is planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PlanOptions {
+pub struct PlanRequest {
     /// How tensors that nodes make are stored; parameters, statistics, sums and what
     /// [`Graph::store_in_f32`] names are in f32 in any case.
     pub tensors: DType,
@@ -19,7 +19,7 @@ pub struct PlanOptions {
     pub budget: Option<u64>,
 }
 
-impl PlanOptions {
+impl PlanRequest {
     /// Training with activations and their gradients stored so.
     pub fn training(tensors: DType) -> Self {
         Self { tensors, loss_scale: tensors == DType::F16, ..Self::default() }
@@ -36,12 +36,12 @@ impl PlanOptions {
 pub struct Draft {
     graph: Graph,
     caps: Caps,
-    options: PlanOptions,
+    options: PlanRequest,
 }
 
 impl Draft {
     /// Takes a graph for an adapter: stores its tensors, fuses nodes, asks every operation for its working memory.
-    pub fn new(graph: &Graph, caps: &Caps, options: &PlanOptions) -> Result<Self> {
+    pub fn new(graph: &Graph, caps: &Caps, options: &PlanRequest) -> Result<Self> {
         let mut draft = Self { graph: graph.clone(), caps: caps.clone(), options: *options };
         draft.graph.store(options.tensors, options.inputs);
         for index in 0..graph.nodes().len() {

@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-pub use draft::{Draft, PlanOptions};
+pub use draft::{Draft, PlanRequest};
 
 use crate::engine::graph::{Caps, Dispatch, Graph, Value};
 use crate::{Error, Result};
@@ -49,7 +49,7 @@ pub struct Workload {
     /// What is computed.
     pub graph: Graph,
     /// As for [`Plan::new`].
-    pub options: PlanOptions,
+    pub options: PlanRequest,
 }
 
 impl Plan {
@@ -58,7 +58,7 @@ impl Plan {
     /// # Errors
     ///
     /// Where a channel block of a tensor, or a weight as a whole, exceeds what the adapter binds.
-    pub fn new(graph: &Graph, caps: &Caps, options: &PlanOptions) -> Result<Self> {
+    pub fn new(graph: &Graph, caps: &Caps, options: &PlanRequest) -> Result<Self> {
         let draft = Draft::new(graph, caps, options)?;
         let (draft, again) = match options.budget {
             Some(budget) => recompute::shrink(draft, budget)?,

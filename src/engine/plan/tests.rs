@@ -1,6 +1,6 @@
 //! What plans promise, on graphs of made-up operations: no kernel runs.
 
-use super::{Plan, PlanOptions, Step};
+use super::{Plan, PlanRequest, Step};
 use crate::Result;
 use crate::engine::graph::{
     Caps, DType, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Scratch, Value,
@@ -72,7 +72,7 @@ fn then(graph: &mut Graph, op: Fake, x: Value) -> Value {
     y
 }
 
-fn plan(graph: &Graph, options: &PlanOptions) -> Plan {
+fn plan(graph: &Graph, options: &PlanRequest) -> Plan {
     Plan::new(graph, &Caps::default(), options).unwrap()
 }
 
@@ -83,7 +83,7 @@ fn values_live_until_they_were_read_and_kept_ones_stay() {
     for _ in 0..4 {
         values.push(then(&mut graph, Fake::default(), *values.last().unwrap()));
     }
-    let chain = plan(&graph, &PlanOptions::default());
+    let chain = plan(&graph, &PlanRequest::default());
     // what is read and what is made, by turns
     assert_eq!(chain.slots, [1024, 1024]);
     let slot = |plan: &Plan, at: usize| plan.value_to_slot[&values[at]];
@@ -91,7 +91,7 @@ fn values_live_until_they_were_read_and_kept_ones_stay() {
         assert_ne!(slot(&chain, at), slot(&chain, at + 1));
     }
     graph.keep(values[1]);
-    let kept = plan(&graph, &PlanOptions::default());
+    let kept = plan(&graph, &PlanRequest::default());
     assert_eq!(kept.slots, [1024; 3]);
     assert!([0, 2, 3, 4].iter().all(|at| slot(&kept, *at) != slot(&kept, 1)));
 }
@@ -103,7 +103,7 @@ fn working_memory_lives_for_its_node_alone() {
     for _ in 0..3 {
         x = then(&mut graph, Fake { scratch: 1000, ..Fake::default() }, x);
     }
-    let planned = plan(&graph, &PlanOptions::default());
+    let planned = plan(&graph, &PlanRequest::default());
     assert_eq!(planned.slots, [4000, 1024, 1024]);
     let scratch: Vec<Value> = planned.graph.nodes().iter().map(|node| node.scratch[0]).collect();
     assert!(scratch.iter().all(|value| planned.value_to_slot[value] == 0));
@@ -121,7 +121,7 @@ fn one_graph_serves_every_adapter_and_precision() {
     graph.store_in_f32(z);
     let slots = |software, tensors, inputs| {
         let caps = Caps { software, ..Caps::default() };
-        let options = PlanOptions { tensors, inputs, ..PlanOptions::default() };
+        let options = PlanRequest { tensors, inputs, ..PlanRequest::default() };
         Plan::new(&graph, &caps, &options).unwrap().slots
     };
     assert_eq!(slots(false, DType::F32, DType::F32), [4000, 1024, 1024]);
@@ -149,7 +149,7 @@ fn normed(maker: Fake) -> Graph {
 fn moments_come_along_in_inference_in_f32_alone() {
     let maker = Fake { moments: Some(10), ..Fake::default() };
     let graph = normed(maker);
-    let taken = |graph: &Graph, options: &PlanOptions| {
+    let taken = |graph: &Graph, options: &PlanRequest| {
         let planned = plan(graph, options);
         let nodes = planned.graph.nodes();
         let moments = nodes[0].moments;
@@ -157,10 +157,10 @@ fn moments_come_along_in_inference_in_f32_alone() {
         assert_eq!(planned.graph.moments_given(&nodes[2]), moments);
         moments.map(|moments| planned.graph.info(moments).words)
     };
-    let inference = PlanOptions::inference(DType::F32);
+    let inference = PlanRequest::inference(DType::F32);
     assert_eq!(taken(&graph, &inference), Some(10 * 12));
-    assert_eq!(taken(&graph, &PlanOptions::default()), None);
-    assert_eq!(taken(&graph, &PlanOptions::inference(DType::F16)), None);
+    assert_eq!(taken(&graph, &PlanRequest::default()), None);
+    assert_eq!(taken(&graph, &PlanRequest::inference(DType::F16)), None);
     assert_eq!(taken(&normed(Fake::default()), &inference), None);
     let mut trained = normed(maker);
     let z = *trained.kept().first().unwrap();
@@ -172,7 +172,7 @@ fn moments_come_along_in_inference_in_f32_alone() {
 #[test]
 fn moments_live_from_their_maker_to_their_reader() {
     let graph = normed(Fake { moments: Some(10), ..Fake::default() });
-    let planned = plan(&graph, &PlanOptions::inference(DType::F32));
+    let planned = plan(&graph, &PlanRequest::inference(DType::F32));
     let moments = planned.graph.nodes()[0].moments.unwrap();
     let slot = planned.value_to_slot[&moments];
     // nothing else has their memory in between
@@ -202,7 +202,7 @@ fn added(needed: bool) -> Graph {
 #[test]
 fn an_addend_shares_its_memory_unless_it_is_needed_afterwards() {
     for needed in [false, true] {
-        let planned = plan(&added(needed), &PlanOptions::default());
+        let planned = plan(&added(needed), &PlanRequest::default());
         let node = planned.graph.nodes().iter().find(|node| node.addend.is_some()).unwrap();
         let (from, to) = (node.addend.unwrap(), node.outputs[0]);
         let shares = planned.value_to_slot[&from] == planned.value_to_slot[&to];
@@ -227,9 +227,9 @@ fn within_a_budget_values_are_made_again_with_working_memory_of_their_own() {
     let dy = graph.input("dy", layout());
     let grads = graph.backward(y, dy).unwrap();
     graph.keep(grads.get(x).unwrap());
-    let all = plan(&graph, &PlanOptions::default());
+    let all = plan(&graph, &PlanRequest::default());
     assert!(all.again.is_empty());
-    let within = |budget| plan(&graph, &PlanOptions { budget: Some(budget), ..Default::default() });
+    let within = |budget| plan(&graph, &PlanRequest { budget: Some(budget), ..Default::default() });
     let same = within(all.slot_bytes());
     assert!(same.again.is_empty() && same.steps == all.steps);
     let smaller = within(all.slot_bytes() - 1024);

@@ -7,9 +7,9 @@ use u2seg::low_level::net;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops;
 use u2seg::low_level::ops::{LossWeights, Optimizer};
-use u2seg::low_level::plan::{Plan, PlanOptions};
+use u2seg::low_level::plan::{Plan, PlanRequest};
 use u2seg::low_level::shader::{Cooperative, KernelKey, Tuning};
-use u2seg::low_level::train::{DomainBatch, Freeze, SessionSettings, Targets, workloads};
+use u2seg::low_level::train::{DomainBatch, Footprint, SessionSettings, Targets, workloads};
 
 /// A planned network.
 pub struct Planned {
@@ -81,7 +81,7 @@ fn image(graph: &mut Graph, config: &NetConfig, samples: usize) -> u2seg::low_le
 
 fn training(config: &NetConfig, weights: LossWeights, caps: &Caps, dtype: DType) -> Plan {
     let graph = training_graph(config, weights);
-    Plan::new(&graph, caps, &PlanOptions::training(dtype)).unwrap()
+    Plan::new(&graph, caps, &PlanRequest::training(dtype)).unwrap()
 }
 
 /// Plans of training with all recomputed that pays.
@@ -92,8 +92,8 @@ pub fn smallest() -> Vec<Planned> {
         for Way { name: adapter, caps, dtype } in
             ways().into_iter().filter(|way| way.name.starts_with("gpu"))
         {
-            let options = PlanOptions::training(dtype);
-            let smallest = PlanOptions { budget: Some(0), ..options };
+            let options = PlanRequest::training(dtype);
+            let smallest = PlanRequest { budget: Some(0), ..options };
             let plan = Plan::new(&graph, &caps, &smallest).unwrap();
             let name = format!(
                 "smallest {:?} {:?} pools {:?} on {adapter}",
@@ -118,7 +118,7 @@ pub fn refused(pools: [usize; 3], caps: &Caps) -> String {
         domains: vec![domain],
     };
     let graph = training_graph(&config, LossWeights::dice_ce());
-    Plan::new(&graph, caps, &PlanOptions::default()).unwrap_err().to_string()
+    Plan::new(&graph, caps, &PlanRequest::default()).unwrap_err().to_string()
 }
 
 fn training_graph(config: &NetConfig, weights: LossWeights) -> Graph {
@@ -164,8 +164,9 @@ pub fn targeted() -> Vec<Planned> {
         for Way { name: adapter, caps, dtype } in ways() {
             let batch = DomainBatch { targets: targets.clone(), ..DomainBatch::new(2, patch) };
             let optimizer = Optimizer::adam();
-            let settings = SessionSettings { loss, optimizer, freeze: Freeze::Nothing };
-            let work = workloads(config, &[batch], &settings, dtype).unwrap().remove(0);
+            let footprint = Footprint { dtype, ..Footprint::default() };
+            let settings = SessionSettings { footprint, ..SessionSettings::new(loss, optimizer) };
+            let work = workloads(config, &[batch], &settings).unwrap().remove(0);
             let plan = Plan::new(&work.graph, &caps, &work.options).unwrap();
             let name = format!("training {what} on {adapter}");
             planned.push(Planned { name, plan, caps, tail: Vec::new() });
@@ -194,7 +195,7 @@ pub fn all() -> Vec<Planned> {
                 "{:?} {:?} {:?} pools {:?} on {adapter}",
                 config.mode, config.adapter, config.downsample, config.domains[0].pools
             );
-            let plan = Plan::new(&training, &caps, &PlanOptions::training(dtype)).unwrap();
+            let plan = Plan::new(&training, &caps, &PlanRequest::training(dtype)).unwrap();
             let optimizer = optimizers[index % optimizers.len()];
             let mut tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
             if dtype == DType::F16 {
@@ -207,7 +208,7 @@ pub fn all() -> Vec<Planned> {
                 caps: caps.clone(),
                 tail,
             });
-            let plan = Plan::new(&inference, &caps, &PlanOptions::inference(dtype)).unwrap();
+            let plan = Plan::new(&inference, &caps, &PlanRequest::inference(dtype)).unwrap();
             let tail = Vec::new();
             planned.push(Planned { name: format!("inference {name}"), plan, caps, tail });
         }

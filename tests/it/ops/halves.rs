@@ -4,7 +4,7 @@ use half::f16;
 use u2seg::low_level::exec::{Pool, Program, Store, caps};
 use u2seg::low_level::graph::{DType, Graph, Layout};
 use u2seg::low_level::ops;
-use u2seg::low_level::plan::{Plan, PlanOptions};
+use u2seg::low_level::plan::{Plan, PlanRequest};
 
 use crate::common;
 
@@ -17,7 +17,7 @@ fn stored(values: &[f32]) -> Vec<u16> {
     let (x, zero) = (graph.input("x", layout.clone()), graph.input("zero", layout.clone()));
     let sum = ops::add(&mut graph, x, zero).unwrap();
     graph.keep(sum);
-    let options = PlanOptions { tensors: DType::F16, ..PlanOptions::default() };
+    let options = PlanRequest { tensors: DType::F16, ..PlanRequest::default() };
     let plan = Plan::new(&graph, &caps, &options).unwrap();
     let store = Store::new(&gpu, graph.params(), false).unwrap();
     let pool = Pool::new(&gpu, [&plan]).unwrap();

@@ -12,7 +12,7 @@ use u2seg::low_level::graph::{
 use u2seg::low_level::ops;
 use u2seg::low_level::oracle;
 use u2seg::low_level::oracle::Tensor;
-use u2seg::low_level::plan::{Plan, PlanOptions};
+use u2seg::low_level::plan::{Plan, PlanRequest};
 use u2seg::low_level::shader::{Choice, Tuning};
 use u2seg::low_level::shape::Shape;
 
@@ -206,7 +206,7 @@ impl<'a> Rig<'a> {
         self.singles.iter().for_each(|value| self.graph.store_in_f32(*value));
         let (dtype, inference) = (self.way.dtype, self.inference);
         let options =
-            PlanOptions { tensors: dtype, inputs: dtype, inference, ..PlanOptions::default() };
+            PlanRequest { tensors: dtype, inputs: dtype, inference, ..PlanRequest::default() };
         let plan = Plan::new(&self.graph, &self.way.caps, &options).unwrap();
         let store = Store::new(self.gpu, self.graph.params(), true).unwrap();
         let pool = Pool::new(self.gpu, [&plan]).unwrap();

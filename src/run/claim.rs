@@ -1,47 +1,33 @@
 //! What runs read and write, known before anything is computed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::cases::datasets;
-use super::config::RunConfig;
-use super::trainer::run_files;
+use super::folder::{RunFolder, SUMMARY, mask_file, run_files, validation_folder};
 use crate::Result;
-use crate::base::files::{Claim, Paths, safe_name};
-use crate::dataset::Case;
+use crate::base::files::{Claim, Paths};
 use crate::domain::PresetChoice;
+use crate::train::datasets;
 
-/// Folder of a run, or of several folds, that holds the scores of held-out cases.
-const VALIDATION: &str = "validation";
-/// Scores of a domain's held-out cases.
-pub const SUMMARY: &str = "summary.json";
-
-/// The folder of a domain's held-out cases, by the domain's name.
-pub fn validation_folder(out: &Path, domain: &str) -> PathBuf {
-    out.join(VALIDATION).join(safe_name(domain))
-}
-
-/// The mask of a held-out case in such a folder.
-pub fn mask_file(folder: &Path, case: &Case) -> PathBuf {
-    folder.join(format!("{}.nii.gz", safe_name(&case.id)))
-}
-
-/// What a command reads and writes beside its runs.
+/// What is read and written beside the runs themselves.
 #[derive(Debug, Clone, Default)]
-pub struct Beside {
+pub(super) struct Beside {
     pub reads: Vec<PathBuf>,
-    /// Each with what it is made from.
-    pub writes: Vec<(PathBuf, PathBuf)>,
+    pub writes: Vec<Combined>,
+}
+
+/// Scores of several folds.
+#[derive(Debug, Clone)]
+pub(super) struct Combined {
+    pub file: PathBuf,
+    /// The dataset that they are of.
+    pub dataset: PathBuf,
 }
 
 /// Claims what these runs, each with its folder, will write: nothing of it is what they read, no two of it are one place, and
 /// all of it can be written.
-pub fn claim(
-    runs: &[(PathBuf, RunConfig)],
-    preset: &PresetChoice,
-    beside: &Beside,
-) -> Result<Claim> {
+pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) -> Result<Claim> {
     let mut paths = Paths::of_setting("out");
-    for (out, config) in runs {
+    for RunFolder { folder: out, config } in runs {
         if let Some(start) = &config.start {
             paths.reads(&start.model);
         }
@@ -59,6 +45,6 @@ pub fn claim(
         }
     }
     beside.reads.iter().for_each(|file| paths.reads(file));
-    beside.writes.iter().for_each(|(file, from)| paths.writes(file, from));
+    beside.writes.iter().for_each(|c| paths.writes(&c.file, &c.dataset));
     paths.claim()
 }

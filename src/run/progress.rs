@@ -3,9 +3,11 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{ImageFormat, RgbImage};
+use plotters::prelude::*;
 
-use crate::base::canvas::{fill, line, text, text_width};
+use super::folder::{LOG, PROGRESS};
+use crate::base::canvas::{text, text_width};
 use crate::base::files::write_atomically;
 use crate::{Error, Result};
 
@@ -41,8 +43,8 @@ const LEFT: u32 = 90;
 const RIGHT: u32 = 30;
 const TOP: u32 = 30;
 const BOTTOM: u32 = 50;
-const PAPER: [u8; 3] = [18, 20, 24];
-const GRID: [u8; 3] = [48, 52, 60];
+const PAPER: RGBColor = RGBColor(18, 20, 24);
+const GRID: RGBColor = RGBColor(48, 52, 60);
 const INK: [u8; 3] = [228, 232, 238];
 const COLOURS: [[u8; 3]; 6] = [
     [46, 214, 108],
@@ -53,18 +55,19 @@ const COLOURS: [[u8; 3]; 6] = [
     [38, 196, 190],
 ];
 
-/// Draws what a log of losses holds; nothing where it holds none.
-pub(super) fn draw(log: &Path, out: &Path) -> Result<()> {
-    let file = std::fs::read_to_string(log).map_err(|e| Error::io(log, e))?;
+/// Draws what the log of a run holds; nothing where it holds none.
+pub(super) fn draw(folder: &Path) -> Result<()> {
+    let log = folder.join(LOG);
+    let file = std::fs::read_to_string(&log).map_err(|e| Error::io(log, e))?;
     let curves = curves(&file);
     if curves.is_empty() {
         return Ok(());
     }
     let mut png = Vec::new();
-    picture(&curves)
+    picture(&curves)?
         .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
         .map_err(|e| Error::Internal(format!("progress to PNG: {e}")))?;
-    write_atomically(out, &png)
+    write_atomically(&folder.join(PROGRESS), &png)
 }
 
 fn curves(log: &str) -> Vec<Curve> {
@@ -80,43 +83,73 @@ fn curves(log: &str) -> Vec<Curve> {
     curves
 }
 
-fn picture(curves: &[Curve]) -> RgbImage {
-    let mut paper = RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb(PAPER));
+/// A word on the picture, its upper left corner at `place`.
+struct Label {
+    text: String,
+    place: (u32, u32),
+    colour: [u8; 3],
+}
+
+fn picture(curves: &[Curve]) -> Result<RgbImage> {
+    let mut pixels = vec![0; 3 * SIZE.0 as usize * SIZE.1 as usize];
+    let labels = plot(curves, &mut pixels);
+    let labels = labels.map_err(|e| Error::Internal(format!("progress: {e}")))?;
+    let paper = RgbImage::from_raw(SIZE.0, SIZE.1, pixels);
+    let mut paper = paper.ok_or_else(|| Error::Internal("progress of another size".into()))?;
+    for label in labels {
+        text(&mut paper, &label.text, label.place, label.colour);
+    }
+    Ok(paper)
+}
+
+/// Draws grid and curves, and gives the words around them: fonts differ between systems, the canvas has its own letters.
+fn plot(
+    curves: &[Curve],
+    pixels: &mut [u8],
+) -> std::result::Result<Vec<Label>, Box<dyn std::error::Error>> {
     let points = || curves.iter().flat_map(|curve| &curve.points);
-    let last = points().map(|(step, _)| *step).max().unwrap_or(1).max(1);
+    let last = points().map(|(step, _)| *step).max().unwrap_or(1).max(1) as f64;
     let (low, high) = points().fold((f64::MAX, f64::MIN), |(a, b), (_, v)| (a.min(*v), b.max(*v)));
     let room = ((high - low) * 0.05).max(1e-6);
     let (low, high) = (low - room, high + room);
-    let (width, height) = (f64::from(SIZE.0 - LEFT - RIGHT), f64::from(SIZE.1 - TOP - BOTTOM));
-    let x = |step: f64| f64::from(LEFT) + width * step / last as f64;
-    let y = |loss: f64| f64::from(TOP) + height * (high - loss) / (high - low);
+    let area = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
+    area.fill(&PAPER)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin_left(LEFT)
+        .margin_right(RIGHT)
+        .margin_top(TOP)
+        .margin_bottom(BOTTOM)
+        .build_cartesian_2d(0.0..last, low..high)?;
+    let mut labels = Vec::new();
     for tick in 0..=4 {
         let share = f64::from(tick) / 4.0;
-        let (step, loss) = (share * last as f64, low + share * (high - low));
-        fill(&mut paper, (LEFT, y(loss) as u32), (width as u32, 1), GRID);
-        fill(&mut paper, (x(step) as u32, TOP), (1, height as u32), GRID);
-        let label = format!("{loss:.3}");
-        let place = (LEFT - 10 - text_width(&label), y(loss) as u32 - 7);
-        text(&mut paper, &label, place, INK);
-        let label = format!("{step:.0}");
-        let place = (x(step) as u32 - text_width(&label) / 2, SIZE.1 - BOTTOM + 12);
-        text(&mut paper, &label, place, INK);
-    }
-    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
-        let faint = [0, 1, 2].map(|i| (u16::from(colour[i]) + 2 * u16::from(PAPER[i])) / 3);
-        let faint = faint.map(|v| v as u8);
-        for (points, colour) in [(curve.points.clone(), faint), (curve.smooth(), *colour)] {
-            let places: Vec<_> = points.iter().map(|(step, v)| (x(*step as f64), y(*v))).collect();
-            places.windows(2).for_each(|pair| line(&mut paper, pair[0], pair[1], colour));
-        }
+        let (step, loss) = (share * last, low + share * (high - low));
+        chart.draw_series(LineSeries::new([(0.0, loss), (last, loss)], GRID))?;
+        chart.draw_series(LineSeries::new([(step, low), (step, high)], GRID))?;
+        let (x, y) = chart.backend_coord(&(step, loss));
+        let text = format!("{loss:.3}");
+        let place = (LEFT - 10 - text_width(&text), y as u32 - 7);
+        labels.push(Label { text, place, colour: INK });
+        let text = format!("{step:.0}");
+        let place = (x as u32 - text_width(&text) / 2, SIZE.1 - BOTTOM + 12);
+        labels.push(Label { text, place, colour: INK });
     }
     for (index, (curve, colour)) in curves.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let (_, loss) = curve.smooth().last().copied().unwrap_or_default();
-        let label = format!("{} {loss:.3}", curve.name.chars().take(40).collect::<String>());
-        let place = (SIZE.0 - RIGHT - 8 - text_width(&label), TOP + 8 + 20 * index as u32);
-        text(&mut paper, &label, place, *colour);
+        let [r, g, b] = *colour;
+        let (ink, smooth) = (RGBColor(r, g, b), curve.smooth());
+        let places = |points: &[(u64, f64)]| -> Vec<_> {
+            points.iter().map(|(step, loss)| (*step as f64, *loss)).collect()
+        };
+        let faint = ink.mix(1.0 / 3.0).stroke_width(2);
+        chart.draw_series(LineSeries::new(places(&curve.points), faint))?;
+        chart.draw_series(LineSeries::new(places(&smooth), ink.stroke_width(2)))?;
+        let (_, loss) = smooth.last().copied().unwrap_or_default();
+        let text = format!("{} {loss:.3}", curve.name.chars().take(40).collect::<String>());
+        let place = (SIZE.0 - RIGHT - 8 - text_width(&text), TOP + 8 + 20 * index as u32);
+        labels.push(Label { text, place, colour: *colour });
     }
-    paper
+    area.present()?;
+    Ok(labels)
 }
 
 #[cfg(test)]
@@ -135,7 +168,7 @@ mod tests {
         log.push(r#"{"step":200,"domain":"a","loss":null}"#.into());
         let found = curves(&log.join("\n"));
         assert_eq!(found.iter().map(|c| c.points.len()).collect::<Vec<_>>(), [100, 99]);
-        let paper = picture(&found);
+        let paper = picture(&found).unwrap();
         let height = |x: u32, colour: [u8; 3]| {
             (0..SIZE.1).find(|y| paper.get_pixel(x, *y).0 == colour).unwrap_or_default()
         };
@@ -143,17 +176,16 @@ mod tests {
         // one reading, a constant and many names fit as well
         let names: Vec<String> =
             (0..40).map(|i| line(1, &format!("{i}").repeat(90), 2.0)).collect();
-        picture(&curves(&names.join("\n")));
+        picture(&curves(&names.join("\n"))).unwrap();
         assert!(curves("").is_empty());
     }
 
     #[test]
     fn the_file_is_a_picture() {
         let folder = tempfile::tempdir().unwrap();
-        let (log, out) = (folder.path().join("log.jsonl"), folder.path().join("progress.png"));
-        std::fs::write(&log, r#"{"step":1,"domain":"a","loss":0.5}"#).unwrap();
-        draw(&log, &out).unwrap();
-        let image = image::open(&out).unwrap();
+        std::fs::write(folder.path().join(LOG), r#"{"step":1,"domain":"a","loss":0.5}"#).unwrap();
+        draw(folder.path()).unwrap();
+        let image = image::open(folder.path().join(PROGRESS)).unwrap();
         assert_eq!((image.width(), image.height()), SIZE);
     }
 }
