@@ -26,6 +26,6 @@ fn voxel_factor(w: Weights, miss: f32) -> f32 {
     return w.w_ce + w.w_focal * miss * miss;
 }
 
-fn total_loss(w: Weights, voxel: VoxelLosses, dice: f32, lovasz: f32) -> f32 {
-    return w.w_ce * voxel.x + w.w_focal * voxel.y + w.w_dice * dice + w.w_lovasz * lovasz;
+fn total_loss(w: Weights, voxel: VoxelLosses, overlap: f32, jaccard: f32) -> f32 {
+    return w.w_ce * voxel.x + w.w_focal * voxel.y + w.w_dice * overlap + w.w_lovasz * jaccard;
 }
