@@ -62,7 +62,7 @@ impl Args {
         };
         let mut options = self.run.options(1)?;
         options.max_pools = Some(old.network.depth() - 1);
-        let resized = old.domains.iter().find(|d| d.cut.is_some() && !self.run.unifies());
+        let resized = old.domains.iter().find(|d| d.crop.is_some() && !self.run.unifies());
         if let Some(domain) = resized {
             options.unify = Unify::Resize;
             config.augment.interpolation = Interpolation::Cubic;

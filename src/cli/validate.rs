@@ -6,12 +6,12 @@ use std::path::Path;
 use crate::dataset::{Case, Class, Labels};
 use crate::domain::{CleanUp, DomainPlan};
 use crate::engine::gpu::Gpu;
-use crate::imaging::{Known, Match, Reference, read_labels_on, write_mask};
+use crate::imaging::{Known, Match, Reference, read_labels_on};
 use crate::net::Model;
 use crate::score::ClassKey;
-use crate::score::metrics::{DEFAULT_TOLERANCE_MM, Pair};
+use crate::score::metrics::{Comparison, DEFAULT_TOLERANCE_MM};
 use crate::score::summary::{CaseScores, Summary};
-use crate::segment::{Decision, Kept, Predictor, finish};
+use crate::segment::{Decision, Kept, PredictOptions, Predictor, finish};
 use crate::train::{DomainCases, MODEL, SUMMARY, mask_file, read_plan, validation_folder};
 use crate::{Error, Result};
 
@@ -27,7 +27,8 @@ pub(super) fn validate(
         let index = model.domain(Some(&cases.domain.name))?;
         let folder = validation_folder(out, &cases.domain.name);
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let decision = segment(&Predictor::new(gpu, model, index)?, cases, &folder)?;
+        let predictor = Predictor::new(gpu, model, index, &PredictOptions::default())?;
+        let decision = segment(&predictor, cases, &folder)?;
         if let Some(decision) = decision {
             model.domains[index].clean_up = kept(&decision, &cases.domain.labels)?;
         }
@@ -57,12 +58,12 @@ fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<
         let mut mask = mask.map_err(|e| e.about(&case.images[0]))?;
         if let Some(decision) = &mut decision {
             let labelled = |class| cases.has_labels_of(case, usize::from(class));
-            decision.add(&truth.data, &mask, truth.shape, labelled)?;
+            decision.add(&truth, &mask, labelled)?;
         }
         if !labels.regions {
-            labels.decode(&mut mask);
+            labels.decode(mask.as_mut_slice());
         }
-        write_mask(&mask_file(folder, case), &mask, &image.grid)?;
+        mask.write(&mask_file(folder, case))?;
     }
     Ok(decision)
 }
@@ -83,22 +84,22 @@ fn kept(decision: &Decision, labels: &Labels) -> Result<Vec<CleanUp>> {
 fn score(cases: &DomainCases, plan: &DomainPlan, case: &Case, folder: &Path) -> Result<CaseScores> {
     let labels = &plan.labels;
     let (image, mut truth) = cases.dataset.load(case)?;
-    labels.canonical(&mut truth.data);
+    labels.canonical(truth.as_mut_slice());
     let file = mask_file(folder, case);
     let known = Known { values: labels.known(), source: "the run's plan".into() };
-    let on = Reference { grid: &image.grid, path: &case.images[0] };
-    let mut mask = read_labels_on(&file, &known, &on, Match::ByPlace)?.data;
+    let on = Reference { grid: image.grid(), path: &case.images[0] };
+    let mut mask = read_labels_on(&file, &known, &on, Match::ByPlace)?;
     if !plan.clean_up.is_empty() {
-        labels.encode(&mut mask);
-        finish(plan, &mut mask, truth.shape)?;
-        write_mask(&file, &mask, &image.grid)?;
+        labels.encode(mask.as_mut_slice());
+        finish(plan, &mut mask);
+        mask.write(&file)?;
     }
     let first = labels.outputs() - labels.scored().len();
     let labelled = labels.scored().iter().enumerate();
     let labelled = labelled.filter(|(index, _)| cases.has_labels_of(case, first + index));
     let keys: Vec<ClassKey> = labelled.map(|(_, class)| key(labels, class)).collect();
-    let pair = Pair::new(&truth.data, &mask, truth.shape, truth.spacing)?.ignoring(labels.ignore);
-    let metrics = pair.all_scores(&keys, DEFAULT_TOLERANCE_MM);
+    let masks = Comparison::of(&truth, &mask)?.ignoring(labels.ignore);
+    let metrics = masks.all_scores(&keys, DEFAULT_TOLERANCE_MM);
     Ok(CaseScores {
         metrics: keys.into_iter().zip(metrics).collect(),
         prediction_file: file.display().to_string(),

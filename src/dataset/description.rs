@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::cases::DESCRIPTION;
+use super::case::DESCRIPTION;
+use super::labels::{Entries, Labels};
 use super::list::{Keyed, List, Listed};
 use crate::base::files::{folder, from_object, from_value, read_json};
-use crate::dataset::labels::{Entries, Labels};
 use crate::imaging::{Finding, describe_folder};
 use crate::{Error, Result};
 

@@ -1,13 +1,13 @@
-//! Which cases are left out of training: folds, nnU-Net's splits, groups, and cases by name.
+//! Which cases are left out of training: folds, drawn or nnU-Net's, and cases by name; groups stay together.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
-use super::cases::{Case, Dataset};
-use crate::base::files::{from_object, read_json};
+use super::case::Case;
+use super::cases::Dataset;
+use super::splits::SPLITS;
 use crate::{Error, Result};
 
 /// Which cases are left out of training, for validation.
@@ -44,60 +44,6 @@ impl std::str::FromStr for Fold {
 
 /// Folds of a cross-validation, fewer where there are fewer cases.
 pub const FOLDS: usize = 5;
-/// nnU-Net's file of folds.
-pub const SPLITS: &str = "splits_final.json";
-
-/// A fold of nnU-Net's file: names of cases.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(remote = "Self")]
-pub(crate) struct Split {
-    train: Vec<String>,
-    val: Vec<String>,
-}
-from_object!(Split, "an object with train and val, lists of cases");
-
-/// Reads the folds of a dataset's folder, where it has a file of them.
-pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split>>> {
-    let file = dir.join(SPLITS);
-    // a link that leads nowhere is no choice to have folds drawn
-    if !file.exists() && !file.is_symlink() {
-        return Ok(None);
-    }
-    const REMEDY: &str = "Correct the file, or move it away to have folds drawn.";
-    let splits: Vec<Split> =
-        read_json(&file, "a list of folds, each with train and val, lists of cases", REMEDY)?;
-    let known: BTreeSet<&String> = cases.iter().map(|case| &case.id).collect();
-    for (index, split) in splits.iter().enumerate() {
-        let refuse =
-            |found: String, expected: &str| Err(Error::file(&file, found, expected, REMEDY));
-        if let Some(name) = split.train.iter().chain(&split.val).find(|n| !known.contains(n)) {
-            return refuse(format!("the case {name} in fold {index}"), "cases of the dataset");
-        }
-        if let Some(name) = split.val.iter().find(|name| split.train.contains(name)) {
-            let found = format!("the case {name} on both sides of fold {index}");
-            return refuse(found, "each case in train or in val");
-        }
-        if split.train.is_empty() {
-            return refuse(format!("fold {index} without a case in train"), "at least one");
-        }
-    }
-    match splits.is_empty() {
-        true => Err(Error::file(file, "no fold", "at least one", REMEDY)),
-        false => Ok(Some(splits)),
-    }
-}
-
-/// Groups of cases that stay on one side of every split.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Groups {
-    /// The group of each case.
-    of: BTreeMap<String, String>,
-    /// All groups, also those of the other datasets of a run.
-    all: BTreeSet<String>,
-    /// Those that a case of which is held out, by whatever dataset has it.
-    held: BTreeSet<String>,
-}
-
 /// Makes the datasets of a run share their groups: a patient who is held out of one is held out of all.
 pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
     let (mut all, mut held) = (BTreeSet::new(), BTreeSet::new());
@@ -113,38 +59,6 @@ pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
         (groups.all, groups.held) = (all.clone(), held.clone());
     }
     Ok(())
-}
-
-/// What a pattern captures in each case's name: its first group, or all that it matches.
-pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<Groups> {
-    let regex = regex::Regex::new(pattern).map_err(|e| {
-        // the last line says what is wrong with it
-        let why = e.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-        Error::setting(
-            "group",
-            format!("{pattern:?}, {why}"),
-            "a regular expression",
-            "For patients such as pat01 in pat01_scan2 it is \"^(pat\\d+)\".",
-        )
-    })?;
-    let group = |case: &Case| {
-        let found = regex.captures(&case.id);
-        let text =
-            found.and_then(|found| Some(found.get(1).or(found.get(0))?.as_str().to_string()));
-        let text = text.ok_or_else(|| {
-            Error::setting(
-                "group",
-                format!("the case {}, which {pattern:?} does not match", case.id),
-                "a match in the name of every case",
-                "Widen the pattern.",
-            )
-        })?;
-        Ok((case.id.clone(), text))
-    };
-    let of: BTreeMap<String, String> = cases.iter().map(group).collect::<Result<_>>()?;
-    let all = of.values().cloned().collect();
-    Ok(Groups { of, all, held: BTreeSet::new() })
 }
 
 /// Training and validation cases.
@@ -271,6 +185,8 @@ pub fn splits(ids: &[String], folds: usize, seed: u64) -> Vec<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::groups::groups;
+    use super::super::splits::read_splits;
     use super::*;
 
     fn dataset(names: &[&str]) -> Dataset {

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::cases::{Case, Cases, Fault};
+use super::case::{Case, Cases, DESCRIPTION, Fault};
 use super::channels::ImageFiles;
 use crate::base::files::from_object;
 use crate::imaging::{by_stem, pair, stem};
@@ -150,7 +150,7 @@ impl Cases {
         if images.len() != 1 && images.len() != channels || images.is_empty() {
             let found = format!("{} image files for the case {id}", images.len());
             let expected = format!("one with all channels, or {channels}, one a channel");
-            let file = dir.join(super::DESCRIPTION);
+            let file = dir.join(DESCRIPTION);
             let fault = Fault::new(file, found, expected, "Correct the case in dataset.json.");
             self.faults.push(fault.of(&id));
         }
@@ -206,7 +206,7 @@ fn absent(dir: &Path, text: &str, path: &Path) -> Option<Fault> {
     if text.contains('\\') || drive && !cfg!(windows) {
         let found = format!("no such file; dataset.json has the Windows path {text:?}");
         let remedy = "Write paths relative to the folder and with /, such as imagesTr/case.nii.gz.";
-        return Some(Fault::new(dir.join(super::DESCRIPTION), found, expected, remedy));
+        return Some(Fault::new(dir.join(DESCRIPTION), found, expected, remedy));
     }
     if path.exists() {
         let remedy = "List the file itself.";

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::cases::Dataset;
-use super::fold::groups;
+use super::groups::groups;
 use crate::base::files::read_text;
 use crate::imaging::Match;
 use crate::{Error, Result};
@@ -141,7 +141,7 @@ impl Dataset {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cases::{Case, Fault};
+    use super::super::case::{Case, Fault};
     use super::*;
 
     fn dataset(name: &str, cases: &[&str]) -> Dataset {

@@ -1,10 +1,10 @@
 //! The published plans of six tasks of the Medical Segmentation Decathlon (3D U²-Net, MICCAI 2019).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{CleanUp, Step};
+use super::inference::{CleanUp, CleanUpStep};
 use crate::base::files::folder;
-use crate::dataset::{Case, Class, Dataset, LabelDescription, Labels};
+use crate::dataset::{Case, Class, DESCRIPTION, Dataset, LabelDescription, Labels};
 use crate::imaging::stem;
 use crate::{Error, Result};
 
@@ -155,8 +155,11 @@ impl Preset {
     /// What was done to predicted masks; nothing to regions, which may overlap.
     pub fn clean_up(&self, labels: &Labels) -> Vec<CleanUp> {
         let classes = if labels.regions { 0 } else { labels.outputs() };
-        let components = if self.pairs { Step::LargestTwo(SECOND) } else { Step::Largest };
-        let steps = vec![Step::ClosingEdges(1), components];
+        let components = match self.pairs {
+            true => CleanUpStep::LargestTwo(SECOND),
+            false => CleanUpStep::Largest,
+        };
+        let steps = vec![CleanUpStep::ClosingEdges(1), components];
         (1..classes)
             .zip(1..=u8::MAX)
             .map(|(_, class)| CleanUp { class, steps: steps.clone() })
@@ -179,7 +182,10 @@ pub enum PresetChoice {
 /// What a dataset.json says of labels.
 #[derive(Debug, Clone, Default)]
 pub struct DescribedLabels {
+    /// What the values mean.
     pub labels: Labels,
+    /// The file that says so.
+    pub file: PathBuf,
     /// Names of the classes or regions that no case has labels of.
     everywhere: Vec<String>,
     /// The cases of its folder, where they can be listed.
@@ -187,15 +193,24 @@ pub struct DescribedLabels {
 }
 
 impl DescribedLabels {
+    /// Of labels that every case has; messages name the file.
+    pub fn new(labels: Labels, file: impl Into<PathBuf>) -> Self {
+        Self { labels, file: file.into(), ..Self::default() }
+    }
+
     /// Names of the classes or regions that nobody labelled in a file: by the file, or by its name where it was moved.
     pub fn unlabelled(&self, label: &Path) -> &[String] {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let file = real(label);
         let named = |case: &&Case| stem(&case.label).is_some_and(|s| Some(s) == stem(label));
         let case = self.cases.iter().find(|case| real(&case.label) == file);
         let case = case.or_else(|| self.cases.iter().find(named));
         case.map_or(&self.everywhere, |case| &case.unlabelled)
     }
+}
+
+/// A path without links, where there is such a file.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Reads what a dataset.json says of labels. Where its name or its folder's tells a task, values that mean nothing in the
@@ -214,9 +229,11 @@ pub fn described_labels(file: &Path) -> Result<DescribedLabels> {
             remedy,
         ));
     }
-    // a description may lie without its dataset
-    let cases = Dataset::open(folder(file)).map(|dataset| dataset.cases).unwrap_or_default();
-    Ok(DescribedLabels { labels, everywhere, cases })
+    // a description may lie without its dataset, or beside that of another
+    let own = real(file) == real(&folder(file).join(DESCRIPTION));
+    let dataset = own.then(|| Dataset::open(folder(file)).ok()).flatten();
+    let cases = dataset.map(|dataset| dataset.cases).unwrap_or_default();
+    Ok(DescribedLabels { labels, file: file.into(), everywhere, cases })
 }
 
 impl PresetChoice {

@@ -1,11 +1,11 @@
 //! How a patch is taken from a case, drawn at random: plain data that follows from a seed, a step and an index, so that a
-//! resumed run needs no saved generator. What is made of it is said in `patch.rs`, in the simplest loops.
+//! resumed run needs no saved generator. What is made of it is said in `make.rs`, in the simplest loops.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::augment::{Augment, Interpolation};
-use crate::imaging::Prepared;
+use crate::imaging::{Prepared, VoxelBox};
 
 /// Fractional bits of positions: they are integers, so that every adapter takes the same voxels.
 pub const FRACTION_BITS: u32 = 16;
@@ -292,9 +292,6 @@ fn intensity(augment: &Augment, rng: &mut ChaCha8Rng) -> Intensity {
     }
 }
 
-/// A box of a case's voxels, as [first, end) along D, H, W.
-pub type Bounds = [[usize; 2]; 3];
-
 /// The voxels from `low` to `high` (positions) and those that interpolation reads around them.
 fn around(low: f64, high: f64, voxels: usize) -> [usize; 2] {
     let last = (voxels - 1) as f64;
@@ -303,10 +300,10 @@ fn around(low: f64, high: f64, voxels: usize) -> [usize; 2] {
 }
 
 impl Spatial {
-    /// The voxels of a case that the patch reads.
-    pub fn bounds(&self, patch: [usize; 3], case: [usize; 3]) -> Bounds {
+    /// The voxels of a case that a patch of so many voxels (D, H, W) reads.
+    pub fn bounds(&self, patch: [usize; 3], case: [usize; 3]) -> VoxelBox {
         let unit = f64::from(1u32 << FRACTION_BITS);
-        [0, 1, 2].map(|axis| {
+        let ranges = [0, 1, 2].map(|axis| {
             let row = self.matrix[axis];
             let affine: f64 =
                 (0..3).map(|b| f64::from(row[b]).abs() * (patch[b] - 1) as f64).sum::<f64>();
@@ -315,7 +312,8 @@ impl Spatial {
             let shift = field.map(|u| f64::from(u[axis]).abs()).fold(0.0, f64::max);
             let (at, reach) = (f64::from(self.centre[axis]) / unit, affine / unit + shift);
             around(at - reach, at + reach, case[axis])
-        })
+        });
+        VoxelBox { low: ranges.map(|[low, _]| low), high: ranges.map(|[_, high]| high) }
     }
 }
 

@@ -10,10 +10,8 @@ use super::config::RunConfig;
 use super::schedule::Chooser;
 use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
-use crate::imaging::Prepared;
-use crate::imaging::{LabelVolume, Volume};
-use crate::patch::PatchSize;
-use crate::patch::{Cache, Sample, Source};
+use crate::imaging::{LabelMap, Prepared, Volume};
+use crate::patch::{Cache, PatchSize, Sample, Source};
 use crate::{Error, Result};
 use crate::{dataset, imaging, patch};
 
@@ -28,9 +26,9 @@ pub struct DomainCases {
 
 impl DomainCases {
     /// A case's image, and its labels as the domain's label indices.
-    pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
+    pub fn load(&self, case: &Case) -> Result<(Volume, LabelMap)> {
         let (image, mut label) = self.dataset.load(case)?;
-        self.domain.labels.encode(&mut label.data);
+        self.domain.labels.encode(label.as_mut_slice());
         Ok((image, label))
     }
 
@@ -154,14 +152,14 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &DomainPlan) -> Re
     let (training, validation) = dataset.split(&config.fold, config.seed)?;
     let prepare = |case: &&Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
-        for note in &image.notes {
+        for note in image.notes() {
             log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
         }
-        let stray = label.data.iter().filter(|v| domain.labels.stray.contains(v)).count();
+        let stray = label.as_slice().iter().filter(|v| domain.labels.stray.contains(v)).count();
         if stray > 0 {
             log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
         }
-        domain.labels.encode(&mut label.data);
+        domain.labels.encode(label.as_mut_slice());
         let normalisation = &domain.normalisation;
         let mut prepared = imaging::prepare(&image, Some(&label), domain.spacing, normalisation)
             .map_err(|e| e.about(&case.images[0]))?;
@@ -202,7 +200,7 @@ pub struct Batch {
 impl DomainCases {
     /// Cases and size of patches.
     pub fn source(&self) -> Source<'_> {
-        let size = PatchSize { crop: self.domain.extent(), patch: self.domain.patch };
+        let size = PatchSize { crop: self.domain.crop_size(), patch: self.domain.patch };
         Source { cases: &self.cases, size }
     }
 }

@@ -1,12 +1,10 @@
 //! The picture of a run: the loss of each domain over the steps.
 
-use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
-use crate::base::canvas::{fill, line, text, text_width};
-use crate::base::files::write_atomically;
+use crate::base::canvas::{fill, line, text, text_width, write_png};
 use crate::{Error, Result};
 
 #[derive(serde::Deserialize)]
@@ -60,11 +58,7 @@ pub(super) fn draw(log: &Path, out: &Path) -> Result<()> {
     if curves.is_empty() {
         return Ok(());
     }
-    let mut png = Vec::new();
-    picture(&curves)
-        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
-        .map_err(|e| Error::Internal(format!("progress to PNG: {e}")))?;
-    write_atomically(out, &png)
+    write_png(out, &picture(&curves))
 }
 
 fn curves(log: &str) -> Vec<Curve> {

@@ -248,17 +248,17 @@ proptest! {
         scene.stored(&second).label().write(&label_file);
         scene.stored(&third).write(&other_file);
         let image = read_image(&image_file).unwrap();
-        prop_assert_eq!(&image.data, &plain.data);
-        for (a, b) in image.grid.canonical_affine().iter().flatten().zip(plain.grid.canonical_affine().iter().flatten()) {
+        prop_assert_eq!(image.as_slice(), plain.as_slice());
+        for (a, b) in image.grid().canonical_affine().iter().flatten().zip(plain.grid().canonical_affine().iter().flatten()) {
             prop_assert!((a - b).abs() < 1e-3, "{a} {b}");
         }
-        let on = Reference { grid: &image.grid, path: &image_file };
+        let on = Reference { grid: image.grid(), path: &image_file };
         let labels = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace).unwrap();
-        let expected: Vec<u8> = plain.data.iter().map(|v| label(*v as u16)).collect();
-        prop_assert_eq!(&labels.data, &expected);
-        prop_assert_eq!(labels.grid.affine, image.grid.affine);
+        let expected: Vec<u8> = plain.as_slice().iter().map(|v| label(*v as u16)).collect();
+        prop_assert_eq!(labels.as_slice(), &expected[..]);
+        prop_assert_eq!(labels.grid().affine, image.grid().affine);
         let both = read_images(&[image_file, other_file], Match::ByPlace).unwrap();
-        prop_assert_eq!(&both.data[plain.data.len()..], &plain.data[..]);
+        prop_assert_eq!(&both.as_slice()[plain.as_slice().len()..], plain.as_slice());
     }
 }
 
@@ -328,7 +328,7 @@ proptest! {
         right.write(&image_file);
         wrong.write(&label_file);
         let image = read_image(&image_file).unwrap();
-        let on = Reference { grid: &image.grid, path: &image_file };
+        let on = Reference { grid: image.grid(), path: &image_file };
         let message = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace)
             .unwrap_err()
             .to_string();
@@ -341,11 +341,11 @@ proptest! {
             prop_assert!(!message.contains(word), "{mistake:?}: {message}");
         }
         let labels = read_labels_on(&label_file, &Known::any(), &on, Match::ByIndex).unwrap();
-        let expected: Vec<u8> = image.data.iter().map(|v| label(*v as u16)).collect();
-        prop_assert_eq!(&labels.data, &expected);
-        prop_assert_eq!(labels.grid.affine, image.grid.affine);
+        let expected: Vec<u8> = image.as_slice().iter().map(|v| label(*v as u16)).collect();
+        prop_assert_eq!(labels.as_slice(), &expected[..]);
+        prop_assert_eq!(labels.grid().affine, image.grid().affine);
         let both = read_images(&[image_file, label_file], Match::ByIndex).unwrap();
-        prop_assert_eq!(both.data[expected.len()..].to_vec(), expected.iter().map(|v| f32::from(*v)).collect::<Vec<_>>());
+        prop_assert_eq!(both.as_slice()[expected.len()..].to_vec(), expected.iter().map(|v| f32::from(*v)).collect::<Vec<_>>());
     }
 }
 
@@ -363,7 +363,7 @@ fn said(change: impl Fn(&mut File)) -> String {
     change(&mut label);
     label.write(&label_file);
     let image = read_image(&image_file).unwrap();
-    let on = Reference { grid: &image.grid, path: &image_file };
+    let on = Reference { grid: image.grid(), path: &image_file };
     match read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace) {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
@@ -415,7 +415,7 @@ fn other_sizes_are_errors_either_way() {
     scene().stored(&PLAIN).write(&image_file);
     Scene { sizes: [4, 5, 7], ..scene() }.stored(&PLAIN).label().write(&label_file);
     let image = read_image(&image_file).unwrap();
-    let on = Reference { grid: &image.grid, path: &image_file };
+    let on = Reference { grid: image.grid(), path: &image_file };
     let read = |matching| read_labels_on(&label_file, &Known::any(), &on, matching).unwrap_err();
     let message = read(Match::ByPlace).to_string();
     assert!(
@@ -436,9 +436,9 @@ fn real_labels_lie_on_their_images() {
         let dataset = Dataset::open(common::data_dir().join(task)).unwrap();
         for case in &dataset.cases {
             let (image, label) = dataset.load(case).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!((image.shape, image.grid.affine), (label.shape, label.grid.affine));
-            assert!(image.notes.is_empty(), "{task} {}: {:?}", case.id, image.notes);
-            assert!(label.data.iter().any(|value| *value > 0), "{task} {}", case.id);
+            assert_eq!((image.shape(), image.grid().affine), (label.shape(), label.grid().affine));
+            assert!(image.notes().is_empty(), "{task} {}: {:?}", case.id, image.notes());
+            assert!(label.as_slice().iter().any(|value| *value > 0), "{task} {}", case.id);
         }
     }
 }
@@ -491,9 +491,9 @@ fn a_predicted_mask_is_the_same_however_the_image_is_stored() {
             let name = format!("turn{t}_{index}.nii");
             let image = read_image(&images.join(&name)).unwrap();
             let file = images.join(&name);
-            let on = Reference { grid: &image.grid, path: &file };
+            let on = Reference { grid: image.grid(), path: &file };
             let mask = masks.join(format!("{name}.gz"));
-            read_labels_on(&mask, &Known::any(), &on, Match::ByPlace).unwrap().data
+            read_labels_on(&mask, &Known::any(), &on, Match::ByPlace).unwrap().into_data()
         };
         let plain = read(0);
         let count = |label: u8| plain.iter().filter(|l| **l == label).count();

@@ -67,7 +67,7 @@ impl Sample {
                 Answer::Load(leave) => Voxels::Load(leave),
                 Answer::Box => {
                     let bounds = draw.spatial.bounds(source.size.patch, case.shape);
-                    Voxels::Piece(Piece::cut(case, bounds)?)
+                    Voxels::Piece(Piece::crop(case, bounds)?)
                 }
             };
             Ok(Self { key: (domain, index), draw, voxels })

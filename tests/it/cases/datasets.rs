@@ -1,7 +1,8 @@
 //! Dataset folders, their cases, and what decides what is trained on.
 
+use crate::common::volumes::{write_image, write_mask};
 use serde_json::{Value, json};
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 
 use super::rig::*;
 use crate::common::program::*;
