@@ -33,7 +33,7 @@ pub struct Args {
 impl Args {
     /// The settings of the run, and what is fixed of the new domain's plan.
     fn settings(&self, model: &Path, data: &Path) -> Result<(RunConfig, PlanOptions)> {
-        let file = super::model_file(model);
+        let file = super::args::model_file(model);
         let old = Model::read(&file)?;
         if old.network.mode == Mode::Independent {
             return Err(Error::file(

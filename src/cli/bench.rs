@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::MemoryArgs;
+use super::args::MemoryArgs;
 use crate::bench::{
     Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure, planned,
 };

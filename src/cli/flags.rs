@@ -1,8 +1,7 @@
 //! Errors of the library name settings; here they become the flags that a user typed.
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 
-use super::Cli;
 use crate::Error;
 
 /// Flags that help and messages write with one letter.
@@ -32,11 +31,9 @@ fn worded(text: &str, program: &Command, command: &Command) -> String {
     parts.map(|(at, part)| if at % 2 == 1 { word(part) } else { part.to_string() }).collect()
 }
 
-/// An error of the command of this name with flags in place of settings. What was found stays as it is: it is the user's.
-pub fn told(error: Error, name: &str) -> Error {
-    let program = Cli::command();
-    let command = program.find_subcommand(name).unwrap_or(&program);
-    let words = |text: String| worded(&text, &program, command);
+/// An error of `command` of `program` with flags in place of settings. What was found stays as it is: it is the user's.
+pub fn told(error: Error, program: &Command, command: &Command) -> Error {
+    let words = |text: String| worded(&text, program, command);
     match error {
         Error::Setting { name, found, expected, remedy } => {
             let flags = name.split(", ").map(|one| flag(command, one).unwrap_or(one.to_string()));
@@ -47,7 +44,7 @@ pub fn told(error: Error, name: &str) -> Error {
             Error::File { path, found, expected: words(expected), remedy: words(remedy) }
         }
         Error::About { path, source } => {
-            Error::About { path, source: Box::new(told(*source, command.get_name())) }
+            Error::About { path, source: Box::new(told(*source, program, command)) }
         }
         other => other,
     }
@@ -55,10 +52,14 @@ pub fn told(error: Error, name: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     fn said(error: Error, name: &str) -> String {
-        told(error, name).to_string()
+        let program = Cli::command();
+        told(error, &program, program.find_subcommand(name).unwrap()).to_string()
     }
 
     #[test]

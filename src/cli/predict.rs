@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
-use super::PrecisionArg;
+use super::args::PrecisionArg;
 use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
@@ -204,7 +204,7 @@ impl Args {
     /// Checks that no output is an input and no two images have one output, and makes the folders.
     fn claim(&self, jobs: &[Job], plan: &DomainPlan) -> Result<Claim> {
         let mut paths = Paths::new();
-        self.model.iter().for_each(|path| paths.reads(super::model_file(path)));
+        self.model.iter().for_each(|path| paths.reads(super::args::model_file(path)));
         for job in jobs {
             let images = job.images.as_ref();
             let images = images.map_or_else(|fault| vec![fault.path.clone()], Clone::clone);
@@ -262,7 +262,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.check()?;
     let mut models = Vec::new();
     for path in &args.model {
-        let model = Model::read(&super::model_file(path))?;
+        let model = Model::read(&super::args::model_file(path))?;
         let domain = model.domain(args.domain.as_deref())?;
         models.push((model, domain));
     }

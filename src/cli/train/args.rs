@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::{MemoryArgs, size, triple, window};
+use crate::cli::args::{MemoryArgs, size, triple, window};
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::engine::ops::{LossWeights, Optimizer};

@@ -390,7 +390,7 @@ fn tuning_is_not_ignored_where_runs_start_through_a_written_plan() {
         let args: Vec<&str> = args.split_whitespace().collect();
         let mut command = command(&args);
         command.current_dir(case.0.path()).env("U2SEG_CACHE", case.at("cache"));
-        let output = command.env("RUST_LOG", "warn,u2seg::low_level::tune=info").output().unwrap();
+        let output = command.env("RUST_LOG", "warn,u2seg::engine::tune=info").output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stderr)
     };
