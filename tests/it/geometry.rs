@@ -410,6 +410,32 @@ fn wrong_affines_are_described() {
 }
 
 #[test]
+fn a_transposed_array_is_told_as_such_whatever_the_orientation() {
+    for bits in 0..8 {
+        let (_folder, [image_file, label_file, _]) = files();
+        let flips = [0, 1, 2].map(|axis| bits >> axis & 1 == 1);
+        let image = scene().stored(&Storage { flips, ..PLAIN });
+        image.write(&image_file);
+        // the array that k, j, i index, with the image's affine
+        let mut label = image.label();
+        label.sizes.reverse();
+        let [a, b, c] = image.sizes;
+        let place = |x: usize, y: usize, z: usize| label.values[x + a * (y + b * z)];
+        let rows = (0..a).flat_map(|x| (0..b).map(move |y| (x, y)));
+        label.values = rows.flat_map(|(x, y)| (0..c).map(move |z| place(x, y, z))).collect();
+        label.write(&label_file);
+        let image = read_image(&image_file).unwrap();
+        let on = Reference { grid: image.grid(), path: &image_file };
+        let message = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace).unwrap_err();
+        let message = message.to_string();
+        assert!(message.contains("axes permuted (i, j, k run along k, j, i)"), "{message}");
+        for word in ["mirrored", "voxel sizes", "rotated"] {
+            assert!(!message.contains(word), "{flips:?}: {message}");
+        }
+    }
+}
+
+#[test]
 fn other_sizes_are_errors_either_way() {
     let (_folder, [image_file, label_file, _]) = files();
     scene().stored(&PLAIN).write(&image_file);
