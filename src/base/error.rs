@@ -15,26 +15,71 @@ pub type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     /// A file or folder that does not hold what it should.
     #[error("{}: found {found}; expected {expected}. {remedy}", path.display())]
-    File { path: PathBuf, found: String, expected: String, remedy: String },
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// The operating system refused to read or write.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A setting with an unusable value. Settings have the names of the fields that hold them; `expected` and `remedy` name
     /// others in backticks.
     #[error("{name}: found {found}; expected {expected}. {remedy}")]
-    Setting { name: String, found: String, expected: String, remedy: String },
+    Setting {
+        /// The setting, or several.
+        name: String,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// Shapes that do not fit each other.
     #[error("{op}: {message}")]
-    Shape { op: String, message: String },
+    Shape {
+        /// What would compute with them.
+        op: String,
+        /// Which shapes do not fit.
+        message: String,
+    },
     /// A shader that cannot be specialised, parsed or validated.
     #[error("shader {file}: {message}")]
-    Shader { file: String, message: String },
+    Shader {
+        /// Its file, without folders.
+        file: String,
+        /// What is wrong, as the compiler has it.
+        message: String,
+    },
     /// The adapter, the device or a submission failed.
     #[error("GPU: {message}")]
-    Gpu { fault: GpuFault, message: String, source: Option<BoxedError> },
+    Gpu {
+        /// The kind of failure.
+        fault: GpuFault,
+        /// What failed, and why.
+        message: String,
+        /// What told of it, where something did.
+        source: Option<BoxedError>,
+    },
     /// Something that went wrong with a file, said by what does not know its name.
     #[error("{}: {source}", path.display())]
-    About { path: PathBuf, source: Box<Error> },
+    About {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<Error>,
+    },
     /// A broken invariant of this crate.
     #[error("internal error: {0} (please report this)")]
     Internal(String),
