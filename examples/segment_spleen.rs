@@ -137,12 +137,10 @@ fn run(args: &Args) -> Result<()> {
     config.augment = augment();
     // a coarse grid, where a patch holds the spleen with its surroundings, and a window that suits every CT:
     // a short training on few cases needs both
-    let options = PlanOptions {
-        spacing: Some([5.0, 4.0, 4.0]),
-        patch: Some([16, 32, 32]),
-        window: Some(SOFT_TISSUE),
-        ..PlanOptions::default()
-    };
+    let mut options = PlanOptions::default();
+    options.spacing = Some([5.0, 4.0, 4.0]);
+    options.patch = Some([16, 32, 32]);
+    options.window = Some(SOFT_TISSUE);
     let run = args.out.join("run");
     begin_anew(&run)?;
     let runs = [(run.clone(), config.clone())];

@@ -9,11 +9,13 @@ pub const DESCRIPTION: &str = "dataset.json";
 
 /// A labelled image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Case {
     /// Its label's path within the folder of labels, without the ending, parts joined by `/`; or its name in dataset.json.
     pub id: String,
     /// One file with all channels, or one a channel.
     pub images: Vec<PathBuf>,
+    /// The label map.
     pub label: PathBuf,
     /// Names of the classes or regions whose voxels nobody labelled in this case.
     pub unlabelled: Vec<String>,
@@ -21,12 +23,17 @@ pub struct Case {
 
 /// Something that keeps a case, or the whole folder, from being used.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// None where it is about the folder.
     pub case: Option<String>,
+    /// What it is about.
     pub path: PathBuf,
+    /// What is there.
     pub found: String,
+    /// What should be there.
     pub expected: String,
+    /// What to do about it.
     pub remedy: String,
 }
 

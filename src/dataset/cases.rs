@@ -17,8 +17,11 @@ use crate::{Error, Result};
 
 /// A folder of labelled images of one domain.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Dataset {
+    /// As dataset.json says, else that of the folder.
     pub name: String,
+    /// The folder.
     pub dir: PathBuf,
     /// Names of the image channels.
     pub channels: Vec<String>,

@@ -118,7 +118,9 @@ impl ImageFiles {
 /// The files of a case, as far as they are there, and what is wrong with them.
 #[derive(Debug, Default)]
 pub struct Picked {
+    /// One with all channels, or one a channel in order.
     pub files: Vec<PathBuf>,
+    /// What is wrong with them.
     pub faults: Vec<Fault>,
 }
 

@@ -7,6 +7,7 @@ use crate::imaging::{IGNORED, nonzero_box, percentile};
 
 /// Shapes, spacings and intensities of the training cases.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Fingerprint {
     /// Shape of each case after cropping to its non-zero box, D, H, W.
     pub shapes: Vec<[usize; 3]>,

@@ -13,6 +13,7 @@ use crate::{Error, Result};
 /// Which cases are left out of training, for validation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Fold {
     /// One of five (fewer where there are fewer cases), or of those of `splits_final.json`.
     Index(usize),

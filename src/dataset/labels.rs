@@ -16,6 +16,7 @@ pub const MAX_REGIONS: usize = 32;
 /// A class or a region that the network tells apart.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Class {
+    /// As the description calls it.
     pub name: String,
     /// Label values that belong to it.
     pub values: Vec<u8>,
@@ -25,6 +26,7 @@ pub struct Class {
 
 /// The labels of a domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Labels {
     /// What the network tells apart. Classes exclude one another, and the first is background (value 0). Regions may overlap,
     /// background is none of them, and where several claim a voxel of a mask the last one's value counts.
@@ -45,9 +47,13 @@ pub struct Labels {
 
 /// What is wrong with a description of labels: what was found, what is expected, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unusable {
+    /// What is there.
     pub found: String,
+    /// What should be there.
     pub expected: &'static str,
+    /// What to do about it.
     pub remedy: &'static str,
 }
 
@@ -89,6 +95,7 @@ impl<'de> serde::Deserialize<'de> for Entries {
 pub struct LabelDescription {
     /// Of the dataset.
     pub name: Option<String>,
+    /// What the values mean.
     pub labels: Labels,
     /// Names of the classes or regions that no case has labels of.
     pub unlabelled: Vec<String>,

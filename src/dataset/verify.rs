@@ -21,6 +21,7 @@ use crate::{Error, Result};
 
 /// What a case holds.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Contents {
     /// Voxels, D, H, W.
     pub shape: [usize; 3],
@@ -37,7 +38,9 @@ pub struct Contents {
 
 /// A case as it was found.
 #[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
 pub struct CaseReport {
+    /// The name of the case.
     pub id: String,
     /// None where it cannot be read.
     pub contents: Option<Contents>,
@@ -49,12 +52,17 @@ pub struct CaseReport {
 
 /// A dataset as it was found.
 #[derive(Debug, Clone, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct DatasetReport {
+    /// Of the dataset; empty where it cannot be opened.
     pub name: String,
+    /// The folder.
     pub dir: PathBuf,
+    /// Names of the image channels.
     pub channels: Vec<String>,
     /// Names by value.
     pub labels: BTreeMap<u8, String>,
+    /// In the order of their names.
     pub cases: Vec<CaseReport>,
     /// What keeps the whole from being trained on.
     pub errors: Vec<String>,

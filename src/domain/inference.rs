@@ -3,13 +3,16 @@
 /// Clean-up of one class of a predicted mask.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CleanUp {
+    /// Class index.
     pub class: u8,
+    /// In order.
     pub steps: Vec<CleanUpStep>,
 }
 
 /// One clean-up step, applied by [`segment::clean_up`](crate::segment::clean_up).
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum CleanUpStep {
     /// Dilation, then erosion, this many voxels far (diamond neighbourhood).
     Closing(usize),
@@ -26,6 +29,7 @@ pub enum CleanUpStep {
 /// How much the voxels of a window count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Weighting {
     /// A Gaussian about the centre.
     #[default]

@@ -11,7 +11,9 @@ use crate::{Error, Result};
 /// A domain's plan: plain and editable.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(from = "WrittenPlan")]
+#[non_exhaustive]
 pub struct DomainPlan {
+    /// Of the domain, by which runs and models tell it from others.
     pub name: String,
     /// Image channels.
     pub channels: usize,
@@ -29,6 +31,7 @@ pub struct DomainPlan {
     pub pools: [usize; 3],
     /// Samples a step.
     pub batch: usize,
+    /// How intensities become comparable.
     pub normalisation: Normalisation,
     /// The published plan that this one follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ use crate::{Error, Result};
 /// Whose rules a run follows where the user fixes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Recipe {
     /// This program's own.
     #[default]
@@ -20,6 +21,7 @@ pub enum Recipe {
 
 /// What domains of different patch sizes do in one network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unify {
     /// Each keeps its own patch.
     #[default]
@@ -30,14 +32,21 @@ pub enum Unify {
 
 /// What a user fixes of a plan; the rest follows from the data.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct PlanOptions {
+    /// Whose rules decide what is not fixed.
     pub recipe: Recipe,
+    /// The published plan to follow.
     pub preset: PresetChoice,
+    /// Whether patches are resized to a common size.
     pub unify: Unify,
     /// The network's patch.
     pub patch: Option<[usize; 3]>,
+    /// Samples a step.
     pub batch: Option<usize>,
+    /// Halvings of D, H, W.
     pub pools: Option<[usize; 3]>,
+    /// Millimetres, D, H, W.
     pub spacing: Option<[f64; 3]>,
     /// Lower and upper bound to which a one-channel image is clipped, instead of bounds from the data.
     pub window: Option<[f32; 2]>,

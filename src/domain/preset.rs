@@ -11,11 +11,13 @@ use crate::{Error, Result};
 /// A published plan.
 #[derive(Debug, PartialEq)]
 pub struct Preset {
+    /// As users write it.
     pub name: &'static str,
     /// Parts of a dataset's or folder's name that mean this task.
     aliases: &'static [&'static str],
     /// Voxels, D, H, W.
     pub patch: [usize; 3],
+    /// Halvings of D, H, W.
     pub pools: [usize; 3],
     /// Millimetres, D, H, W.
     pub spacing: [f64; 3],
@@ -169,6 +171,7 @@ impl Preset {
 
 /// Which published plan a domain follows.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub enum PresetChoice {
     /// The one whose name the dataset has, under the published recipe; otherwise none.
     #[default]
@@ -313,5 +316,21 @@ mod tests {
         assert_eq!(stray("hippocampus", &plain), [254]);
         assert!(stray("spleen", &plain).is_empty());
         assert!(stray("hippocampus", &Labels { ignore: Some(254), ..plain }).is_empty());
+    }
+
+    #[test]
+    fn cases_are_those_of_the_description_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = r#"{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "a", "2": "b"},
+            "training": [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz", "unlabelled": ["b"]}]}"#;
+        std::fs::write(at("dataset.json"), text).unwrap();
+        std::fs::write(at("other.json"), r#"{"labels": {"background": 0, "b": 1}}"#).unwrap();
+        let unlabelled = |name: &str| {
+            let described = described_labels(&at(name)).unwrap();
+            described.unlabelled(&at("labelsTr/x.nii.gz")).to_vec()
+        };
+        assert_eq!(unlabelled("dataset.json"), ["b"]);
+        assert!(unlabelled("other.json").is_empty());
     }
 }

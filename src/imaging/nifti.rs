@@ -289,6 +289,7 @@ pub fn read_images(paths: &[PathBuf], matching: Match) -> Result<Volume> {
 /// The label values that a file may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
+    /// In any order.
     pub values: Vec<u8>,
     /// Where that is said, such as `dataset.json`, for messages.
     pub source: String,

@@ -21,6 +21,7 @@ pub const TOLERANCE: f64 = 0.25;
     serde::Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Match {
     /// Voxels belong together that lie at the same place in the world, however the files store them.
     #[default]
@@ -32,7 +33,9 @@ pub enum Match {
 /// The grid that decides for a case, and the file that it is of.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference<'a> {
+    /// Where the voxels lie.
     pub grid: &'a Grid,
+    /// The file, for messages.
     pub path: &'a Path,
 }
 

@@ -14,11 +14,21 @@ pub const IGNORED: u8 = 255;
 /// How intensities become comparable.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
 pub enum Normalisation {
     /// Clip to the 0.5th to 99.5th percentile of the non-zero voxels, subtract their mean, divide by their deviation.
     ZScore,
     /// Clip to fixed bounds, subtract a fixed mean, divide by a fixed deviation (CT, from the dataset's labels).
-    Fixed { lower: f32, upper: f32, mean: f32, std: f32 },
+    Fixed {
+        /// Smaller values become this one.
+        lower: f32,
+        /// Larger values become this one.
+        upper: f32,
+        /// What is subtracted.
+        mean: f32,
+        /// What is divided by.
+        std: f32,
+    },
     /// The published way: clip below −1024, then to the 2nd to 98th percentile; mean and deviation of positive voxels;
     /// voxels that are 0 stay 0.
     Published,
@@ -27,6 +37,7 @@ pub enum Normalisation {
 /// A case on its domain's grid.
 #[derive(Debug, Clone)]
 pub struct Prepared {
+    /// Image channels.
     pub channels: usize,
     /// D, H, W on the domain's spacing.
     pub shape: [usize; 3],

@@ -32,8 +32,11 @@ pub(super) fn no_image(path: &Path) -> Error {
 
 /// What was found instead of NIfTI files, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
+    /// What is there.
     pub found: String,
+    /// What to do about it.
     pub remedy: String,
 }
 

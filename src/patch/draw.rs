@@ -15,7 +15,9 @@ pub const MAX_EXTENT: usize = 16_000;
 /// Voxels of a case that a patch covers, and the voxels that it becomes, D, H, W.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchSize {
+    /// Voxels of the case that the patch covers.
     pub crop: [usize; 3],
+    /// Voxels that it becomes.
     pub patch: [usize; 3],
 }
 
@@ -29,6 +31,7 @@ impl PatchSize {
 /// What a patch is centred near.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
+    /// Any voxel; of a case with ignored voxels, one that somebody labelled.
     Anywhere,
     /// A voxel of a random class that the case has.
     Foreground,
@@ -39,11 +42,13 @@ pub enum Focus {
 /// A drawn patch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draw {
+    /// Where its voxels lie.
     pub spatial: Spatial,
     /// One a channel.
     pub intensities: Vec<Intensity>,
     /// How many times coarser the low resolution is.
     pub low_res_factor: f32,
+    /// How the image is read between voxels.
     pub interpolation: Interpolation,
     /// Of the noise.
     pub seed: u32,
@@ -58,6 +63,7 @@ pub struct Spatial {
     pub matrix: [[i32; 3]; 3],
     /// Whether every position is a voxel of the case: nothing to interpolate.
     pub on_voxels: bool,
+    /// How the patch is deformed.
     pub elastic: Option<Elastic>,
 }
 
@@ -86,9 +92,13 @@ pub struct Intensity {
     pub blur: f32,
     /// Whether the channel has the low resolution.
     pub low_res: bool,
+    /// Factor of all values.
     pub brightness: f32,
+    /// Factor of the distances to the mean.
     pub contrast: f32,
+    /// Exponent over the range of values.
     pub gamma: f32,
+    /// What is added.
     pub shift: f32,
     /// Standard deviation of the noise.
     pub noise: f32,

@@ -28,6 +28,7 @@ pub struct CaseScores {
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Mean over what is scored but background. As in nnU-Net, Dice and IoU are NaN where a class is in no case; distances are
     /// means over the classes that have one.
@@ -43,6 +44,7 @@ pub struct Summary {
 
 /// Cases without a prediction, and what they change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Missing {
     /// What stands for the predictions.
     pub count_as: String,

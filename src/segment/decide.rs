@@ -48,6 +48,7 @@ impl DiceSum {
 
 /// A clean-up that helps, with the mean Dice of its class without and with it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Kept {
     /// What is done to the class.
     pub clean_up: CleanUp,

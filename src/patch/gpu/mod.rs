@@ -79,13 +79,17 @@ impl Sample {
 /// Cases of a domain and the size of its patches.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
+    /// The cases of a domain.
     pub cases: &'a [Prepared],
+    /// Of its patches.
     pub size: PatchSize,
 }
 
 /// Where patches go: packed images [N, C/4, D, H, W, 4] and labels [N, D, H, W], a word each.
 pub struct Target<'a> {
+    /// The images of a batch.
     pub image: &'a wgpu::Buffer,
+    /// Their labels.
     pub labels: &'a wgpu::Buffer,
 }
 
