@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::flags::Given;
 use crate::base::files::Paths;
 use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
 use crate::imaging::{Match, pair};
 use crate::score::summary::names;
-use crate::score::{EvaluateOptions, MaskPair, Merge, pair_masks, score_pairs};
+use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
 use crate::{Error, Result};
 
 /// In place of a file: no description, even where there is one.
@@ -37,13 +38,13 @@ pub struct Args {
     allow_missing: bool,
     /// Labels that count as another, FROM=TO, such as 2=1 where tumours (2) were trained as the organ (1).
     #[arg(long, num_args = 1.., value_parser = merge)]
-    merge: Vec<Merge>,
+    merge: Vec<LabelMerge>,
     /// How the voxels of a prediction are matched with those of its reference, whose grid decides.
     #[arg(long = "match", value_enum, default_value_t)]
     matching: Match,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, given: &Given) -> Result<()> {
     let mut options = EvaluateOptions {
         labels: None,
         merge: args.merge.clone(),
@@ -57,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let names = described.map_or_else(BTreeMap::new, |described| names(&described.labels));
     // whatever else is wrong must not come out after all is computed
     let _claim = paths(args, &pairs, described.map(|labels| labels.file.as_path())).claim()?;
-    let summary = score_pairs(&pairs, &options, |error| eprintln!("error: {error}"))?;
+    let summary = score_pairs(&pairs, &options, |error| eprintln!("error: {}", given.told(error)))?;
     // either is worth having without the other
     let printed = print(&summary.print_table(&names));
     if let Some(path) = &args.output {
@@ -119,9 +120,9 @@ fn nearby(references: &Path) -> Option<PathBuf> {
     [folder, above].into_iter().map(|folder| folder.join(DESCRIPTION)).find(|file| file.is_file())
 }
 
-fn merge(text: &str) -> std::result::Result<Merge, String> {
+fn merge(text: &str) -> std::result::Result<LabelMerge, String> {
     let pair = text.split_once('=');
-    let merge =
-        pair.and_then(|(from, to)| Some(Merge { from: from.parse().ok()?, to: to.parse().ok()? }));
+    let merge = pair
+        .and_then(|(from, to)| Some(LabelMerge { from: from.parse().ok()?, to: to.parse().ok()? }));
     merge.ok_or_else(|| format!("expected two labels FROM=TO such as 2=1, found {text}"))
 }

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::args::PrecisionArg;
+use super::flags::Given;
 use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
@@ -143,7 +144,13 @@ impl Args {
     }
 
     /// Segments what can be segmented, and tells of the rest.
-    fn segment_all(&self, ensemble: &Ensemble, plan: &DomainPlan, jobs: &[Job]) -> Result<()> {
+    fn segment_all(
+        &self,
+        ensemble: &Ensemble,
+        plan: &DomainPlan,
+        jobs: &[Job],
+        given: &Given,
+    ) -> Result<()> {
         let bar = ProgressBar::new(jobs.len() as u64);
         let mut failed = 0;
         for job in jobs {
@@ -152,7 +159,7 @@ impl Args {
                 // the other images must not suffer from one that is broken
                 Err(error) if jobs.len() > 1 => {
                     failed += 1;
-                    eprintln!("error: {error}");
+                    eprintln!("error: {}", given.told(error));
                 }
                 Err(error) => return Err(error),
             }
@@ -258,7 +265,7 @@ fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error 
     Error::file(&images[0], found, expected, remedy)
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, given: &Given) -> Result<()> {
     args.check()?;
     let mut models = Vec::new();
     for path in &args.model {
@@ -283,7 +290,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let ensemble = args.ensemble(&Gpu::open(&args.device)?, &models)?;
-    args.segment_all(&ensemble, plan, &jobs)
+    args.segment_all(&ensemble, plan, &jobs, given)
 }
 
 /// The cases of a file or folder, in the order of their names.

@@ -62,8 +62,14 @@ pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
     Ok(())
 }
 
-/// Training and validation cases.
-pub type Sides<'a> = (Vec<&'a Case>, Vec<&'a Case>);
+/// The cases of a dataset on both sides of a split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sides<'a> {
+    /// Cases to train on.
+    pub training: Vec<&'a Case>,
+    /// Cases that are held out.
+    pub validation: Vec<&'a Case>,
+}
 
 impl Dataset {
     /// The case of this name, or the only one whose name ends in it (after a `/`).
@@ -118,7 +124,7 @@ impl Dataset {
     /// [`Dataset::folds`] holds nothing out. A group stays on one side.
     pub fn split(&self, fold: &Fold, seed: u64) -> Result<Sides<'_>> {
         let sides = match (fold, &self.splits) {
-            (Fold::None, _) => (self.cases.iter().collect(), Vec::new()),
+            (Fold::None, _) => self.apart(&[]),
             (Fold::Index(_), Some(_)) if self.groups.is_some() => {
                 let file = self.dir.join(SPLITS);
                 return Err(Error::setting(
@@ -132,7 +138,7 @@ impl Dataset {
                 let of = |names: &[String]| {
                     self.cases.iter().filter(|case| names.contains(&case.id)).collect()
                 };
-                (of(&splits[*index].train), of(&splits[*index].val))
+                Sides { training: of(&splits[*index].train), validation: of(&splits[*index].val) }
             }
             (Fold::Index(index), _) => {
                 let folds = splits(&self.units(), FOLDS, seed);
@@ -147,7 +153,7 @@ impl Dataset {
                 let units: Vec<String> =
                     named.iter().map(|case| self.unit(case)).chain(elsewhere).collect();
                 let sides = self.apart(&units);
-                for more in sides.1.iter().filter(|case| !named.contains(case)) {
+                for more in sides.validation.iter().filter(|case| !named.contains(case)) {
                     log::warn!(
                         "{} is held out, too: it is of the group {}",
                         more.id,
@@ -157,7 +163,7 @@ impl Dataset {
                 sides
             }
         };
-        if sides.0.is_empty() {
+        if sides.training.is_empty() {
             return Err(Error::file(
                 &self.dir,
                 "no case left to train on",
@@ -171,7 +177,7 @@ impl Dataset {
     fn apart(&self, held: &[String]) -> Sides<'_> {
         let (validation, training) =
             self.cases.iter().partition(|case| held.contains(&self.unit(case)));
-        (training, validation)
+        Sides { training, validation }
     }
 }
 
@@ -207,7 +213,7 @@ mod tests {
         assert_eq!(data.folds(), 5);
         let mut seen = Vec::new();
         for fold in 0..5 {
-            let (training, validation) = data.split(&Fold::Index(fold), 3).unwrap();
+            let Sides { training, validation } = data.split(&Fold::Index(fold), 3).unwrap();
             assert_eq!(training.len() + validation.len(), names.len());
             for case in &validation {
                 assert!(training.iter().all(|other| other.id[..2] != case.id[..2]));
@@ -216,8 +222,8 @@ mod tests {
         }
         seen.sort();
         assert_eq!(seen, names);
-        let (_, held) = data.split(&Fold::HoldOut(vec!["p4_b".into()]), 0).unwrap();
-        assert_eq!(ids(&held), ["p4_a", "p4_b"]);
+        let sides = data.split(&Fold::HoldOut(vec!["p4_b".into()]), 0).unwrap();
+        assert_eq!(ids(&sides.validation), ["p4_a", "p4_b"]);
         for (pattern, part) in [("p[", "regular expression"), ("^(q)", "p1_a, which")] {
             let message = groups(pattern, &data.cases).unwrap_err().to_string();
             assert!(message.contains("group: found") && message.contains(part), "{message}");
@@ -232,16 +238,16 @@ mod tests {
         }
         let fold = Fold::HoldOut(vec!["pD_1".into()]);
         share_groups(&mut both, &fold).unwrap();
-        assert_eq!(ids(&both[0].split(&fold, 0).unwrap().1), ["pD_2"]);
-        assert_eq!(ids(&both[1].split(&fold, 0).unwrap().1), ["pD_1"]);
+        assert_eq!(ids(&both[0].split(&fold, 0).unwrap().validation), ["pD_2"]);
+        assert_eq!(ids(&both[1].split(&fold, 0).unwrap().validation), ["pD_1"]);
         for index in 0..both[0].folds() {
             let fold = Fold::Index(index);
             let [a, b] = both.each_ref().map(|data| data.split(&fold, 5).unwrap());
             let patients = |cases: &[&Case]| -> BTreeSet<String> {
                 cases.iter().map(|case| case.id[..2].to_string()).collect()
             };
-            let held = &patients(&a.1) | &patients(&b.1);
-            assert!((&patients(&a.0) | &patients(&b.0)).is_disjoint(&held));
+            let held = &patients(&a.validation) | &patients(&b.validation);
+            assert!((&patients(&a.training) | &patients(&b.training)).is_disjoint(&held));
         }
     }
 
@@ -252,7 +258,7 @@ mod tests {
         for (fold, held) in splits(&names, FOLDS, 7).into_iter().enumerate() {
             let mut held = held;
             held.sort();
-            assert_eq!(ids(&data.split(&Fold::Index(fold), 7).unwrap().1), held);
+            assert_eq!(ids(&data.split(&Fold::Index(fold), 7).unwrap().validation), held);
         }
     }
 
@@ -290,7 +296,7 @@ mod tests {
         data.splits =
             read(r#"[{"train": ["a"], "val": ["c"]}, {"train": ["b"], "val": []}]"#).unwrap();
         assert_eq!(data.folds(), 2);
-        let (training, validation) = data.split(&Fold::Index(0), 0).unwrap();
+        let Sides { training, validation } = data.split(&Fold::Index(0), 0).unwrap();
         assert_eq!((ids(&training), ids(&validation)), (vec!["a".into()], vec!["c".to_string()]));
     }
 }

@@ -140,8 +140,16 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// An entry's name and values, in the Decathlon's form (value: name) or nnU-Net's (name: value, or name: list of values).
-fn entry(key: &str, value: &Value) -> Result<(String, Vec<u8>, bool), Unusable> {
+/// An entry of labels.
+struct Entry {
+    name: String,
+    values: Vec<u8>,
+    /// Whether it has several values: a region.
+    listed: bool,
+}
+
+/// An entry in the Decathlon's form (value: name) or nnU-Net's (name: value, or name: list of values).
+fn entry(key: &str, value: &Value) -> Result<Entry, Unusable> {
     let refuse = || {
         unusable(
             format!("entry {key:?}: {value} of labels"),
@@ -152,17 +160,24 @@ fn entry(key: &str, value: &Value) -> Result<(String, Vec<u8>, bool), Unusable> 
     let byte = |value: &Value| number(value).and_then(|n| u8::try_from(n).ok()).ok_or_else(refuse);
     match (key.trim().parse::<u64>(), value) {
         (Ok(number), Value::String(name)) => {
-            Ok((name.clone(), vec![u8::try_from(number).map_err(|_| refuse())?], false))
+            let value = u8::try_from(number).map_err(|_| refuse())?;
+            Ok(Entry { name: name.clone(), values: vec![value], listed: false })
         }
         (_, Value::Array(list)) => {
             let values = list.iter().map(byte).collect::<Result<BTreeSet<u8>, _>>()?;
             let listed = values.len() > 1;
             match values.is_empty() {
                 true => Err(refuse()),
-                false => Ok((key.to_string(), values.into_iter().collect(), listed)),
+                false => Ok(Entry {
+                    name: key.to_string(),
+                    values: values.into_iter().collect(),
+                    listed,
+                }),
             }
         }
-        (_, value) => Ok((key.to_string(), vec![byte(value)?], false)),
+        (_, value) => {
+            Ok(Entry { name: key.to_string(), values: vec![byte(value)?], listed: false })
+        }
     }
 }
 
@@ -180,7 +195,7 @@ impl Labels {
         let mut found = Vec::new();
         let (mut ignore, mut regions) = (None, false);
         for (key, value) in &entries.0 {
-            let (name, values, listed) = entry(key, value)?;
+            let Entry { name, values, listed } = entry(key, value)?;
             if name.eq_ignore_ascii_case("ignore") && values.len() == 1 {
                 ignore = Some(values[0]);
                 continue;

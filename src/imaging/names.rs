@@ -38,8 +38,11 @@ pub fn by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     }
     for paths in stems.values_mut() {
         paths.sort();
-        let images: Vec<PathBuf> =
-            paths.iter().filter(|path| !is_image(path)).filter_map(|path| parts(path).1).collect();
+        let images: Vec<PathBuf> = paths
+            .iter()
+            .filter(|path| !is_image(path))
+            .filter_map(|path| halves(path).image)
+            .collect();
         paths.retain(|path| !images.contains(path));
     }
     Ok(stems)
@@ -47,26 +50,33 @@ pub fn by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
 
 /// The files on disk that reading this path touches: the path, and its other half where there is one.
 pub fn pair(path: &Path) -> Vec<PathBuf> {
-    let (header, image) = parts(path);
+    let Halves { header, image } = halves(path);
     [Some(header), image].into_iter().flatten().collect()
 }
 
-/// The file that holds the header and, of a pair, the one that holds the voxels. Without its header, an image file stands
-/// for itself.
-pub(super) fn parts(path: &Path) -> (PathBuf, Option<PathBuf>) {
+/// The files of an image.
+pub(super) struct Halves {
+    /// The file that holds the header; without it, an image file stands for itself.
+    pub header: PathBuf,
+    /// Of a pair, the file that holds the voxels.
+    pub image: Option<PathBuf>,
+}
+
+/// The files that this one is, or is a half of.
+pub(super) fn halves(path: &Path) -> Halves {
     let own = path.to_path_buf();
     let name = file_name(path);
     match split(&name) {
         Some((stem, ending)) if ending.starts_with(".hdr") => {
-            (own, half(path, stem, [".img", ".img.gz"]))
+            Halves { image: half(path, stem, [".img", ".img.gz"]), header: own }
         }
         Some((stem, ending)) if ending.starts_with(".img") => {
             match half(path, stem, [".hdr", ".hdr.gz"]) {
-                Some(header) => (header, Some(own)),
-                None => (own, None),
+                Some(header) => Halves { header, image: Some(own) },
+                None => Halves { header: own, image: None },
             }
         }
-        _ => (own, None),
+        _ => Halves { header: own, image: None },
     }
 }
 

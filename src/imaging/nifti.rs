@@ -112,7 +112,7 @@ fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
 }
 
 fn load(path: &Path) -> Result<Raw> {
-    let (header_file, image_file) = names::parts(path);
+    let names::Halves { header: header_file, image: image_file } = names::halves(path);
     let data = bytes(&header_file)?;
     let header = header(&header_file, &data)?;
     let single = header.magic == *b"n+1\0";
@@ -223,13 +223,13 @@ fn decode(raw: &Raw) -> Vec<f64> {
 }
 
 /// The values of a file in its own order, and its grid.
-struct Stored {
+struct Decoded {
     values: Vec<f64>,
     volumes: usize,
     grid: Grid,
 }
 
-fn read(path: &Path) -> Result<Stored> {
+fn read(path: &Path) -> Result<Decoded> {
     let raw = load(path)?;
     let values = decode(&raw);
     let [i, j, k, volumes] = raw.dims;
@@ -243,11 +243,11 @@ fn read(path: &Path) -> Result<Stored> {
             "Correct the voxel sizes (pixdim, sform) or the unit of length (xyzt_units) of its header.",
         ));
     }
-    Ok(Stored { values, volumes, grid })
+    Ok(Decoded { values, volumes, grid })
 }
 
 /// Appends all volumes in `order`; counts the voxels that are no intensities and become 0.
-fn append(data: &mut Vec<f32>, stored: &Stored, order: &Order) -> usize {
+fn append(data: &mut Vec<f32>, stored: &Decoded, order: &Order) -> usize {
     let size: usize = stored.grid.dims.iter().product();
     let mut odd = 0;
     for values in stored.values.chunks(size) {
@@ -364,7 +364,7 @@ pub fn read_labels_on(
     LabelMap::from_vec(data, on.grid.clone())
 }
 
-fn labels(stored: &Stored, path: &Path, known: &Known, order: &Order) -> Result<Vec<u8>> {
+fn labels(stored: &Decoded, path: &Path, known: &Known, order: &Order) -> Result<Vec<u8>> {
     if stored.volumes != 1 {
         return Err(Error::file(
             path,

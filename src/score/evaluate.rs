@@ -25,7 +25,7 @@ pub struct EvaluateOptions {
     /// The description of the labels. Without one every value above 0 that occurs in any case is a class.
     pub labels: Option<DescribedLabels>,
     /// Label values that count as others.
-    pub merge: Vec<Merge>,
+    pub merge: Vec<LabelMerge>,
     /// How the voxels of a prediction are matched with those of its reference, whose grid decides.
     pub matching: Match,
     /// Whether a reference without a prediction is scored against an empty mask; otherwise it is an error.
@@ -34,7 +34,7 @@ pub struct EvaluateOptions {
 
 /// A label value that counts as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Merge {
+pub struct LabelMerge {
     /// The value in the files.
     pub from: u8,
     /// What it counts as.
@@ -48,9 +48,9 @@ impl EvaluateOptions {
     ///
     /// Where two merges of one value differ.
     pub fn check(&self) -> Result<()> {
-        for (index, Merge { from, to }) in self.merge.iter().enumerate() {
+        for (index, LabelMerge { from, to }) in self.merge.iter().enumerate() {
             let other = self.merge[..index].iter().find(|m| m.from == *from && m.to != *to);
-            if let Some(Merge { to: other, .. }) = other {
+            if let Some(LabelMerge { to: other, .. }) = other {
                 let found = format!("{from}={other} and {from}={to}");
                 let expected = "one label to count as";
                 return Err(Error::setting("merge", found, expected, "Leave one out."));
@@ -86,7 +86,7 @@ impl EvaluateOptions {
         let stray = self.labels.iter().flat_map(|described| &described.labels.stray);
         stray.for_each(|value| table[usize::from(*value)] = 0);
         // the first of two that contradict each other counts
-        for Merge { from, to } in self.merge.iter().rev() {
+        for LabelMerge { from, to } in self.merge.iter().rev() {
             table[usize::from(*from)] = *to;
         }
         table
@@ -155,7 +155,7 @@ pub fn evaluate(
 pub fn score_pairs(
     pairs: &[MaskPair],
     options: &EvaluateOptions,
-    mut report: impl FnMut(&Error),
+    mut report: impl FnMut(Error),
 ) -> Result<Summary> {
     let (described, known) = (options.described(), options.known());
     let one = |pair: &MaskPair| score(pair, options, &known, described.as_ref());
@@ -176,10 +176,10 @@ pub fn score_pairs(
     if pairs.len() == 1
         && let Some(last) = errors.pop()
     {
-        errors.iter().for_each(&mut report);
+        errors.into_iter().for_each(report);
         return Err(last);
     }
-    errors.iter().for_each(&mut report);
+    errors.into_iter().for_each(&mut report);
     if broken > 0 {
         let folder = pairs[0].prediction.parent().unwrap_or(Path::new(""));
         return Err(Error::file(
@@ -289,7 +289,7 @@ mod tests {
     fn options(labels: &str, merge: &[(u8, u8)]) -> EvaluateOptions {
         let labels = Labels::parse(&serde_json::from_str(labels).unwrap(), None).unwrap();
         let labels = Some(DescribedLabels::new(labels, "dataset.json"));
-        let merge = merge.iter().map(|(from, to)| Merge { from: *from, to: *to }).collect();
+        let merge = merge.iter().map(|(from, to)| LabelMerge { from: *from, to: *to }).collect();
         EvaluateOptions { labels, merge, ..EvaluateOptions::default() }
     }
 

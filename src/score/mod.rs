@@ -7,5 +7,5 @@ mod pairs;
 pub mod summary;
 
 pub use class_key::ClassKey;
-pub use evaluate::{EvaluateOptions, Merge, evaluate, score_pairs};
+pub use evaluate::{EvaluateOptions, LabelMerge, evaluate, score_pairs};
 pub use pairs::{MaskPair, pair_masks};

@@ -25,14 +25,14 @@ pub struct ForwardSpec<'a> {
 }
 
 /// The graph of a forward program, and its ends.
-struct Built {
+struct ForwardGraph {
     graph: Graph,
     image: Value,
     logits: Value,
 }
 
 impl ForwardSpec<'_> {
-    fn build(&self, caps: &Caps) -> Result<Built> {
+    fn build(&self, caps: &Caps) -> Result<ForwardGraph> {
         let mut graph = Graph::forward_only(&caps.storing(self.dtype));
         let channels = self.network.domain(self.domain)?.channels;
         let image = graph.input("image", Layout::new(self.samples, channels, self.patch));
@@ -42,7 +42,7 @@ impl ForwardSpec<'_> {
         graph.store_as_f16(|value, info| {
             self.dtype == DType::F16 && info.storage == Storage::Tensor && value != logits
         });
-        Ok(Built { graph, image, logits })
+        Ok(ForwardGraph { graph, image, logits })
     }
 
     /// The graph of such a program, for an adapter: what is tuned.
@@ -78,7 +78,7 @@ impl Forward {
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
         let caps = caps(gpu);
-        let Built { graph, image, logits } = spec.build(&caps)?;
+        let ForwardGraph { graph, image, logits } = spec.build(&caps)?;
         let layout = graph.layout(image)?.clone();
         let plan = Plan::new(&graph, &caps)?;
         let store = Store::new(gpu, graph.params(), false)?;

@@ -363,20 +363,20 @@ fn mirror(maps: &mut [f32], size: [usize; 3], axis: usize) {
 }
 
 /// A run of voxels along W that window and case share.
-struct Row {
+struct SharedRow {
     case: usize,
     patch: usize,
     count: usize,
 }
 
 /// Where a case is smaller than the window it sits in the middle of it.
-fn rows(shape: [usize; 3], patch: [usize; 3], first: [usize; 3]) -> Vec<Row> {
+fn rows(shape: [usize; 3], patch: [usize; 3], first: [usize; 3]) -> Vec<SharedRow> {
     let inset = [0, 1, 2].map(|axis| patch[axis].saturating_sub(shape[axis]) / 2);
     let count = [0, 1, 2].map(|axis| patch[axis].min(shape[axis]));
     let mut rows = Vec::new();
     for z in 0..count[0] {
         for y in 0..count[1] {
-            rows.push(Row {
+            rows.push(SharedRow {
                 case: ((first[0] + z) * shape[1] + first[1] + y) * shape[2] + first[2],
                 patch: ((inset[0] + z) * patch[1] + inset[1] + y) * patch[2] + inset[2],
                 count: count[2],

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::config::RunConfig;
 use super::schedule::Chooser;
-use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels};
+use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::imaging::{LabelMap, Prepared, Volume};
 use crate::patch::{Cache, PatchSize, Sample, Source};
@@ -54,7 +54,7 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>
     let datasets = datasets(config, &options.preset)?;
     datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
     let each = datasets.iter().map(|dataset| {
-        let (training, _) = dataset.split(&config.fold, config.seed)?;
+        let training = dataset.split(&config.fold, config.seed)?.training;
         DomainPlan::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
     });
     each.collect()
@@ -149,7 +149,7 @@ pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &DomainPlan) -> Re
     check_plan(&dataset, domain)?;
     // what meant nothing where the plan was made means nothing now
     dataset.labels.stray.clone_from(&domain.labels.stray);
-    let (training, validation) = dataset.split(&config.fold, config.seed)?;
+    let Sides { training, validation } = dataset.split(&config.fold, config.seed)?;
     let prepare = |case: &&Case| -> Result<Prepared> {
         let (image, mut label) = dataset.load(case)?;
         for note in image.notes() {

@@ -332,7 +332,7 @@ proptest! {
         let message = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace)
             .unwrap_err()
             .to_string();
-        for part in ["label.nii: found the same voxels up to ", mistake.words(), "image.nii, within ", "--match by-index"] {
+        for part in ["label.nii: found the same voxels up to ", mistake.words(), "image.nii, within ", "`match` by-index"] {
             prop_assert!(message.contains(part), "{part:?} is missing in: {message}");
         }
         // one mistake, one word, save that the box moves with it
