@@ -80,7 +80,7 @@ fn tumours_of_the_liver_count_as_liver() {
     let ball = label.as_slice().iter().filter(|l| **l == 1).count();
     let half = label.as_slice().len() / 2;
     label.as_mut_slice()[half..].iter_mut().filter(|l| **l == 1).for_each(|l| *l = 2);
-    write_mask(&file, &label.as_slice(), label.grid()).unwrap();
+    write_mask(&file, label.as_slice(), label.grid()).unwrap();
     let run = folder.path().join("run");
     let more = ["--recipe", "u2net", "--steps", "2", "--hold-out", "case_01"];
     succeed(&strs(&train(&[&data], &run, &more)));
