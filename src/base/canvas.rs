@@ -1,6 +1,25 @@
 //! Rectangles and letters on a picture.
 
-use image::{Rgb, RgbImage};
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+
+use super::error::{Error, Result};
+use super::files::write_atomically;
+
+/// Writes a picture as PNG, aside and renamed.
+///
+/// # Errors
+///
+/// Where the file cannot be written.
+pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    let mut png = Vec::new();
+    picture
+        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+        .map_err(|e| Error::Internal(format!("PNG of {}: {e}", path.display())))?;
+    write_atomically(path, &png)
+}
 
 /// Fills a rectangle, what of it lies on the picture.
 pub fn fill(

@@ -12,7 +12,7 @@ use crate::engine::graph::{Caps, DType, Graph, Init, Region};
 use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::tune;
 use crate::net;
-use crate::segment::Forward;
+use crate::segment::{Forward, ForwardSpec};
 use crate::train;
 use crate::train::{Footprint, Memory, Session, SessionSettings};
 use crate::{Error, Result};
@@ -95,20 +95,20 @@ pub fn measure(
     Ok(report)
 }
 
+/// The forward pass of a configuration.
+fn forward_spec(configuration: &Configuration, dtype: DType) -> ForwardSpec<'_> {
+    let (samples, patch) = (configuration.batch.samples, configuration.batch.patch);
+    ForwardSpec { network: &configuration.network, domain: 0, samples, patch, dtype }
+}
+
 /// What a configuration runs.
 fn graphs(configuration: &Configuration, dtype: DType, caps: &Caps) -> Result<Vec<Graph>> {
-    let network = &configuration.network;
-    let batch = (configuration.batch.samples, configuration.batch.patch);
-    let mut graphs = vec![Forward::graph((network, 0), batch, dtype, caps)?];
+    let mut graphs = vec![forward_spec(configuration, dtype).graph(caps)?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
-        graphs.extend(train::graphs(
-            network,
-            &batches,
-            &settings(Footprint { dtype, ..Footprint::default() }),
-            caps,
-        )?);
+        let settings = settings(Footprint { dtype, ..Footprint::default() });
+        graphs.extend(train::graphs(&configuration.network, &batches, &settings, caps)?);
     }
     Ok(graphs)
 }
@@ -223,8 +223,7 @@ fn forward(
         };
         Ok(Cow::Owned((0..count).map(value).collect()))
     };
-    let batch = (configuration.batch.samples, configuration.batch.patch);
-    let forward = Forward::stored(gpu, (&configuration.network, 0), batch, weights, dtype)?;
+    let forward = Forward::new(gpu, &forward_spec(configuration, dtype), weights)?;
     if !configuration.train {
         report.planned_mib = forward.bytes() as f64 / MIB;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;

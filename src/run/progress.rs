@@ -1,14 +1,12 @@
 //! The picture of a run: the loss of each domain over the steps.
 
-use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use plotters::prelude::*;
 
 use super::folder::{LOG, PROGRESS};
-use crate::base::canvas::{text, text_width};
-use crate::base::files::write_atomically;
+use crate::base::canvas::{text, text_width, write_png};
 use crate::{Error, Result};
 
 #[derive(serde::Deserialize)]
@@ -63,11 +61,7 @@ pub(super) fn draw(folder: &Path) -> Result<()> {
     if curves.is_empty() {
         return Ok(());
     }
-    let mut png = Vec::new();
-    picture(&curves)?
-        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
-        .map_err(|e| Error::Internal(format!("progress to PNG: {e}")))?;
-    write_atomically(&folder.join(PROGRESS), &png)
+    write_png(&folder.join(PROGRESS), &picture(&curves)?)
 }
 
 fn curves(log: &str) -> Vec<Curve> {

@@ -18,7 +18,7 @@ use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::net::Model;
-use crate::segment::Predictor;
+use crate::segment::{PredictOptions, Predictor};
 use crate::train;
 use crate::train::{DomainCases, Freeze, Reading, RunConfig, Start, Trainer};
 use crate::{Error, Result};
@@ -247,7 +247,7 @@ impl Run {
         self.trainer = None;
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
-            let predictor = Predictor::new(&self.gpu, &model, index)?;
+            let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
             let scores = validate(&predictor, cases, &mut model.domains[index], &self.folder)?;
             observer.validated(&scores)?;
             all.push(scores);
