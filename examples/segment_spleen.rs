@@ -6,20 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use u2seg::low_level::dataset::{Dataset, Fold};
-use u2seg::low_level::domain::PlanOptions;
-use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::imaging::phantom;
-use u2seg::low_level::imaging::{Grid, Volume};
-use u2seg::low_level::patch::Augment;
-use u2seg::low_level::run::overlay;
-use u2seg::low_level::run::overlay::{OverlayInput, SOFT_TISSUE};
-use u2seg::low_level::run::{CONFIG, Observer, Run};
-use u2seg::low_level::score::metrics::Pair;
-use u2seg::low_level::segment::{Predictor, clean_up};
-use u2seg::low_level::train::{Length, Reading, RunConfig};
-use u2seg::low_level::{files, imaging};
-use u2seg::{Error, Result};
+use u2seg::{
+    Augment, Comparison, Connectivity, Dataset, Error, Fold, Gpu, Length, Observer, Overlay,
+    PlanOptions, PredictOptions, Predictor, Reading, Result, Run, RunConfig, fill_holes,
+    keep_largest, write_phantoms,
+};
+
+/// The value of the spleen in the labels.
+const SPLEEN: u8 = 1;
+/// Hounsfield units of soft tissue.
+const SOFT_TISSUE: [f32; 2] = [-160.0, 240.0];
 
 /// Trains a universal network on spleen CTs and segments one that it has not seen.
 #[derive(Parser)]
@@ -70,29 +66,8 @@ fn choose(args: &Args) -> Result<(PathBuf, Option<String>)> {
         "data: synthetic CT phantoms, made in {} (no real images found; give --data Task09_Spleen)",
         made.display()
     );
-    make_phantoms(&made)?;
+    write_phantoms(&made, 6, [32, 96, 112], [5.0, 3.0, 3.0])?;
     Ok((made, Some("phantom_5".into())))
-}
-
-fn make_phantoms(dir: &Path) -> Result<()> {
-    for folder in ["imagesTr", "labelsTr"] {
-        let folder = dir.join(folder);
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-    }
-    let (shape, spacing) = ([32, 96, 112], [5.0, 3.0, 3.0]);
-    let mut training = Vec::new();
-    for index in 0..6 {
-        let (image, label) = phantom::ct_phantom(index, shape, spacing);
-        let grid = Grid::ras(shape, spacing);
-        let file = format!("phantom_{index}.nii.gz");
-        imaging::write_image(&dir.join("imagesTr").join(&file), &image, &grid)?;
-        imaging::write_mask(&dir.join("labelsTr").join(&file), &label, &grid)?;
-        training.push(serde_json::json!({"image": format!("./imagesTr/{file}"), "label": format!("./labelsTr/{file}")}));
-    }
-    let description = serde_json::json!({
-        "name": "Spleen", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "spleen"}, "training": training,
-    });
-    files::write_atomically(&dir.join("dataset.json"), description.to_string().as_bytes())
 }
 
 /// Few cases have to stand for many: contrast agent brightens organs, thin slices are noisier.
@@ -113,7 +88,7 @@ fn begin_anew(run: &Path) -> Result<()> {
     if !run.exists() {
         return Ok(());
     }
-    if !run.join(CONFIG).exists() {
+    if !run.join("config.toml").exists() {
         let remedy = "Choose another --out, or move the folder away.";
         return Err(Error::file(run, "a folder that is no run", "a run, or nothing yet", remedy));
     }
@@ -149,12 +124,10 @@ fn run(args: &Args) -> Result<()> {
     config.augment = augment();
     // a coarse grid, where a patch holds the spleen with its surroundings, and a window that suits every CT:
     // a short training on few cases needs both
-    let options = PlanOptions {
-        spacing: Some([5.0, 4.0, 4.0]),
-        patch: Some([16, 32, 32]),
-        window: Some([SOFT_TISSUE.0, SOFT_TISSUE.1]),
-        ..PlanOptions::default()
-    };
+    let mut options = PlanOptions::default();
+    options.spacing = Some([5.0, 4.0, 4.0]);
+    options.patch = Some([16, 32, 32]);
+    options.window = Some(SOFT_TISSUE);
     let run = args.out.join("run");
     begin_anew(&run)?;
     let length = config.length;
@@ -167,29 +140,23 @@ fn run(args: &Args) -> Result<()> {
         return Err(Error::Internal("no case was left out".into()));
     };
     let (image, truth) = Dataset::load(&cases.dataset, case)?;
-    let mut labels = Predictor::new(&gpu, &model, 0)?.segment(&image)?;
-    clean_up::keep_largest(&mut labels, image.shape, 1, clean_up::Connectivity::Full)?;
-    clean_up::fill_holes(&mut labels, image.shape, 1)?;
-    let dice =
-        Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?.scores(&1.into(), 1.0).dice;
+    let mut labels =
+        Predictor::new(&gpu, &model, 0, &PredictOptions::default())?.segment(&image)?;
+    keep_largest(&mut labels, SPLEEN, Connectivity::Full);
+    fill_holes(&mut labels, SPLEEN);
+    let scores = Comparison::of(&truth, &labels)?.scores(&SPLEEN.into(), 1.0);
     let mask = args.out.join(format!("{}.nii.gz", case.id));
-    imaging::write_mask(&mask, &labels, &image.grid)?;
+    labels.write(&mask)?;
     let picture = args.out.join(format!("{}.png", case.id));
-    draw(&picture, &image, &truth.data, &labels)?;
-    println!("segmented {} after {} steps: Dice {dice:.3}", case.id, run.steps());
-    println!("mask: {}\npicture: {}", mask.display(), picture.display());
-    Ok(())
-}
-
-fn draw(path: &Path, image: &Volume, truth: &[u8], labels: &[u8]) -> Result<()> {
-    let input = OverlayInput {
-        image: &image.data,
-        shape: image.shape,
-        spacing: image.spacing,
-        truth: Some(truth),
-        prediction: labels,
+    let view = Overlay {
+        image: &image,
+        truth: Some(&truth),
+        prediction: &labels,
         window: Some(SOFT_TISSUE),
         caption: "SPLEEN",
     };
-    overlay::render(path, &input)
+    view.write(&picture)?;
+    println!("segmented {} after {} steps: Dice {:.3}", case.id, run.steps(), scores.dice);
+    println!("mask: {}\npicture: {}", mask.display(), picture.display());
+    Ok(())
 }

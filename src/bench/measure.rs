@@ -13,7 +13,7 @@ use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::plan::Workload;
 use crate::engine::tune;
 use crate::net;
-use crate::segment::Forward;
+use crate::segment::{Forward, ForwardSpec};
 use crate::train;
 use crate::train::{Footprint, Memory, Session, SessionSettings};
 use crate::{Error, Result};
@@ -95,16 +95,20 @@ pub fn measure(
     Ok(report)
 }
 
+/// The forward pass of a configuration.
+fn forward_spec(configuration: &Configuration, dtype: DType) -> ForwardSpec<'_> {
+    let (samples, patch) = (configuration.batch.samples, configuration.batch.patch);
+    ForwardSpec { network: &configuration.network, domain: 0, samples, patch, dtype }
+}
+
 /// What a configuration runs.
 fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Workload>> {
-    let network = &configuration.network;
-    let batch = (configuration.batch.samples, configuration.batch.patch);
-    let mut workloads = vec![Forward::workload((network, 0), batch, dtype)?];
+    let mut workloads = vec![forward_spec(configuration, dtype).workload()?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
         let settings = settings(Footprint { dtype, ..Footprint::default() });
-        workloads.extend(train::workloads(network, &batches, &settings)?);
+        workloads.extend(train::workloads(&configuration.network, &batches, &settings)?);
     }
     Ok(workloads)
 }
@@ -219,8 +223,7 @@ fn forward(
         };
         Ok(Cow::Owned((0..count).map(value).collect()))
     };
-    let batch = (configuration.batch.samples, configuration.batch.patch);
-    let forward = Forward::stored(gpu, (&configuration.network, 0), batch, weights, dtype)?;
+    let forward = Forward::new(gpu, &forward_spec(configuration, dtype), weights)?;
     if !configuration.train {
         report.planned_mib = forward.bytes() as f64 / MIB;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;

@@ -46,7 +46,7 @@ impl Report {
             say!("{}", out.display());
         }
         for d in &self.domains {
-            let cut = d.cut.map(|cut| format!(" resized from {cut:?}")).unwrap_or_default();
+            let cut = d.crop.map(|crop| format!(" resized from {crop:?}")).unwrap_or_default();
             let preset = d.preset.as_ref().map(|name| format!("; as published for {name}"));
             say!(
                 "{}: {} channels, classes {}; patch {:?}{cut} at {:.3?} mm (D, H, W), batch {}, pools {:?}{}",

@@ -44,7 +44,7 @@ impl Adaptation {
             ));
         }
         let file = std::path::absolute(file).map_err(|e| Error::io(file, e))?;
-        let resized = old.domains.iter().find(|d| d.cut.is_some()).map(|d| d.patch);
+        let resized = old.domains.iter().find(|d| d.crop.is_some()).map(|d| d.patch);
         Ok(Self { file, network: old.network, resized })
     }
 

@@ -36,7 +36,7 @@ pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) 
         }
         for dataset in datasets(config, preset)? {
             dataset.files().iter().for_each(|file| paths.reads(file));
-            let (_, held_out) = dataset.split(&config.fold, config.seed)?;
+            let held_out = dataset.split(&config.fold, config.seed)?.validation;
             let folder = validation_folder(out, &dataset.name);
             if !held_out.is_empty() {
                 paths.writes(folder.join(SUMMARY), &dataset.dir);

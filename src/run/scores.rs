@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::folder::{SUMMARY, read_plan, validation_folder};
 use crate::dataset::{Class, Labels};
-use crate::domain::Step;
+use crate::domain::CleanUpStep;
 use crate::score::ClassKey;
 use crate::score::summary::{CaseScores, Summary};
 use crate::{Error, Result};
@@ -16,7 +16,7 @@ pub struct ChosenCleanUp {
     /// Name of the class.
     pub class: String,
     /// What is done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<CleanUpStep>,
     /// Mean Dice without.
     pub before: f64,
     /// Mean Dice with it.

@@ -17,7 +17,7 @@ use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::net::Model;
-use crate::segment::Predictor;
+use crate::segment::{PredictOptions, Predictor};
 use crate::train;
 use crate::train::{DomainCases, Freeze, Reading, RunConfig, Start, Trainer};
 use crate::{Error, Result};
@@ -33,6 +33,7 @@ enum Origin<'a> {
 
 /// A run in its folder: begun or gone on with, trained with checkpoints and logs, validated.
 pub struct Run {
+    /// As it was given: the variants that the run chose are those of its training.
     gpu: Gpu,
     folder: PathBuf,
     config: RunConfig,
@@ -72,7 +73,6 @@ impl Run {
         options: &PlanOptions,
         folder: &Path,
     ) -> Result<Self> {
-        check_new(folder)?;
         let plans = train::plan(&config, options)?;
         let (run, record) = Self::start(gpu, config, &plans, Origin::New(&options.preset), folder)?;
         write_plan(&run.config, &plans, folder)?;
@@ -131,19 +131,19 @@ impl Run {
         }
         train::warn_of_left_out(&config, plans);
         let workloads = train::planned_workloads(&config, plans)?;
-        let (gpu, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
+        let (tuned, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
             (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
         } else {
-            let (gpu, _) = tune::tuned(gpu, config.tune, &workloads)?;
-            let record = tune::Record::of(&gpu, &workloads)?;
-            (gpu, Some(record))
+            let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
+            let record = tune::Record::of(&tuned, &workloads)?;
+            (tuned, Some(record))
         };
         let trainer = if checkpoint.exists() {
-            Trainer::resume(&gpu, config.clone(), domains.clone(), &checkpoint)?
+            Trainer::resume(&tuned, config.clone(), domains.clone(), &checkpoint)?
         } else {
-            Trainer::new(&gpu, config.clone(), domains.clone())?
+            Trainer::new(&tuned, config.clone(), domains.clone())?
         };
-        let folder = folder.to_path_buf();
+        let (gpu, folder) = (gpu.clone(), folder.to_path_buf());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
         Ok((Self { gpu, folder, config, domains, trainer, steps, _claim: None }, record))
     }
@@ -246,7 +246,7 @@ impl Run {
         self.trainer = None;
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
-            let predictor = Predictor::new(&self.gpu, &model, index)?;
+            let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
             let scores = validate(&predictor, cases, &mut model.domains[index], &self.folder)?;
             observer.validated(&scores)?;
             all.push(scores);

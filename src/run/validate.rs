@@ -6,9 +6,9 @@ use super::folder::{mask_file, validation_folder};
 use super::scores::{ChosenCleanUp, DomainScores, key};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
-use crate::imaging::{Known, Match, Reference, read_labels_on, write_mask};
+use crate::imaging::{Known, Match, Reference, read_labels_on};
 use crate::score::ClassKey;
-use crate::score::metrics::{DEFAULT_TOLERANCE_MM, Pair};
+use crate::score::metrics::{Comparison, DEFAULT_TOLERANCE_MM};
 use crate::score::summary::CaseScores;
 use crate::segment::{Decision, Kept, Predictor, finish};
 use crate::train::DomainCases;
@@ -52,12 +52,12 @@ fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<
         let mut mask = mask.map_err(|e| e.about(&case.images[0]))?;
         if let Some(decision) = &mut decision {
             let labelled = |class| cases.has_labels_of(case, usize::from(class));
-            decision.add(&truth.data, &mask, truth.shape, labelled)?;
+            decision.add(&truth, &mask, labelled)?;
         }
         if !labels.regions {
-            labels.decode(&mut mask);
+            labels.decode(mask.as_mut_slice());
         }
-        write_mask(&mask_file(folder, case), &mask, &image.grid)?;
+        mask.write(&mask_file(folder, case))?;
     }
     Ok(decision)
 }
@@ -66,22 +66,22 @@ fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<
 fn score(cases: &DomainCases, plan: &DomainPlan, case: &Case, folder: &Path) -> Result<CaseScores> {
     let labels = &plan.labels;
     let (image, mut truth) = cases.dataset.load(case)?;
-    labels.canonical(&mut truth.data);
+    labels.canonical(truth.as_mut_slice());
     let file = mask_file(folder, case);
     let known = Known { values: labels.known(), source: "the run's plan".into() };
-    let on = Reference { grid: &image.grid, path: &case.images[0] };
-    let mut mask = read_labels_on(&file, &known, &on, Match::ByPlace)?.data;
+    let on = Reference { grid: image.grid(), path: &case.images[0] };
+    let mut mask = read_labels_on(&file, &known, &on, Match::ByPlace)?;
     if !plan.clean_up.is_empty() {
-        labels.encode(&mut mask);
-        finish(plan, &mut mask, truth.shape)?;
-        write_mask(&file, &mask, &image.grid)?;
+        labels.encode(mask.as_mut_slice());
+        finish(plan, &mut mask);
+        mask.write(&file)?;
     }
     let first = labels.outputs() - labels.scored().len();
     let labelled = labels.scored().iter().enumerate();
     let labelled = labelled.filter(|(index, _)| cases.has_labels_of(case, first + index));
     let keys: Vec<ClassKey> = labelled.map(|(_, class)| key(labels, class)).collect();
-    let pair = Pair::new(&truth.data, &mask, truth.shape, truth.spacing)?.ignoring(labels.ignore);
-    let metrics = pair.all_scores(&keys, DEFAULT_TOLERANCE_MM);
+    let masks = Comparison::of(&truth, &mask)?.ignoring(labels.ignore);
+    let metrics = masks.all_scores(&keys, DEFAULT_TOLERANCE_MM);
     Ok(CaseScores {
         metrics: keys.into_iter().zip(metrics).collect(),
         prediction_file: file.display().to_string(),

@@ -9,18 +9,49 @@ use crate::engine::plan::{Plan, PlanRequest, Workload};
 use crate::net;
 use crate::net::NetConfig;
 
-fn build(
-    (network, domain): (&NetConfig, usize),
-    (samples, patch): (usize, [usize; 3]),
-) -> Result<(Graph, Value, Value)> {
-    let mut graph = Graph::new();
-    let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
-    let image = graph.input("image", layout);
-    let logits = net::network(&mut graph, network, domain, image)?;
-    let logits = ops::materialise(&mut graph, logits)?;
-    graph.store_in_f32(logits);
-    graph.keep(logits);
-    Ok((graph, image, logits))
+/// What a forward program computes.
+#[derive(Debug, Clone, Copy)]
+pub struct ForwardSpec<'a> {
+    /// The network.
+    pub network: &'a NetConfig,
+    /// Which of its domains, from 0.
+    pub domain: usize,
+    /// Patches at a time.
+    pub samples: usize,
+    /// Voxels of a patch along D, H, W.
+    pub patch: [usize; 3],
+    /// How activations are stored; logits are f32.
+    pub dtype: DType,
+}
+
+/// The graph of a forward program, and its ends.
+struct ForwardGraph {
+    graph: Graph,
+    image: Value,
+    logits: Value,
+}
+
+impl ForwardSpec<'_> {
+    fn build(&self) -> Result<ForwardGraph> {
+        let mut graph = Graph::new();
+        let channels = self.network.domain(self.domain)?.channels;
+        let image = graph.input("image", Layout::new(self.samples, channels, self.patch));
+        let logits = net::network(&mut graph, self.network, self.domain, image)?;
+        let logits = ops::materialise(&mut graph, logits)?;
+        graph.store_in_f32(logits);
+        graph.keep(logits);
+        Ok(ForwardGraph { graph, image, logits })
+    }
+
+    /// What such a program runs: what is tuned.
+    ///
+    /// # Errors
+    ///
+    /// Where the network has no such domain, or does not take such a patch.
+    pub fn workload(&self) -> Result<Workload> {
+        let options = PlanRequest::inference(self.dtype);
+        Ok(Workload { graph: self.build()?.graph, options })
+    }
 }
 
 /// A domain's network without gradients, bound to its weights.
@@ -35,28 +66,19 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Builds the program for `samples` patches (D, H, W) and fills the weights by name, in file order.
+    /// Builds the program and fills the weights by name, in file order.
+    ///
+    /// # Errors
+    ///
+    /// Where the network has no such domain or does not take such a patch, weights are missing, or the GPU fails.
     pub fn new<'a>(
         gpu: &Gpu,
-        network: (&NetConfig, usize),
-        batch: (usize, [usize; 3]),
+        spec: &ForwardSpec<'_>,
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
-        Self::stored(gpu, network, batch, weights, DType::F32)
-    }
-
-    /// As [`Forward::new`], with activations stored as `element`; logits are in f32.
-    pub fn stored<'a>(
-        gpu: &Gpu,
-        network: (&NetConfig, usize),
-        batch: (usize, [usize; 3]),
-        weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
-        dtype: DType,
-    ) -> Result<Self> {
-        let caps = caps(gpu);
-        let (graph, image, logits) = build(network, batch)?;
+        let ForwardGraph { graph, image, logits } = spec.build()?;
         let layout = graph.layout(image)?.clone();
-        let plan = Plan::new(&graph, &caps, &PlanRequest::inference(dtype))?;
+        let plan = Plan::new(&graph, &caps(gpu), &PlanRequest::inference(spec.dtype))?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
             store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;
@@ -66,16 +88,6 @@ impl Forward {
         let logits_layout = graph.layout(logits)?.clone();
         let bytes = pool.bytes() + store.bytes();
         Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })
-    }
-
-    /// What such a program runs: what is tuned.
-    pub fn workload(
-        network: (&NetConfig, usize),
-        batch: (usize, [usize; 3]),
-        dtype: DType,
-    ) -> Result<Workload> {
-        let (graph, ..) = build(network, batch)?;
-        Ok(Workload { graph, options: PlanRequest::inference(dtype) })
     }
 
     /// Bytes of weights and activations.
@@ -88,7 +100,11 @@ impl Forward {
         &self.program
     }
 
-    /// Logits N,K,D,H,W of an image N,C,D,H,W.
+    /// Logits N, K, D, H, W of an image N, C, D, H, W.
+    ///
+    /// # Errors
+    ///
+    /// Where there are more or fewer values than the program takes, or the GPU fails.
     pub fn run(&self, image: &[f32]) -> Result<Vec<f32>> {
         self.program.write(&self.gpu, self.image, &self.layout.pack(image)?)?;
         self.program.run(&self.gpu)?;

@@ -5,10 +5,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::config::RunConfig;
-use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels};
+use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
-use crate::imaging::Prepared;
-use crate::imaging::{LabelVolume, Volume};
+use crate::imaging::{LabelMap, Prepared, Volume};
 use crate::patch::{PatchSize, Source};
 use crate::{Error, Result};
 use crate::{dataset, imaging};
@@ -31,17 +30,17 @@ impl DomainCases {
         check_plan(&dataset, domain)?;
         // what meant nothing where the plan was made means nothing now
         dataset.labels.stray.clone_from(&domain.labels.stray);
-        let (training, validation) = dataset.split(&config.fold, config.seed)?;
+        let Sides { training, validation } = dataset.split(&config.fold, config.seed)?;
         let prepare = |case: &&Case| -> Result<Prepared> {
             let (image, mut label) = dataset.load(case)?;
-            for note in &image.notes {
+            for note in image.notes() {
                 log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
             }
-            let stray = label.data.iter().filter(|v| domain.labels.stray.contains(v)).count();
+            let stray = label.as_slice().iter().filter(|v| domain.labels.stray.contains(v)).count();
             if stray > 0 {
                 log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
             }
-            domain.labels.encode(&mut label.data);
+            domain.labels.encode(label.as_mut_slice());
             let normalisation = &domain.normalisation;
             let mut prepared =
                 imaging::prepare(&image, Some(&label), domain.spacing, normalisation)
@@ -59,7 +58,7 @@ impl DomainCases {
 
     /// Cases and size of patches.
     pub fn source(&self) -> Source<'_> {
-        let size = PatchSize { crop: self.domain.extent(), patch: self.domain.patch };
+        let size = PatchSize { crop: self.domain.crop_size(), patch: self.domain.patch };
         Source { cases: &self.cases, size }
     }
 
@@ -74,9 +73,9 @@ impl DomainCases {
     }
 
     /// A case's image, and its labels as the domain's label indices.
-    pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
+    pub fn load(&self, case: &Case) -> Result<(Volume, LabelMap)> {
         let (image, mut label) = self.dataset.load(case)?;
-        self.domain.labels.encode(&mut label.data);
+        self.domain.labels.encode(label.as_mut_slice());
         Ok((image, label))
     }
 
@@ -102,7 +101,7 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>
     let datasets = datasets(config, &options.preset)?;
     datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
     let each = datasets.iter().map(|dataset| {
-        let (training, _) = dataset.split(&config.fold, config.seed)?;
+        let training = dataset.split(&config.fold, config.seed)?.training;
         DomainPlan::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
     });
     each.collect()

@@ -14,7 +14,10 @@ use u2seg::low_level::train;
 use u2seg::low_level::train::{Length, Reading, RunConfig, Step, Trainer};
 
 fn options() -> PlanOptions {
-    PlanOptions { patch: Some([16; 3]), batch: Some(1), ..PlanOptions::default() }
+    let mut options = PlanOptions::default();
+    options.patch = Some([16; 3]);
+    options.batch = Some(1);
+    options
 }
 
 fn config(data: &[&Path], steps: u64) -> RunConfig {

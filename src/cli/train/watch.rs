@@ -34,7 +34,7 @@ impl Observer for Watch {
         for cases in trainer.domains() {
             let d = &cases.domain;
             let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
-            let cut = d.cut.map(|cut| format!(" resized from {cut:?}"));
+            let cut = d.crop.map(|crop| format!(" resized from {crop:?}"));
             eprintln!(
                 "{}: {} cases, {} held out; patch {:?}{}, batch {}, pools {:?}, spacing {:.3?} mm{}",
                 d.name,
