@@ -1,7 +1,9 @@
 //! The rooms of the house as they are, for tests, measurements and experiments. Nothing here is stable.
 
 pub use crate::base::{canvas, files};
-pub use crate::engine::{check, exec, gpu, graph, ops, oracle, plan, shader, shape, tune};
+pub use crate::engine::{
+    activation, check, exec, gpu, graph, ops, oracle, plan, shader, shape, tune,
+};
 
 macro_rules! rooms {
     ($($room:ident),*) => {

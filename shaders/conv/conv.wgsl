@@ -19,9 +19,6 @@ struct Params {
   src_base: u32, aux_base: u32, out_base: u32, pad: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GRAD: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;
 override KD: u32 = 3u;

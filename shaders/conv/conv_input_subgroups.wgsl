@@ -23,9 +23,6 @@ struct Params {
   src_base: u32, aux_base: u32, out_base: u32, planes: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GRAD: bool = false;
 override ACC: bool = false;
 override KD: u32 = 3u;
 override SD: u32 = 1u;

@@ -19,10 +19,6 @@ struct Params {
   all_outs: u32, all_ins: u32, out_first: u32, in_first: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GNORM: bool = false;
-override GACT: bool = false;
 override KD: u32 = 3u;
 override KH: u32 = 3u;
 override SD: u32 = 1u;

@@ -24,10 +24,6 @@ struct Params {
   groups: u32, pad1: u32, pad2: u32, pad3: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GNORM: bool = false;
-override GACT: bool = false;
 override KD: u32 = 3u;
 override KH: u32 = 3u;
 override SD: u32 = 1u;

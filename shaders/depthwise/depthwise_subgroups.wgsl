@@ -20,9 +20,6 @@ struct Params {
   src_base: u32, aux_base: u32, out_base: u32, out_first: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GRAD: bool = false;
 override FLIP: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;

@@ -18,10 +18,6 @@ struct Params {
   all_blocks: u32, block_first: u32, per_sample: u32, pad0: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GNORM: bool = false;
-override GACT: bool = false;
 override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;

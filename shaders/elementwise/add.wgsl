@@ -18,13 +18,13 @@ struct Params {
 
 override TWO: bool = true;
 override ANORM: bool = false;
-override AACT: bool = false;
+override AACT: u32 = 0u;
 override AGRAD: bool = false;
 override AUD: u32 = 1u;
 override AUH: u32 = 1u;
 override AUW: u32 = 1u;
 override BNORM: bool = false;
-override BACT: bool = false;
+override BACT: u32 = 0u;
 override BGRAD: bool = false;
 override BUD: u32 = 1u;
 override BUH: u32 = 1u;

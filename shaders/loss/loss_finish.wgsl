@@ -11,25 +11,19 @@
 //   sums      f32 [3 + 3K]         the columns' sums
 //   dice      vec4<f32> [2 CB + 1] a, then b, with d dice / d p[k] = a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes;
 //                                  last counted, in each lane
-//   result    f32 [5]              total and components
+//   result    f32 [5]              total and components, those of single voxels first
 // `total` is the voxel count of the whole batch, for regions times K; left out is column 2: where nothing is, counted is exactly
 // total. One workgroup in all; one thread: every WG-th row, column by column.
 // Dispatch: one group. WG is a power of two.
 // Source: the definitions.
 
 struct Params {
-    rows: u32,
+    weights: Weights,
+    @align(16) rows: u32,
     classes: u32,
     include_background: u32,
     total: u32,
-    w_ce: f32,
-    w_focal: f32,
-    w_dice: f32,
-    w_lovasz: f32,
     smoothing: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -40,8 +34,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> result: array<f32>;
 
 override WG: u32 = 128u;
-const MAX_COLUMNS: u32 = 771u;
+const MAX_COLUMNS: u32 = HEADS + 768u;
 
+// import loss_terms
 // import tree_sum
 
 var<workgroup> totals: array<f32, MAX_COLUMNS>;
@@ -52,8 +47,8 @@ fn first_class() -> u32 {
 
 // (2 Σ p t + s, Σ p + Σ t + s) of class k.
 fn overlap(k: u32) -> vec2<f32> {
-    let both = totals[3u + k];
-    let either = totals[3u + params.classes + k] + totals[3u + 2u * params.classes + k];
+    let both = totals[HEADS + k];
+    let either = totals[HEADS + params.classes + k] + totals[HEADS + 2u * params.classes + k];
     return vec2<f32>(2.0 * both + params.smoothing, either + params.smoothing);
 }
 
@@ -69,13 +64,16 @@ fn coefficients(k: u32) -> vec2<f32> {
 }
 
 fn counted() -> f32 {
-    let left_out = u32(totals[2]);
+    let left_out = u32(totals[VOXEL_LOSSES]);
     return f32(max(params.total - min(left_out, params.total), 1u));
 }
 
 fn write_result() {
-    let ce = totals[0] / counted();
-    let focal = totals[1] / counted();
+    var voxel = VoxelLosses(0.0);
+    for (var n = 0u; n < VOXEL_LOSSES; n += 1u) {
+        voxel[n] = totals[n] / counted();
+        result[1u + n] = voxel[n];
+    }
     var soft_dice = 0.0;
     if params.classes > first_class() {
         var sum = 0.0;
@@ -86,18 +84,15 @@ fn write_result() {
         soft_dice = 1.0 - sum / f32(params.classes - first_class());
     }
     var jaccard = 0.0;
-    if params.w_lovasz != 0.0 {
+    if params.weights.w_lovasz != 0.0 {
         for (var k = 0u; k < params.classes; k += 1u) {
             jaccard += lovasz[k];
         }
         jaccard /= f32(params.classes);
     }
-    result[0] = params.w_ce * ce + params.w_focal * focal + params.w_dice * soft_dice
-        + params.w_lovasz * jaccard;
-    result[1] = ce;
-    result[2] = focal;
-    result[3] = soft_dice;
-    result[4] = jaccard;
+    result[0] = total_loss(params.weights, voxel, soft_dice, jaccard);
+    result[VOXEL_LOSSES + 1u] = soft_dice;
+    result[VOXEL_LOSSES + 2u] = jaccard;
 }
 
 @compute @workgroup_size(WG)
@@ -105,7 +100,7 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let columns = 3u + 3u * params.classes;
+    let columns = HEADS + 3u * params.classes;
     for (var column = 0u; column < columns; column += 1u) {
         var sum = 0.0;
         for (var row = local; row < params.rows; row += WG) {

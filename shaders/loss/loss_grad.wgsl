@@ -17,18 +17,14 @@
 // Source: the softmax Jacobian; the published network detaches the focal factor.
 
 struct Params {
-    samples: u32,
+    weights: Weights,
+    @align(16) samples: u32,
     voxels: u32,
     classes: u32,
     first: u32,
     total: u32,
-    w_ce: f32,
-    w_focal: f32,
-    w_dice: f32,
-    w_lovasz: f32,
     scale: f32,
     out_base: u32,
-    pad: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -42,6 +38,7 @@ struct Params {
 override SCALED: bool = false;
 override WG: u32 = 64u;
 
+// import loss_terms
 // import scores
 
 fn one_hot(block: u32, label: u32) -> vec4<f32> {
@@ -51,14 +48,14 @@ fn one_hot(block: u32, label: u32) -> vec4<f32> {
 // Gradient to the probabilities of one block; 0 in padding lanes.
 fn outer(block: u32, voxel: u32, label: u32) -> vec4<f32> {
     var g = vec4<f32>(0.0);
-    if params.w_dice != 0.0 && label < params.classes {
+    if params.weights.w_dice != 0.0 && label < params.classes {
         let blocks = (params.classes + 3u) / 4u;
-        g = params.w_dice * (dice[block] - dice[blocks + block] * one_hot(block, label));
+        g = params.weights.w_dice * (dice[block] - dice[blocks + block] * one_hot(block, label));
     }
-    if params.w_lovasz != 0.0 {
+    if params.weights.w_lovasz != 0.0 {
         let end = min(4u * block + 4u, params.classes);
         for (var k = 4u * block; k < end; k += 1u) {
-            g += params.w_lovasz * dldp[k * params.total + voxel] * one_hot(block, k);
+            g += params.weights.w_lovasz * dldp[k * params.total + voxel] * one_hot(block, k);
         }
     }
     return g;
@@ -115,7 +112,7 @@ fn main(
         let miss = sums.z / sums.x;
         var factor = 0.0;
         if label < params.classes {
-            factor = (params.w_ce + params.w_focal * miss * miss) / dice[2u * blocks].x;
+            factor = voxel_factor(params.weights, miss) / dice[2u * blocks].x;
         }
         for (var n = blocks; n > 0u; n -= 1u) {
             let b = (top_block + n - 1u) % blocks;

@@ -1,7 +1,8 @@
 // Partial sums of cross-entropy, focal loss and soft Dice over chunks of voxels.
 //   p = softmax(x), nll = log Σ exp(x - max) - (x_t - max)
-//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2 voxels left out | 3+k Σ p t | 3+K+k Σ p | 3+2K+k Σ t
-// Left out are voxels whose label is no class (label >= K); they are counted in column 2 alone.
+//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2 voxels left out | 3+k Σ p t | 3+K+k Σ p | 3+2K+k Σ t; those of single
+//   voxels are as many as loss_terms.wgsl says
+// Left out are voxels whose label is no class (label >= K); they are counted in their column alone.
 //
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
 //   logits    vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
@@ -12,7 +13,7 @@
 // Dispatch: chunks * CB groups with chunks = ceil(samples * V / chunk), folded (group index = x + y * groups.x; chunk =
 // index / CB, block = index % CB). WG is at least 16. Samples in bindings of their own: one dispatch each, with `first`
 // and `row` moved on. Then loss_finish.
-// Source: the definitions; focal loss as in Lin et al. 2017 with gamma 2.
+// Source: the definitions.
 
 struct Params {
     samples: u32,
@@ -34,6 +35,7 @@ override WG: u32 = 64u;
 
 // import scores
 // import loss_row
+// import loss_terms
 
 @compute @workgroup_size(WG)
 fn main(
@@ -53,8 +55,7 @@ fn main(
     }
     let end = min(begin + params.chunk, count);
 
-    var entropy = 0.0;
-    var focal = 0.0;
+    var losses = VoxelLosses(0.0);
     var left_out = 0.0;
     var both = vec4<f32>(0.0);
     var predicted = vec4<f32>(0.0);
@@ -80,14 +81,12 @@ fn main(
             if block == 0u {
                 let shifted = logits[base + label / 4u * params.voxels][label % 4u] - peak;
                 let nll = log(sum) - shifted;
-                let miss = 1.0 - exp(shifted) / sum;
-                entropy += nll;
-                focal += miss * miss * nll;
+                losses += voxel_losses(nll, 1.0 - exp(shifted) / sum);
             }
         } else {
             left_out += 1.0;
         }
     }
     let row = Row(params.row + chunk, block, params.classes, chunk < params.chunks);
-    write_row(Sums(vec3<f32>(entropy, focal, left_out), both, predicted, labelled), row, local);
+    write_row(Sums(Heads(losses, left_out), both, predicted, labelled), row, local);
 }

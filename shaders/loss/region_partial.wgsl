@@ -44,6 +44,7 @@ override WG: u32 = 64u;
 
 // import regions
 // import loss_row
+// import loss_terms
 
 @compute @workgroup_size(WG)
 fn main(
@@ -91,5 +92,8 @@ fn main(
         }
     }
     let row = Row(params.row + chunk, block, params.regions, chunk < params.chunks);
-    write_row(Sums(vec3<f32>(dot(entropy, vec4<f32>(1.0)), 0.0, f32(left_out)), both, predicted, labelled), row, local);
+    // of the losses of single voxels regions have the first
+    var losses = VoxelLosses(0.0);
+    losses.x = dot(entropy, vec4<f32>(1.0));
+    write_row(Sums(Heads(losses, f32(left_out)), both, predicted, labelled), row, local);
 }

@@ -18,9 +18,6 @@ struct Params {
   h: u32, w: u32, pad0: u32, pad1: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GRAD: bool = false;
 override TRANSPOSE: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;

@@ -19,9 +19,6 @@ struct Params {
   h: u32, w: u32, steps: u32, pad: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GRAD: bool = false;
 override TRANSPOSE: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;

@@ -18,10 +18,6 @@ struct Params {
   h: u32, w: u32, per_sample: u32, run: u32,
 }
 
-override NORM: bool = false;
-override ACT: bool = false;
-override GNORM: bool = false;
-override GACT: bool = false;
 override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;

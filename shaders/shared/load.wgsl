@@ -5,10 +5,14 @@
 //   src   raw tensor, or with GRAD the gradient of the normalised, activated tensor, from params.src_base on
 //   aux   with GRAD the raw tensor, from params.aux_base on (else unused)
 //   coef  a channel block's mean, scale, shift, 1/std; with GRAD mean, scale, shift, m1, k
-// and the switches NORM, ACT, GRAD.
+// Declares the switches NORM, ACT, GRAD.
 // Source: activation.wgsl.
 
 // import activation
+
+override NORM: bool = false;
+override ACT: u32 = 0u;
+override GRAD: bool = false;
 
 // Coefficients of a channel block.
 fn load_coef(block: u32) -> Coef {

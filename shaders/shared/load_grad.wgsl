@@ -7,10 +7,15 @@
 //   dy     gradient of the normalised, activated output, from params.dy_base on
 //   raw    raw output, from params.raw_base on; unused where GNORM and GACT are off
 //   gcoef  its channel blocks' mean, scale, shift, m1, k, from block params.gcoef_first on
-// and the switches NORM, ACT, GNORM, GACT.
+// Declares the switches NORM, ACT, GNORM, GACT.
 // Source: activation.wgsl.
 
 // import activation
+
+override NORM: bool = false;
+override ACT: u32 = 0u;
+override GNORM: bool = false;
+override GACT: u32 = 0u;
 
 fn load_coef(block: u32) -> Coef {
   var c: Coef;
@@ -37,6 +42,6 @@ fn load_grad_coef(block: u32) -> Coef {
 }
 
 fn load_grad(i: u32, c: Coef) -> vec4<f32> {
-  if (GNORM || GACT) { return derived(dy[params.dy_base + i], raw[params.raw_base + i], c, GNORM, GACT); }
+  if (GNORM || GACT != 0u) { return derived(dy[params.dy_base + i], raw[params.raw_base + i], c, GNORM, GACT); }
   return dy[params.dy_base + i];
 }

@@ -3,11 +3,14 @@
 //   first += dz, second += dz * (r - mean);  dz = da * act'(z), z = (r - mean) * scale + shift
 //
 // Asks of the importing file, bindings of vec4 (4 channel lanes): da from params.da_base on, r from params.r_base on, coef
-// [N*CB, 4]; the switches NORM and ACT.
+// [N*CB, 4]. Declares the switches NORM and ACT.
 // Source: the chain rule; the reductions of the batch norm backward pass.
 
 // import activation
 // import sums
+
+override NORM: bool = true;
+override ACT: u32 = 0u;
 
 // Coefficients of a channel block; without NORM z is r.
 fn norm_coef(block: u32) -> Coef {
@@ -24,9 +27,9 @@ fn norm_coef(block: u32) -> Coef {
 fn add_term(sums: Sums, i: u32, c: Coef) -> Sums {
   var dz = da[params.da_base + i];
   var second = sums.second;
-  if (NORM || ACT) {
+  if (NORM || ACT != 0u) {
     let centred = r[params.r_base + i] - c.mean;
-    if (ACT) { dz = unactivated(dz, fma(centred, c.scale, c.shift)); }
+    dz = unactivated(dz, fma(centred, c.scale, c.shift), ACT);
     second = fma(dz, centred, second);
   }
   return Sums(sums.first + dz, second);

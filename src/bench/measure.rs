@@ -8,8 +8,9 @@ use super::median;
 use super::roofline::Roofline;
 use crate::engine::exec::{CommandInfo, caps};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, DType, Graph, Init, Region};
+use crate::engine::graph::{DType, Init, Region};
 use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::plan::Workload;
 use crate::engine::tune;
 use crate::net;
 use crate::segment::{Forward, ForwardSpec};
@@ -64,8 +65,7 @@ pub fn measure(
     roofline: Option<&Roofline>,
     mode: tune::Mode,
 ) -> Result<ConfigurationReport> {
-    let (gpu, tuning) =
-        tune::tuned(gpu, mode, &|caps: &Caps| graphs(configuration, footprint.dtype, caps))?;
+    let (gpu, tuning) = tune::tuned(gpu, mode, &workloads(configuration, footprint.dtype)?)?;
     let gpu = &gpu;
     let batch = &configuration.batch;
     let domain = configuration.network.domain(0)?;
@@ -102,15 +102,15 @@ fn forward_spec(configuration: &Configuration, dtype: DType) -> ForwardSpec<'_> 
 }
 
 /// What a configuration runs.
-fn graphs(configuration: &Configuration, dtype: DType, caps: &Caps) -> Result<Vec<Graph>> {
-    let mut graphs = vec![forward_spec(configuration, dtype).graph(caps)?];
+fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Workload>> {
+    let mut workloads = vec![forward_spec(configuration, dtype).workload()?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
         let settings = settings(Footprint { dtype, ..Footprint::default() });
-        graphs.extend(train::graphs(&configuration.network, &batches, &settings, caps)?);
+        workloads.extend(train::workloads(&configuration.network, &batches, &settings)?);
     }
-    Ok(graphs)
+    Ok(workloads)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;

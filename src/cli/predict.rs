@@ -11,7 +11,6 @@ use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::imaging::{
     Finding, Known, Match, can_write, describe_folder, pair, read_images, read_labels, stem,
@@ -132,12 +131,10 @@ impl Args {
     /// The networks of the models' domains, with the variants of kernels that `--tune` says.
     fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
         let options = self.options();
-        let graphs = |caps: &Caps| {
-            let graph =
-                |(model, domain): &(Model, usize)| Predictor::graph(model, *domain, &options, caps);
-            models.iter().map(graph).collect()
-        };
-        let (gpu, _) = tune::tuned(gpu, self.tune, &graphs)?;
+        let workload =
+            |(model, domain): &(Model, usize)| Predictor::workload(model, *domain, &options);
+        let workloads = models.iter().map(workload).collect::<Result<Vec<_>>>()?;
+        let (gpu, _) = tune::tuned(gpu, self.tune, &workloads)?;
         let member =
             |(model, domain): &(Model, usize)| Predictor::new(&gpu, model, *domain, &options);
         Ensemble::new(models.iter().map(member).collect::<Result<Vec<_>>>()?)

@@ -1,5 +1,6 @@
 //! A compute engine for networks on volumes: it knows tensors, and nothing of images or of what they show.
 
+pub mod activation;
 pub mod check;
 pub mod exec;
 pub mod gpu;

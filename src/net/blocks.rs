@@ -2,6 +2,7 @@
 
 use super::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use crate::Result;
+use crate::engine::activation::Activation;
 use crate::engine::graph::{Graph, Init, Packing, ParamSpec, Scope, Value};
 use crate::engine::ops;
 use crate::engine::ops::ConvSpec;
@@ -93,7 +94,7 @@ impl Blocks<'_> {
     }
 
     fn act(&mut self, x: Value) -> Result<Value> {
-        ops::leaky_relu(self.graph, x)
+        ops::activate(self.graph, x, Activation::LeakyRelu)
     }
 
     /// The domain's depthwise 3³, norm and activation, then the shared 1³ convolution.

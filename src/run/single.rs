@@ -15,7 +15,6 @@ use super::validate::validate;
 use crate::base::files::Claim;
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::net::Model;
 use crate::segment::{PredictOptions, Predictor};
@@ -131,12 +130,12 @@ impl Run {
             domains.iter().try_for_each(DomainCases::check_held_out)?;
         }
         train::warn_of_left_out(&config, plans);
-        let graphs = |caps: &Caps| train::planned_graphs(&config, plans, caps);
+        let workloads = train::planned_workloads(&config, plans)?;
         let (tuned, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
-            (tune::Record::resume(gpu, &folder.join(TUNING), &graphs)?.0, None)
+            (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
         } else {
-            let (tuned, _) = tune::tuned(gpu, config.tune, &graphs)?;
-            let record = tune::Record::of(&tuned, &graphs)?;
+            let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
+            let record = tune::Record::of(&tuned, &workloads)?;
             (tuned, Some(record))
         };
         let trainer = if checkpoint.exists() {

@@ -3,9 +3,9 @@
 use crate::Result;
 use crate::engine::exec::{Pool, Program, Store, caps};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, DType, Graph, Layout, Region, Storage, Value};
+use crate::engine::graph::{DType, Graph, Layout, Region, Value};
 use crate::engine::ops;
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Plan, PlanRequest, Workload};
 use crate::net;
 use crate::net::NetConfig;
 
@@ -32,26 +32,24 @@ struct ForwardGraph {
 }
 
 impl ForwardSpec<'_> {
-    fn build(&self, caps: &Caps) -> Result<ForwardGraph> {
-        let mut graph = Graph::forward_only(&caps.storing(self.dtype));
+    fn build(&self) -> Result<ForwardGraph> {
+        let mut graph = Graph::new();
         let channels = self.network.domain(self.domain)?.channels;
         let image = graph.input("image", Layout::new(self.samples, channels, self.patch));
         let logits = net::network(&mut graph, self.network, self.domain, image)?;
         let logits = ops::materialise(&mut graph, logits)?;
+        graph.store_in_f32(logits);
         graph.keep(logits);
-        graph.store_as_f16(|value, info| {
-            self.dtype == DType::F16 && info.storage == Storage::Tensor && value != logits
-        });
         Ok(ForwardGraph { graph, image, logits })
     }
 
-    /// The graph of such a program, for an adapter: what is tuned.
+    /// What such a program runs: what is tuned.
     ///
     /// # Errors
     ///
     /// Where the network has no such domain, or does not take such a patch.
-    pub fn graph(&self, caps: &Caps) -> Result<Graph> {
-        Ok(self.build(caps)?.graph)
+    pub fn workload(&self) -> Result<Workload> {
+        Ok(Workload { graph: self.build()?.graph, options: PlanRequest::inference(self.dtype) })
     }
 }
 
@@ -78,15 +76,15 @@ impl Forward {
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
         let caps = caps(gpu);
-        let ForwardGraph { graph, image, logits } = spec.build(&caps)?;
+        let ForwardGraph { graph, image, logits } = spec.build()?;
         let layout = graph.layout(image)?.clone();
-        let plan = Plan::new(&graph, &caps)?;
+        let plan = Plan::new(&graph, &caps, &PlanRequest::inference(spec.dtype))?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
             store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;
         }
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &graph, &plan, &[], (&store, &pool))?;
+        let program = Program::new(gpu, &plan, &[], (&store, &pool))?;
         let logits_layout = graph.layout(logits)?.clone();
         let bytes = pool.bytes() + store.bytes();
         Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })

@@ -9,7 +9,8 @@ use super::forward::{Forward, ForwardSpec};
 use super::window::{gaussian, linear, positions};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, DType, Graph};
+use crate::engine::graph::DType;
+use crate::engine::plan::Workload;
 use crate::imaging::{
     Grid, LabelMap, Prepared, Volume, prepare, resample_cubic, resample_linear, row_major,
 };
@@ -81,18 +82,13 @@ impl Predictor {
         Ok(Self { domain: plan.clone(), forward, weights, options: options.clone() })
     }
 
-    /// The graph of the forward program that [`Predictor::new`] builds, for an adapter: what is tuned.
+    /// What the forward program that [`Predictor::new`] builds runs: what is tuned.
     ///
     /// # Errors
     ///
     /// Where the model has no such domain.
-    pub fn graph(
-        model: &Model,
-        domain: usize,
-        options: &PredictOptions,
-        caps: &Caps,
-    ) -> Result<Graph> {
-        spec(model, domain, options)?.graph(caps)
+    pub fn workload(model: &Model, domain: usize, options: &PredictOptions) -> Result<Workload> {
+        spec(model, domain, options)?.workload()
     }
 
     /// The domain's plan.

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use crate::engine::exec::{Pool, region_words};
-use crate::engine::graph::{Caps, DType, Graph, ParamSpec};
-use crate::engine::plan::{Plan, shrink};
+use crate::engine::graph::{Caps, DType, ParamSpec};
+use crate::engine::plan::{Plan, PlanRequest, Workload};
 use crate::{Error, Result};
 
 /// How tensors are stored, and what memory there is for them.
@@ -54,15 +54,15 @@ impl Memory {
     }
 }
 
-/// The plan of each domain with the graph that it is of.
+/// The plan of each domain.
 pub(super) struct Fitted {
-    pub graphs: Vec<Graph>,
     pub plans: Vec<Plan>,
     pub memory: Memory,
 }
 
 /// What the plans of all domains have in common.
 struct Common<'a> {
+    workloads: &'a [Workload],
     params: &'a [ParamSpec],
     caps: &'a Caps,
 }
@@ -72,13 +72,13 @@ const ATTEMPTS: usize = 6;
 
 /// Plans the domains of a session within a budget.
 pub(super) fn fit(
-    graphs: Vec<Graph>,
+    workloads: &[Workload],
     params: &[ParamSpec],
     footprint: Footprint,
     caps: &Caps,
 ) -> Result<Fitted> {
-    let common = Common { params, caps };
-    let as_they_are = common.plan(graphs, 0)?;
+    let common = Common { workloads, params, caps };
+    let as_they_are = common.plan(None)?;
     let Footprint { vram, reserved, .. } = footprint;
     let Some(all) = vram else { return Ok(as_they_are) };
     let vram = all.saturating_sub(reserved);
@@ -86,14 +86,14 @@ pub(super) fn fit(
         return Ok(as_they_are);
     }
     // the least that is told: a plan of fewer dispatches with a larger slot may take some bytes less, and is refused alike
-    let smallest = common.shrunk(&as_they_are.graphs, 0)?;
+    let smallest = common.plan(Some(0))?;
     if smallest.memory.total() > vram {
         return Err(refusal(footprint, all, &smallest.memory));
     }
     let rest = as_they_are.memory.total() - as_they_are.memory.activations;
     let mut room = vram.saturating_sub(rest);
     for _ in 0..ATTEMPTS {
-        let fitted = common.shrunk(&as_they_are.graphs, room)?;
+        let fitted = common.plan(Some(room))?;
         let total = fitted.memory.total();
         if total <= vram {
             return Ok(fitted);
@@ -120,8 +120,12 @@ fn refusal(footprint: Footprint, all: u64, smallest: &Memory) -> Error {
 }
 
 /// Plans with all recomputed that pays.
-pub(super) fn smallest(graphs: &[Graph], params: &[ParamSpec], caps: &Caps) -> Result<Fitted> {
-    Common { params, caps }.shrunk(graphs, 0)
+pub(super) fn smallest(
+    workloads: &[Workload],
+    params: &[ParamSpec],
+    caps: &Caps,
+) -> Result<Fitted> {
+    Common { workloads, params, caps }.plan(Some(0))
 }
 
 /// Bytes in the unit that reads best, rounded up.
@@ -131,35 +135,33 @@ fn size(bytes: u64) -> String {
 }
 
 impl Common<'_> {
-    fn plan(&self, graphs: Vec<Graph>, recomputed: usize) -> Result<Fitted> {
-        let plans: Vec<Plan> =
-            graphs.iter().map(|graph| Plan::new(graph, self.caps)).collect::<Result<_>>()?;
+    /// Plans that keep to a budget of bytes each, where they can.
+    fn plan(&self, budget: Option<u64>) -> Result<Fitted> {
+        let plan = |Workload { graph, options }: &Workload| {
+            Plan::new(graph, self.caps, &PlanRequest { budget, ..*options })
+        };
+        let plans = self.workloads.par_iter().map(plan).collect::<Result<Vec<_>>>()?;
         let region = 4 * region_words(self.params) as u64;
         let memory = Memory {
             parameters: 4 * region,
             activations: Pool::sizes(&plans).iter().sum(),
             uniforms: plans.iter().map(|plan| plan.uniform_bytes(self.caps)).sum(),
             read_back: region,
-            recomputed,
-            peak: peak(&graphs, &plans),
+            recomputed: plans.iter().map(|plan| plan.again.len()).sum(),
+            peak: peak(&plans),
         };
-        Ok(Fitted { graphs, plans, memory })
-    }
-
-    fn shrunk(&self, graphs: &[Graph], room: u64) -> Result<Fitted> {
-        let shrunk = graphs.par_iter().map(|graph| shrink(graph, self.caps, room));
-        let shrunk = shrunk.collect::<Result<Vec<_>>>()?;
-        let recomputed = shrunk.iter().map(|s| s.again.len()).sum();
-        self.plan(shrunk.into_iter().map(|s| s.graph).collect(), recomputed)
+        Ok(Fitted { plans, memory })
     }
 }
 
 /// The largest values at the peak of the domain with the largest plan.
-fn peak(graphs: &[Graph], plans: &[Plan]) -> Vec<PeakValue> {
-    let largest = graphs.iter().zip(plans).max_by_key(|(_, plan)| plan.slot_bytes());
-    let Some((graph, _)) = largest else { return Vec::new() };
-    let values = Plan::peak(graph).into_iter().take(PEAK_VALUES);
-    values.map(|(value, bytes)| PeakValue { name: graph.info(value).name.clone(), bytes }).collect()
+fn peak(plans: &[Plan]) -> Vec<PeakValue> {
+    let Some(largest) = plans.iter().max_by_key(|plan| plan.slot_bytes()) else {
+        return Vec::new();
+    };
+    let name = |value| largest.graph.info(value).name.clone();
+    let values = largest.peak().into_iter().take(PEAK_VALUES);
+    values.map(|(value, bytes)| PeakValue { name: name(value), bytes }).collect()
 }
 
 #[cfg(test)]

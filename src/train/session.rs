@@ -8,10 +8,11 @@ use super::targets::{DomainBatch, Given, LossInputs};
 use crate::engine::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{
-    Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
+    Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value,
 };
 use crate::engine::ops;
 use crate::engine::ops::{LossWeights, Losses, Optimizer};
+use crate::engine::plan::{PlanRequest, Workload};
 use crate::net;
 use crate::net::NetConfig;
 use crate::{Error, Result};
@@ -62,6 +63,12 @@ impl SessionSettings {
     pub const fn new(loss: LossWeights, optimizer: Optimizer) -> Self {
         let footprint = Footprint { dtype: DType::F32, vram: None, reserved: 0 };
         Self { loss, optimizer, freeze: Freeze::Nothing, footprint }
+    }
+
+    /// A domain's graph with how it is planned.
+    fn workload(&self, built: &Built) -> Workload {
+        let options = PlanRequest::training(self.footprint.dtype);
+        Workload { graph: built.graph.clone(), options }
     }
 
     /// Whether gradients pass through f16 and are multiplied by the loss scale.
@@ -115,25 +122,22 @@ fn build(
     index: usize,
     batch: &DomainBatch,
     settings: &SessionSettings,
-    caps: &Caps,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let mut graph = Graph::sized_for(&caps.storing(settings.footprint.dtype));
+    let mut graph = Graph::new();
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);
     let labels = graph.input_words("labels", voxels);
     let logits = net::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
-    let scaled = settings.scaled();
-    let inputs = LossInputs { logits, labels, weights: settings.loss, scaled };
+    graph.store_in_f32(logits);
+    let inputs = LossInputs { logits, labels, weights: settings.loss };
     let loss = batch.targets.loss(&mut graph, inputs)?;
     graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
     graph.keep(loss.result);
     graph.backward(loss.result, loss.result)?;
-    let stays = |value: Value| value == logits || Some(value) == loss.merged;
-    graph.store_as_f16(|value, info| scaled && info.storage == Storage::Tensor && !stays(value));
     Ok(Built { graph, image, labels, given: loss.given, loss: loss.result, logits })
 }
 
@@ -142,13 +146,12 @@ fn build_all(
     config: &NetConfig,
     batches: &[DomainBatch],
     settings: &SessionSettings,
-    caps: &Caps,
 ) -> Result<Vec<Built>> {
     if batches.len() != config.domains.len() {
         return Err(Error::Internal("a batch size for each domain".into()));
     }
     let domains = batches.iter().enumerate();
-    domains.map(|(index, batch)| build(config, index, batch, settings, caps)).collect()
+    domains.map(|(index, batch)| build(config, index, batch, settings)).collect()
 }
 
 impl Memory {
@@ -163,8 +166,8 @@ impl Memory {
         settings: &SessionSettings,
         caps: &Caps,
     ) -> Result<Self> {
-        let graphs = graphs(config, batches, settings, caps)?;
-        Ok(fit(graphs, &net::parameters(config)?, settings.footprint, caps)?.memory)
+        let workloads = workloads(config, batches, settings)?;
+        Ok(fit(&workloads, &net::parameters(config)?, settings.footprint, caps)?.memory)
     }
 
     /// The least that a session can do with, with all recomputed that pays; the budget of `settings` does not count.
@@ -174,19 +177,19 @@ impl Memory {
         settings: &SessionSettings,
         caps: &Caps,
     ) -> Result<Self> {
-        let graphs = graphs(config, batches, settings, caps)?;
-        Ok(smallest(&graphs, &net::parameters(config)?, caps)?.memory)
+        let workloads = workloads(config, batches, settings)?;
+        Ok(smallest(&workloads, &net::parameters(config)?, caps)?.memory)
     }
 }
 
-/// The graphs of all domains, for an adapter: what is tuned.
-pub fn graphs(
+/// What a session runs for each domain: what is tuned.
+pub fn workloads(
     config: &NetConfig,
     batches: &[DomainBatch],
     settings: &SessionSettings,
-    caps: &Caps,
-) -> Result<Vec<Graph>> {
-    Ok(build_all(config, batches, settings, caps)?.into_iter().map(|built| built.graph).collect())
+) -> Result<Vec<Workload>> {
+    let built = build_all(config, batches, settings)?;
+    Ok(built.iter().map(|built| settings.workload(built)).collect())
 }
 
 impl Session {
@@ -203,21 +206,18 @@ impl Session {
         settings: SessionSettings,
     ) -> Result<Self> {
         let (params, caps) = (net::parameters(config)?, caps(gpu));
-        let built = build_all(config, batches, &settings, &caps)?;
-        let graphs = built.iter().map(|b| b.graph.clone()).collect();
-        let fitted = fit(graphs, &params, settings.footprint, &caps)?;
+        let built = build_all(config, batches, &settings)?;
+        let workloads: Vec<_> = built.iter().map(|built| settings.workload(built)).collect();
+        let fitted = fit(&workloads, &params, settings.footprint, &caps)?;
         let store = Store::new(gpu, &params, true)?;
         store.write_loss_scale(gpu, &LossScale::default())?;
         let pool = Pool::new(gpu, &fitted.plans)?;
         let touched =
             built.iter().map(|b| touched(&b.graph, &store)).collect::<Result<Vec<_>>>()?;
         let mut domains = Vec::new();
-        let plans = fitted.graphs.into_iter().zip(&fitted.plans);
-        for ((built, (graph, plan)), mine) in built.into_iter().zip(plans).zip(&touched) {
-            let built = Built { graph, ..built };
+        for ((built, plan), mine) in built.into_iter().zip(&fitted.plans).zip(&touched) {
             let tail = Update { mine, all: &touched, settings: &settings }.lower(&store, &caps)?;
-            let dispatches = &tail.dispatches;
-            let program = Program::new(gpu, &built.graph, plan, dispatches, (&store, &pool))?;
+            let program = Program::new(gpu, plan, &tail.dispatches, (&store, &pool))?;
             domains.push(DomainProgram::new(built, program, &tail, mine, plan.steps.len())?);
         }
         let counts = vec![0; store.params().len()];

@@ -2,11 +2,12 @@
 
 use super::config::RunConfig;
 use super::footprint::{Footprint, Memory};
-use super::session::{Freeze, SessionSettings, graphs};
+use super::session::{Freeze, SessionSettings, workloads};
 use super::targets::{DomainBatch, Targets};
 use crate::Result;
 use crate::domain::DomainPlan;
-use crate::engine::graph::{Caps, Graph};
+use crate::engine::graph::Caps;
+use crate::engine::plan::Workload;
 use crate::net::{DomainNet, NetConfig};
 
 /// Bytes for each voxel of a patch in the making: two images of four channels, labels, and the box of a case around it.
@@ -64,7 +65,7 @@ pub fn planned_memory(config: &RunConfig, plans: &[DomainPlan], caps: &Caps) -> 
     Memory::planned(&network(config, plans), &batches(plans), &settings, caps)
 }
 
-/// What training these domains runs, for an adapter.
-pub fn planned_graphs(config: &RunConfig, plans: &[DomainPlan], caps: &Caps) -> Result<Vec<Graph>> {
-    graphs(&network(config, plans), &batches(plans), &settings(config, 0), caps)
+/// What training these domains runs: what is tuned.
+pub fn planned_workloads(config: &RunConfig, plans: &[DomainPlan]) -> Result<Vec<Workload>> {
+    workloads(&network(config, plans), &batches(plans), &settings(config, 0))
 }

@@ -41,16 +41,12 @@ pub(super) struct LossInputs {
     /// N, D, H, W, a word each.
     pub labels: Value,
     pub weights: LossWeights,
-    /// Whether the gradient is multiplied by the loss scale.
-    pub scaled: bool,
 }
 
 /// The loss of a domain as its graph has it.
 pub(super) struct Loss {
     /// Total and single losses.
     pub result: Value,
-    /// Logits that stay in f32 as the network's do.
-    pub merged: Option<Value>,
     pub given: Given,
 }
 
@@ -77,7 +73,7 @@ impl Targets {
     pub(super) fn loss(
         &self,
         graph: &mut Graph,
-        LossInputs { logits, labels, weights, scaled }: LossInputs,
+        LossInputs { logits, labels, weights }: LossInputs,
     ) -> Result<Loss> {
         let layout = graph.layout(logits)?;
         let (samples, outputs) = (layout.n, layout.channels());
@@ -96,17 +92,16 @@ impl Targets {
                 (graph.input_words("regions", self.regions.len()), self.regions.len());
             given.table = Some((table, self.regions.clone()));
             let targets = RegionTargets { labels, table, entries, unlabelled };
-            let result = ops::region_loss(graph, logits, targets, weights, scaled)?;
-            return Ok(Loss { result, merged: None, given });
+            let result = ops::region_loss(graph, logits, targets, weights)?;
+            return Ok(Loss { result, given });
         }
         if outputs < 2 {
             return Err(Error::shape("loss", "one class: at least 2 are needed, or regions"));
         }
         let merged = unlabelled.map(|words| ops::merge_unlabelled(graph, logits, words));
-        let merged = merged.transpose()?;
-        let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
-        let result = loss(graph, merged.unwrap_or(logits), labels, weights)?;
-        Ok(Loss { result, merged, given })
+        let logits = merged.transpose()?.unwrap_or(logits);
+        let result = ops::segmentation_loss(graph, logits, labels, weights)?;
+        Ok(Loss { result, given })
     }
 
     fn check_regions(&self, outputs: usize) -> Result<()> {

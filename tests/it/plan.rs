@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::common::nets;
 use crate::common::nets::Planned;
+use u2seg::low_level::activation::Activation;
 use u2seg::low_level::graph::{Bind, Caps, Graph, Layout, Storage, Value};
 use u2seg::low_level::ops;
 use u2seg::low_level::plan::{Plan, Step};
@@ -30,7 +31,7 @@ impl Memory<'_> {
     }
 
     fn name(&self, value: Value) -> &str {
-        &self.planned.graph.info(value).name
+        &self.planned.plan.graph.info(value).name
     }
 
     fn put(&mut self, value: Value, beside: Option<Value>) {
@@ -54,7 +55,7 @@ impl Memory<'_> {
 
 /// Runs a plan on paper.
 fn simulate(planned: &Planned) {
-    let graph = &planned.graph;
+    let graph = &planned.plan.graph;
     let mut memory = Memory { planned, holds: HashMap::new(), writers: HashMap::new() };
     for (index, info) in graph.values().iter().enumerate() {
         if info.storage == Storage::Input {
@@ -143,7 +144,7 @@ fn bindings_and_groups_fit_the_adapter() {
                 assert!(words as u64 * 4 <= caps.max_binding, "{} {name}", dispatch.label);
                 assert_eq!(start as u64 * 4 % caps.alignment, 0, "{} {name}", dispatch.label);
                 if let Bind::Value { value, .. } = bind {
-                    let all = planned.graph.info(*value).words;
+                    let all = planned.plan.graph.info(*value).words;
                     assert!(start + words <= all, "{} {name}: {words} of {all}", dispatch.label);
                 }
             }
@@ -158,7 +159,7 @@ fn slots_are_shared() {
     for pair in plans.chunks(2) {
         let [training, inference] = pair else { panic!("training and inference come in pairs") };
         let total = |p: &Planned| -> u64 {
-            p.plan.value_to_slot.keys().map(|v| p.graph.info(*v).words as u64 * 4).sum()
+            p.plan.value_to_slot.keys().map(|v| p.plan.graph.info(*v).words as u64 * 4).sum()
         };
         for planned in pair {
             assert!(planned.plan.slot_bytes() < total(planned), "{}", planned.name);
@@ -191,8 +192,8 @@ fn an_addend_that_is_still_needed_is_copied() {
     let dx = grads.get(x).unwrap();
     graph.keep(dx);
     let caps = Caps::default();
-    let plan = Plan::new(&graph, &caps).unwrap();
-    let planned = Planned { name: "addend".into(), graph, plan, caps, tail: Vec::new() };
+    let plan = Plan::new(&graph, &caps, &Default::default()).unwrap();
+    let planned = Planned { name: "addend".into(), plan, caps, tail: Vec::new() };
     simulate(&planned);
 }
 
@@ -201,11 +202,11 @@ fn an_addend_that_is_still_needed_is_copied() {
 fn a_block_beyond_a_binding_is_refused() {
     let mut graph = Graph::new();
     let x = graph.input("x", Layout::new(1, 4, [16, 16, 16]));
-    let act = ops::leaky_relu(&mut graph, x).unwrap();
+    let act = ops::activate(&mut graph, x, Activation::LeakyRelu).unwrap();
     let out = ops::materialise(&mut graph, act).unwrap();
     graph.keep(out);
     let caps = Caps { max_binding: 1 << 14, ..Caps::default() };
-    let message = Plan::new(&graph, &caps).unwrap_err().to_string();
+    let message = Plan::new(&graph, &caps, &Default::default()).unwrap_err().to_string();
     assert!(message.contains("use a smaller patch"), "{message}");
 }
 

@@ -342,7 +342,7 @@ fn regions_rig(caps: &Caps, regions: usize, spatial: [usize; 3]) -> Result<Rig> 
         unlabelled: Some(rig.raw("unlabelled", unlabelled.concat())),
     };
     let weights = LossWeights::dice_ce();
-    let loss = ops::region_loss(&mut rig.graph, value, targets, weights, false)?;
+    let loss = ops::region_loss(&mut rig.graph, value, targets, weights)?;
     rig.expect_floats("the losses", loss, &[ce + dice, ce, 0.0, dice], FORWARD);
     let grads = rig.graph.backward(loss, loss)?;
     rig.expect_gradient_of(&grads, value, &oracle::add_forward(&dce, &ddice), 2e-4)?;
@@ -387,9 +387,9 @@ fn update(gpu: &Gpu, caps: &Caps, optimizer: &Optimizer) -> Result<Ran> {
     let stored = store.get(&spec.name)?;
     let tail = optimizer_dispatch(optimizer, stored.start, stored.span, caps)?;
     let graph = Graph::new();
-    let plan = Plan::new(&graph, caps)?;
+    let plan = Plan::new(&graph, caps, &Default::default())?;
     let pool = Pool::new(gpu, [&plan])?;
-    let program = Program::new(gpu, &graph, &plan, &tail, (&store, &pool))?;
+    let program = Program::new(gpu, &plan, &tail, (&store, &pool))?;
     let mut weights = random(COUNT, 1);
     let (mut m, mut v) = (vec![0.0; COUNT], vec![0.0; COUNT]);
     store.write(gpu, Region::Weights, &spec.name, &singles(&weights))?;

@@ -9,7 +9,7 @@ use crate::engine::graph::{
 };
 use crate::engine::ops;
 use crate::engine::oracle::Tensor;
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Plan, PlanRequest};
 use crate::engine::shape::Shape;
 use crate::{Error, Result};
 
@@ -96,7 +96,7 @@ impl Rig {
     pub fn new(caps: &Caps) -> Self {
         Self {
             caps: caps.clone(),
-            graph: Graph::sized_for(caps),
+            graph: Graph::new(),
             inputs: Vec::new(),
             words: Vec::new(),
             params: Vec::new(),
@@ -193,10 +193,10 @@ impl Rig {
 
     /// Plans, runs and compares.
     pub fn run(self, gpu: &Gpu) -> Result<Ran> {
-        let plan = Plan::new(&self.graph, &self.caps)?;
+        let plan = Plan::new(&self.graph, &self.caps, &PlanRequest::default())?;
         let store = Store::new(gpu, self.graph.params(), true)?;
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &self.graph, &plan, &[], (&store, &pool))?;
+        let program = Program::new(gpu, &plan, &[], (&store, &pool))?;
         for (value, data) in &self.inputs {
             // an input that nothing reads has no memory
             if program.value(*value).is_ok() {

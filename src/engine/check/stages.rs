@@ -2,12 +2,12 @@
 
 use super::rig::{Rig, random};
 use crate::Result;
+use crate::engine::activation::Activation;
 use crate::engine::graph::{Packing, Value};
 use crate::engine::ops;
 use crate::engine::oracle;
 use crate::engine::oracle::Tensor;
 
-const SLOPE: f64 = ops::SLOPE as f64;
 const EPS: f64 = ops::EPS as f64;
 
 /// Norm, activation, upsampling, each where it is wanted.
@@ -43,7 +43,7 @@ impl Stage {
             false => x.clone(),
         };
         let acted = match prep.act {
-            true => oracle::leaky_relu_forward(&normed, SLOPE),
+            true => oracle::activation_forward(Activation::LeakyRelu, &normed),
             false => normed.clone(),
         };
         let y = oracle::upsample_forward(&acted, prep.up);
@@ -66,7 +66,7 @@ impl Stage {
             value = ops::instance_norm(&mut rig.graph, value, gamma, beta)?;
         }
         if self.prep.act {
-            value = ops::leaky_relu(&mut rig.graph, value)?;
+            value = ops::activate(&mut rig.graph, value, Activation::LeakyRelu)?;
         }
         ops::upsample(&mut rig.graph, value, self.prep.up)
     }
@@ -75,7 +75,7 @@ impl Stage {
     pub fn backward(&self, rig: &mut Rig, dy: &Tensor) -> Tensor {
         let mut d = oracle::upsample_backward(self.normed.shape, self.prep.up, dy);
         if self.prep.act {
-            d = oracle::leaky_relu_backward(&self.normed, SLOPE, &d);
+            d = oracle::activation_backward(Activation::LeakyRelu, &self.normed, &d);
         }
         if !self.prep.norm {
             return d;

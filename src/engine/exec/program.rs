@@ -100,11 +100,11 @@ impl Program {
     /// Compiles all kernels (in parallel) and binds them. `tail` are dispatches on the parameter block that follow the plan.
     pub fn new(
         gpu: &Gpu,
-        graph: &Graph,
         plan: &Plan,
         tail: &[Dispatch],
         (store, pool): (&Store, &Pool),
     ) -> Result<Self> {
+        let graph = &plan.graph;
         let steps: Vec<Step> = plan
             .steps
             .iter()

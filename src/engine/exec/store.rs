@@ -1,4 +1,4 @@
-//! Weights, gradients and optimizer moments of all domains, by tensor name, each kind in one buffer.
+//! Weights, gradients and optimizer moments of all networks, by tensor name, each kind in one buffer.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,8 @@
 //! A dispatch as plain data: kernel, bindings by name, parameters by name, group counts.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
-use super::{DType, Value};
+use super::value::Value;
 use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
 use crate::{Error, Result};
 
@@ -30,27 +29,9 @@ pub struct Caps {
     pub cooperative: Cooperative,
     /// Which variant of each kernel runs at which shape.
     pub tuning: Arc<Tuning>,
-    /// Bytes of a vector of four lanes of the tensors at hand: 8 where all of a node's are stored in f16.
-    pub vector_bytes: usize,
 }
 
 impl Caps {
-    /// The variant for a site, of those that it has, the default first; one for tensors in f16 is a site of its own.
-    pub fn choose<T: Display + Clone>(
-        &self,
-        family: &str,
-        shape: impl Display,
-        candidates: &[T],
-    ) -> Result<(T, Arc<Choice>)> {
-        let halves = if self.vector_bytes < 16 { " f16" } else { "" };
-        self.tuning.choose(family, format!("{shape}{halves}"), candidates)
-    }
-
-    /// The same adapter with tensors stored so.
-    pub fn storing(&self, dtype: DType) -> Self {
-        Self { vector_bytes: dtype.vector_bytes(), ..self.clone() }
-    }
-
     /// Whether kernels read and write vectors in 64-bit words: where each word of a load costs a loop over the lanes.
     pub fn wide(&self) -> bool {
         self.software && self.int64
@@ -76,7 +57,6 @@ impl Default for Caps {
             int64: false,
             cooperative: Cooperative::default(),
             tuning: Arc::default(),
-            vector_bytes: 16,
         }
     }
 }
@@ -87,9 +67,13 @@ pub const FLOPS_PER_BYTE: u64 = 16;
 /// A block of parameters or their companions, as the optimizer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Region {
+    /// The parameters.
     Weights,
+    /// Their gradients.
     Grads,
+    /// First moments of the optimizer, or momentum.
     Moment1,
+    /// Second moments of the optimizer.
     Moment2,
     /// State of the loss scale: a few words, no parameters.
     Scale,
@@ -109,10 +93,13 @@ pub enum Bind {
 pub struct Dispatch {
     /// Label for errors and timings.
     pub label: String,
+    /// What runs.
     pub kernel: KernelKey,
+    /// Memory by the shader's names.
     pub bindings: Vec<(&'static str, Bind)>,
     /// Members of the kernel's `params` uniform; unnamed ones are zero, floats go as bits.
     pub params: Vec<(&'static str, u32)>,
+    /// Workgroups in x and y.
     pub groups: [u32; 2],
     /// Arithmetic operations, to bound submissions and to rate kernels.
     pub flops: u64,

@@ -6,157 +6,25 @@
 
 mod dispatch;
 mod layout;
+mod lowering;
+mod op;
+mod planned;
 mod recompute;
+mod value;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 pub use dispatch::{Bind, Caps, Dispatch, FLOPS_PER_BYTE, Region, fold};
 pub use layout::{DType, Layout, Packing};
+pub use lowering::{BlockRun, CutAxis, Part, Portion};
+pub use op::{Gradients, Lowering, Node, Op, Scratch};
+pub use value::{Init, Load, ParamSpec, Scope, Storage, Value, ValueInfo};
 
 use crate::{Error, Result};
 
-/// A copyable id of a value of one graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Value(pub u32);
-
-/// Whether a parameter serves every domain or one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Scope {
-    Shared,
-    Own(String),
-}
-
-/// How a parameter starts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// Kaiming normal with this fan in and the gain of ReLU.
-    Kaiming {
-        fan_in: usize,
-    },
-    Constant(f32),
-}
-
-/// A parameter tensor: name and shape as in files, packing as in GPU memory.
-#[derive(Debug, Clone)]
-pub struct ParamSpec {
-    pub name: String,
-    pub dims: Vec<usize>,
-    pub scope: Scope,
-    pub packing: Packing,
-    pub init: Init,
-}
-
-/// How a consumer forms a value while it reads a stored tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Load {
-    /// `act(norm(source))`, read through indices divided by `up` (D, H, W).
-    Forward { source: Value, norm: Option<Value>, act: bool, up: [usize; 3] },
-    /// Gradient of `raw`, from the gradient `upstream` of `act(norm(raw))`.
-    Gradient { upstream: Value, raw: Value, coef: Option<Value>, act: bool },
-}
-
-impl Load {
-    /// A stored tensor as it is.
-    pub fn plain(source: Value) -> Self {
-        Self::Forward { source, norm: None, act: false, up: [1; 3] }
-    }
-
-    /// Values that this load reads.
-    pub fn sources(&self) -> Vec<Value> {
-        match self {
-            Self::Forward { source, norm, .. } => {
-                std::iter::once(*source).chain(norm.iter().copied()).collect()
-            }
-            Self::Gradient { upstream, raw, coef, .. } => {
-                [*upstream, *raw].into_iter().chain(coef.iter().copied()).collect()
-            }
-        }
-    }
-}
-
-/// Where a value lives.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Storage {
-    /// A packed tensor made by a node.
-    Tensor,
-    /// Raw words made by a node: statistics, partial sums, losses.
-    Words,
-    /// Written by the host before a run.
-    Input,
-    /// A parameter, by index into [`Graph::params`].
-    Param(usize),
-    /// The gradient of a parameter.
-    Grad(usize),
-    /// Formed by consumers; several loads are a concatenation over channels.
-    Lazy(Vec<Load>),
-}
-
-/// What is known of a value.
-#[derive(Debug, Clone)]
-pub struct ValueInfo {
-    pub name: String,
-    /// Layout of tensors, also of lazy ones.
-    pub layout: Option<Layout>,
-    /// How the elements of a stored tensor lie in memory.
-    pub dtype: DType,
-    /// 32-bit words in memory; 0 where lazy.
-    pub words: usize,
-    pub storage: Storage,
-    pub needs_grad: bool,
-    producer: Option<usize>,
-}
-
-/// An operation on values.
-pub trait Op: std::fmt::Debug + Send + Sync {
-    /// Name in the field's terms, for labels and messages.
-    fn name(&self) -> &'static str;
-
-    /// Appends the nodes that turn gradients of the outputs into gradients of the inputs.
-    fn backward(&self, graph: &mut Graph, node: &Node, grads: &mut Gradients) -> Result<()>;
-
-    /// The dispatches that compute the outputs; none for a lazy value.
-    fn lower(&self, graph: &Graph, node: &Node, caps: &Caps) -> Result<Vec<Dispatch>>;
-
-    /// Parts of each channel block of the first output whose moments the node's kernels can give along, as a second output of
-    /// 12 words a part: mean, summed squared deviation and count of each lane. None if they cannot.
-    fn moment_parts(&self, _: &Graph, _: &Node) -> Result<Option<usize>> {
-        Ok(None)
-    }
-}
-
-/// An operation with its operands.
-#[derive(Debug, Clone)]
-pub struct Node {
-    pub op: Arc<dyn Op>,
-    pub inputs: Vec<Value>,
-    pub outputs: Vec<Value>,
-    /// An input to which the node adds its first output: they share memory, or the plan copies first.
-    pub addend: Option<Value>,
-}
-
-/// Gradients found so far, by value.
-#[derive(Debug, Default)]
-pub struct Gradients {
-    map: HashMap<Value, Value>,
-}
-
-impl Gradients {
-    /// The gradient of a value, if anything contributed to it.
-    pub fn get(&self, value: Value) -> Option<Value> {
-        self.map.get(&value).copied()
-    }
-
-    /// Replaces the gradient of a value, by one that includes what was there.
-    pub fn set(&mut self, value: Value, grad: Value) {
-        self.map.insert(value, grad);
-    }
-}
-
-/// A network of operations, forward and backward alike.
-#[derive(Debug, Clone)]
+/// A network of operations, forward and backward alike: what is computed, for every adapter and precision alike.
+#[derive(Debug, Clone, Default)]
 pub struct Graph {
-    caps: Caps,
     nodes: Vec<Node>,
     values: Vec<ValueInfo>,
     params: Vec<ParamSpec>,
@@ -165,60 +33,25 @@ pub struct Graph {
     kept: Vec<Value>,
     /// First node of the backward pass.
     backward_start: Option<usize>,
-    /// Whether there will be none.
-    forward_only: bool,
-}
-
-impl Default for Graph {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Graph {
-    /// An empty graph for any adapter.
+    /// An empty graph.
     pub fn new() -> Self {
-        Self::sized_for(&Caps::default())
+        Self::default()
     }
 
-    /// An empty graph whose partial sums are sized for this adapter.
-    pub fn sized_for(caps: &Caps) -> Self {
-        Self {
-            caps: caps.clone(),
-            nodes: Vec::new(),
-            values: Vec::new(),
-            params: Vec::new(),
-            param_values: Vec::new(),
-            param_grads: HashMap::new(),
-            kept: Vec::new(),
-            backward_start: None,
-            forward_only: false,
-        }
-    }
-
-    /// An empty graph that is never differentiated: its kernels may round otherwise than those whose results training repeats.
-    pub fn forward_only(caps: &Caps) -> Self {
-        Self { forward_only: true, ..Self::sized_for(caps) }
-    }
-
-    /// What partial sums are sized for.
-    pub fn caps(&self) -> &Caps {
-        &self.caps
-    }
-
-    /// Threads that keep the adapter busy.
-    pub fn threads(&self) -> usize {
-        self.caps.threads()
-    }
-
+    /// Operations in the order in which they run.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
+    /// Every value, by id.
     pub fn values(&self) -> &[ValueInfo] {
         &self.values
     }
 
+    /// Parameters in the order in which they were made.
     pub fn params(&self) -> &[ParamSpec] {
         &self.params
     }
@@ -235,6 +68,7 @@ impl Graph {
         }
     }
 
+    /// What is known of a value of this graph.
     pub fn info(&self, value: Value) -> &ValueInfo {
         &self.values[value.0 as usize]
     }
@@ -251,30 +85,34 @@ impl Graph {
         Value(self.values.len() as u32 - 1)
     }
 
-    /// A tensor that a node will make.
-    pub fn tensor(&mut self, name: impl Into<String>, layout: Layout) -> Value {
+    fn add(
+        &mut self,
+        name: String,
+        storage: Storage,
+        layout: Option<Layout>,
+        words: usize,
+    ) -> Value {
         self.push(ValueInfo {
-            name: name.into(),
-            words: layout.words(),
-            layout: Some(layout),
+            name,
+            layout,
             dtype: DType::F32,
-            storage: Storage::Tensor,
+            in_f32: false,
+            words,
+            storage,
             needs_grad: false,
             producer: None,
         })
     }
 
+    /// A tensor that a node will make.
+    pub fn tensor(&mut self, name: impl Into<String>, layout: Layout) -> Value {
+        let words = layout.words();
+        self.add(name.into(), Storage::Tensor, Some(layout), words)
+    }
+
     /// Raw words that a node will make.
     pub fn words(&mut self, name: impl Into<String>, words: usize) -> Value {
-        self.push(ValueInfo {
-            name: name.into(),
-            words: words.max(4),
-            layout: None,
-            dtype: DType::F32,
-            storage: Storage::Words,
-            needs_grad: false,
-            producer: None,
-        })
+        self.add(name.into(), Storage::Words, None, words.max(4))
     }
 
     /// A tensor that the host writes.
@@ -301,15 +139,8 @@ impl Graph {
     /// A parameter; a frozen one gets no gradient.
     pub fn param(&mut self, spec: ParamSpec, frozen: bool) -> Value {
         let index = self.params.len();
-        let value = self.push(ValueInfo {
-            name: spec.name.clone(),
-            layout: None,
-            dtype: DType::F32,
-            words: spec.packing.words(),
-            storage: Storage::Param(index),
-            needs_grad: !frozen,
-            producer: None,
-        });
+        let value = self.add(spec.name.clone(), Storage::Param(index), None, spec.packing.words());
+        self.values[value.0 as usize].needs_grad = !frozen;
         self.params.push(spec);
         self.param_values.push(value);
         value
@@ -342,15 +173,7 @@ impl Graph {
         }
         let name = format!("grad.{}", self.info(param).name);
         let words = self.info(param).words;
-        let value = self.push(ValueInfo {
-            name,
-            layout: None,
-            dtype: DType::F32,
-            words,
-            storage: Storage::Grad(index),
-            needs_grad: false,
-            producer: None,
-        });
+        let value = self.add(name, Storage::Grad(index), None, words);
         self.param_grads.insert(index, value);
         Ok(value)
     }
@@ -364,15 +187,7 @@ impl Graph {
 
     /// A value formed by its consumers.
     pub fn lazy(&mut self, name: impl Into<String>, layout: Layout, loads: Vec<Load>) -> Value {
-        self.push(ValueInfo {
-            name: name.into(),
-            layout: Some(layout),
-            dtype: DType::F32,
-            words: 0,
-            storage: Storage::Lazy(loads),
-            needs_grad: false,
-            producer: None,
-        })
+        self.add(name.into(), Storage::Lazy(loads), Some(layout), 0)
     }
 
     /// Appends an operation; its outputs want a gradient if an input does.
@@ -394,26 +209,7 @@ impl Graph {
             info.needs_grad = needs_grad;
             info.producer = Some(self.nodes.len());
         }
-        self.nodes.push(Node { op: Arc::new(op), inputs, outputs, addend });
-    }
-
-    /// What [`Op::moment_parts`] says of the node that made a tensor, once, in a graph without gradients. Tensors in f16 are
-    /// not what their kernels sum.
-    pub fn moment_parts(&self, value: Value) -> Result<Option<usize>> {
-        let halves = self.caps.vector_bytes < DType::F32.vector_bytes();
-        match self.info(value).producer.map(|index| &self.nodes[index]) {
-            Some(node) if self.forward_only && !halves && node.outputs == [value] => {
-                node.op.moment_parts(self, node)
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Has the node that made a tensor give its moments along.
-    pub fn give_moments(&mut self, value: Value, moments: Value) {
-        let Some(producer) = self.info(value).producer else { return };
-        self.values[moments.0 as usize].producer = Some(producer);
-        self.nodes[producer].outputs.push(moments);
+        self.nodes.push(Node::new(op, inputs, outputs, addend));
     }
 
     /// How to read a value: one load, or several for a concatenation.
@@ -458,17 +254,14 @@ impl Graph {
         !matches!(self.info(value).storage, Storage::Lazy(_))
     }
 
-    /// Stores the tensors and tensor inputs that `which` picks in f16, their arithmetic still in f32. For use once the graph
-    /// is complete.
-    pub fn store_as_f16(&mut self, which: impl Fn(Value, &ValueInfo) -> bool) {
-        for (index, info) in self.values.iter_mut().enumerate() {
-            let stored = matches!(info.storage, Storage::Tensor | Storage::Input);
-            let picked = stored && which(Value(index as u32), info);
-            if let (true, Some(layout)) = (picked, &info.layout) {
-                info.dtype = DType::F16;
-                info.words = DType::F16.words(layout);
-            }
-        }
+    /// Stores a tensor in f32 whatever precision a plan stores others in.
+    pub fn store_in_f32(&mut self, value: Value) {
+        self.values[value.0 as usize].in_f32 = true;
+    }
+
+    /// Whether the graph has a backward pass.
+    pub fn is_differentiated(&self) -> bool {
+        self.backward_start.is_some()
     }
 
     /// Walks the nodes backwards from `output`, whose gradient is `grad`.
@@ -479,9 +272,6 @@ impl Graph {
                 "backward",
                 format!("the gradient of {name} has another layout"),
             ));
-        }
-        if self.forward_only {
-            return Err(Error::Internal("a graph without gradients is differentiated".into()));
         }
         self.backward_start = Some(self.nodes.len());
         let mut grads = Gradients::default();

@@ -6,7 +6,8 @@ use super::{Graph, Load, Node, Storage, Value};
 use crate::{Error, Result};
 
 impl Graph {
-    /// Stored values that a node reads, through lazy ones; none for a lazy node, whose consumers read.
+    /// Stored values that a node reads, through lazy ones; none for a lazy node, whose consumers read. Working memory is not
+    /// among them.
     pub fn reads(&self, node: &Node) -> Vec<Value> {
         if node.outputs.iter().all(|output| !self.is_stored(*output)) {
             return Vec::new();
@@ -66,7 +67,10 @@ impl Graph {
         info.name = format!("{} again", info.name);
         info.producer = Some(place);
         let again = self.push(info);
-        let node = Node { outputs: vec![again], ..self.nodes[producer].clone() };
+        let mut node = Node { outputs: vec![again], ..self.nodes[producer].clone() };
+        for scratch in &mut node.scratch {
+            *scratch = self.push(self.info(*scratch).clone());
+        }
         self.nodes.insert(place, node);
         // values formed from the first one, formed from the second one instead
         let mut formed: Vec<(Value, Value)> = vec![(value, again)];

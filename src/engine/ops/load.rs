@@ -1,68 +1,18 @@
-//! Turning a value's load into kernel switches, bindings and window offsets.
+//! Turning a value's load into kernel switches and bindings.
 
-use crate::engine::graph::{Bind, Caps, Dispatch, Graph, Layout, Load, Value};
+use crate::Result;
+use crate::engine::activation::Activation;
+use crate::engine::graph::{Dispatch, Graph, Layout, Load, Lowering, Part, Value};
 use crate::engine::shader::KernelKey;
 use crate::engine::shape::LANES;
-use crate::{Error, Result};
 
 const VECTOR_BYTES: usize = LANES * 4;
 
-/// The whole of a value.
-pub fn whole(graph: &Graph, value: Value) -> Bind {
-    Bind::Value { value, start: 0, words: graph.info(value).words }
-}
-
-/// Binds vectors `start .. start+len` of a value, whole if that fits one binding; returns the index of `start` within.
-pub fn window(
-    graph: &Graph,
-    value: Value,
-    start: usize,
-    len: usize,
-    caps: &Caps,
-) -> Result<(Bind, usize)> {
-    if graph.info(value).words as u64 * 4 <= caps.max_binding {
-        return Ok((whole(graph, value), start));
-    }
-    let vector = graph.info(value).dtype.vector_bytes();
-    let step = (caps.alignment as usize).div_ceil(vector).max(1);
-    let first = start / step * step;
-    let words = (start + len - first) * vector / 4;
-    if words as u64 * 4 > caps.max_binding {
-        return Err(Error::shape(
-            graph.info(value).name.clone(),
-            format!(
-                "one channel block takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller patch",
-                mib(words as u64 * 4),
-                mib(caps.max_binding)
-            ),
-        ));
-    }
-    Ok((Bind::Value { value, start: first * vector / 4, words }, start - first))
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-/// Samples and channel blocks that one dispatch covers.
+/// Channel blocks that a kernel reads and makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    pub n0: usize,
-    pub samples: usize,
-    pub b0: usize,
-    pub blocks: usize,
-}
-
-/// Whether a stored tensor of this many vectors fits one binding.
-pub fn fits(vectors: usize, caps: &Caps) -> bool {
-    (vectors * caps.vector_bytes) as u64 <= caps.max_binding
-}
-
-/// Covers `blocks` channel blocks of one sample in parts that fit a binding each.
-pub fn block_parts(blocks: usize, block_vectors: usize, caps: &Caps) -> Vec<(usize, usize)> {
-    let room = caps.max_binding.saturating_sub(caps.alignment) as usize;
-    let most = (room / (block_vectors * caps.vector_bytes)).clamp(1, blocks);
-    (0..blocks).step_by(most).map(|b0| (b0, most.min(blocks - b0))).collect()
+pub struct ChannelBlocks {
+    pub ins: usize,
+    pub outs: usize,
 }
 
 /// A load with its geometry.
@@ -77,6 +27,12 @@ impl Source {
     /// The single load of a value.
     pub fn of(graph: &Graph, value: Value) -> Result<Self> {
         Ok(Self { load: graph.load(value)?, layout: graph.layout(value)?.clone() })
+    }
+
+    /// The load of each concatenated part of a value.
+    pub fn parts_of(graph: &Graph, value: Value) -> Result<Vec<Self>> {
+        let parts = graph.loads(value).into_iter().zip(graph.parts(value));
+        parts.map(|(load, part)| Ok(Self { load, layout: graph.layout(part)?.clone() })).collect()
     }
 
     /// The tensor that is read.
@@ -102,8 +58,8 @@ impl Source {
         }
     }
 
-    /// Whether the load passes through LeakyReLU or its derivative.
-    pub fn act(&self) -> bool {
+    /// The activation that the load passes through, it or its derivative.
+    pub fn act(&self) -> Option<Activation> {
         match self.load {
             Load::Forward { act, .. } | Load::Gradient { act, .. } => act,
         }
@@ -129,7 +85,7 @@ impl Source {
 
     /// Tensors that one load reads.
     pub fn tensors(&self) -> usize {
-        if self.aux().is_some() && (self.act() || self.coef().is_some()) { 2 } else { 1 }
+        if self.aux().is_some() && (self.act().is_some() || self.coef().is_some()) { 2 } else { 1 }
     }
 
     /// Bytes that reading `blocks` blocks of `samples` samples once moves, in f32; a plan counts f16 as what it is.
@@ -139,7 +95,9 @@ impl Source {
 
     /// Sets NORM, ACT, GRAD and the upsampling switches.
     pub fn switches(&self, key: KernelKey) -> KernelKey {
-        let key = key.set("NORM", self.coef().is_some() as u32).set("ACT", self.act() as u32);
+        let key = key
+            .set("NORM", self.coef().is_some() as u32)
+            .set("ACT", Activation::switch(self.act()));
         if self.is_grad() { key.set("GRAD", 1) } else { self.upsampling(key) }
     }
 
@@ -152,30 +110,62 @@ impl Source {
         key.set("UD", up[0] as u32).set("UH", up[1] as u32).set("UW", up[2] as u32)
     }
 
-    /// Binds the source, its companion and its coefficients for `part`, under the given names.
+    /// Binds a part of the source, its companion and its coefficients under the given names.
     pub fn bind(
         &self,
         dispatch: Dispatch,
         names: &SourceNames,
-        graph: &Graph,
+        lowering: &Lowering<'_>,
         part: Part,
-        caps: &Caps,
     ) -> Result<Dispatch> {
-        let voxels = self.stored_voxels();
-        let blocks = self.layout.blocks();
-        let start = (part.n0 * blocks + part.b0) * voxels;
-        let len = ((part.samples - 1) * blocks + part.blocks) * voxels;
-        let (main, base) = window(graph, self.main(), start, len, caps)?;
+        let (main, base) = lowering.window(self.main(), part)?;
         let mut dispatch = dispatch.bind(names.main, main).param(names.base, base);
         if let Some(aux) = names.aux {
             let (bind, base) = match self.aux() {
-                Some(value) => window(graph, value, start, len, caps)?,
+                Some(value) => lowering.window(value, part)?,
                 None => (main, 0),
             };
             dispatch = dispatch.bind(aux, bind).param(names.aux_base, base);
         }
-        let coef = self.coef().map_or(main, |value| whole(graph, value));
-        Ok(dispatch.bind(names.coef, coef).param(names.first, part.n0 * blocks + part.b0))
+        let coef = self.coef().map_or(main, |value| lowering.whole(value));
+        let first = part.n0 * self.layout.blocks() + part.blocks.first;
+        Ok(dispatch.bind(names.coef, coef).param(names.first, first))
+    }
+}
+
+/// What a weight gradient reads: the input, and the gradient of the output.
+pub struct WeightSources<'a> {
+    pub source: &'a Source,
+    pub grad: &'a Source,
+}
+
+impl WeightSources<'_> {
+    /// A kernel with the switches of both.
+    pub fn key(&self, file: &'static str) -> KernelKey {
+        let Self { source, grad } = self;
+        source
+            .upsampling(KernelKey::new(file))
+            .set("NORM", source.coef().is_some() as u32)
+            .set("ACT", Activation::switch(source.act()))
+            .set("GNORM", grad.coef().is_some() as u32)
+            .set("GACT", Activation::switch(grad.act()))
+    }
+
+    /// Binds a part of each.
+    pub fn bind(
+        &self,
+        dispatch: Dispatch,
+        lowering: &Lowering<'_>,
+        source: Part,
+        grad: Part,
+    ) -> Result<Dispatch> {
+        let dispatch = self.source.bind(dispatch, &WEIGHT_SOURCE, lowering, source)?;
+        self.grad.bind(dispatch, &WEIGHT_GRAD, lowering, grad)
+    }
+
+    /// Bytes that reading so many blocks of each of `samples` samples moves.
+    pub fn bytes(&self, samples: usize, source_blocks: usize, grad_blocks: usize) -> u64 {
+        self.source.bytes(samples, source_blocks) + self.grad.bytes(samples, grad_blocks)
     }
 }
 
@@ -201,10 +191,10 @@ pub const SOURCE: SourceNames = SourceNames {
 };
 
 /// The input of a weight-gradient kernel.
-pub const WEIGHT_SOURCE: SourceNames = SourceNames { aux: None, ..SOURCE };
+const WEIGHT_SOURCE: SourceNames = SourceNames { aux: None, ..SOURCE };
 
 /// The output gradient of a weight-gradient kernel.
-pub const WEIGHT_GRAD: SourceNames = SourceNames {
+const WEIGHT_GRAD: SourceNames = SourceNames {
     main: "dy",
     base: "dy_base",
     aux: Some("raw"),

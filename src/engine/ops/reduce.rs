@@ -1,9 +1,8 @@
-//! Fixed-order sums of partial results.
+//! Fixed-order sums of the partial results of a weight gradient.
 
-use super::WORKGROUP;
-use super::load::whole;
+use super::common::WORKGROUP;
 use crate::Result;
-use crate::engine::graph::{Caps, Dispatch, Graph, Value, fold};
+use crate::engine::graph::{Dispatch, Lowering, Scratch, Value, fold};
 use crate::engine::shader::KernelKey;
 
 /// Rows that one thread of the first pass sums, so that both passes are about as long.
@@ -11,30 +10,33 @@ fn group(rows: usize) -> usize {
     (rows as f64).sqrt().ceil().max(1.0) as usize
 }
 
-/// Words of the scratch between the two passes.
-pub fn scratch_words(rows: usize, row_words: usize) -> usize {
-    rows.div_ceil(group(rows)) * row_words
+/// Working memory of a node whose only output is the sum of `rows` partial ones: those, and what lies between the two passes.
+pub fn partial_sums(lowering: &Lowering<'_>, rows: usize) -> Result<Vec<Scratch>> {
+    let [out] = lowering.outputs()?;
+    let name = lowering.name(out);
+    let name = name.strip_prefix("grad.").unwrap_or(name);
+    let words = lowering.graph.info(out).words;
+    Ok(vec![
+        Scratch::new(format!("{name}.partial"), rows * words),
+        Scratch::new(format!("{name}.scratch"), rows.div_ceil(group(rows)) * words),
+    ])
 }
 
-/// Sums `rows` rows of `row_words` words of `partial` into `out`.
-pub fn reduce(
-    graph: &Graph,
-    [partial, scratch, out]: [Value; 3],
-    rows: usize,
-    row_words: usize,
-    caps: &Caps,
-) -> Result<Vec<Dispatch>> {
+/// Sums the rows of [`partial_sums`] into the output.
+pub fn reduce(lowering: &Lowering<'_>, rows: usize) -> Result<Vec<Dispatch>> {
+    let ([partial, scratch], [out]) = (lowering.scratch()?, lowering.outputs()?);
+    let row_words = lowering.graph.info(out).words;
     let count = row_words / 4;
     let pass = |from: Value, to: Value, rows: usize, group: usize| -> Result<Dispatch> {
         let groups = rows.div_ceil(group);
         let threads = count * groups;
         Ok(Dispatch::new(
-            format!("reduce {}", graph.info(out).name),
+            format!("reduce {}", lowering.name(out)),
             KernelKey::new("reduce.wgsl"),
-            fold(threads.div_ceil(WORKGROUP), caps)?,
+            fold(threads.div_ceil(WORKGROUP), lowering.caps)?,
         )
-        .bind("src", whole(graph, from))
-        .bind("out", whole(graph, to))
+        .bind("src", lowering.whole(from))
+        .bind("out", lowering.whole(to))
         .param("count", count)
         .param("rows", rows)
         .param("group", group)

@@ -1,7 +1,6 @@
 //! Radix sort and prefix sums as dispatches; the recipes stand in the shaders' headers.
 
-use super::load::whole;
-use crate::engine::graph::{Caps, Dispatch, Graph, Value, fold};
+use crate::engine::graph::{Dispatch, Graph, Lowering, Storage, Value, ValueInfo, fold};
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
 
@@ -13,7 +12,7 @@ const SORT_TILE: usize = 2048;
 const BITS: usize = 32;
 
 /// A prefix sum of u32 words in place.
-pub(super) struct Scan {
+pub struct Scan {
     /// The data, then the sums of the tiles of each level below.
     levels: Vec<(Value, usize)>,
 }
@@ -36,53 +35,59 @@ impl Scan {
     }
 
     /// Exclusive prefix sums.
-    pub fn lower(&self, graph: &Graph, caps: &Caps) -> Result<Vec<Dispatch>> {
+    pub fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let mut dispatches = Vec::new();
         for pair in self.levels.windows(2) {
             let ((data, count), (sums, tiles)) = (pair[0], pair[1]);
             dispatches.push(
-                Dispatch::new("scan", KernelKey::new("scan_reduce.wgsl"), fold(tiles, caps)?)
-                    .bind("data", whole(graph, data))
-                    .bind("sums", whole(graph, sums))
-                    .param("count", count)
-                    .param("tiles", tiles)
-                    .work(count as u64, (count * 4) as u64),
+                Dispatch::new(
+                    "scan",
+                    KernelKey::new("scan_reduce.wgsl"),
+                    fold(tiles, lowering.caps)?,
+                )
+                .bind("data", lowering.whole(data))
+                .bind("sums", lowering.whole(sums))
+                .param("count", count)
+                .param("tiles", tiles)
+                .work(count as u64, (count * 4) as u64),
             );
         }
         for (index, (data, count)) in self.levels.iter().copied().enumerate().rev() {
             let tiles = count.div_ceil(SCAN_TILE);
-            let dispatch =
-                Dispatch::new("scan", KernelKey::new("scan_apply.wgsl"), fold(tiles, caps)?)
-                    .bind("data", whole(graph, data))
-                    .param("count", count)
-                    .param("tiles", tiles)
-                    .work((count * 2) as u64, (count * 12) as u64);
+            let dispatch = Dispatch::new(
+                "scan",
+                KernelKey::new("scan_apply.wgsl"),
+                fold(tiles, lowering.caps)?,
+            )
+            .bind("data", lowering.whole(data))
+            .param("count", count)
+            .param("tiles", tiles)
+            .work((count * 2) as u64, (count * 12) as u64);
             dispatches.push(match self.levels.get(index + 1) {
                 Some((carry, _)) => {
-                    dispatch.bind("carry", whole(graph, *carry)).param("use_carry", 1)
+                    dispatch.bind("carry", lowering.whole(*carry)).param("use_carry", 1)
                 }
                 // the kernel does not read it, but a binding wants a buffer of its own
-                None => dispatch.bind("carry", whole(graph, self.idle(graph)?)),
+                None => dispatch.bind("carry", lowering.whole(idle(lowering.graph)?)),
             });
         }
         Ok(dispatches)
     }
+}
 
-    /// A read-only buffer of words other than the data: any parameter or input of the graph.
-    fn idle(&self, graph: &Graph) -> Result<Value> {
-        use crate::engine::graph::Storage;
-        let words = |info: &crate::engine::graph::ValueInfo| {
-            info.layout.is_none() && matches!(info.storage, Storage::Input | Storage::Param(_))
-        };
-        (0..graph.values().len() as u32)
-            .map(Value)
-            .find(|value| words(graph.info(*value)))
-            .ok_or_else(|| Error::Internal("a graph without inputs".into()))
-    }
+/// A read-only buffer of words other than the data of a scan: any parameter or input of the graph.
+fn idle(graph: &Graph) -> Result<Value> {
+    let words = |info: &ValueInfo| {
+        info.layout.is_none() && matches!(info.storage, Storage::Input | Storage::Param(_))
+    };
+    (0..graph.values().len() as u32)
+        .map(Value)
+        .find(|value| words(graph.info(*value)))
+        .ok_or_else(|| Error::Internal("a graph without inputs".into()))
 }
 
 /// A stable sort of (key, payload) pairs of u32.
-pub(super) struct Sort {
+pub struct Sort {
     pub keys: Value,
     pub payload: Value,
     other_keys: Value,
@@ -117,7 +122,7 @@ impl Sort {
     }
 
     /// Sorts ascending by key; the result is in `keys` and `payload` again.
-    pub fn lower(&self, graph: &Graph, caps: &Caps) -> Result<Vec<Dispatch>> {
+    pub fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let tiles = self.count.div_ceil(SORT_TILE);
         let mut dispatches = Vec::new();
         let mut from = (self.keys, self.payload);
@@ -133,23 +138,23 @@ impl Sort {
             let histogram = Dispatch::new(
                 "radix histogram",
                 KernelKey::new("radix_histogram.wgsl"),
-                fold(tiles, caps)?,
+                fold(tiles, lowering.caps)?,
             )
-            .bind("keys", whole(graph, from.0))
-            .bind("counts", whole(graph, self.counts))
+            .bind("keys", lowering.whole(from.0))
+            .bind("counts", lowering.whole(self.counts))
             .work((self.count * 4) as u64, (self.count * 4) as u64);
             dispatches.push(common(histogram));
-            dispatches.extend(self.scan.lower(graph, caps)?);
+            dispatches.extend(self.scan.lower(lowering)?);
             let scatter = Dispatch::new(
                 "radix scatter",
                 KernelKey::new("radix_scatter.wgsl"),
-                fold(tiles, caps)?,
+                fold(tiles, lowering.caps)?,
             )
-            .bind("keys", whole(graph, from.0))
-            .bind("payload", whole(graph, from.1))
-            .bind("offsets", whole(graph, self.counts))
-            .bind("keys_out", whole(graph, to.0))
-            .bind("payload_out", whole(graph, to.1))
+            .bind("keys", lowering.whole(from.0))
+            .bind("payload", lowering.whole(from.1))
+            .bind("offsets", lowering.whole(self.counts))
+            .bind("keys_out", lowering.whole(to.0))
+            .bind("payload_out", lowering.whole(to.1))
             .work((self.count * 12) as u64, (self.count * 16) as u64);
             dispatches.push(common(scatter));
             std::mem::swap(&mut from, &mut to);

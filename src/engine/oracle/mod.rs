@@ -19,7 +19,7 @@ pub mod upsample;
 #[cfg(test)]
 mod testing;
 
-pub use activation::{leaky_relu_backward, leaky_relu_forward};
+pub use activation::{activation_backward, activation_forward};
 pub use add::{add_backward, add_forward};
 pub use concat::{concat_backward, concat_forward};
 pub use conv::{ConvSpec, conv_backward, conv_forward};

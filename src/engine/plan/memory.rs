@@ -18,6 +18,8 @@ pub(super) struct Memory {
     pub lifetimes: HashMap<Value, Lifetime>,
     /// Values in the memory of another.
     root: HashMap<Value, Value>,
+    /// What comes first among equals: the network's values in order, the working memory of a node after its outputs.
+    ranks: HashMap<Value, (Value, usize)>,
     /// Bytes of each slot, largest first.
     pub slots: Vec<u64>,
     pub value_to_slot: HashMap<Value, usize>,
@@ -30,6 +32,7 @@ impl Memory {
         let mut memory = Self {
             lifetimes: HashMap::new(),
             root: HashMap::new(),
+            ranks: HashMap::new(),
             slots: Vec::new(),
             value_to_slot: HashMap::new(),
         };
@@ -42,15 +45,21 @@ impl Memory {
             }
         }
         for (index, node) in graph.nodes().iter().enumerate() {
-            memory.add(graph, (index, node), &last);
+            memory.add(graph, index, node, &last);
         }
         memory.assign();
         memory
     }
 
-    fn add(&mut self, graph: &Graph, (index, node): (usize, &Node), last: &HashMap<Value, usize>) {
-        for (place, output) in node.outputs.iter().enumerate() {
-            if !in_slots(graph, *output) {
+    fn add(&mut self, graph: &Graph, index: usize, node: &Node, last: &HashMap<Value, usize>) {
+        if let Some(output) = node.outputs.last() {
+            let ranked = node.scratch.iter().enumerate();
+            self.ranks.extend(ranked.map(|(place, value)| (*value, (*output, place + 1))));
+        }
+        let made = node.outputs.iter().chain(&node.moments).chain(&node.scratch);
+        for (place, output) in made.enumerate() {
+            // working memory that an earlier node wrote moments to is there already
+            if !in_slots(graph, *output) || self.lifetimes.contains_key(output) {
                 continue;
             }
             let end = last.get(output).copied().unwrap_or(index);
@@ -96,12 +105,17 @@ impl Memory {
         node.addend.filter(|_| !self.root.contains_key(&out)).map(|addend| (addend, out))
     }
 
+    /// Place of a value among those that are alike.
+    pub fn rank(&self, value: Value) -> (Value, usize) {
+        self.ranks.get(&value).copied().unwrap_or((value, 0))
+    }
+
     /// Largest value first, each into the tightest slot that is free for its whole lifetime; of several orders among equals,
     /// the one that takes least.
     fn assign(&mut self) {
         let mut values: Vec<(Value, Lifetime)> =
             self.lifetimes.iter().map(|(v, l)| (*v, *l)).collect();
-        values.sort_by_key(|(value, _)| value.0);
+        values.sort_by_key(|(value, _)| self.rank(*value));
         let orders: [fn(&Lifetime) -> usize; 4] = [
             |l| l.first,
             |l| usize::MAX - (l.last - l.first),
@@ -155,8 +169,8 @@ fn in_slots(graph: &Graph, value: Value) -> bool {
 fn last_uses(graph: &Graph) -> HashMap<Value, usize> {
     let mut last = HashMap::new();
     for (index, node) in graph.nodes().iter().enumerate() {
-        for value in graph.reads(node) {
-            last.insert(value, index);
+        for value in graph.reads(node).iter().chain(&node.scratch) {
+            last.insert(*value, index);
         }
     }
     for kept in graph.kept() {

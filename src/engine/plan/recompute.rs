@@ -6,22 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::lower;
+use super::draft::Draft;
 use super::memory::Memory;
 use crate::Result;
-use crate::engine::graph::{Caps, FLOPS_PER_BYTE, Graph, Value};
-
-/// A graph that makes some values twice.
-#[derive(Debug, Clone)]
-pub struct Shrunk {
-    pub graph: Graph,
-    /// Bytes of the slots of its plan.
-    pub bytes: u64,
-    /// Names of the values that are made again.
-    pub again: Vec<String>,
-    /// Arithmetic operations that this takes.
-    pub flops: u64,
-}
+use crate::engine::graph::{FLOPS_PER_BYTE, Graph, Value};
 
 /// Arithmetic operations and bytes moved.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +30,13 @@ struct Search<'a> {
     work: HashMap<Value, (usize, Work)>,
 }
 
-/// Makes as little as possible again for slots of at most `budget` bytes; where that cannot be, gives the smallest graph found.
-pub fn shrink(graph: &Graph, caps: &Caps, budget: u64) -> Result<Shrunk> {
+/// Makes as little as possible again for slots of at most `budget` bytes; where that cannot be, gives the smallest draft found.
+/// The names are those of the values that are made again.
+pub(super) fn shrink(draft: Draft, budget: u64) -> Result<(Draft, Vec<String>)> {
+    let graph = draft.graph();
     let mut work = HashMap::new();
     for (value, node) in graph.recomputable() {
-        let dispatches = lower(graph, &graph.nodes()[node], caps)?;
+        let dispatches = draft.lower(node)?;
         let flops = dispatches.iter().map(|d| d.flops).sum();
         let bytes = dispatches.iter().map(|d| d.bytes).sum();
         work.insert(value, (node, Work { flops, bytes }));
@@ -62,13 +52,8 @@ pub fn shrink(graph: &Graph, caps: &Caps, budget: u64) -> Result<Shrunk> {
     // the first of equals
     let best = found.into_iter().min_by_key(|(bytes, cost, _)| (*bytes, *cost));
     let chosen = best.map(|(.., chosen)| chosen).unwrap_or_default();
-    let graph = search.with(&chosen)?;
-    Ok(Shrunk {
-        bytes: Memory::of(&graph).bytes(),
-        again: chosen.iter().map(|value| graph.info(*value).name.clone()).collect(),
-        flops: chosen.iter().map(|value| search.work[value].1.flops).sum(),
-        graph,
-    })
+    let again = chosen.iter().map(|value| graph.info(*value).name.clone()).collect();
+    Ok((draft.with(search.with(&chosen)?), again))
 }
 
 impl Search<'_> {

@@ -25,7 +25,7 @@ pub struct Reflection {
     pub bindings: Vec<Binding>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Members of the uniform `params` with their byte offsets.
+    /// Members of the uniform `params`, those of structs within in their place, with their byte offsets.
     pub params: Vec<(String, u32)>,
     /// Bytes of the uniform `params`.
     pub params_bytes: u32,
@@ -75,15 +75,27 @@ pub(super) fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflec
                 return Err(fail("the uniform is a struct"));
             };
             reflection.params_bytes = *span;
-            reflection.params = members
-                .iter()
-                .filter_map(|member| Some((member.name.clone()?, member.offset)))
-                .collect();
+            reflection.params = flat_members(module, members, 0);
         }
         reflection.bindings.push(Binding { name: name.clone(), index: binding.binding, kind });
     }
     reflection.bindings.sort_by_key(|binding| binding.index);
     Ok(reflection)
+}
+
+/// Names and byte offsets of a struct's members from `start` on, those of structs within in their place.
+fn flat_members(
+    module: &naga::Module,
+    members: &[naga::StructMember],
+    start: u32,
+) -> Vec<(String, u32)> {
+    let flat = members.iter().flat_map(|member| match &module.types[member.ty].inner {
+        naga::TypeInner::Struct { members, .. } => {
+            flat_members(module, members, start + member.offset)
+        }
+        _ => member.name.iter().map(|name| (name.clone(), start + member.offset)).collect(),
+    });
+    flat.collect()
 }
 
 /// An error with its sources.

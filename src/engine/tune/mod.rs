@@ -1,6 +1,6 @@
 //! Autotuning: which variant of each kernel is fastest at the shapes of a network on this adapter.
 //!
-//! The tuner lowers the user's graphs, collects the sites of their dispatches (see [`crate::shader::Tuning`]), and within a budget
+//! The tuner plans the user's graphs, collects the sites of their dispatches (see [`Tuning`]), and within a budget
 //! of seconds runs each variant on the real shapes, the costliest site first. A variant whose results differ from the
 //! default's never wins. What was found is kept by adapter, driver, version and shaders in the user's cache folder.
 
@@ -18,11 +18,11 @@ pub use record::Record;
 use crate::Result;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, Graph};
-use crate::engine::plan::lower;
+use crate::engine::graph::Caps;
+use crate::engine::plan::{Draft, Workload};
 use crate::engine::shader::Tuning;
 use site::{Site, sites};
-use trial::Bench;
+use trial::{Bench, Lowered};
 
 /// How the variants of kernels are chosen.
 #[derive(
@@ -78,11 +78,13 @@ pub struct Report {
     pub refused: usize,
 }
 
-/// Builds the graphs that are tuned for, as they are planned for these capabilities.
-pub type Build<'a> = &'a dyn Fn(&Caps) -> Result<Vec<Graph>>;
+/// The graphs as they are planned for an adapter, before anything has its place in memory.
+fn drafts(workloads: &[Workload], caps: &Caps) -> Result<Vec<Draft>> {
+    workloads.iter().map(|w| Draft::new(&w.graph, caps, &w.options)).collect()
+}
 
-/// The device with the variants that `mode` chooses for the graphs.
-pub fn tuned(gpu: &Gpu, mode: Mode, build: Build<'_>) -> Result<(Gpu, Report)> {
+/// The device with the variants that `mode` chooses for the workloads.
+pub fn tuned(gpu: &Gpu, mode: Mode, workloads: &[Workload]) -> Result<(Gpu, Report)> {
     let shipped = gpu.shipped()?;
     if mode == Mode::Off {
         return Ok((gpu.tuned(shipped), Report::default()));
@@ -91,7 +93,7 @@ pub fn tuned(gpu: &Gpu, mode: Mode, build: Build<'_>) -> Result<(Gpu, Report)> {
     if mode == Mode::Cached {
         return Ok((gpu.tuned(shipped.with(known)), Report::default()));
     }
-    let mut tuner = Tuner::new(gpu, &shipped, mode, build)?;
+    let mut tuner = Tuner::new(gpu, &shipped, mode, workloads)?;
     let skip = if mode == Mode::Full { BTreeMap::new() } else { known.clone() };
     let found = tuner.run(&skip)?;
     let all: BTreeMap<_, _> = known.into_iter().chain(found).collect();
@@ -101,10 +103,10 @@ pub fn tuned(gpu: &Gpu, mode: Mode, build: Build<'_>) -> Result<(Gpu, Report)> {
 
 struct Tuner<'a> {
     gpu: Gpu,
-    build: Build<'a>,
-    /// The graphs with the shipped variants, and by position those with other ones, built when they are needed.
-    shipped: Vec<Graph>,
-    others: Vec<Option<Vec<Graph>>>,
+    workloads: &'a [Workload],
+    /// The drafts with the shipped variants, and by position those with other ones, made when they are needed.
+    shipped: Vec<Draft>,
+    others: Vec<Option<Vec<Draft>>>,
     sites: Vec<Site>,
     deadline: Instant,
     start: Instant,
@@ -112,17 +114,16 @@ struct Tuner<'a> {
 }
 
 impl<'a> Tuner<'a> {
-    fn new(gpu: &Gpu, shipped: &Tuning, mode: Mode, build: Build<'a>) -> Result<Self> {
+    fn new(gpu: &Gpu, shipped: &Tuning, mode: Mode, workloads: &'a [Workload]) -> Result<Self> {
         let start = Instant::now();
         let gpu = gpu.tuned(shipped.clone());
-        let caps = caps(&gpu);
-        let graphs = build(&caps)?;
-        let sites = sites(&graphs, &caps)?;
+        let shipped = drafts(workloads, &caps(&gpu))?;
+        let sites = sites(&shipped)?;
         let most = sites.iter().map(|site| site.choice.candidates.len()).max().unwrap_or(0);
         let report = Report { sites: sites.len(), ..Report::default() };
         let deadline = start + mode.budget(&gpu);
         let others = (0..most).map(|_| None).collect();
-        Ok(Self { gpu, build, shipped: graphs, others, sites, deadline, start, report })
+        Ok(Self { gpu, workloads, shipped, others, sites, deadline, start, report })
     }
 
     /// The variant of every site that could be timed, the shipped one where it holds.
@@ -154,36 +155,28 @@ impl<'a> Tuner<'a> {
 
     /// Position of the fastest variant; none where the budget ended before all were timed.
     fn time(&mut self, site: &Site) -> Result<Option<usize>> {
-        for position in 0..site.choice.candidates.len() {
-            self.build_for(position)?;
+        let positions = 0..site.choice.candidates.len();
+        for position in positions.clone().filter(|position| *position != site.choice.taken) {
+            self.draft_for(position)?;
         }
-        let graphs = |position: usize| match &self.others[position] {
-            _ if position == site.choice.taken => &self.shipped[site.graph],
-            Some(graphs) => &graphs[site.graph],
-            None => &self.shipped[site.graph],
-        };
-        let lowered = (0..site.choice.candidates.len())
-            .map(|position| {
-                let tuning = match position == site.choice.taken {
-                    true => (**self.gpu.tuning()).clone(),
-                    false => Tuning::at(position),
-                };
-                let graph = graphs(position);
-                let caps = Caps { tuning: tuning.into(), ..caps(&self.gpu) };
-                let node = &graph.nodes()[site.node];
-                Ok((graph, lower(graph, node, &caps)?))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let lowered = positions.map(|position| {
+            let drafts = match &self.others[position] {
+                Some(drafts) if position != site.choice.taken => drafts,
+                _ => &self.shipped,
+            };
+            Lowered::new(&drafts[site.graph], site.node)
+        });
+        let lowered = lowered.collect::<Result<Vec<_>>>()?;
         let mut bench = Bench::new(&self.gpu, site, &lowered)?;
         let best = bench.best(self.deadline)?;
         self.report.refused += bench.refused;
         Ok(best)
     }
 
-    fn build_for(&mut self, position: usize) -> Result<()> {
+    fn draft_for(&mut self, position: usize) -> Result<()> {
         if self.others[position].is_none() {
             let caps = Caps { tuning: Tuning::at(position).into(), ..caps(&self.gpu) };
-            self.others[position] = Some((self.build)(&caps)?);
+            self.others[position] = Some(drafts(self.workloads, &caps)?);
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Build, Identity, Mode, Report, tuned};
+use super::{Identity, Mode, Report, drafts, tuned};
 use crate::base::files::{read_json, write_atomically};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
-use crate::engine::plan::lower;
+use crate::engine::plan::Workload;
 use crate::{Error, Result};
 
 /// Adapter and variants of a run.
@@ -20,14 +20,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// What the graphs run on this device.
-    pub fn of(gpu: &Gpu, build: Build<'_>) -> Result<Self> {
-        let caps = caps(gpu);
+    /// What the workloads run on this device.
+    pub fn of(gpu: &Gpu, workloads: &[Workload]) -> Result<Self> {
         // also what the cache knows of other shapes: nodes that are computed again may have theirs
         let mut variants = gpu.tuning().found().clone();
-        for graph in build(&caps)? {
-            for node in graph.nodes() {
-                for choice in lower(&graph, node, &caps)?.into_iter().filter_map(|d| d.choice) {
+        for draft in drafts(workloads, &caps(gpu))? {
+            for node in 0..draft.graph().nodes().len() {
+                for choice in draft.lower(node)?.into_iter().filter_map(|d| d.choice) {
                     variants.insert(choice.site.clone(), choice.variant().to_string());
                 }
             }
@@ -43,9 +42,9 @@ impl Record {
 
     /// The device as the run in this file uses it. On another adapter, or where the run has no such file, it is what the
     /// cache or the shipped table says.
-    pub fn resume(gpu: &Gpu, path: &Path, build: Build<'_>) -> Result<(Gpu, Report)> {
+    pub fn resume(gpu: &Gpu, path: &Path, workloads: &[Workload]) -> Result<(Gpu, Report)> {
         if !path.exists() {
-            return tuned(gpu, Mode::Off, build);
+            return tuned(gpu, Mode::Off, workloads);
         }
         let remedy = "Restore it; or delete it, and the run goes on with the shipped variants.";
         let record: Self = read_json(path, "the variants of a run's kernels", remedy)?;
@@ -56,7 +55,7 @@ impl Record {
                 record.identity.adapter,
                 gpu.report().name
             );
-            return tuned(gpu, Mode::Cached, build);
+            return tuned(gpu, Mode::Cached, workloads);
         }
         Ok((gpu.tuned(gpu.shipped()?.with(record.variants)), Report::default()))
     }

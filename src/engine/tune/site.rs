@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::engine::graph::{Caps, FLOPS_PER_BYTE, Graph};
-use crate::engine::plan::lower;
+use crate::engine::graph::FLOPS_PER_BYTE;
+use crate::engine::plan::Draft;
 use crate::engine::shader::Choice;
 
 /// A site and the first node that has it.
@@ -19,12 +19,12 @@ pub struct Site {
 }
 
 /// Every site with more than one variant, the costliest first.
-pub fn sites(graphs: &[Graph], caps: &Caps) -> Result<Vec<Site>> {
+pub fn sites(drafts: &[Draft]) -> Result<Vec<Site>> {
     let mut sites: Vec<Site> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for (graph, g) in graphs.iter().enumerate() {
-        for (node, n) in g.nodes().iter().enumerate() {
-            for dispatch in lower(g, n, caps)? {
+    for (graph, draft) in drafts.iter().enumerate() {
+        for node in 0..draft.graph().nodes().len() {
+            for dispatch in draft.lower(node)? {
                 let Some(choice) = dispatch.choice.filter(|c| c.candidates.len() > 1) else {
                     continue;
                 };

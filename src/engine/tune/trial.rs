@@ -9,7 +9,7 @@ use super::site::Site;
 use crate::engine::exec::{Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
-use crate::engine::plan::{Plan, Step};
+use crate::engine::plan::{Draft, Plan, Step};
 use crate::{Error, Result};
 
 /// Largest difference from the default's results, of their largest value: as in the case tables.
@@ -28,7 +28,17 @@ const HOPELESS: f64 = 1.5;
 const PATTERN: usize = (1 << 18) + 3;
 
 /// The dispatches of a node in one variant, with the graph that they were lowered from.
-pub type Lowered<'a> = (&'a Graph, Vec<Dispatch>);
+pub struct Lowered<'a> {
+    graph: &'a Graph,
+    dispatches: Vec<Dispatch>,
+}
+
+impl<'a> Lowered<'a> {
+    /// Those of the variant that a draft chooses.
+    pub fn new(draft: &'a Draft, node: usize) -> Result<Self> {
+        Ok(Self { graph: draft.graph(), dispatches: draft.lower(node)? })
+    }
+}
 
 struct Trial {
     position: usize,
@@ -58,16 +68,16 @@ pub struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// Compiles and binds all variants, in the order of the site's candidates.
     pub fn new(gpu: &'a Gpu, site: &'a Site, lowered: &[Lowered<'a>]) -> Result<Self> {
-        let graph = lowered[site.choice.taken].0;
+        let graph = lowered[site.choice.taken].graph;
         let values: BTreeSet<Value> =
-            lowered.iter().flat_map(|(_, dispatches)| values(dispatches)).collect();
+            lowered.iter().flat_map(|variant| values(&variant.dispatches)).collect();
         let plans: Vec<Plan> = lowered.iter().map(|l| plan(l, &values)).collect();
         let pool = Pool::new(gpu, &plans)?;
         let store = Store::new(gpu, params(graph, &values), true)?;
         // compiled side by side; one that fails is named when it is bound
         let keys: HashSet<_> = lowered
             .iter()
-            .flat_map(|(_, dispatches)| dispatches.iter().map(|d| &d.kernel))
+            .flat_map(|variant| variant.dispatches.iter().map(|d| &d.kernel))
             .collect();
         keys.into_par_iter().for_each(|key| drop(gpu.kernel(key)));
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
@@ -90,10 +100,10 @@ impl<'a> Bench<'a> {
             trials: Vec::new(),
             refused: 0,
         };
-        for (position, ((graph, dispatches), plan)) in lowered.iter().zip(&plans).enumerate() {
-            match Program::new(gpu, graph, plan, &[], (&bench.store, &pool)) {
+        for (position, (variant, plan)) in lowered.iter().zip(&plans).enumerate() {
+            match Program::new(gpu, plan, &[], (&bench.store, &pool)) {
                 Ok(program) => {
-                    let counts = counted(&site.choice.site, dispatches);
+                    let counts = counted(&site.choice.site, &variant.dispatches);
                     bench.trials.push(Trial { position, program, counts, seconds: Vec::new() });
                 }
                 Err(error) => bench.refuse(position, error.to_string()),
@@ -258,7 +268,8 @@ fn params<'a>(
 }
 
 /// A plan of one node: every value has a slot of its own, the same in every variant.
-fn plan((graph, dispatches): &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
+fn plan(variant: &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
+    let Lowered { graph, dispatches } = variant;
     let mut slots = Vec::new();
     let mut value_to_slot = HashMap::new();
     for value in values {
@@ -269,11 +280,10 @@ fn plan((graph, dispatches): &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
         }
     }
     let steps = dispatches.iter().cloned().map(Box::new).map(Step::Run).collect();
-    Plan { steps, slots, value_to_slot }
+    Plan { graph: (*graph).clone(), steps, slots, value_to_slot, again: Vec::new() }
 }
 
-/// What the node makes for others: working memory that no other node reads is left out, and moments that come along with a
-/// tensor, whose parts differ with the variant.
+/// What the node makes for others: neither working memory nor moments, whose parts differ with the variant.
 fn results(graph: &Graph, node: usize) -> Vec<Value> {
     let others = graph.nodes().iter().enumerate().filter(|(index, _)| *index != node);
     let read: HashSet<Value> = others
@@ -286,8 +296,6 @@ fn results(graph: &Graph, node: usize) -> Vec<Value> {
         let gradient = matches!(graph.info(**value).storage, Storage::Grad(_));
         gradient || read.contains(value) || graph.kept().contains(value)
     };
-    let tensor = outputs.first().is_some_and(|first| graph.info(*first).layout.is_some());
-    let outputs = if tensor { &outputs[..1] } else { outputs };
     outputs.iter().filter(counts).copied().collect()
 }
 
@@ -356,7 +364,7 @@ mod tests {
         let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
         let gpu = Gpu::open(&device).unwrap();
         let caps = caps(&gpu);
-        let mut graph = Graph::sized_for(&caps);
+        let mut graph = Graph::new();
         let param = |graph: &mut Graph, name: &str, packing: Packing| {
             let dims = vec![packing.elements()];
             let init = Init::Constant(0.0);
@@ -372,20 +380,25 @@ mod tests {
         let spec = crate::engine::ops::ConvSpec::pointwise();
         let y = crate::engine::ops::conv(&mut graph, x, weight, bias, spec).unwrap();
         graph.keep(y);
-        let site =
-            super::super::site::sites(std::slice::from_ref(&graph), &caps).unwrap().remove(0);
-        let node = &graph.nodes()[site.node];
-        let right = crate::engine::plan::lower(&graph, node, &caps).unwrap();
+        let draft = Draft::new(&graph, &caps, &Default::default()).unwrap();
+        let site = super::super::site::sites(std::slice::from_ref(&draft)).unwrap().remove(0);
+        let right = draft.lower(site.node).unwrap();
         let mut wrong = right.clone();
         wrong[0].kernel.overrides.retain(|(name, _)| *name != "BIAS");
         wrong[0].kernel.overrides.push(("BIAS", 0));
         let mut failing = right.clone();
         failing[0].kernel.consts.push(("NOTHING", 1));
         let taken = site.choice.taken;
-        let mut lowered = vec![(&graph, right); 3.max(taken + 1)];
         let (a, b) = ((taken + 1) % 3, (taken + 2) % 3);
-        lowered[a].1 = wrong;
-        lowered[b].1 = failing;
+        let lowered = (0..3.max(taken + 1)).map(|position| {
+            let dispatches = match position {
+                _ if position == a => wrong.clone(),
+                _ if position == b => failing.clone(),
+                _ => right.clone(),
+            };
+            Lowered { graph: draft.graph(), dispatches }
+        });
+        let lowered: Vec<_> = lowered.collect();
         let mut bench = Bench::new(&gpu, &site, &lowered).unwrap();
         let deadline = Instant::now() + std::time::Duration::from_secs(60);
         let best = bench.best(deadline).unwrap().unwrap();

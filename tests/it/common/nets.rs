@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use u2seg::low_level::graph::{Caps, DType, Dispatch, Graph, Layout, Storage, Value, ValueInfo};
+use u2seg::low_level::graph::{Caps, DType, Dispatch, Graph, Layout};
 use u2seg::low_level::net;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops;
 use u2seg::low_level::ops::{LossWeights, Optimizer};
-use u2seg::low_level::plan::{Plan, shrink};
+use u2seg::low_level::plan::{Plan, PlanRequest};
 use u2seg::low_level::shader::{Cooperative, KernelKey, Tuning};
-use u2seg::low_level::train::{DomainBatch, Footprint, SessionSettings, Targets, graphs};
+use u2seg::low_level::train::{DomainBatch, Footprint, SessionSettings, Targets, workloads};
 
 /// A planned network.
 pub struct Planned {
     pub name: String,
-    pub graph: Graph,
     pub plan: Plan,
     /// Limits that it was planned for.
     pub caps: Caps,
@@ -47,19 +46,30 @@ fn configs() -> Vec<NetConfig> {
         .collect()
 }
 
-/// Adapters: as a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
-pub fn adapters() -> Vec<(&'static str, Caps)> {
+/// An adapter, and how tensors are stored.
+#[derive(Clone)]
+pub struct Way {
+    pub name: &'static str,
+    pub caps: Caps,
+    pub dtype: DType,
+}
+
+/// As a GPU and as a CPU, with the limits that every adapter has and with small ones, in f32 and in f16.
+pub fn ways() -> Vec<Way> {
     let all = Caps::default();
     let sharing =
         Caps { software: true, subgroups: true, subgroup_size: 8, int64: true, ..all.clone() };
+    let software = Caps { software: true, ..all.clone() };
+    let small = Caps { max_binding: 1 << 20, max_groups: 512, ..all.clone() };
+    let way = |name, caps: &Caps, dtype| Way { name, caps: caps.clone(), dtype };
     vec![
-        ("gpu", all.clone()),
-        ("software", Caps { software: true, ..all.clone() }),
-        ("software with subgroups", sharing.clone()),
-        ("small", Caps { max_binding: 1 << 20, max_groups: 512, ..all.clone() }),
-        ("gpu in f16", Caps { vector_bytes: 8, ..all.clone() }),
-        ("software in f16", Caps { vector_bytes: 8, ..sharing }),
-        ("small in f16", Caps { max_binding: 1 << 20, max_groups: 512, vector_bytes: 8, ..all }),
+        way("gpu", &all, DType::F32),
+        way("software", &software, DType::F32),
+        way("software with subgroups", &sharing, DType::F32),
+        way("small", &small, DType::F32),
+        way("gpu in f16", &all, DType::F16),
+        way("software in f16", &sharing, DType::F16),
+        way("small in f16", &small, DType::F16),
     ]
 }
 
@@ -69,27 +79,29 @@ fn image(graph: &mut Graph, config: &NetConfig, samples: usize) -> u2seg::low_le
     graph.input("image", Layout::new(samples, domain.channels, spatial))
 }
 
-fn training(config: &NetConfig, weights: LossWeights, caps: &Caps) -> (Graph, Plan) {
-    let graph = training_graph(config, weights, caps);
-    let plan = Plan::new(&graph, caps).unwrap();
-    (graph, plan)
+fn training(config: &NetConfig, weights: LossWeights, caps: &Caps, dtype: DType) -> Plan {
+    let graph = training_graph(config, weights);
+    Plan::new(&graph, caps, &PlanRequest::training(dtype)).unwrap()
 }
 
 /// Plans of training with all recomputed that pays.
 pub fn smallest() -> Vec<Planned> {
     let mut planned = Vec::new();
     for config in configs() {
-        for (adapter, caps) in adapters().into_iter().filter(|(name, _)| name.starts_with("gpu")) {
-            let graph = training_graph(&config, LossWeights::dice_ce(), &caps);
-            let shrunk = shrink(&graph, &caps, 0).unwrap();
-            let plan = Plan::new(&shrunk.graph, &caps).unwrap();
+        let graph = training_graph(&config, LossWeights::dice_ce());
+        for Way { name: adapter, caps, dtype } in
+            ways().into_iter().filter(|way| way.name.starts_with("gpu"))
+        {
+            let options = PlanRequest::training(dtype);
+            let smallest = PlanRequest { budget: Some(0), ..options };
+            let plan = Plan::new(&graph, &caps, &smallest).unwrap();
             let name = format!(
                 "smallest {:?} {:?} pools {:?} on {adapter}",
                 config.mode, config.adapter, config.domains[0].pools
             );
-            assert_eq!(plan.slot_bytes(), shrunk.bytes, "{name}");
-            assert!(plan.slot_bytes() <= Plan::new(&graph, &caps).unwrap().slot_bytes(), "{name}");
-            planned.push(Planned { name, graph: shrunk.graph, plan, caps, tail: Vec::new() });
+            let all = Plan::new(&graph, &caps, &options).unwrap();
+            assert!(plan.slot_bytes() <= all.slot_bytes(), "{name}");
+            planned.push(Planned { name, plan, caps, tail: Vec::new() });
         }
     }
     planned
@@ -105,44 +117,36 @@ pub fn refused(pools: [usize; 3], caps: &Caps) -> String {
         base: 8,
         domains: vec![domain],
     };
-    let graph = training_graph(&config, LossWeights::dice_ce(), caps);
-    Plan::new(&graph, caps).unwrap_err().to_string()
+    let graph = training_graph(&config, LossWeights::dice_ce());
+    Plan::new(&graph, caps, &PlanRequest::default()).unwrap_err().to_string()
 }
 
-fn training_graph(config: &NetConfig, weights: LossWeights, caps: &Caps) -> Graph {
-    let mut graph = Graph::sized_for(caps);
+fn training_graph(config: &NetConfig, weights: LossWeights) -> Graph {
+    let mut graph = Graph::new();
     let image = image(&mut graph, config, 2);
     let voxels = graph.layout(image).unwrap().voxels() * 2;
     let labels = graph.input_words("labels", voxels);
     let logits = net::network(&mut graph, config, 0, image).unwrap();
     let logits = ops::materialise(&mut graph, logits).unwrap();
-    let scaled = caps.vector_bytes == 8;
-    let loss = if scaled { ops::scaled_segmentation_loss } else { ops::segmentation_loss };
-    let loss = loss(&mut graph, logits, labels, weights).unwrap();
+    graph.store_in_f32(logits);
+    let loss = ops::segmentation_loss(&mut graph, logits, labels, weights).unwrap();
     graph.keep(logits);
     graph.keep(loss);
     graph.backward(loss, loss).unwrap();
-    graph.store_as_f16(|value, info| caps.vector_bytes == 8 && in_f16(value, info, logits));
     graph
 }
 
-/// As training and inference do: tensors, but not the logits.
-fn in_f16(value: Value, info: &ValueInfo, logits: Value) -> bool {
-    info.storage == Storage::Tensor && value != logits
-}
-
-fn inference(config: &NetConfig, caps: &Caps) -> (Graph, Plan) {
-    let mut graph = Graph::forward_only(caps);
+fn inference_graph(config: &NetConfig) -> Graph {
+    let mut graph = Graph::new();
     let image = image(&mut graph, config, 1);
     let logits = net::network(&mut graph, config, 0, image).unwrap();
     let logits = ops::materialise(&mut graph, logits).unwrap();
+    graph.store_in_f32(logits);
     let p = ops::softmax(&mut graph, logits).unwrap();
     let best = ops::argmax(&mut graph, p).unwrap();
     graph.keep(p);
     graph.keep(best);
-    graph.store_as_f16(|value, info| caps.vector_bytes == 8 && in_f16(value, info, logits));
-    let plan = Plan::new(&graph, caps).unwrap();
-    (graph, plan)
+    graph
 }
 
 /// Training of regions and of partly labelled domains, as sessions plan it.
@@ -157,16 +161,15 @@ pub fn targeted() -> Vec<Planned> {
     let patch = config.domains[0].pools.map(|pools| 8 << pools);
     let mut planned = Vec::new();
     for (what, targets, loss) in targets {
-        for (adapter, caps) in adapters() {
-            let dtype = if caps.vector_bytes == 8 { DType::F16 } else { DType::F32 };
+        for Way { name: adapter, caps, dtype } in ways() {
             let batch = DomainBatch { targets: targets.clone(), ..DomainBatch::new(2, patch) };
             let optimizer = Optimizer::adam();
             let footprint = Footprint { dtype, ..Footprint::default() };
             let settings = SessionSettings { footprint, ..SessionSettings::new(loss, optimizer) };
-            let graph = graphs(config, &[batch], &settings, &caps).unwrap().remove(0);
-            let plan = Plan::new(&graph, &caps).unwrap();
+            let work = workloads(config, &[batch], &settings).unwrap().remove(0);
+            let plan = Plan::new(&work.graph, &caps, &work.options).unwrap();
             let name = format!("training {what} on {adapter}");
-            planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
+            planned.push(Planned { name, plan, caps, tail: Vec::new() });
         }
     }
     planned
@@ -179,7 +182,9 @@ pub fn all() -> Vec<Planned> {
     let optimizers = [Optimizer::adam(), Optimizer::Sgd { momentum: 0.9, weight_decay: 1e-4 }];
     let mut planned = Vec::new();
     for (index, config) in configs().iter().enumerate() {
-        for (adapter, caps) in adapters() {
+        let loss = losses[index % losses.len()];
+        let (training, inference) = (training_graph(config, loss), inference_graph(config));
+        for Way { name: adapter, caps, dtype } in ways() {
             // weights are bound whole: those of many pools need the binding that every adapter has
             if adapter.starts_with("small")
                 && config.domains[0].pools.iter().any(|pools| *pools > 3)
@@ -190,24 +195,22 @@ pub fn all() -> Vec<Planned> {
                 "{:?} {:?} {:?} pools {:?} on {adapter}",
                 config.mode, config.adapter, config.downsample, config.domains[0].pools
             );
-            let loss = losses[index % losses.len()];
-            let (graph, plan) = training(config, loss, &caps);
+            let plan = Plan::new(&training, &caps, &PlanRequest::training(dtype)).unwrap();
             let optimizer = optimizers[index % optimizers.len()];
             let mut tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
-            if caps.vector_bytes == 8 {
+            if dtype == DType::F16 {
                 tail = tail.into_iter().map(|dispatch| dispatch.scaled()).collect();
                 tail.extend(ops::loss_scale_dispatches(&[(0, 4096)], &caps).unwrap());
             }
             planned.push(Planned {
                 name: format!("training {name}"),
-                graph,
                 plan,
                 caps: caps.clone(),
                 tail,
             });
-            let (graph, plan) = inference(config, &caps);
+            let plan = Plan::new(&inference, &caps, &PlanRequest::inference(dtype)).unwrap();
             let tail = Vec::new();
-            planned.push(Planned { name: format!("inference {name}"), graph, plan, caps, tail });
+            planned.push(Planned { name: format!("inference {name}"), plan, caps, tail });
         }
     }
     planned
@@ -217,22 +220,20 @@ pub fn all() -> Vec<Planned> {
 pub fn variants() -> Vec<Planned> {
     let config = &configs()[2];
     let mut planned = Vec::new();
-    for (software, vector_bytes) in [(false, 16), (true, 16), (false, 8)] {
+    for (software, dtype) in [(false, DType::F32), (true, DType::F32), (false, DType::F16)] {
         for position in 1.. {
             let tuning = Tuning::at(position).into();
             let cooperative = Cooperative { f32: 8, f16: 16 };
-            let caps =
-                Caps { software, vector_bytes, subgroups: true, cooperative, ..Caps::default() };
+            let caps = Caps { software, subgroups: true, cooperative, ..Caps::default() };
             let caps = Caps { tuning, ..caps };
-            let (graph, plan) = training(config, LossWeights::dice_ce(), &caps);
+            let plan = training(config, LossWeights::dice_ce(), &caps, dtype);
             let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);
             if !plan.dispatches().any(taken) {
                 break;
             }
-            let name = format!(
-                "training with variant {position}, software {software}, vectors of {vector_bytes}"
-            );
-            planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });
+            let name =
+                format!("training with variant {position}, software {software}, in {dtype:?}");
+            planned.push(Planned { name, plan, caps, tail: Vec::new() });
         }
     }
     planned

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::graph::{Caps, Graph, Packing, Value};
+use u2seg::low_level::graph::{Caps, DType, Packing, Value};
 use u2seg::low_level::ops;
 use u2seg::low_level::oracle;
 use u2seg::low_level::oracle::Tensor;
@@ -108,7 +108,7 @@ impl Kind {
     }
 }
 
-fn expect(case: &Case, caps: &Caps) -> Expected {
+fn expect(case: &Case, caps: &Way) -> Expected {
     let mut raw = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     for (i, (channels, prep)) in case.parts.iter().enumerate() {
@@ -164,7 +164,7 @@ fn build(rig: &mut Rig<'_>, case: &Case, e: &Expected) -> (Vec<Value>, Value) {
     (inputs, out)
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
+fn run(gpu: &Gpu, caps: &Way, case: &Case, e: &Expected, what: &str) -> Ran {
     let mut rig = Rig::new(gpu, caps);
     let (inputs, out) = build(&mut rig, case, e);
     let grads = rig.backward(out, &e.dy);
@@ -196,12 +196,12 @@ fn run(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) -> Ran {
 }
 
 /// The same without gradients, where kernels may give the moments of a norm along.
-fn run_forward(gpu: &Gpu, caps: &Caps, case: &Case, e: &Expected, what: &str) {
+fn run_forward(gpu: &Gpu, caps: &Way, case: &Case, e: &Expected, what: &str) {
     if !case.after.norm || case.twice {
         return;
     }
     let mut rig = Rig::new(gpu, caps);
-    rig.graph = Graph::forward_only(caps);
+    rig.inference = true;
     let y = build(&mut rig, case, e).1;
     let kept = rig.kept(y);
     let ran = rig.run();
@@ -331,7 +331,7 @@ fn pointwise_convolutions_by_cooperative_matrices() {
         Case { twice: true, ..dense(&[(16, PLAIN)], 16, [3, 5, 9], one) },
     ];
     let sides = caps(&gpu).cooperative;
-    for (bits, side, vector_bytes) in [(32, sides.f32, 16), (16, sides.f16, 8)] {
+    for (bits, side, dtype) in [(32, sides.f32, DType::F32), (16, sides.f16, DType::F16)] {
         if side == 0 {
             let name = &gpu.report().name;
             // past the capture of tests that pass
@@ -348,11 +348,11 @@ fn pointwise_convolutions_by_cooperative_matrices() {
         // as many subgroups as jobs, and fewer
         for (index, subgroup_size) in BTreeSet::from([0, own, own / 2]).into_iter().enumerate() {
             for case in cases.iter().skip(index) {
-                let own = Caps { software: false, vector_bytes, subgroup_size, ..caps(&gpu) };
-                let expected = expect(case, &own);
+                let own = Caps { software: false, subgroup_size, ..caps(&gpu) };
+                let expected = expect(case, &Way { caps: own.clone(), dtype });
                 let run = |position, what: &str| {
                     let caps = Caps { tuning: Tuning::at(position).into(), ..own.clone() };
-                    run(&gpu, &caps, case, &expected, what)
+                    run(&gpu, &Way { caps, dtype }, case, &expected, what)
                 };
                 let (positions, names) = named(&run(0, "the default:"), &part);
                 assert!(!positions.is_empty());

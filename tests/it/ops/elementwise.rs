@@ -1,8 +1,9 @@
 //! LeakyReLU, addition, nearest upsampling; and dispatches of more groups than one dimension holds.
 
+use u2seg::low_level::activation::Activation;
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::graph::Caps;
+use u2seg::low_level::graph::{Caps, DType};
 use u2seg::low_level::ops;
 use u2seg::low_level::oracle;
 use u2seg::low_level::oracle::Tensor;
@@ -22,14 +23,14 @@ struct Case {
     after: Prep,
 }
 
-fn stage(caps: &Caps, case: &Case, prep: Prep, name: &str, seed: u64) -> (Tensor, Stage) {
+fn stage(caps: &Way, case: &Case, prep: Prep, name: &str, seed: u64) -> (Tensor, Stage) {
     let size = std::array::from_fn(|a| case.spatial[a] / prep.up[a]);
     let x = as_stored(caps, &tensor(case.n, case.channels, size, seed));
     let stage = Stage::new(prep, name, &x, seed + 50);
     (x, stage)
 }
 
-fn run(gpu: &Gpu, caps: &Caps, case: &Case, what: &str) -> usize {
+fn run(gpu: &Gpu, caps: &Way, case: &Case, what: &str) -> usize {
     let mut sides = vec![stage(caps, case, case.a, "a", 1)];
     sides.extend(case.b.map(|b| stage(caps, case, b, "b", 2)));
     let first = sides[0].1.y.clone();
@@ -134,28 +135,28 @@ fn more_groups_than_one_dimension_holds() {
     let caps = Caps { software: false, ..caps(&gpu) };
     let n = (1 << 22) + 78;
     let x = tensor(1, 2, [1, 1, n / 2], 1);
-    let mut rig = Rig::new(&gpu, &caps);
+    let mut rig = Rig::new(&gpu, &Way { caps: caps.clone(), dtype: DType::F32 });
     let value = rig.input(&x);
     let up = ops::upsample(&mut rig.graph, value, [1, 1, 2]).unwrap();
-    let act = ops::leaky_relu(&mut rig.graph, up).unwrap();
+    let act = ops::activate(&mut rig.graph, up, Activation::LeakyRelu).unwrap();
     let dy = tensor(1, 2, [1, 1, n], 2);
     let grads = rig.backward(act, &dy);
     let dx = rig.kept_gradient(&grads, value);
     let y = rig.kept(act);
     let labels = ops::argmax(&mut rig.graph, y).unwrap();
     rig.graph.keep(labels);
-    let plan = Plan::new(&rig.graph, &caps).unwrap();
+    let plan = Plan::new(&rig.graph, &caps, &Default::default()).unwrap();
     let groups = plan.dispatches().map(|d| u64::from(d.groups[0]) * u64::from(d.groups[1]));
     let many = groups.filter(|groups| *groups > 65_535).count();
     assert!(many >= 2, "{many} dispatches of many groups");
     let ran = rig.run();
     let expected = oracle::upsample_forward(&x, [1, 1, 2]);
-    let acted = oracle::leaky_relu_forward(&expected, f64::from(ops::SLOPE));
+    let acted = oracle::activation_forward(Activation::LeakyRelu, &expected);
     close("y", &ran.tensor(y), &acted.data, 1e-6);
     let words: Vec<u32> = ran.words(labels);
     let classes: Vec<u32> = oracle::argmax(&acted).into_iter().map(u32::from).collect();
     assert!(words[..n] == classes[..], "argmax differs");
-    let da = oracle::leaky_relu_backward(&expected, f64::from(ops::SLOPE), &dy);
+    let da = oracle::activation_backward(Activation::LeakyRelu, &expected, &dy);
     let expected = oracle::upsample_backward(x.shape, [1, 1, 2], &da);
     close("dx", &ran.tensor(dx), &expected.data, 1e-6);
 }

@@ -2,9 +2,9 @@
 
 use half::f16;
 use u2seg::low_level::exec::{Pool, Program, Store, caps};
-use u2seg::low_level::graph::{DType, Graph, Layout, Storage};
+use u2seg::low_level::graph::{DType, Graph, Layout};
 use u2seg::low_level::ops;
-use u2seg::low_level::plan::Plan;
+use u2seg::low_level::plan::{Plan, PlanRequest};
 
 use crate::common;
 
@@ -12,16 +12,16 @@ use crate::common;
 fn stored(values: &[f32]) -> Vec<u16> {
     let gpu = common::gpu();
     let caps = caps(&gpu);
-    let mut graph = Graph::sized_for(&caps);
+    let mut graph = Graph::new();
     let layout = Layout::new(1, 4, [1, 1, values.len() / 4]);
     let (x, zero) = (graph.input("x", layout.clone()), graph.input("zero", layout.clone()));
     let sum = ops::add(&mut graph, x, zero).unwrap();
     graph.keep(sum);
-    graph.store_as_f16(|_, info| info.storage == Storage::Tensor);
-    let plan = Plan::new(&graph, &caps).unwrap();
+    let options = PlanRequest { tensors: DType::F16, ..PlanRequest::default() };
+    let plan = Plan::new(&graph, &caps, &options).unwrap();
     let store = Store::new(&gpu, graph.params(), false).unwrap();
     let pool = Pool::new(&gpu, [&plan]).unwrap();
-    let program = Program::new(&gpu, &graph, &plan, &[], (&store, &pool)).unwrap();
+    let program = Program::new(&gpu, &plan, &[], (&store, &pool)).unwrap();
     program.write(&gpu, x, values).unwrap();
     program.write(&gpu, zero, &vec![0.0f32; values.len()]).unwrap();
     program.run(&gpu).unwrap();

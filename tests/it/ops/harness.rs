@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use half::f16;
+use u2seg::low_level::activation::Activation;
 use u2seg::low_level::exec::{Pool, Program, Store, caps};
 use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::{
@@ -11,7 +12,7 @@ use u2seg::low_level::graph::{
 use u2seg::low_level::ops;
 use u2seg::low_level::oracle;
 use u2seg::low_level::oracle::Tensor;
-use u2seg::low_level::plan::Plan;
+use u2seg::low_level::plan::{Plan, PlanRequest};
 use u2seg::low_level::shader::{Choice, Tuning};
 use u2seg::low_level::shape::Shape;
 
@@ -44,52 +45,64 @@ fn singles(values: &[f64]) -> Vec<f32> {
     values.iter().map(|v| *v as f32).collect()
 }
 
+/// An adapter, and how tensors are stored.
+#[derive(Debug, Clone)]
+pub struct Way {
+    pub caps: Caps,
+    pub dtype: DType,
+}
+
 /// The ways in which every case is planned: as for a GPU, as for an adapter on the CPU, in small bindings, with few groups
 /// in a dimension, and with every tensor stored in f16. `voxels` is the size of the largest tensor: small bindings hold one
 /// channel block of it.
-pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Caps)> {
+pub fn plans(gpu: &Gpu, voxels: usize) -> Vec<(&'static str, Way)> {
     let own = Caps { software: false, tuning: Default::default(), ..caps(gpu) };
+    let way = |caps| Way { caps, dtype: DType::F32 };
+    let halves = |caps| Way { caps, dtype: DType::F16 };
     let small =
         |vector: u64| (voxels as u64 * vector).next_multiple_of(own.alignment) + 2 * own.alignment;
-    let tight = Caps { max_binding: small(8), vector_bytes: 8, ..own.clone() };
+    let tight = Caps { max_binding: small(8), ..own.clone() };
     vec![
-        ("gpu", own.clone()),
-        ("software", Caps { software: true, ..own.clone() }),
-        ("small bindings", Caps { max_binding: small(16), ..own.clone() }),
-        ("few groups", Caps { max_groups: 48, ..own.clone() }),
-        ("halves in small bindings", tight),
-        ("halves on a CPU", Caps { software: true, vector_bytes: 8, ..own }),
+        ("gpu", way(own.clone())),
+        ("software", way(Caps { software: true, ..own.clone() })),
+        ("small bindings", way(Caps { max_binding: small(16), ..own.clone() })),
+        ("few groups", way(Caps { max_groups: 48, ..own.clone() })),
+        ("halves in small bindings", halves(tight)),
+        ("halves on a CPU", halves(Caps { software: true, ..own })),
     ]
 }
 
 /// Runs a case for each of its [`plans`], then once for every further variant that a kernel of it has. `run` is told how the
 /// case is planned, and says how many variants its kernels have at most.
-pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Caps) -> usize) {
+pub fn every_plan(gpu: &Gpu, voxels: usize, mut run: impl FnMut(&str, &Way) -> usize) {
     let plans = plans(gpu, voxels);
     let most: Vec<usize> = plans.iter().map(|(name, caps)| run(name, caps)).collect();
     // the first two differ in what their adapters may run
     for ((name, caps), most) in plans.iter().zip(most).take(2) {
         for position in 1..most {
-            let caps = Caps { tuning: Tuning::at(position).into(), ..caps.clone() };
+            let tuning = Tuning::at(position).into();
+            let caps = Way { caps: Caps { tuning, ..caps.caps.clone() }, ..caps.clone() };
             run(&format!("{name}, variant {position}"), &caps);
         }
     }
 }
 
 /// Whether a plan of [`plans`] stores tensors in f16.
-pub fn halves(caps: &Caps) -> bool {
-    caps.vector_bytes == 8
+pub fn halves(way: &Way) -> bool {
+    way.dtype == DType::F16
 }
 
 /// A tensor as a plan of [`plans`] stores it.
-pub fn as_stored(caps: &Caps, x: &Tensor) -> Tensor {
+pub fn as_stored(caps: &Way, x: &Tensor) -> Tensor {
     if halves(caps) { x.map(|v| f16::from_f64(v).to_f64()) } else { x.clone() }
 }
 
 /// A graph under construction with the values of its inputs and parameters.
 pub struct Rig<'a> {
     gpu: &'a Gpu,
-    caps: Caps,
+    way: Way,
+    /// Whether the plan may fuse what training does not.
+    pub inference: bool,
     pub graph: Graph,
     inputs: Vec<(Value, Vec<f32>)>,
     words: Vec<(Value, Vec<u32>)>,
@@ -112,11 +125,12 @@ pub struct Ran {
 }
 
 impl<'a> Rig<'a> {
-    pub fn new(gpu: &'a Gpu, caps: &Caps) -> Self {
+    pub fn new(gpu: &'a Gpu, way: &Way) -> Self {
         Self {
             gpu,
-            caps: caps.clone(),
-            graph: Graph::sized_for(caps),
+            way: way.clone(),
+            inference: false,
+            graph: Graph::new(),
             inputs: Vec::new(),
             words: Vec::new(),
             params: Vec::new(),
@@ -188,12 +202,15 @@ impl<'a> Rig<'a> {
 
     /// Plans and runs.
     pub fn run(mut self) -> Ran {
-        let halves = halves(&self.caps);
-        self.graph.store_as_f16(|value, _| halves && !self.singles.contains(&value));
-        let plan = Plan::new(&self.graph, &self.caps).unwrap();
+        let halves = halves(&self.way);
+        self.singles.iter().for_each(|value| self.graph.store_in_f32(*value));
+        let (dtype, inference) = (self.way.dtype, self.inference);
+        let options =
+            PlanRequest { tensors: dtype, inputs: dtype, inference, ..PlanRequest::default() };
+        let plan = Plan::new(&self.graph, &self.way.caps, &options).unwrap();
         let store = Store::new(self.gpu, self.graph.params(), true).unwrap();
         let pool = Pool::new(self.gpu, [&plan]).unwrap();
-        let program = Program::new(self.gpu, &self.graph, &plan, &[], (&store, &pool)).unwrap();
+        let program = Program::new(self.gpu, &plan, &[], (&store, &pool)).unwrap();
         for (value, data) in &self.inputs {
             // an input that nothing reads has no memory
             if program.value(*value).is_err() {
@@ -216,7 +233,7 @@ impl<'a> Rig<'a> {
         let choices = plan.dispatches().filter_map(|d| d.choice.as_ref());
         let variants = choices.map(|choice| choice.candidates.len()).max().unwrap_or(1);
         let choices = plan.dispatches().filter_map(|d| d.choice.clone()).collect();
-        Ran { gpu: self.gpu.clone(), halves, graph: self.graph, program, store, variants, choices }
+        Ran { gpu: self.gpu.clone(), halves, graph: plan.graph, program, store, variants, choices }
     }
 }
 
@@ -295,7 +312,6 @@ pub const ACT: Prep = Prep { act: true, ..PLAIN };
 pub const NORM: Prep = Prep { norm: true, ..PLAIN };
 pub const NORM_ACT: Prep = Prep { act: true, ..NORM };
 
-const SLOPE: f64 = ops::SLOPE as f64;
 const EPS: f64 = ops::EPS as f64;
 
 /// A [`Prep`] with its affine parameters and the intermediate values of the oracle.
@@ -322,7 +338,7 @@ impl Stage {
             false => x.clone(),
         };
         let acted = match prep.act {
-            true => oracle::leaky_relu_forward(&normed, SLOPE),
+            true => oracle::activation_forward(Activation::LeakyRelu, &normed),
             false => normed.clone(),
         };
         let y = oracle::upsample_forward(&acted, prep.up);
@@ -340,7 +356,7 @@ impl Stage {
             value = ops::instance_norm(&mut rig.graph, value, gamma, beta).unwrap();
         }
         if self.prep.act {
-            value = ops::leaky_relu(&mut rig.graph, value).unwrap();
+            value = ops::activate(&mut rig.graph, value, Activation::LeakyRelu).unwrap();
         }
         ops::upsample(&mut rig.graph, value, self.prep.up).unwrap()
     }
@@ -349,7 +365,7 @@ impl Stage {
     pub fn backward(&self, dy: &Tensor) -> (Tensor, Option<[Vec<f64>; 2]>) {
         let mut d = oracle::upsample_backward(self.normed.shape, self.prep.up, dy);
         if self.prep.act {
-            d = oracle::leaky_relu_backward(&self.normed, SLOPE, &d);
+            d = oracle::activation_backward(Activation::LeakyRelu, &self.normed, &d);
         }
         if !self.prep.norm {
             return (d, None);

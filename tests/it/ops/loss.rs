@@ -1,7 +1,6 @@
 //! Softmax, argmax and the losses with their gradient to the logits.
 
 use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::graph::Caps;
 use u2seg::low_level::ops;
 use u2seg::low_level::ops::LossWeights;
 use u2seg::low_level::oracle;
@@ -65,7 +64,7 @@ fn logits(case: &Case) -> Tensor {
 }
 
 /// The plans that a case is run for: in small bindings a sample has to start where a binding may.
-fn plans_of(gpu: &Gpu, case: &Case) -> Vec<(&'static str, Caps)> {
+fn plans_of(gpu: &Gpu, case: &Case) -> Vec<(&'static str, Way)> {
     let voxels: usize = case.spatial.iter().product();
     let mut plans = plans(gpu, voxels * case.classes.div_ceil(4));
     plans.retain(|(plan, caps)| {
@@ -117,7 +116,7 @@ fn expected(x: &Tensor, t: &[u8], w: &LossWeights) -> ([f64; 5], Tensor) {
     (losses, gradient)
 }
 
-fn check_losses(gpu: &Gpu, caps: &Caps, case: &Case, w: LossWeights, what: &str) {
+fn check_losses(gpu: &Gpu, caps: &Way, case: &Case, w: LossWeights, what: &str) {
     let (x, t) = (as_stored(caps, &logits(case)), truth(case));
     let (losses, gradient) = expected(&x, &t, &w);
     let mut rig = Rig::new(gpu, caps);

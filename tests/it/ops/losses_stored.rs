@@ -97,7 +97,7 @@ impl Case {
         } else {
             let table = rig.raw("table", self.table());
             let targets = RegionTargets { labels, table, entries: self.regions.len(), unlabelled };
-            ops::region_loss(&mut rig.graph, x, targets, weights, false)
+            ops::region_loss(&mut rig.graph, x, targets, weights)
         };
         let result = result.unwrap();
         rig.graph.keep(result);

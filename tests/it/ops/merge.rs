@@ -1,7 +1,6 @@
 //! Unlabelled classes merged into background: the operation alone, and before each loss.
 
 use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::graph::Caps;
 use u2seg::low_level::ops;
 use u2seg::low_level::ops::LossWeights;
 use u2seg::low_level::oracle;
@@ -67,7 +66,7 @@ impl Case {
     }
 
     /// Merged logits are in f32: they do not fit the bindings that just hold a sample in f16.
-    fn plans(&self, gpu: &Gpu) -> Vec<(&'static str, Caps)> {
+    fn plans(&self, gpu: &Gpu) -> Vec<(&'static str, Way)> {
         let mut plans = plans(gpu, self.voxels() * self.classes.div_ceil(4));
         plans.retain(|(plan, _)| *plan != "halves in small bindings");
         plans
@@ -109,7 +108,7 @@ fn merged_logits_and_their_gradient() {
     }
 }
 
-fn check(gpu: &Gpu, caps: &Caps, case: &Case, w: LossWeights, what: &str) {
+fn check(gpu: &Gpu, caps: &Way, case: &Case, w: LossWeights, what: &str) {
     let (x, t, masks) = (as_stored(caps, &case.logits()), case.labels(), case.masks());
     let y = oracle::merge_forward(&x, &masks);
     let parts = [

@@ -78,9 +78,9 @@ fn run(gpu: &u2seg::low_level::gpu::Gpu, caps: &Caps, optimizer: &Optimizer, wha
     let trained = store.get("trained").unwrap();
     let tail = optimizer_dispatch(optimizer, trained.start, trained.span, caps).unwrap();
     let graph = Graph::new();
-    let plan = Plan::new(&graph, caps).unwrap();
+    let plan = Plan::new(&graph, caps, &Default::default()).unwrap();
     let pool = Pool::new(gpu, [&plan]).unwrap();
-    let program = Program::new(gpu, &graph, &plan, &tail, (&store, &pool)).unwrap();
+    let program = Program::new(gpu, &plan, &tail, (&store, &pool)).unwrap();
     let start = random(COUNT, 1);
     for spec in &specs {
         store.write(gpu, Region::Weights, &spec.name, &singles(&start)).unwrap();
@@ -149,9 +149,9 @@ fn run_scaled(
     let first = tail.len();
     let updates = optimizer_dispatch(optimizer, place.start, place.span, caps).unwrap();
     tail.extend(updates.into_iter().map(|dispatch| dispatch.scaled()));
-    let plan = Plan::new(&Graph::new(), caps).unwrap();
+    let plan = Plan::new(&Graph::new(), caps, &Default::default()).unwrap();
     let pool = Pool::new(gpu, [&plan]).unwrap();
-    let program = Program::new(gpu, &Graph::new(), &plan, &tail, (&store, &pool)).unwrap();
+    let program = Program::new(gpu, &plan, &tail, (&store, &pool)).unwrap();
     let weights = random(COUNT, 1);
     store.write(gpu, Region::Weights, "trained", &singles(&weights)).unwrap();
     store.write_loss_scale(gpu, &start).unwrap();

@@ -1,7 +1,6 @@
 //! Losses of overlapping regions with their gradient to the logits.
 
 use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::graph::Caps;
 use u2seg::low_level::ops;
 use u2seg::low_level::ops::{LossWeights, RegionTargets};
 use u2seg::low_level::oracle;
@@ -75,7 +74,7 @@ impl Case {
     }
 }
 
-fn plans_of(gpu: &Gpu, case: &Case) -> Vec<(&'static str, Caps)> {
+fn plans_of(gpu: &Gpu, case: &Case) -> Vec<(&'static str, Way)> {
     plans(gpu, case.voxels() * case.regions.div_ceil(4))
 }
 
@@ -88,7 +87,7 @@ fn expected(x: &Tensor, truth: &RegionLabels<'_>, w: &LossWeights) -> ([f64; 5],
     ([a * ce + b * dice, ce, 0.0, dice, 0.0], gradient)
 }
 
-fn check(gpu: &Gpu, caps: &Caps, case: &Case, w: LossWeights, what: &str) {
+fn check(gpu: &Gpu, caps: &Way, case: &Case, w: LossWeights, what: &str) {
     let x =
         tensor(case.n, case.regions, case.spatial, 7).map(|v| f64::from((v * case.scale) as f32));
     let x = as_stored(caps, &x);
@@ -104,7 +103,7 @@ fn check(gpu: &Gpu, caps: &Caps, case: &Case, w: LossWeights, what: &str) {
         entries: table.len(),
         unlabelled: partial.then(|| rig.raw("unlabelled", unlabelled.concat())),
     };
-    let loss = ops::region_loss(&mut rig.graph, value, targets, w, false).unwrap();
+    let loss = ops::region_loss(&mut rig.graph, value, targets, w).unwrap();
     rig.graph.keep(loss);
     let grads = rig.graph.backward(loss, loss).unwrap();
     let dx = rig.kept_gradient(&grads, value);
@@ -143,9 +142,9 @@ fn losses_that_cannot_train_regions_are_refused() {
         entries: 4,
         unlabelled: None,
     };
-    let refused = ops::region_loss(&mut graph, logits, targets, LossWeights::u2net(), false);
+    let refused = ops::region_loss(&mut graph, logits, targets, LossWeights::u2net());
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("--loss") && message.contains("dice-ce or ce"), "{message}");
     let short = RegionTargets { entries: 5, ..targets };
-    assert!(ops::region_loss(&mut graph, logits, short, LossWeights::ce(), false).is_err());
+    assert!(ops::region_loss(&mut graph, logits, short, LossWeights::ce()).is_err());
 }

@@ -3,9 +3,9 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::{WORKGROUP, distinct};
+use super::super::common::{WORKGROUP, distinct};
 use crate::Result;
-use crate::engine::graph::{Caps, Layout};
+use crate::engine::graph::{Caps, Layout, Lowering};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// How a workgroup adds up.
@@ -20,7 +20,7 @@ enum Merge {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tile {
+struct NormTile {
     merge: Merge,
     /// Invocations of a workgroup.
     group: usize,
@@ -28,7 +28,7 @@ struct Tile {
     chunk: usize,
 }
 
-impl Display for Tile {
+impl Display for NormTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let merge = match self.merge {
             Merge::Lanes => "lanes",
@@ -41,16 +41,16 @@ impl Display for Tile {
 
 /// Which of the two passes over the tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+pub enum NormPass {
     Statistics,
     Gradient,
 }
 
 /// The parts in which each channel is summed.
 #[derive(Debug, Clone)]
-pub(super) struct Parts {
-    pass: Pass,
-    tile: Tile,
+pub struct ChannelParts {
+    pass: NormPass,
+    tile: NormTile,
     pub chunks: usize,
     /// Vectors of each of the two sums in the partial sums of a channel block.
     pub sums: usize,
@@ -59,14 +59,14 @@ pub(super) struct Parts {
 
 /// Ways to sum that can pay, the default first: each lane on its own, large tensors in up to 256 chunks, or in up to 16 where
 /// an adapter has few threads.
-fn tiles(voxels: usize, caps: &Caps) -> Vec<Tile> {
+fn tiles(voxels: usize, caps: &Caps) -> Vec<NormTile> {
     let most = (caps.threads() / WORKGROUP).min(256);
     let least = if caps.software { 4096 } else { 1024 };
     let usual = voxels.div_ceil(most).max(least).next_multiple_of(4 * WORKGROUP);
     let tile = |merge, group, chunk: usize| {
         // no more than there is
         let chunk = chunk.min(voxels.next_multiple_of(4 * WORKGROUP));
-        Tile { merge, group, chunk }
+        NormTile { merge, group, chunk }
     };
     let mut tiles = vec![
         tile(Merge::Lanes, WORKGROUP, usual),
@@ -86,16 +86,21 @@ fn tiles(voxels: usize, caps: &Caps) -> Vec<Tile> {
     distinct(tiles)
 }
 
-impl Parts {
+impl ChannelParts {
     /// The parts of a tensor; `load` says what rides on reading it.
-    pub fn choose(pass: Pass, layout: &Layout, load: &str, caps: &Caps) -> Result<Self> {
+    pub fn choose(
+        pass: NormPass,
+        layout: &Layout,
+        load: &str,
+        lowering: &Lowering<'_>,
+    ) -> Result<Self> {
         let family = match pass {
-            Pass::Statistics => "norm_stats",
-            Pass::Gradient => "norm_grad",
+            NormPass::Statistics => "norm_stats",
+            NormPass::Gradient => "norm_grad",
         };
         let voxels = layout.voxels();
         let shape = format!("{}x{voxels} {}{load}", layout.n, layout.blocks());
-        let (tile, choice) = caps.choose(family, shape, &tiles(voxels, caps))?;
+        let (tile, choice) = lowering.choose(family, shape, &tiles(voxels, lowering.caps))?;
         let chunks = voxels.div_ceil(tile.chunk);
         let sums = if tile.merge == Merge::Lanes { chunks * WORKGROUP } else { chunks };
         Ok(Self { pass, tile, chunks, sums, choice })
@@ -104,10 +109,10 @@ impl Parts {
     /// The kernel, without its switches.
     pub fn key(&self) -> KernelKey {
         let file = match (self.pass, self.is_whole()) {
-            (Pass::Statistics, false) => "norm_stats.wgsl",
-            (Pass::Statistics, true) => "norm_stats_whole.wgsl",
-            (Pass::Gradient, false) => "norm_grad.wgsl",
-            (Pass::Gradient, true) => "norm_grad_whole.wgsl",
+            (NormPass::Statistics, false) => "norm_stats.wgsl",
+            (NormPass::Statistics, true) => "norm_stats_whole.wgsl",
+            (NormPass::Gradient, false) => "norm_grad.wgsl",
+            (NormPass::Gradient, true) => "norm_grad_whole.wgsl",
         };
         let key = KernelKey::new(file).group(self.tile.group);
         if self.tile.merge == Merge::Subgroups { key.section("SUBGROUPS") } else { key }
@@ -140,7 +145,7 @@ mod tests {
                 let caps = Caps { software, subgroups: true, ..Caps::default() };
                 let tiles = tiles(voxels, &caps);
                 assert_eq!(distinct(tiles.clone()).len(), tiles.len());
-                for Tile { merge, group, chunk } in tiles {
+                for NormTile { merge, group, chunk } in tiles {
                     assert!(chunk.is_multiple_of(group), "{voxels}: {chunk} by {group}");
                     assert!(merge != Merge::Lanes || group == WORKGROUP);
                 }

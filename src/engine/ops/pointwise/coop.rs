@@ -2,7 +2,8 @@
 
 use std::fmt::{Display, Formatter};
 
-use crate::engine::graph::Caps;
+use super::super::load::ChannelBlocks;
+use crate::engine::graph::{Caps, DType};
 use crate::engine::shader::KernelKey;
 
 /// Subgroups among which a workgroup shares its product out.
@@ -19,7 +20,7 @@ const GROUPS: [usize; 2] = [32 * JOBS, 64 * JOBS];
 
 /// A workgroup's tile of `pointwise_coop.wgsl` or `pointwise_weight_coop.wgsl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cooperative {
+pub struct CooperativeTile {
     /// Rows and columns of a matrix.
     side: usize,
     /// Of a factor.
@@ -29,24 +30,25 @@ pub(super) struct Cooperative {
     group: usize,
 }
 
-impl Display for Cooperative {
+impl Display for CooperativeTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { side, bits, group, .. } = self;
         write!(f, "cooperative f{bits} SIDE={side} channels={} WG={group}", 4 * self.blocks())
     }
 }
 
-impl Cooperative {
+impl CooperativeTile {
     /// Threads, of those that keep an adapter busy, for which one workgroup stands.
     pub const SHARE: usize = 32;
 
     /// Tiles for this many channel blocks; none where the adapter has no matrices, or the product is small. Factors are rounded to
-    /// f16 only where tensors are stored so: all that a node touches, or for weight gradients those of the graph.
-    pub fn tiles(outs: usize, ins: usize, caps: &Caps) -> Vec<Self> {
+    /// f16 only where `dtype` says that tensors are stored so.
+    pub fn tiles(blocks: ChannelBlocks, caps: &Caps, dtype: DType) -> Vec<Self> {
+        let ChannelBlocks { ins, outs } = blocks;
         if outs < LEAST || ins < LEAST {
             return Vec::new();
         }
-        let halves = if caps.vector_bytes < 16 { caps.cooperative.f16 } else { 0 };
+        let halves = if dtype == DType::F16 { caps.cooperative.f16 } else { 0 };
         let groups = match caps.subgroup_size as usize {
             0 => GROUPS.to_vec(),
             lanes => vec![(JOBS * lanes).min(GROUPS[1])],
@@ -113,21 +115,21 @@ mod tests {
 
     #[test]
     fn matrices_are_used_where_they_are_and_halves_where_tensors_are() {
-        let caps = |f32, f16, vector_bytes, subgroup_size| {
+        let names = |f32, f16, dtype, subgroup_size, outs, ins| -> Vec<String> {
             let cooperative = Sides { f32, f16 };
-            Caps { cooperative, vector_bytes, subgroup_size, ..Caps::default() }
+            let caps = Caps { cooperative, subgroup_size, ..Caps::default() };
+            let tiles = CooperativeTile::tiles(ChannelBlocks { ins, outs }, &caps, dtype);
+            tiles.iter().map(CooperativeTile::to_string).collect()
         };
-        let names = |caps: &Caps, outs, ins| -> Vec<String> {
-            Cooperative::tiles(outs, ins, caps).iter().map(Cooperative::to_string).collect()
-        };
-        assert!(names(&caps(0, 0, 8, 32), 16, 16).is_empty());
+        let (single, half) = (DType::F32, DType::F16);
+        assert!(names(0, 0, half, 32, 16, 16).is_empty());
         // f16 factors never serve tensors in f32
-        assert!(names(&caps(0, 16, 16, 32), 16, 16).is_empty());
-        assert!(names(&caps(8, 16, 8, 32), 16, 3).is_empty());
-        assert!(names(&caps(8, 16, 8, 32), 3, 16).is_empty());
-        assert_eq!(names(&caps(8, 16, 16, 8), 8, 8), ["cooperative f32 SIDE=8 channels=32 WG=32"]);
+        assert!(names(0, 16, single, 32, 16, 16).is_empty());
+        assert!(names(8, 16, half, 32, 16, 3).is_empty());
+        assert!(names(8, 16, half, 32, 3, 16).is_empty());
+        assert_eq!(names(8, 16, single, 8, 8, 8), ["cooperative f32 SIDE=8 channels=32 WG=32"]);
         assert_eq!(
-            names(&caps(0, 16, 8, 0), 9, 4),
+            names(0, 16, half, 0, 9, 4),
             [
                 "cooperative f16 SIDE=16 channels=32 WG=128",
                 "cooperative f16 SIDE=16 channels=32 WG=256",
@@ -135,17 +137,19 @@ mod tests {
                 "cooperative f16 SIDE=16 channels=64 WG=256",
             ]
         );
-        assert_eq!(names(&caps(8, 8, 8, 32), 16, 16).len(), 4);
+        assert_eq!(names(8, 8, half, 32, 16, 16).len(), 4);
     }
 
     /// Every tile is valid within the portable limits and makes what the plan thinks.
     #[test]
     fn tiles_are_valid_and_make_what_is_planned() {
         for side in [8, 16] {
-            for vector_bytes in [8, 16] {
+            for dtype in [DType::F16, DType::F32] {
                 let cooperative = Sides { f32: side, f16: side };
-                let caps = Caps { cooperative, vector_bytes, ..Caps::default() };
-                for tile in Cooperative::tiles(16, 16, &caps) {
+                let caps = Caps { cooperative, ..Caps::default() };
+                for tile in
+                    CooperativeTile::tiles(ChannelBlocks { ins: 16, outs: 16 }, &caps, dtype)
+                {
                     let of = |key: KernelKey, rows: &str, columns: &str| {
                         validate(&key).unwrap();
                         let value = |name| {

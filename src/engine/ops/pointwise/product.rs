@@ -1,12 +1,13 @@
-//! Tiles of the pointwise kernels.
+//! The pointwise product of a convolution or its input gradient, and its tiles.
 
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::pointwise_coop::Cooperative;
-use super::{FEW_THREADS, WORKGROUP, distinct, switches};
+use super::super::common::{WORKGROUP, distinct, switches};
+use super::super::load::ChannelBlocks;
+use super::coop::CooperativeTile;
 use crate::Result;
-use crate::engine::graph::{Caps, Dispatch, fold};
+use crate::engine::graph::{Caps, DType, Dispatch, Lowering, fold};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// Weight blocks (4x4) that one thread holds where weights stay in registers.
@@ -23,7 +24,7 @@ const SIDE: usize = 8;
 
 /// How a workgroup shares a pointwise product out; block counts are of four channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tile {
+enum PointwiseTile {
     /// A thread keeps `vox` voxels times `out` output blocks in registers and walks over the input.
     Outputs { vox: usize, out: usize, group: usize },
     /// A thread keeps `out` times `ins` blocks of weights in registers and walks over `steps` voxels.
@@ -31,10 +32,10 @@ enum Tile {
     /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
     Shared { vox: usize, out: usize },
     /// As `Shared`, by cooperative matrices.
-    Cooperative(Cooperative),
+    Cooperative(CooperativeTile),
 }
 
-impl Display for Tile {
+impl Display for PointwiseTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Outputs { vox, out, group } => {
@@ -47,7 +48,7 @@ impl Display for Tile {
     }
 }
 
-impl Tile {
+impl PointwiseTile {
     fn file(self) -> &'static str {
         match self {
             Self::Outputs { .. } => "pointwise.wgsl",
@@ -58,12 +59,11 @@ impl Tile {
     }
 }
 
-/// Size of a pointwise product: `outs` and `ins` in channel blocks.
-pub(super) struct Product {
+/// Size of a pointwise product.
+pub struct Product {
     pub samples: usize,
     pub voxels: usize,
-    pub outs: usize,
-    pub ins: usize,
+    pub blocks: ChannelBlocks,
     /// Tensors that a load of the input reads.
     pub loads: usize,
 }
@@ -84,12 +84,13 @@ fn held(outs: usize, ins: usize, loads: usize, held: usize) -> (usize, usize) {
 
 impl Product {
     /// Tiles that can pay, the default first: weights stay in registers where loads are dear, outputs elsewhere.
-    fn tiles(&self, caps: &Caps) -> Vec<Tile> {
+    fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<PointwiseTile> {
+        let ChannelBlocks { ins, outs } = self.blocks;
         let outputs =
-            |vox, out: usize, group| Tile::Outputs { vox, out: out.min(self.outs), group };
+            |vox, out: usize, group| PointwiseTile::Outputs { vox, out: out.min(outs), group };
         let held = |registers, steps| {
-            let (out, ins) = held(self.outs, self.ins, self.loads, registers);
-            Tile::Held { out, ins, steps }
+            let (out, ins) = held(outs, ins, self.loads, registers);
+            PointwiseTile::Held { out, ins, steps }
         };
         let mut tiles = if caps.software {
             vec![
@@ -114,70 +115,73 @@ impl Product {
                 held(HELD / 2, STEPS / 4),
             ]
         };
-        if !caps.software && self.outs >= SHARED && self.ins >= SHARED {
-            tiles.extend([Tile::Shared { vox: 8, out: 2 }, Tile::Shared { vox: 4, out: 4 }]);
+        if !caps.software && outs >= SHARED && ins >= SHARED {
+            tiles.extend([
+                PointwiseTile::Shared { vox: 8, out: 2 },
+                PointwiseTile::Shared { vox: 4, out: 4 },
+            ]);
         }
-        let cooperative = Cooperative::tiles(self.outs, self.ins, caps);
-        tiles.extend(cooperative.into_iter().map(Tile::Cooperative));
+        let cooperative = CooperativeTile::tiles(self.blocks, caps, dtype);
+        tiles.extend(cooperative.into_iter().map(PointwiseTile::Cooperative));
         distinct(tiles)
     }
 
     fn choose(
         &self,
+        lowering: &Lowering<'_>,
         key: impl Fn(&'static str) -> KernelKey,
-        caps: &Caps,
-    ) -> Result<(Tile, Arc<Choice>)> {
-        let Self { samples, voxels, outs, ins, .. } = self;
-        let switches = switches(&key(Tile::Shared { vox: 1, out: 1 }.file()));
+    ) -> Result<(PointwiseTile, Arc<Choice>)> {
+        let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = self;
+        let switches = switches(&key(PointwiseTile::Shared { vox: 1, out: 1 }.file()));
         let shape = format!("{samples}x{voxels} {ins}>{outs}{switches}");
-        caps.choose("pointwise", shape, &self.tiles(caps))
+        lowering.choose("pointwise", shape, &self.tiles(lowering.caps, lowering.dtype))
     }
 
     /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
     pub fn moment_parts(
         &self,
+        lowering: &Lowering<'_>,
         key: impl Fn(&'static str) -> KernelKey,
-        caps: &Caps,
     ) -> Result<Option<usize>> {
-        Ok(match self.choose(key, caps)?.0 {
-            Tile::Held { steps, .. } if caps.software => {
+        Ok(match self.choose(lowering, key)?.0 {
+            PointwiseTile::Held { steps, .. } if lowering.caps.software => {
                 Some(self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP)
             }
             _ => None,
         })
     }
 
-    /// Tile, workgroups and their parameters. `key` sets the switches, which all files have.
+    /// PointwiseTile, workgroups and their parameters. `key` sets the switches, which all files have.
     pub fn dispatch(
         &self,
+        lowering: &Lowering<'_>,
         label: String,
         key: impl Fn(&'static str) -> KernelKey,
-        caps: &Caps,
     ) -> Result<Dispatch> {
-        let Self { samples, voxels, outs, .. } = *self;
-        let (tile, choice) = self.choose(&key, caps)?;
+        let Self { samples, voxels, blocks: ChannelBlocks { outs, .. }, .. } = *self;
+        let (tile, choice) = self.choose(lowering, &key)?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
-            Tile::Outputs { vox, out, group } => {
+            PointwiseTile::Outputs { vox, out, group } => {
                 let key = key.tile("VOX", vox as u32).tile("OUT", out as u32).group(group);
                 (key, voxels.div_ceil(group * vox), out, None)
             }
-            Tile::Held { out, ins, steps } => {
+            PointwiseTile::Held { out, ins, steps } => {
                 let groups = voxels.div_ceil(WORKGROUP * steps);
                 let steps = voxels.div_ceil(WORKGROUP * groups);
                 let key = key.tile("INS", ins as u32).tile("OUT", out as u32);
                 (key, groups, out, Some(steps))
             }
-            Tile::Shared { vox, out } => {
+            PointwiseTile::Shared { vox, out } => {
                 let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
                 (key, voxels.div_ceil(SIDE * vox), SIDE * out, None)
             }
-            Tile::Cooperative(tile) => {
+            PointwiseTile::Cooperative(tile) => {
                 (tile.set(key), voxels.div_ceil(tile.voxels()), tile.blocks(), None)
             }
         };
         let tiles = outs.div_ceil(blocks);
-        let dispatch = Dispatch::new(label, key, fold(groups * tiles * samples, caps)?)
+        let dispatch = Dispatch::new(label, key, fold(groups * tiles * samples, lowering.caps)?)
             .chosen(choice)
             .param("voxels", voxels)
             .param("groups", groups)
@@ -186,85 +190,6 @@ impl Product {
             Some(steps) => dispatch.param("steps", steps),
             None => dispatch,
         })
-    }
-}
-
-/// How the weight gradient of a pointwise convolution is shared out, in `per_sample` parts of a sample's voxels.
-#[derive(Debug, Clone)]
-pub(super) struct WeightSplit {
-    pub tile: WeightTile,
-    pub per_sample: usize,
-    pub choice: Arc<Choice>,
-}
-
-/// What owns a tile of one part's weight gradient.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum WeightTile {
-    /// A thread owns so many output and input blocks; there should be so many `threads`.
-    Thread { blocks: usize, threads: usize },
-    /// A workgroup owns one, made of cooperative matrices.
-    Cooperative(Cooperative),
-}
-
-impl Display for WeightTile {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Thread { blocks, threads } => write!(f, "TILE={blocks} threads={threads}"),
-            Self::Cooperative(tile) => write!(f, "{tile}"),
-        }
-    }
-}
-
-impl WeightTile {
-    /// Parts of a sample that keep the adapter busy.
-    fn parts(self, samples: usize, voxels: usize, [ins, outs]: [usize; 2], caps: &Caps) -> usize {
-        let tasks = |blocks| ins.div_ceil(blocks) * outs.div_ceil(blocks) * samples;
-        match self {
-            Self::Thread { blocks, threads } => {
-                (threads / tasks(blocks)).clamp(1, voxels.div_ceil(16))
-            }
-            Self::Cooperative(tile) => {
-                let groups = caps.threads() / Cooperative::SHARE;
-                (groups / tasks(tile.blocks())).clamp(1, voxels.div_ceil(256))
-            }
-        }
-    }
-}
-
-impl WeightSplit {
-    /// `ins` and `outs` in channel blocks; at most `most` parts a sample. `load` says what rides on the loads.
-    pub fn choose(
-        (samples, voxels): (usize, usize),
-        (ins, outs): (usize, usize),
-        most: usize,
-        load: &str,
-        caps: &Caps,
-    ) -> Result<Self> {
-        let threads = caps.threads();
-        let usual = if threads < FEW_THREADS { 4 } else { 2 };
-        let split = |blocks: usize, threads| WeightTile::Thread {
-            blocks: blocks.min(ins.max(outs)),
-            threads,
-        };
-        let mut splits = distinct(vec![
-            split(usual, threads),
-            split(usual, threads / 2),
-            split(usual, threads * 2),
-            split(6 - usual, threads),
-            split(6 - usual, threads * 2),
-            split(1, threads),
-        ]);
-        let cooperative = Cooperative::tiles(outs, ins, caps);
-        splits.extend(cooperative.into_iter().map(WeightTile::Cooperative));
-        let shape = format!("{samples}x{voxels} {ins}>{outs}{load}");
-        let (tile, choice) = caps.choose("pointwise_weight", shape, &splits)?;
-        let parts = tile.parts(samples, voxels, [ins, outs], caps).min(most);
-        let per_sample = match tile {
-            // eight neighbouring threads share a run of voxels
-            WeightTile::Thread { .. } => parts.next_multiple_of(8),
-            WeightTile::Cooperative(_) => parts,
-        };
-        Ok(Self { tile, per_sample, choice })
     }
 }
 
@@ -288,10 +213,11 @@ mod tests {
     fn staging_is_for_many_channels_and_no_tile_comes_twice() {
         let caps = Caps::default();
         for (ins, outs) in [(1, 1), (4, 4), (16, 16), (16, 4), (40, 20)] {
-            let product = Product { samples: 2, voxels: 1000, outs, ins, loads: 1 };
-            let tiles = product.tiles(&caps);
+            let blocks = ChannelBlocks { ins, outs };
+            let product = Product { samples: 2, voxels: 1000, blocks, loads: 1 };
+            let tiles = product.tiles(&caps, DType::F32);
             assert_eq!(distinct(tiles.clone()).len(), tiles.len());
-            let staged = tiles.iter().any(|tile| matches!(tile, Tile::Shared { .. }));
+            let staged = tiles.iter().any(|tile| matches!(tile, PointwiseTile::Shared { .. }));
             assert_eq!(staged, ins >= 16 && outs >= 16);
         }
     }

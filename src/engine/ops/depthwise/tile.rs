@@ -3,14 +3,17 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::conv_tile::sharing;
-use super::{FEW_THREADS, WORKGROUP, distinct};
+use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
+use super::super::subgroup::sharing;
 use crate::Result;
-use crate::engine::graph::{Caps, Layout};
+use crate::engine::graph::{Caps, Layout, Lowering};
 use crate::engine::shader::{Choice, KernelKey};
 
+/// Taps of a channel.
+pub const TAPS: usize = 27;
+
 /// Outputs along W that a thread makes.
-pub(super) const QUAD: usize = 4;
+pub const QUAD: usize = 4;
 
 /// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
 fn usual_rows(h: usize, caps: &Caps) -> usize {
@@ -19,7 +22,7 @@ fn usual_rows(h: usize, caps: &Caps) -> usize {
 
 /// Where a thread's neighbours along W take what lies between them from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loads {
+pub enum RowLoads {
     /// `depthwise.wgsl`: each thread loads all that it reads.
     Own,
     /// `depthwise_subgroups.wgsl`: each loads its own columns; `lanes` neighbours of a subgroup of `subgroup` share a line.
@@ -28,8 +31,8 @@ pub(super) enum Loads {
 
 /// A thread's outputs along W and H and planes along D, and invocations of its workgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct March {
-    pub loads: Loads,
+pub struct March {
+    pub loads: RowLoads,
     pub quad: usize,
     pub rows: usize,
     pub depth: usize,
@@ -40,8 +43,8 @@ impl Display for March {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { loads, quad, rows, depth, group } = self;
         match loads {
-            Loads::Own => write!(f, "ROWS={rows} depth={depth} WG={group}"),
-            Loads::Shared { .. } => write!(f, "shared QUAD={quad} ROWS={rows} depth={depth}"),
+            RowLoads::Own => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            RowLoads::Shared { .. } => write!(f, "shared QUAD={quad} ROWS={rows} depth={depth}"),
         }
     }
 }
@@ -55,11 +58,11 @@ impl March {
         out: &Layout,
         blocks: usize,
         load: &str,
-        caps: &Caps,
+        lowering: &Lowering<'_>,
     ) -> Result<(Self, Arc<Choice>)> {
         let [d, h, w] = out.spatial;
         let shape = format!("{}x{d}x{h}x{w} {blocks}{load}", out.n);
-        caps.choose("depthwise", shape, &Self::all(out, caps))
+        lowering.choose("depthwise", shape, &Self::all(out, lowering.caps))
     }
 
     /// Those that can pay, the default first.
@@ -78,7 +81,7 @@ impl March {
         let rows = usual_rows(h, caps);
         let other = if h > 1 { 3 - rows } else { rows };
         let march = |rows, depth: usize, group| Self {
-            loads: Loads::Own,
+            loads: RowLoads::Own,
             quad: QUAD,
             rows,
             depth: depth.clamp(1, d),
@@ -121,7 +124,7 @@ impl March {
             let lanes = lanes(quad);
             let threads = out.n * out.blocks() * h.div_ceil(rows) * lanes;
             let chunks = (caps.threads() / threads.max(1)).clamp(1, d.div_ceil(4));
-            let loads = Loads::Shared { subgroup, lanes };
+            let loads = RowLoads::Shared { subgroup, lanes };
             Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup }
         };
         tiles.into_iter().map(march).collect()
@@ -130,8 +133,8 @@ impl March {
     /// Threads along a line.
     pub fn lanes(&self, width: usize) -> usize {
         match self.loads {
-            Loads::Own => width.div_ceil(self.quad),
-            Loads::Shared { lanes, .. } => lanes,
+            RowLoads::Own => width.div_ceil(self.quad),
+            RowLoads::Shared { lanes, .. } => lanes,
         }
     }
 
@@ -139,7 +142,7 @@ impl March {
     pub fn moment_parts(&self, out: &Layout) -> Option<usize> {
         let [d, h, w] = out.spatial;
         let parts = d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w);
-        matches!(self.loads, Loads::Shared { .. }).then_some(parts)
+        matches!(self.loads, RowLoads::Shared { .. }).then_some(parts)
     }
 
     /// The kernel with its tile; `switched` sets the switches, which both files have.
@@ -151,8 +154,8 @@ impl March {
                 .tile("OUTS", (self.rows * self.quad) as u32)
         };
         match self.loads {
-            Loads::Own => tiled("depthwise.wgsl").group(self.group),
-            Loads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
+            RowLoads::Own => tiled("depthwise.wgsl").group(self.group),
+            RowLoads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
                 .set("HALO", u32::from(lanes > subgroup))
                 .tile("SUB", subgroup as u32)
                 .tile("QUAD", self.quad as u32)
@@ -163,7 +166,7 @@ impl March {
 
 /// A weight gradient's lines along H, and the threads among which the columns of all channels are shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Columns {
+pub struct Columns {
     pub rows: usize,
     pub threads: usize,
 }
@@ -176,7 +179,12 @@ impl Display for Columns {
 
 impl Columns {
     /// For an output gradient; `load` says what rides on reading it.
-    pub fn choose(layout: &Layout, load: &str, caps: &Caps) -> Result<(Self, Arc<Choice>)> {
+    pub fn choose(
+        layout: &Layout,
+        load: &str,
+        lowering: &Lowering<'_>,
+    ) -> Result<(Self, Arc<Choice>)> {
+        let caps = lowering.caps;
         let [d, h, w] = layout.spatial;
         let (rows, threads) = (usual_rows(h, caps), caps.threads());
         let other = if h > 1 { 3 - rows } else { rows };
@@ -188,7 +196,7 @@ impl Columns {
             Self { rows: other, threads: threads * 2 },
         ]);
         let shape = format!("{}x{d}x{h}x{w} {}{load}", layout.n, layout.blocks());
-        caps.choose("depthwise_weight", shape, &all)
+        lowering.choose("depthwise_weight", shape, &all)
     }
 }
 
@@ -203,7 +211,7 @@ mod tests {
                 let caps = Caps { software, subgroup_size, ..Caps::default() };
                 let all = March::all(&Layout::new(2, 20, spatial), &caps);
                 assert_eq!(distinct(all.clone()).len(), all.len());
-                let shares = |march: &March| matches!(march.loads, Loads::Shared { .. });
+                let shares = |march: &March| matches!(march.loads, RowLoads::Shared { .. });
                 assert_eq!(all.iter().any(shares), software && subgroup_size > 0);
                 for march in all {
                     let March { quad, rows, depth, .. } = march;
@@ -224,7 +232,7 @@ mod tests {
         let caps = Caps { software: true, subgroup_size: 8, ..Caps::default() };
         let first = |spatial| March::all(&Layout::new(2, 16, spatial), &caps)[0];
         let own = |march: March| (march.loads, march.quad, march.rows);
-        let shared = |lanes| Loads::Shared { subgroup: 8, lanes };
+        let shared = |lanes| RowLoads::Shared { subgroup: 8, lanes };
         assert_eq!(own(first([40, 56, 40])), (shared(8), 5, 3));
         assert_eq!(own(first([10, 14, 10])), (shared(2), 5, 3));
         assert_eq!(own(first([128, 128, 128])).0, shared(32));

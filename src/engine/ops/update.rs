@@ -1,8 +1,8 @@
 //! Optimizers: one dispatch a contiguous range of the parameter block.
 
-use super::WORKGROUP;
+use super::common::WORKGROUP;
 use crate::Result;
-use crate::engine::graph::{Bind, Caps, Dispatch, Region, fold};
+use crate::engine::graph::{Bind, BlockRun, Caps, Dispatch, Region, fold};
 use crate::engine::shader::KernelKey;
 
 /// The update rule and its constants.
@@ -43,7 +43,7 @@ pub fn optimizer_dispatch(
     caps: &Caps,
 ) -> Result<Vec<Dispatch>> {
     let mut dispatches = Vec::new();
-    for (done, now) in bindings_of(words, caps) {
+    for BlockRun { first: done, count: now } in whole_offsets(words, caps) {
         let count = now / 4;
         let region = |region| Bind::Region { region, start: start + done, words: now };
         let file = match optimizer {
@@ -88,7 +88,7 @@ pub fn loss_scale_dispatches(ranges: &[(usize, usize)], caps: &Caps) -> Result<V
     let state = Bind::Region { region: Region::Scale, start: 0, words: 8 };
     let mut dispatches = Vec::new();
     for (start, words) in ranges.iter().copied() {
-        for (done, now) in bindings_of(words, caps) {
+        for BlockRun { first: done, count: now } in whole_offsets(words, caps) {
             let count = now / 4;
             let groups = fold(count.div_ceil(WORKGROUP * RUN), caps)?;
             let grad = Bind::Region { region: Region::Grads, start: start + done, words: now };
@@ -109,8 +109,7 @@ pub fn loss_scale_dispatches(ranges: &[(usize, usize)], caps: &Caps) -> Result<V
     Ok(dispatches)
 }
 
-/// First word and words of the pieces of a range that fit a binding each.
-fn bindings_of(words: usize, caps: &Caps) -> impl Iterator<Item = (usize, usize)> {
-    let most = (caps.max_binding / caps.alignment * caps.alignment / 4) as usize;
-    (0..words).step_by(most.max(1)).map(move |done| (done, most.min(words - done)))
+/// Cuts words into runs that fit a binding each and begin where one can begin.
+fn whole_offsets(words: usize, caps: &Caps) -> impl Iterator<Item = BlockRun> {
+    BlockRun::cover(words, (caps.max_binding / caps.alignment * caps.alignment / 4) as usize)
 }

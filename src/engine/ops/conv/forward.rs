@@ -1,0 +1,258 @@
+//! The convolution: shape inference and the forward kernels.
+
+use super::super::common::{WORKGROUP, output_grad, switches};
+use super::super::elementwise::single;
+use super::super::load::{ChannelBlocks, SOURCE, Source};
+use super::super::norm::{bias_grad, give_moments};
+use super::super::pointwise::Product;
+use super::input_grad::input_grads;
+use super::shared::SharedConv;
+use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
+use super::tile::{ConvMethod, ConvSite, ConvTile};
+use super::weight_grad::weight_grad;
+use crate::engine::graph::{
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Value, fold,
+};
+use crate::engine::shader::KernelKey;
+use crate::{Error, Result};
+
+/// `conv(x) + bias`; `x` may be lazy or a concatenation. Weight (Cout, Cin, kD, kH, kW), bias (Cout).
+pub fn conv(
+    graph: &mut Graph,
+    x: Value,
+    weight: Value,
+    bias: Value,
+    spec: ConvSpec,
+) -> Result<Value> {
+    let layout = graph.layout(x)?.clone();
+    let weight_spec = graph.param_spec(weight)?;
+    let Packing::Matrix { out, ins, taps } = weight_spec.packing.clone() else {
+        return Err(Error::shape("conv", format!("{} is no conv weight", weight_spec.name)));
+    };
+    if ins != layout.segments || taps != spec.taps() {
+        return Err(Error::shape(
+            "conv",
+            format!("{} with inputs {ins:?} and {taps} taps meets {layout}", weight_spec.name),
+        ));
+    }
+    let name = weight_spec.name.trim_end_matches(".weight").to_string();
+    let y = Layout::new(layout.n, out, spec.output(layout.spatial)?);
+    let y = graph.tensor(name, y);
+    graph.node(Conv { spec }, vec![x, weight, bias], vec![y]);
+    Ok(y)
+}
+
+#[derive(Debug)]
+struct Conv {
+    spec: ConvSpec,
+}
+
+impl Op for Conv {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn backward(&self, graph: &mut Graph, node: &Node, grads: &mut Gradients) -> Result<()> {
+        let dy = single(graph, output_grad(node, grads)?)?;
+        let (x, weight, bias) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+        if graph.info(weight).needs_grad {
+            weight_grad(graph, x, weight, dy, self.spec)?;
+        }
+        if graph.info(bias).needs_grad {
+            bias_grad(graph, bias, dy)?;
+        }
+        input_grads(graph, grads, node, dy, self.spec)
+    }
+
+    fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
+        let mut dispatches = Vec::new();
+        for part in self.parts(lowering)? {
+            for piece in part.pieces(lowering)? {
+                dispatches.push(part.dispatch(lowering, &piece)?);
+            }
+        }
+        Ok(dispatches)
+    }
+
+    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<usize>> {
+        match self.parts(lowering)?.last() {
+            Some(last) if self.spec.is_pointwise() => last.moment_parts(lowering),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Conv {
+    /// The concatenated parts of a node's input, each added to the last.
+    fn parts(&self, lowering: &Lowering<'_>) -> Result<Vec<ConvPart>> {
+        let [x, weight, bias] = lowering.inputs()?;
+        let [y] = lowering.outputs()?;
+        let cols = lowering.graph.layout(x)?.blocks();
+        let sources = Source::parts_of(lowering.graph, x)?;
+        let count = sources.len();
+        let mut weight_in = 0;
+        let parts = sources.into_iter().enumerate().map(|(index, source)| {
+            let before = weight_in;
+            weight_in += source.layout.blocks();
+            let last = index + 1 == count;
+            let (spec, onto) = (self.spec, index > 0);
+            ConvPart { spec, source, weight, bias, y, last, weight_in: before, cols, onto }
+        });
+        Ok(parts.collect())
+    }
+}
+
+/// One concatenated part going through the convolution.
+struct ConvPart {
+    spec: ConvSpec,
+    source: Source,
+    weight: Value,
+    bias: Value,
+    y: Value,
+    /// Whether it completes the output.
+    last: bool,
+    weight_in: usize,
+    cols: usize,
+    onto: bool,
+}
+
+impl ConvPart {
+    /// Cuts output and input blocks.
+    fn pieces(&self, lowering: &Lowering<'_>) -> Result<Vec<Portion<2>>> {
+        let y = lowering.graph.layout(self.y)?;
+        let ins = CutAxis::all(self.source.layout.blocks(), self.source.stored_voxels());
+        Ok(lowering.cut(y.n, [CutAxis::all(y.blocks(), y.voxels()), ins]))
+    }
+
+    fn dispatch(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
+        let dispatch = match self.spec.is_pointwise() {
+            true => self.pointwise(lowering, piece)?,
+            false => self.taps(lowering, piece)?,
+        };
+        self.common(lowering, dispatch, piece)
+    }
+
+    /// Bindings and parameters that both kernels share.
+    fn common(
+        &self,
+        lowering: &Lowering<'_>,
+        dispatch: Dispatch,
+        piece: &Portion<2>,
+    ) -> Result<Dispatch> {
+        let y = lowering.graph.layout(self.y)?;
+        let [outs, ins] = piece.runs;
+        let (out, out_base) = lowering.window(self.y, piece.part(outs))?;
+        let dispatch = dispatch
+            .bind("weight", lowering.whole(self.weight))
+            .bind("bias", lowering.whole(self.bias))
+            .bind("out", out)
+            .param("n", piece.samples)
+            .param("ins", ins.count)
+            .param("outs", outs.count)
+            .param("cols", self.cols)
+            .param("weight_in", self.weight_in + ins.first)
+            .param("weight_out", outs.first)
+            .param("src_blocks", self.source.layout.blocks())
+            .param("out_blocks", y.blocks())
+            .param("out_base", out_base);
+        let dispatch = self.source.bind(dispatch, &SOURCE, lowering, piece.part(ins))?;
+        let lanes = if ins.count == 1 { lanes(&self.source.layout) as usize } else { 4 };
+        let outputs = piece.samples * outs.count * y.voxels();
+        let flops = outputs * ins.count * 8 * lanes * self.spec.taps();
+        let bytes = self.source.bytes(piece.samples, ins.count) + (outputs * 16) as u64;
+        Ok(dispatch.work(flops as u64, bytes))
+    }
+
+    fn key(&self, file: &'static str, piece: &Portion<2>) -> KernelKey {
+        let onto = self.onto || piece.runs[1].first > 0;
+        self.source.switches(KernelKey::new(file)).set("BIAS", !onto as u32).set("ACC", onto as u32)
+    }
+
+    /// The parts in which a single product gives its moments along.
+    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<usize>> {
+        let y = lowering.graph.layout(self.y)?;
+        match self.pieces(lowering)?.as_slice() {
+            [piece] => self.product(y, piece).moment_parts(lowering, |file| self.key(file, piece)),
+            _ => Ok(None),
+        }
+    }
+
+    fn product(&self, y: &Layout, piece: &Portion<2>) -> Product {
+        let [outs, ins] = piece.runs;
+        Product {
+            samples: piece.samples,
+            voxels: y.voxels(),
+            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
+            loads: self.source.tensors(),
+        }
+    }
+
+    fn pointwise(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
+        let y = lowering.graph.layout(self.y)?;
+        let label = format!("pointwise {}", lowering.name(self.y));
+        let product = self.product(y, piece);
+        let mut dispatch = product.dispatch(lowering, label, |file| self.key(file, piece))?;
+        if self.last
+            && let Some(moments) = lowering.node.moments
+        {
+            dispatch = give_moments(lowering, dispatch, moments);
+        }
+        Ok(dispatch
+            .param("src_voxels", self.source.stored_voxels())
+            .param("h", y.spatial[1])
+            .param("w", y.spatial[2]))
+    }
+
+    fn taps(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
+        let y = lowering.graph.layout(self.y)?;
+        let [outs, ins] = piece.runs;
+        let lanes = lanes(&self.source.layout);
+        let site = ConvSite {
+            spec: self.spec,
+            transposed: false,
+            samples: piece.samples,
+            spatial: y.spatial,
+            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
+            lanes,
+        };
+        let key = taps_key(self.key("conv.wgsl", piece), &self.spec);
+        let (tile, choice) = site.choose(&switches(&key), lowering)?;
+        let label = format!("conv {}", lowering.name(self.y));
+        let dispatch = match tile.method {
+            ConvMethod::Shared | ConvMethod::Winograd => {
+                let [inner, outer] = [self.source.layout.spatial, y.spatial];
+                let (spec, pad) = (self.spec, self.spec.pad_lo);
+                let conv = SharedConv { spec, lanes, pad, inner, outer };
+                conv.dispatch(lowering, piece, label, key, tile)?
+            }
+            ConvMethod::Direct => self.direct(lowering, piece, label, key, tile)?,
+        };
+        Ok(dispatch.chosen(choice))
+    }
+
+    fn direct(
+        &self,
+        lowering: &Lowering<'_>,
+        piece: &Portion<2>,
+        label: String,
+        key: KernelKey,
+        tile: ConvTile,
+    ) -> Result<Dispatch> {
+        let y = lowering.graph.layout(self.y)?;
+        let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
+        let ConvTile { vox, lines, out, .. } = tile;
+        let tiles = piece.runs[0].count.div_ceil(out);
+        let quads = y.spatial[2].div_ceil(vox);
+        let threads = quads * y.spatial[0] * y.spatial[1].div_ceil(lines) * tiles * piece.samples;
+        let key = row_key(key, &self.spec, vox)
+            .tile("OUT", out as u32)
+            .tile("LINES", lines as u32)
+            .tile("CIN", lanes(&self.source.layout))
+            .tile("KW", kernel[2] as u32)
+            .tile("SW", stride[2] as u32);
+        let groups = fold(threads.div_ceil(WORKGROUP), lowering.caps)?;
+        let dispatch =
+            Dispatch::new(label, key, groups).param("tiles", tiles).param("quads", quads);
+        Ok(sizes(dispatch, self.source.layout.spatial, y.spatial, pad_lo))
+    }
+}

@@ -1,0 +1,11 @@
+//! Convolution with 1 or 3 taps, stride 1 or 2 per axis and any padding, with its gradients.
+
+mod forward;
+mod input_grad;
+mod shared;
+mod spec;
+mod tile;
+mod weight_grad;
+
+pub use forward::conv;
+pub use spec::ConvSpec;

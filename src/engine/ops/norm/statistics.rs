@@ -1,0 +1,119 @@
+//! Mean, scale, shift and 1/std of each sample and channel block.
+
+use super::parts::{ChannelParts, NormPass};
+use crate::Result;
+use crate::engine::graph::{Dispatch, Gradients, Graph, Lowering, Node, Op, Scratch, Value, fold};
+use crate::engine::shader::KernelKey;
+
+/// Added to the variance, as in the reference.
+pub const EPS: f32 = 1e-5;
+
+/// Statistics of a tensor, from itself in parts or from moments that come along with it; inputs are the tensor, gamma and beta.
+#[derive(Debug)]
+pub struct Statistics;
+
+impl Op for Statistics {
+    fn name(&self) -> &'static str {
+        "instance norm statistics"
+    }
+
+    fn backward(&self, _: &mut Graph, _: &Node, _: &mut Gradients) -> Result<()> {
+        Ok(()) // the gradient passes through NormAct
+    }
+
+    fn scratch(&self, lowering: &Lowering<'_>) -> Result<Vec<Scratch>> {
+        let [x] = lowering.inputs()?;
+        let parts = Self::parts(lowering)?;
+        let name = format!("{}.moments", lowering.name(x));
+        Ok(vec![Scratch::new(name, parts.words(lowering.graph.layout(x)?))])
+    }
+
+    fn takes_moments(&self) -> bool {
+        true
+    }
+
+    fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
+        let ([x], [moments]) = (lowering.inputs()?, lowering.scratch()?);
+        let layout = lowering.graph.layout(x)?;
+        if lowering.graph.moments_given(lowering.node).is_some() {
+            let words = lowering.graph.info(moments).words;
+            let parts = words / (layout.n * layout.blocks() * MOMENT_WORDS);
+            return Ok(vec![finish(lowering, Moments::Counted, parts)?]);
+        }
+        let parts = Self::parts(lowering)?;
+        let (chunk, chunks, voxels) = (parts.chunk(), parts.chunks, layout.voxels());
+        let mut dispatches = Vec::new();
+        for piece in lowering.cut_flat(layout, voxels) {
+            let [run] = piece.runs;
+            let (bind, base) = lowering.window(x, piece.part(run))?;
+            let work = (run.count * voxels * 16) as u64;
+            dispatches.push(
+                Dispatch::new(
+                    format!("statistics {}", lowering.name(x)),
+                    parts.key(),
+                    fold(run.count * chunks, lowering.caps)?,
+                )
+                .chosen(parts.choice.clone())
+                .bind("x", bind)
+                .bind("partial", lowering.whole(moments))
+                .param("blocks", run.count)
+                .param("voxels", voxels)
+                .param("chunk", chunk)
+                .param("chunks", chunks)
+                .param("base", base)
+                .param("first", run.first)
+                .work(work, work),
+            );
+        }
+        let finish = finish(lowering, Moments::Parts { whole: parts.is_whole() }, chunks)?;
+        dispatches.push(finish.param("chunk", chunk));
+        Ok(dispatches)
+    }
+}
+
+impl Statistics {
+    fn parts(lowering: &Lowering<'_>) -> Result<ChannelParts> {
+        let [x] = lowering.inputs()?;
+        ChannelParts::choose(NormPass::Statistics, lowering.graph.layout(x)?, "", lowering)
+    }
+}
+
+/// Words of the moments of one part of a channel block, as the shaders write them.
+const MOMENT_WORDS: usize = 12;
+
+/// Has a kernel write the moments of its output along.
+pub fn give_moments(lowering: &Lowering<'_>, mut dispatch: Dispatch, moments: Value) -> Dispatch {
+    dispatch.kernel = dispatch.kernel.section("MOMENTS");
+    dispatch.bind("moments", lowering.whole(moments))
+}
+
+/// What the second pass merges.
+enum Moments {
+    /// Those that another node's kernels wrote, each with its count.
+    Counted,
+    /// Those of the first pass, of each workgroup or of each lane.
+    Parts { whole: bool },
+}
+
+/// The second pass: `chunks` parts of each channel block merged.
+fn finish(lowering: &Lowering<'_>, of: Moments, chunks: usize) -> Result<Dispatch> {
+    let ([x, gamma, beta], [coef]) = (lowering.inputs()?, lowering.outputs()?);
+    let [moments] = lowering.scratch()?;
+    let layout = lowering.graph.layout(x)?;
+    let all = layout.n * layout.blocks();
+    let key = KernelKey::new("norm_finish.wgsl");
+    let key = match of {
+        Moments::Counted => key.set("COUNTED", 1),
+        Moments::Parts { whole } => key.set("WHOLE", whole as u32),
+    };
+    Ok(Dispatch::new(format!("norm {}", lowering.name(x)), key, fold(all, lowering.caps)?)
+        .bind("partial", lowering.whole(moments))
+        .bind("gamma", lowering.whole(gamma))
+        .bind("beta", lowering.whole(beta))
+        .bind("coef", lowering.whole(coef))
+        .param("blocks", all)
+        .param("channel_blocks", layout.blocks())
+        .param("voxels", layout.voxels())
+        .param("chunks", chunks)
+        .param_f32("eps", EPS))
+}

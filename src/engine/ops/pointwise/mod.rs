@@ -1,0 +1,8 @@
+//! Pointwise convolutions: products of weights and channels, voxel by voxel.
+
+mod coop;
+mod product;
+mod weights;
+
+pub use product::Product;
+pub use weights::PointwiseWeights;
