@@ -49,8 +49,7 @@ impl ForwardSpec<'_> {
     ///
     /// Where the network has no such domain, or does not take such a patch.
     pub fn workload(&self) -> Result<Workload> {
-        let options = PlanRequest::inference(self.dtype);
-        Ok(Workload { graph: self.build()?.graph, options })
+        Ok(Workload { graph: self.build()?.graph, options: PlanRequest::inference(self.dtype) })
     }
 }
 
@@ -76,9 +75,10 @@ impl Forward {
         spec: &ForwardSpec<'_>,
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
     ) -> Result<Self> {
+        let caps = caps(gpu);
         let ForwardGraph { graph, image, logits } = spec.build()?;
         let layout = graph.layout(image)?.clone();
-        let plan = Plan::new(&graph, &caps(gpu), &PlanRequest::inference(spec.dtype))?;
+        let plan = Plan::new(&graph, &caps, &PlanRequest::inference(spec.dtype))?;
         let store = Store::new(gpu, graph.params(), false)?;
         for spec in graph.params() {
             store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;

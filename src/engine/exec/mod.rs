@@ -25,6 +25,5 @@ pub fn caps(gpu: &Gpu) -> Caps {
         cooperative: gpu.report().cooperative,
         tuning: gpu.tuning().clone(),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),
-        ..Caps::default()
     }
 }
