@@ -27,9 +27,6 @@ struct Params {
     w_dice: f32,
     w_lovasz: f32,
     smoothing: f32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -28,7 +28,6 @@ struct Params {
     w_lovasz: f32,
     scale: f32,
     out_base: u32,
-    pad: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

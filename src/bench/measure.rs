@@ -155,9 +155,9 @@ fn time_training(
         session.step(0, image, labels, 1e-3)?;
         gpu.wait()?;
         steps.push(start.elapsed().as_secs_f64() * 1e3);
-        let [encode, submit] = session.launch_seconds(0)?;
-        encodes.push(encode * 1e3);
-        submits.push(submit * 1e3);
+        let launch = session.launch_seconds(0)?;
+        encodes.push(launch.encoding * 1e3);
+        submits.push(launch.submitting * 1e3);
     }
     report.step_ms = Some(median(steps));
     report.encode_ms = Some(median(encodes));
@@ -247,7 +247,7 @@ fn slowest_first(kernels: &mut [KernelReport]) {
 }
 
 /// Medians over the runs.
-fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<KernelReport>> {
+pub(super) fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<KernelReport>> {
     let first = runs.first().ok_or_else(|| Error::Internal("no run was timed".into()))?;
     Ok(first
         .iter()

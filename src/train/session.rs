@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::footprint::{Fitted, Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given};
-use crate::engine::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
+use crate::engine::exec::{CommandInfo, Launch, LossScale, Pool, Program, Readback, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{
     Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
@@ -365,11 +365,11 @@ impl Session {
     }
 
     /// Seconds to encode and to submit a domain's forward and backward pass; waits for it afterwards.
-    pub fn launch_seconds(&self, domain: usize) -> Result<[f64; 2]> {
+    pub fn launch_seconds(&self, domain: usize) -> Result<Launch> {
         let d = &self.domains[domain];
-        let seconds = d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
+        let launch = d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
         self.gpu.wait()?;
-        Ok(seconds)
+        Ok(launch)
     }
 
     /// Total, cross-entropy, focal, Dice and Lovász loss of a domain's last run; waits for it.
@@ -477,7 +477,7 @@ impl DomainProgram {
     ) -> Result<Self> {
         let gradient_commands = plan.steps.len();
         let tail = update.lower(store, &caps(gpu))?;
-        let program = Program::new(gpu, &built.graph, plan, &tail.dispatches, (store, pool))?;
+        let program = Program::new(gpu, &built.graph, plan, &tail.dispatches, store, pool)?;
         let after = |(at, first)| (gradient_commands + at, first);
         Ok(Self {
             program,

@@ -15,7 +15,7 @@ use super::targets::{DomainBatch, Targets};
 use super::watch::{Done, LOG, Watch, rewind};
 use crate::base::files::{read_json, write_atomically};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
-use crate::engine::exec::LossScale;
+use crate::engine::exec::{LossScale, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, Graph, Region};
 use crate::engine::tune;
@@ -262,7 +262,7 @@ impl Trainer {
         let network = network(&config, &plans);
         let (batches, settings) = (batches(&plans), settings(&config));
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
-        let patches = Patches::new(gpu, &sources, &config.augment, config.case_bytes())?;
+        let patches = Patches::new(gpu, &caps(gpu), &sources, &config.augment, config.case_bytes())?;
         let footprint = Footprint::of(&config, patches.bytes());
         let session = Session::within(gpu, &network, &batches, settings, footprint)?;
         let counts = session.counts().to_vec();

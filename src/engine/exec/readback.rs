@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::command::{Command, Launch, submit};
 use crate::engine::gpu::Gpu;
 use crate::{Error, Result};
 
@@ -12,7 +13,7 @@ type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 struct Flight {
     staging: wgpu::Buffer,
     bytes: u64,
-    submission: wgpu::SubmissionIndex,
+    launch: Launch,
     mapped: Receiver<Mapped>,
 }
 
@@ -43,15 +44,14 @@ impl Readback {
         let Some(staging) = self.free.pop() else {
             return Err(Error::Internal(format!("{} readings are under way", self.flights.len())));
         };
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
-        let submission = gpu.submit("read back", encoder)?;
+        let (from, to) = (buffer.clone(), staging.clone());
+        let launch = submit(gpu, "read back", &[Command::Copy { from, to, at: 0, bytes }])?;
         let (sender, mapped) = sync_channel(1);
         staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
             // whoever gave the reading up has dropped the receiver
             sender.send(result).ok();
         });
-        self.flights.push_back(Flight { staging, bytes, submission, mapped });
+        self.flights.push_back(Flight { staging, bytes, launch, mapped });
         Ok(())
     }
 
@@ -59,8 +59,10 @@ impl Readback {
     pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Vec<W>>> {
         let Some(flight) = self.flights.pop_front() else { return Ok(None) };
         let failed = |message: String| Error::Gpu(format!("read back: {message}"));
-        let Flight { staging, bytes, submission, mapped } = flight;
-        gpu.wait_for(submission)?;
+        let Flight { staging, bytes, launch, mapped } = flight;
+        if let Some(submission) = launch.last {
+            gpu.wait_for(submission)?;
+        }
         let result = mapped.recv().map_err(|e| failed(e.to_string()))?;
         result.map_err(|e| failed(e.to_string()))?;
         let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;

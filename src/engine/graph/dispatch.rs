@@ -111,7 +111,7 @@ pub struct Dispatch {
     pub label: String,
     pub kernel: KernelKey,
     pub bindings: Vec<(&'static str, Bind)>,
-    /// Members of the kernel's `params` uniform; unnamed ones are zero, floats go as bits.
+    /// Members of the kernel's `params` uniform, each once; floats go as bits.
     pub params: Vec<(&'static str, u32)>,
     pub groups: [u32; 2],
     /// Arithmetic operations, to bound submissions and to rate kernels.

@@ -321,6 +321,9 @@ impl Op for Add {
                     }
                     None => {
                         let unused = whole_or_main(graph, &a, part, caps)?;
+                        let empty = ["b_base", "b_voxels", "baux_base"];
+                        let dispatch =
+                            empty.iter().fold(dispatch, |dispatch, name| dispatch.param(name, 0));
                         dispatch.bind("b", unused).bind("baux", unused).bind("bcoef", unused)
                     }
                 };

@@ -180,7 +180,9 @@ impl Op for RegionLoss {
                 .param("classes", self.regions)
                 .param("total", self.samples * self.voxels * self.regions)
                 .param_f32("w_ce", self.weights.cross_entropy)
-                .param_f32("w_dice", self.weights.dice),
+                .param_f32("w_focal", 0.0)
+                .param_f32("w_dice", self.weights.dice)
+                .param_f32("w_lovasz", 0.0),
         );
         Ok(dispatches)
     }

@@ -62,7 +62,9 @@ impl Scan {
                     dispatch.bind("carry", whole(graph, *carry)).param("use_carry", 1)
                 }
                 // the kernel does not read it, but a binding wants a buffer of its own
-                None => dispatch.bind("carry", whole(graph, self.idle(graph)?)),
+                None => {
+                    dispatch.bind("carry", whole(graph, self.idle(graph)?)).param("use_carry", 0)
+                }
             });
         }
         Ok(dispatches)

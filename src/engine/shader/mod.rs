@@ -128,6 +128,14 @@ pub struct Binding {
     pub kind: BindingKind,
 }
 
+/// A member of the uniform `params`; offset and size in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    pub offset: u32,
+    pub bytes: u32,
+}
+
 /// What a kernel's caller must know, read from the shader itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reflection {
@@ -135,8 +143,8 @@ pub struct Reflection {
     pub bindings: Vec<Binding>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Members of the uniform `params` with their byte offsets.
-    pub params: Vec<(String, u32)>,
+    /// Members of the uniform `params`.
+    pub params: Vec<Member>,
     /// Bytes of the uniform `params`.
     pub params_bytes: u32,
 }
@@ -245,7 +253,10 @@ fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflection> {
             reflection.params_bytes = *span;
             reflection.params = members
                 .iter()
-                .filter_map(|member| Some((member.name.clone()?, member.offset)))
+                .filter_map(|member| {
+                    let (offset, bytes) = (member.offset, layouter[member.ty].size);
+                    Some(Member { name: member.name.clone()?, offset, bytes })
+                })
                 .collect();
         }
         reflection.bindings.push(Binding { name: name.clone(), index: binding.binding, kind });

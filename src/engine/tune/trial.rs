@@ -6,7 +6,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::site::Site;
-use crate::engine::exec::{Pool, Program, Store};
+use crate::engine::exec::{Command, Pool, Program, Store, submit};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
 use crate::engine::plan::{Plan, Step};
@@ -91,7 +91,7 @@ impl<'a> Bench<'a> {
             refused: 0,
         };
         for (position, ((graph, dispatches), plan)) in lowered.iter().zip(&plans).enumerate() {
-            match Program::new(gpu, graph, plan, &[], (&bench.store, &pool)) {
+            match Program::new(gpu, graph, plan, &[], &bench.store, &pool) {
                 Ok(program) => {
                     let counts = counted(&site.choice.site, dispatches);
                     bench.trials.push(Trial { position, program, counts, seconds: Vec::new() });
@@ -163,18 +163,18 @@ impl<'a> Bench<'a> {
     /// Runs a trial once on fresh inputs and reads what it made.
     fn outputs(&self, trial: &Trial) -> Result<Vec<Vec<f32>>> {
         let program = &trial.program;
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let mut inputs = Vec::new();
         for value in self.values.iter().filter(|v| program.value(**v).is_ok()) {
             let (buffer, words) = program.value(*value)?;
             let pattern = match self.graph.info(*value).dtype {
                 DType::F32 => &self.patterns.0,
                 DType::F16 => &self.patterns.1,
             };
-            fill(&mut encoder, pattern, buffer, words);
+            inputs.extend(fill(pattern, buffer, words));
         }
         let weights = self.store.buffer(Region::Weights)?;
-        fill(&mut encoder, &self.patterns.0, weights, (weights.size() / 4) as usize);
-        self.gpu.submit("inputs of a variant", encoder)?;
+        inputs.extend(fill(&self.patterns.0, weights, (weights.size() / 4) as usize));
+        submit(self.gpu, "inputs of a variant", &inputs)?;
         program.run(self.gpu)?;
         self.results
             .iter()
@@ -198,16 +198,17 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn fill(
-    encoder: &mut wgpu::CommandEncoder,
-    pattern: &wgpu::Buffer,
-    buffer: &wgpu::Buffer,
+fn fill<'a>(
+    pattern: &'a wgpu::Buffer,
+    buffer: &'a wgpu::Buffer,
     words: usize,
-) {
-    for start in (0..words).step_by(PATTERN) {
-        let bytes = ((words - start).min(PATTERN) * 4) as u64;
-        encoder.copy_buffer_to_buffer(pattern, 0, buffer, (start * 4) as u64, bytes);
-    }
+) -> impl Iterator<Item = Command> + 'a {
+    (0..words).step_by(PATTERN).map(move |start| Command::Copy {
+        from: pattern.clone(),
+        to: buffer.clone(),
+        at: (start * 4) as u64,
+        bytes: ((words - start).min(PATTERN) * 4) as u64,
+    })
 }
 
 /// An f16 as f32.
