@@ -16,4 +16,4 @@ mod score;
 mod segment;
 mod train;
 
-pub use base::error::{Error, Result};
+pub use base::error::{BoxedError, Error, GpuFault, Result};

@@ -88,7 +88,7 @@ impl Configuration {
                 own.others = vec![Targets { regions: Vec::new(), partial: true }];
                 Ok(own)
             }
-            _ => Err(Error::flag("--config", name, NAMES.join(", "), "Choose one of these.")),
+            _ => Err(Error::setting("config", name, NAMES.join(", "), "Choose one of these.")),
         }
     }
 }

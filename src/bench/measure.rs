@@ -247,7 +247,10 @@ fn slowest_first(kernels: &mut [KernelReport]) {
 }
 
 /// Medians over the runs.
-pub(super) fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<KernelReport>> {
+pub(super) fn kernels(
+    runs: &[Vec<(CommandInfo, f64)>],
+    roofline: &Roofline,
+) -> Result<Vec<KernelReport>> {
     let first = runs.first().ok_or_else(|| Error::Internal("no run was timed".into()))?;
     Ok(first
         .iter()

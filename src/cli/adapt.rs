@@ -33,7 +33,7 @@ pub struct Args {
 impl Args {
     /// The settings of the run, and what is fixed of the new domain's plan.
     fn settings(&self, model: &Path, data: &Path) -> Result<(RunConfig, PlanOptions)> {
-        let file = super::model_file(model);
+        let file = super::args::model_file(model);
         let old = Model::read(&file)?;
         if old.network.mode == Mode::Independent {
             return Err(Error::file(
@@ -45,8 +45,8 @@ impl Args {
         }
         let name = Dataset::open(data)?.name;
         if old.domain(Some(&name)).is_ok() {
-            return Err(Error::flag(
-                "--data",
+            return Err(Error::setting(
+                "data",
                 format!("a dataset named {name}, like a domain of the model"),
                 "a name of its own",
                 "Change \"name\" in dataset.json.",

@@ -30,7 +30,7 @@ fn claim(inputs: &[&Path], output: &Path) -> Result<Claim> {
 
 /// Cuts one domain out as a model of its own.
 pub fn export(args: &ExportArgs) -> Result<()> {
-    let file = super::model_file(&args.model);
+    let file = super::args::model_file(&args.model);
     let _claim = claim(&[&file], &args.output)?;
     let model = Model::read(&file)?;
     let domain = model.domain(Some(&args.domain))?;
@@ -54,7 +54,7 @@ pub struct MergeArgs {
 
 /// Adds the domains of another model.
 pub fn merge(args: &MergeArgs) -> Result<()> {
-    let (file, added) = (super::model_file(&args.model), super::model_file(&args.add));
+    let (file, added) = (super::args::model_file(&args.model), super::args::model_file(&args.add));
     let _claim = claim(&[&file, &added], &args.output)?;
     let (model, other) = (Model::read(&file)?, Model::read(&added)?);
     let merged = model.merge(&other)?;

@@ -1,6 +1,6 @@
 //! `u2seg devices`.
 
-use crate::engine::gpu::adapters;
+use crate::engine::gpu::{adapters, no_adapter};
 use crate::engine::shader::Cooperative;
 use crate::{Error, Result};
 
@@ -20,9 +20,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     if found.is_empty() {
-        return Err(Error::Gpu(
-            "no Vulkan, Metal or DX12 adapter; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)".into(),
-        ));
+        return Err(no_adapter());
     }
     for a in found {
         say!("{}: {}", a.index, a.name);

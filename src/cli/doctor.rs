@@ -2,7 +2,7 @@
 
 use crate::engine::check::{Extent, Row, by_kernel, examine};
 use crate::engine::gpu::Gpu;
-use crate::{Error, Result};
+use crate::{Error, GpuFault, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -41,7 +41,11 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         say!(
             "\n{:<36}{:>8}{:>8}{:>15}{:>12}",
-            "kernel", "checks", "failed", "largest error", "of allowed"
+            "kernel",
+            "checks",
+            "failed",
+            "largest error",
+            "of allowed"
         );
         for (kernel, summary) in by_kernel(&rows) {
             let (checks, failed, share) = (summary.checks, summary.failed, summary.share * 100.0);
@@ -50,11 +54,12 @@ pub fn run(args: &Args) -> Result<()> {
         say!("\n{} checks, {failed} failed", rows.len());
     }
     if failed > 0 {
-        return Err(Error::Gpu(format!(
+        let message = format!(
             "{}: {failed} of {} checks failed; update the driver, or choose another --device",
             adapter.name,
             rows.len()
-        )));
+        );
+        return Err(Error::gpu(GpuFault::Wrong, message));
     }
     Ok(())
 }

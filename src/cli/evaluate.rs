@@ -136,7 +136,7 @@ fn check_merge(merge: &[(u8, u8)]) -> Result<()> {
     for (index, (from, to)) in merge.iter().enumerate() {
         if let Some((_, other)) = merge[..index].iter().find(|(f, t)| f == from && t != to) {
             let found = format!("{from}={other} and {from}={to}");
-            return Err(Error::flag("--merge", found, "one label to count as", "Leave one out."));
+            return Err(Error::setting("merge", found, "one label to count as", "Leave one out."));
         }
     }
     Ok(())

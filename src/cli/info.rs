@@ -150,7 +150,7 @@ fn published() -> Vec<NetConfig> {
 pub fn run(args: &Args) -> Result<()> {
     let reports = match &args.model {
         Some(path) => {
-            let network = Model::read(&super::model_file(path))?.network;
+            let network = Model::read(&super::args::model_file(path))?.network;
             let domains = network.domains.clone();
             vec![Report::of(network, domains)?]
         }

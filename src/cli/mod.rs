@@ -1,18 +1,16 @@
 //! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
 
-/// As `println!`, but returns an error from the function around it where stdout cannot be written.
-macro_rules! say {
-    ($($arg:tt)*) => {
-        $crate::cli::write_line(format_args!($($arg)*))?
-    };
-}
+#[macro_use]
+mod say;
 
 mod adapt;
+mod args;
 mod bench;
 mod compose;
 mod devices;
 mod doctor;
 mod evaluate;
+mod flags;
 mod info;
 mod plan;
 mod predict;
@@ -20,13 +18,9 @@ mod train;
 mod validate;
 mod verify;
 
-use std::path::{Path, PathBuf};
-
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::engine::graph::DType;
-use crate::train::{Footprint, MODEL};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Trains and runs 3D U²-Net on any GPU through WebGPU.
 #[derive(Debug, Parser)]
@@ -73,19 +67,21 @@ pub fn main() -> std::process::ExitCode {
     )
     .format_timestamp(None)
     .init();
-    match run(parse()) {
+    let program = Cli::command();
+    let matches = program.clone().get_matches();
+    let command = matches.subcommand_name().and_then(|name| program.find_subcommand(name));
+    match run(parse(&matches)) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", flags::told(error, &program, command.unwrap_or(&program)));
             std::process::ExitCode::FAILURE
         }
     }
 }
 
 /// The arguments; a run that goes on is told which flags it was given, since it keeps its own settings.
-fn parse() -> Cli {
-    let matches = Cli::command().get_matches();
-    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+fn parse(matches: &clap::ArgMatches) -> Cli {
+    let mut cli = Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
     let given = || match matches.subcommand() {
         Some((name, matches)) => given(name, matches),
         None => Vec::new(),
@@ -126,108 +122,5 @@ fn run(cli: Cli) -> Result<()> {
         Command::Info(args) => info::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
-    }
-}
-
-/// Writes a line of results; a reader that has had enough, such as `head`, is no failure.
-fn write_line(line: std::fmt::Arguments<'_>) -> Result<()> {
-    use std::io::{ErrorKind, Write};
-    let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::file(
-            "stdout",
-            format!("that it cannot be written ({e})"),
-            "room for the results",
-            "Free some, or send the output elsewhere.",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// How tensors are stored.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum PrecisionArg {
-    F32,
-    /// Activations and their gradients in f16, arithmetic and everything else in f32: half the memory.
-    F16,
-}
-
-impl From<PrecisionArg> for DType {
-    fn from(precision: PrecisionArg) -> Self {
-        match precision {
-            PrecisionArg::F32 => Self::F32,
-            PrecisionArg::F16 => Self::F16,
-        }
-    }
-}
-
-/// What training may take of the GPU's memory.
-#[derive(Debug, clap::Args)]
-struct MemoryArgs {
-    /// How activations are stored.
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: PrecisionArg,
-    /// GPU memory that training may take, such as 4GiB or 3500MiB: at most an eighth of it keeps cases, and what does not fit
-    /// the rest is computed twice, as little as possible; the results stay the same to the bit.
-    #[arg(long, value_parser = size)]
-    vram: Option<u64>,
-}
-
-impl MemoryArgs {
-    fn footprint(&self) -> Footprint {
-        Footprint { dtype: self.precision.into(), vram: self.vram, reserved: 0 }
-    }
-}
-
-/// Bytes with a unit.
-fn size(text: &str) -> std::result::Result<u64, String> {
-    let fail = || format!("expected a size such as 4GiB or 3500MiB, found {text}");
-    let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
-    let (number, unit) = text.trim().split_at(digits);
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        _ => return Err(fail()),
-    };
-    let bytes = number.parse::<f64>().map_err(|_| fail())? * unit;
-    // beyond what any adapter has, and well within u64
-    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(fail()) }
-}
-
-/// The model file that a flag names, itself or by the folder of its run.
-fn model_file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
-}
-
-/// `LOWER,UPPER` as two numbers.
-fn window(text: &str) -> std::result::Result<[f32; 2], String> {
-    let parts: Option<Vec<f32>> = text.split(',').map(|p| p.trim().parse().ok()).collect();
-    parts
-        .and_then(|parts| parts.try_into().ok())
-        .ok_or_else(|| format!("expected two numbers LOWER,UPPER such as -160,240, found {text}"))
-}
-
-/// `D,H,W` as three numbers.
-fn triple<T: std::str::FromStr>(text: &str) -> std::result::Result<[T; 3], String> {
-    let parts: Option<Vec<T>> = text.split([',', 'x']).map(|p| p.trim().parse().ok()).collect();
-    parts
-        .and_then(|parts| parts.try_into().ok())
-        .ok_or_else(|| format!("expected three numbers D,H,W such as 40,56,40, found {text}"))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(super::size("4GiB"), Ok(4 << 30));
-        assert_eq!(super::size("3500 mib"), Ok(3500 << 20));
-        assert_eq!(super::size("1.5GB"), Ok(1_500_000_000));
-        for text in ["", "4", "GiB", "4TiBs", "-1GiB", "0MiB", "1..5GiB", "1e9GiB"] {
-            assert!(super::size(text).is_err(), "{text}");
-        }
     }
 }

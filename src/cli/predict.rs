@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
-use super::PrecisionArg;
+use super::args::PrecisionArg;
 use crate::base::files::{Claim, Paths, safe_name};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::DomainPlan;
@@ -108,16 +108,16 @@ impl Job {
 impl Args {
     fn check(&self) -> Result<()> {
         if !(self.step_size > 0.0 && self.step_size <= 1.0) {
-            return Err(Error::flag(
-                "--step-size",
+            return Err(Error::setting(
+                "step_size",
                 self.step_size.to_string(),
                 "above 0 and at most 1",
                 "0.5 is usual.",
             ));
         }
         if self.part_id >= self.num_parts {
-            return Err(Error::flag(
-                "--part-id",
+            return Err(Error::setting(
+                "part_id",
                 self.part_id.to_string(),
                 format!("less than --num-parts, which is {}", self.num_parts),
                 "Parts count from 0.",
@@ -224,7 +224,7 @@ impl Args {
     /// Checks that no output is an input and no two images have one output, and makes the folders.
     fn claim(&self, jobs: &[Job], plan: &DomainPlan) -> Result<Claim> {
         let mut paths = Paths::new();
-        self.model.iter().for_each(|path| paths.reads(super::model_file(path)));
+        self.model.iter().for_each(|path| paths.reads(super::args::model_file(path)));
         for job in jobs {
             let images = job.images.as_ref();
             let images = images.map_or_else(|fault| vec![fault.path.clone()], Clone::clone);
@@ -283,7 +283,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.check()?;
     let mut models = Vec::new();
     for path in &args.model {
-        let model = Model::read(&super::model_file(path))?;
+        let model = Model::read(&super::args::model_file(path))?;
         let domain = model.domain(args.domain.as_deref())?;
         models.push((model, domain));
     }
@@ -313,8 +313,8 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
         return Ok(vec![single(input, output)?]);
     }
     if stem(output).is_some() && !output.is_dir() {
-        return Err(Error::flag(
-            "-o",
+        return Err(Error::setting(
+            "output",
             format!("the file {} for a folder of images", output.display()),
             "a folder",
             "Give a folder's name.",
@@ -362,8 +362,8 @@ fn single(input: &Path, output: &Path) -> Result<Job> {
     let mask = if !output.is_dir() && (ending.ends_with(".nii") || ending.ends_with(".nii.gz")) {
         output.to_path_buf()
     } else if !output.is_dir() && OTHERS.iter().any(|other| ending.ends_with(other)) {
-        return Err(Error::flag(
-            "-o",
+        return Err(Error::setting(
+            "output",
             output.display().to_string(),
             "a name that ends in .nii or .nii.gz, or a folder",
             "Masks are written as NIfTI-1: correct the ending.",

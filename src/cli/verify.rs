@@ -79,7 +79,7 @@ fn claim(args: &Args, datasets: &[&Dataset], file: &Path) -> Result<Claim> {
         let expected = "an earlier fix list, or nothing yet";
         return Err(Error::file(file, "a file that is no fix list", expected, remedy));
     }
-    let mut paths = Paths::of_flag("--fix-list");
+    let mut paths = Paths::of_setting("fix_list");
     datasets.iter().flat_map(|dataset| dataset.files()).for_each(|file| paths.reads(file));
     args.exclude.iter().for_each(|file| paths.reads(file));
     paths.writes(file, "the datasets in --data");

@@ -125,11 +125,11 @@ fn check_ending(file: &Path, ending: Option<&str>) -> Result<()> {
 fn no_description(dir: &Path) -> Error {
     const EXPECTED: &str = "the folder of a Decathlon or nnU-Net v2 dataset";
     if dir.exists() && !dir.is_dir() {
-        let remedy = format!("Point --data at the folder it lies in: {}.", folder(dir).display());
+        let remedy = format!("Point `data` at the folder it lies in: {}.", folder(dir).display());
         return Error::file(dir, "a file", "the folder of a dataset", remedy);
     }
     if !dir.exists() {
-        let remedy = "Point --data at a folder with dataset.json, imagesTr and labelsTr.";
+        let remedy = "Point `data` at a folder with dataset.json, imagesTr and labelsTr.";
         return Error::file(dir, "no such folder", EXPECTED, remedy);
     }
     if let Some(Finding { found, remedy }) = datasets_within(dir) {
@@ -143,7 +143,7 @@ fn no_description(dir: &Path) -> Error {
         dir.join(DESCRIPTION),
         "no such file",
         "the description of a Decathlon or nnU-Net dataset",
-        "Point --data at a folder with dataset.json, imagesTr and labelsTr.",
+        "Point `data` at a folder with dataset.json, imagesTr and labelsTr.",
     )
 }
 
@@ -161,8 +161,8 @@ fn datasets_within(dir: &Path) -> Option<Finding> {
         count => format!("no dataset.json, but {count} folders that are datasets"),
     };
     let remedy = match some.len() {
-        1 => format!("Point --data at it: {}.", some[0]),
-        _ => format!("Point --data at one or several of them, such as {}.", some.join(" ")),
+        1 => format!("Point `data` at it: {}.", some[0]),
+        _ => format!("Point `data` at one or several of them, such as {}.", some.join(" ")),
     };
     Some(Finding { found, remedy })
 }

@@ -32,8 +32,8 @@ impl std::str::FromStr for Fold {
         }
         match text.parse() {
             Ok(index) => Ok(Self::Index(index)),
-            Err(_) => Err(Error::flag(
-                "--fold",
+            Err(_) => Err(Error::setting(
+                "fold",
                 text,
                 "a fold's number from 0, or none",
                 "0 to 4 are usual.",
@@ -121,8 +121,8 @@ pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<Groups> {
         // the last line says what is wrong with it
         let why = e.to_string();
         let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-        Error::flag(
-            "--group",
+        Error::setting(
+            "group",
             format!("{pattern:?}, {why}"),
             "a regular expression",
             "For patients such as pat01 in pat01_scan2 it is \"^(pat\\d+)\".",
@@ -133,8 +133,8 @@ pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<Groups> {
         let text =
             found.and_then(|found| Some(found.get(1).or(found.get(0))?.as_str().to_string()));
         let text = text.ok_or_else(|| {
-            Error::flag(
-                "--group",
+            Error::setting(
+                "group",
                 format!("the case {}, which {pattern:?} does not match", case.id),
                 "a match in the name of every case",
                 "Widen the pattern.",
@@ -206,11 +206,11 @@ impl Dataset {
             (Fold::None, _) => (self.cases.iter().collect(), Vec::new()),
             (Fold::Index(_), Some(_)) if self.groups.is_some() => {
                 let file = self.dir.join(SPLITS);
-                return Err(Error::flag(
-                    "--group",
+                return Err(Error::setting(
+                    "group",
                     format!("groups beside {}", file.display()),
                     "one of the two to decide folds",
-                    "Leave --group out, or move the file away.",
+                    "Leave `group` out, or move the file away.",
                 ));
             }
             (Fold::Index(index), Some(splits)) if *index < splits.len() => {
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(ids(&held), ["p4_a", "p4_b"]);
         for (pattern, part) in [("p[", "regular expression"), ("^(q)", "p1_a, which")] {
             let message = groups(pattern, &data.cases).unwrap_err().to_string();
-            assert!(message.contains("--group") && message.contains(part), "{message}");
+            assert!(message.contains("group: found") && message.contains(part), "{message}");
         }
     }
 

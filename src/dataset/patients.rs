@@ -80,7 +80,7 @@ pub(super) fn same_patient<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
 /// The warning about a group.
 pub(super) fn shared(group: &[&str]) -> String {
     format!(
-        "{} look like scans of one patient: --group keeps them on one side of a split",
+        "{} look like scans of one patient: `group` keeps them on one side of a split",
         group.join(", ")
     )
 }

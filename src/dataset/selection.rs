@@ -83,14 +83,14 @@ impl Exclusion {
         };
         match all.iter().find(|exclusion| !known(exclusion)) {
             None => Ok(()),
-            Some(Self { dataset, case }) => Err(Error::flag(
-                "--exclude",
+            Some(Self { dataset, case }) => Err(Error::setting(
+                "exclude",
                 format!(
                     "the case {case}{}",
                     dataset.iter().map(|d| format!(" of {d}")).collect::<String>()
                 ),
-                "cases of the datasets in --data",
-                "Correct the list, or write it anew with `u2seg verify --fix-list`.",
+                "cases of the datasets in `data`",
+                "Correct the list, or write it anew with `verify` and `fix_list`.",
             )),
         }
     }
@@ -184,7 +184,7 @@ mod tests {
         let other = dataset("B", &["sub/b", "d"]);
         assert_eq!(other.clone().select(&selection).unwrap().cases.len(), 2);
         let message = Exclusion::check(&exclude, &[&other]).unwrap_err().to_string();
-        assert!(message.contains("--exclude") && message.contains("sub/b of A"), "{message}");
+        assert!(message.contains("exclude: found") && message.contains("sub/b of A"), "{message}");
         let all = Selection { exclude, ..Selection::default() };
         let message = dataset("A", &["c"]).select(&all).unwrap_err().to_string();
         assert!(message.contains("no case that is not excluded"), "{message}");

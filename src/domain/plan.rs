@@ -105,8 +105,8 @@ impl DomainPlan {
         let published = preset.map(|preset| preset.spacing);
         let spacing = options.spacing.or(published).unwrap_or_else(|| fingerprint.median_spacing());
         if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return Err(Error::flag(
-                "--spacing",
+            return Err(Error::setting(
+                "spacing",
                 format!("{spacing:?}"),
                 "millimetres above 0",
                 "Give D,H,W in mm.",
@@ -209,8 +209,8 @@ fn normalisation(
     if let Some([lower, upper]) = window.or(few.then(|| wide(fingerprint))) {
         let width = upper - lower;
         if !single || !width.is_finite() || width <= 0.0 {
-            return Err(Error::flag(
-                "--window",
+            return Err(Error::setting(
+                "window",
                 format!("{lower},{upper} for {} channels", dataset.channels.len()),
                 "a lower and a larger upper bound, for images of one channel",
                 "Give LOWER,UPPER, such as -160,240 for soft tissue in a CT.",
@@ -237,8 +237,8 @@ fn check(patch: [usize; 3], pools: [usize; 3]) -> Result<()> {
         let step = 1usize << pools[axis].min(16);
         if pools[axis] > 6 || patch[axis] == 0 || !patch[axis].is_multiple_of(step) {
             let near = patch[axis].div_ceil(step).max(1) * step;
-            return Err(Error::flag(
-                "--patch",
+            return Err(Error::setting(
+                "patch",
                 format!("{patch:?} with pools {pools:?}"),
                 "at most 6 pools and sizes divisible by 2^pools on every axis",
                 format!("On axis {axis} (D, H, W) {near} would do."),
@@ -262,11 +262,11 @@ fn check_extent(
     if (0..3).all(|axis| patch[axis] <= most[axis]) {
         return Ok(());
     }
-    Err(Error::flag(
-        "--patch",
+    Err(Error::setting(
+        "patch",
         format!("{patch:?}, larger than every image of {}", dataset.dir.display()),
         format!("at most {most:?} for images of up to {largest:?} voxels (D, H, W)"),
-        "Use a smaller patch, or leave --patch out.",
+        "Use a smaller patch, or leave `patch` out.",
     ))
 }
 

@@ -107,7 +107,7 @@ fn other_sizes(grid: &Grid, path: &Path, on: &Reference<'_>) -> Error {
         path,
         format!("{:?} voxels along its axes i, j, k", grid.dims),
         format!("{:?} to match by index, those of {}", on.grid.dims, on.path.display()),
-        "Resample one of the files to the other's grid, or leave out --match by-index if its affine is right.",
+        "Resample one of the files to the other's grid, or leave out `match` by-index if its affine is right.",
     )
 }
 
@@ -129,7 +129,7 @@ fn elsewhere(grid: &Grid, path: &Path, on: &Reference<'_>, best: &Order) -> Erro
     let allowed = short(tolerance(grid, on.grid));
     let places = on.path.display();
     let remedy = if same_sizes {
-        "Correct the affine of one of the files, or add --match by-index if voxel i, j, k is the same place in both."
+        "Correct the affine of one of the files, or add `match` by-index if voxel i, j, k is the same place in both."
     } else {
         "Correct the affine of one of the files, or resample it to the other's grid."
     };

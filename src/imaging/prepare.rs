@@ -180,7 +180,7 @@ impl Normalisation {
 /// Sizes D, H, W after resampling; an error where these are absurd.
 fn resampled(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usize; 3]> {
     let refuse = |found: String, expected: &str| {
-        Err(Error::flag("spacing", found, expected, "Choose a coarser spacing."))
+        Err(Error::setting("spacing", found, expected, "Choose a coarser spacing."))
     };
     let sensible = |edge: &f64| edge.is_finite() && *edge > 0.0;
     if !from.iter().chain(&to).all(sensible) {

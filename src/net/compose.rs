@@ -87,11 +87,11 @@ impl Model {
     fn check_merge(&self, other: &Self) -> Result<()> {
         let (a, b) = (&self.network, &other.network);
         if (a.mode, a.adapter, a.downsample, a.base) != (b.mode, b.adapter, b.downsample, b.base) {
-            return Err(Error::flag("--add", kind(b), kind(a), "Merge models of one kind."));
+            return Err(Error::setting("add", kind(b), kind(a), "Merge models of one kind."));
         }
         if b.depth() > a.depth() {
-            return Err(Error::flag(
-                "--add",
+            return Err(Error::setting(
+                "add",
                 format!("{} levels", b.depth()),
                 format!("at most {}", a.depth()),
                 "Train the new domain with fewer pools.",
@@ -99,8 +99,8 @@ impl Model {
         }
         for domain in &b.domains {
             if a.domains.iter().any(|d| d.name.eq_ignore_ascii_case(&domain.name)) {
-                return Err(Error::flag(
-                    "--add",
+                return Err(Error::setting(
+                    "add",
                     format!("a second domain {}", domain.name),
                     "names of their own",
                     "Rename the dataset, or export the other domains first.",
@@ -123,11 +123,11 @@ impl Model {
 }
 
 fn foreign(ours: &str, theirs: &str) -> Error {
-    Error::flag(
-        "--add",
+    Error::setting(
+        "add",
         format!("a domain trained on other shared weights (hash {theirs})"),
         format!("hash {ours}"),
-        "Adapt the new domain to this model with `u2seg adapt`, then merge.",
+        "Adapt the new domain to this model with `adapt`, then merge.",
     )
 }
 

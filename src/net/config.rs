@@ -89,10 +89,10 @@ impl NetConfig {
             ));
         }
         if self.downsample == Downsample::Separable && self.mode != Mode::Universal {
-            return Err(Error::flag(
-                "--downsample",
+            return Err(Error::setting(
+                "downsample",
                 format!("separable in the mode {:?}", self.mode),
-                "full, or --mode universal",
+                "full, or `mode` universal",
                 "Only the universal mode has depthwise convolutions.",
             ));
         }

@@ -153,8 +153,8 @@ impl Model {
             None => None,
         };
         found.ok_or_else(|| {
-            Error::flag(
-                "--domain",
+            Error::setting(
+                "domain",
                 name.unwrap_or("nothing"),
                 format!("one of {}", names.join(", ")),
                 "Name the domain that the images belong to.",

@@ -149,7 +149,7 @@ impl Augment {
     /// Refuses what is no probability and ranges that make no patch.
     pub fn check(&self) -> Result<()> {
         let refuse = |name: &str, found: String, expected: &str| {
-            Err(Error::flag(
+            Err(Error::setting(
                 format!("augment.{name}"),
                 found,
                 expected,

@@ -57,8 +57,8 @@ pub fn pair_masks(
 }
 
 fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Vec<MaskPair>> {
-    let truths = masks(references, "-g")?;
-    let predicted = masks(predictions, "-p")?;
+    let truths = masks(references, "ground_truth")?;
+    let predicted = masks(predictions, "predictions")?;
     let only = |these: &BTreeMap<String, PathBuf>, others: &BTreeMap<String, PathBuf>| {
         let alone = these.iter().filter(|(stem, _)| !others.contains_key(*stem));
         alone.map(|(_, path)| file_name(path)).collect::<Vec<String>>()
@@ -92,7 +92,7 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
                 listed(&missing)
             ),
             format!("a mask for each reference in {}", references.display()),
-            "Predict them, or count them as empty masks with --allow-missing.",
+            "Predict them, or count them as empty masks with `allow_missing`.",
         ));
     }
     let pairs = truths.into_iter().map(|(stem, reference)| match predicted.get(&stem) {
@@ -111,7 +111,7 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
 }
 
 /// The masks of a folder by their names without the ending.
-fn masks(folder: &Path, flag: &str) -> Result<BTreeMap<String, PathBuf>> {
+fn masks(folder: &Path, setting: &str) -> Result<BTreeMap<String, PathBuf>> {
     let mut named = by_stem(folder)?;
     named.values_mut().for_each(|files| files.retain(|file| !file.is_dir()));
     named.retain(|_, files| !files.is_empty());
@@ -119,7 +119,7 @@ fn masks(folder: &Path, flag: &str) -> Result<BTreeMap<String, PathBuf>> {
         let other = describe_folder(folder);
         let found = other.as_ref().map_or("no .nii or .nii.gz file", |other| &other.found);
         let remedy = other.as_ref().map_or_else(
-            || format!("Point {flag} at a folder of masks."),
+            || format!("Point `{setting}` at a folder of masks."),
             |other| other.remedy.clone(),
         );
         return Err(Error::file(folder, found, "masks to score", remedy));
@@ -179,7 +179,7 @@ mod tests {
         let text = message(&many[..2], &many, false);
         assert!(text.contains("12 of 14 references (case_02.nii.gz, "), "{text}");
         assert!(text.contains("case_11.nii.gz and 2 more)"), "{text}");
-        assert!(text.contains("--allow-missing"), "{text}");
+        assert!(text.contains("`allow_missing`"), "{text}");
         let pairs = paired(&many[..2], &many, true).unwrap();
         assert_eq!(pairs.len(), 14);
         assert_eq!(pairs[2], "case_02.nii.gz case_02.nii.gz missing");

@@ -216,8 +216,8 @@ impl Ensemble {
             (a.regions, &a.classes) == (b.regions, &b.classes) && d.channels == first.channels
         };
         if let Some(other) = members.iter().map(Predictor::domain).find(|d| !same(d)) {
-            return Err(Error::flag(
-                "-m",
+            return Err(Error::setting(
+                "model",
                 format!("labels {} and {}", first.labels.described(), other.labels.described()),
                 "models with the same channels and classes",
                 "Leave one out.",

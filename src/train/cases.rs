@@ -67,11 +67,11 @@ fn check_loss(config: &RunConfig, labels: &Labels, dir: &Path) -> Result<()> {
     if !labels.regions || config.loss.focal == 0.0 && config.loss.lovasz == 0.0 {
         return Ok(());
     }
-    Err(Error::flag(
-        "--loss",
+    Err(Error::setting(
+        "loss",
         format!("focal or Lovász loss for {}, whose regions may overlap", dir.display()),
         "dice-ce or ce",
-        "Add --loss dice-ce.",
+        "Add `loss` dice-ce.",
     ))
 }
 
@@ -84,7 +84,7 @@ pub fn warn_of_left_out(config: &RunConfig, domains: &[DomainPlan]) {
     for domain in domains.iter().filter(|_| leaves_out) {
         if let Some(class) = domain.labels.classes.get(LEFT_OUT) {
             log::warn!(
-                "{}: the Lovász loss leaves out class {LEFT_OUT} ({}), as published; --loss u2net beside --recipe u2net keeps it in",
+                "{}: the Lovász loss leaves out class {LEFT_OUT} ({}), as published; `loss` u2net beside `recipe` u2net keeps it in",
                 domain.name,
                 class.name
             );
@@ -102,18 +102,18 @@ fn check_held_out(config: &RunConfig, datasets: &[Dataset]) -> Result<()> {
                 return Ok(());
             }
             let remedy = match &config.selection.group {
-                Some(pattern) => format!("Use --fold none, or a --group other than {pattern:?}."),
-                None => "Use --fold none to train without validation, or add cases.".into(),
+                Some(pattern) => format!("Use `fold` none, or a `group` other than {pattern:?}."),
+                None => "Use `fold` none to train without validation, or add cases.".into(),
             };
             let expected = format!("less than {folds}, the folds that the cases allow");
-            Err(Error::flag("--fold", index.to_string(), expected, remedy))
+            Err(Error::setting("fold", index.to_string(), expected, remedy))
         }
         Fold::HoldOut(names) => {
             for name in names {
                 let found = datasets.iter().map(|dataset| dataset.named(name));
                 if found.collect::<Result<Vec<_>>>()?.iter().all(Option::is_none) {
-                    return Err(Error::flag(
-                        "--hold-out",
+                    return Err(Error::setting(
+                        "hold_out",
                         name.clone(),
                         "a case of one of the datasets",
                         "See the names in imagesTr.",

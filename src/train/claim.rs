@@ -40,7 +40,7 @@ pub fn claim(
     preset: &PresetChoice,
     beside: &Beside,
 ) -> Result<Claim> {
-    let mut paths = Paths::of_flag("--out");
+    let mut paths = Paths::of_setting("out");
     for (out, config) in runs {
         if let Some(start) = &config.start {
             paths.reads(&start.model);

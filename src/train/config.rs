@@ -218,15 +218,15 @@ impl RunConfig {
         };
         self.schedule.check(domains)?;
         if !good || !self.lr.is_finite() || self.lr <= 0.0 || self.base == 0 {
-            return Err(Error::flag(
-                "--steps, --minutes, --lr, --base",
+            return Err(Error::setting(
+                "steps, minutes, lr, base",
                 format!("{:?}, {}, {}", self.length, self.lr, self.base),
                 "numbers above 0",
-                "Correct the flag.",
+                "Correct the setting.",
             ));
         }
         if !self.sampling.good() || !self.rate.good() {
-            return Err(Error::flag(
+            return Err(Error::setting(
                 "config.toml",
                 format!("{:?}, {:?}", self.sampling, self.rate),
                 "sampling from 0 to 1, epochs and windows from 1, a factor between 0 and 1",

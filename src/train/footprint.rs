@@ -122,17 +122,17 @@ pub(super) fn fit(
 
 fn refusal(footprint: Footprint, all: u64, smallest: &Memory) -> Error {
     let remedy = match footprint.dtype {
-        DType::F32 => "Store activations in f16 (--precision f16), or use a smaller --patch",
-        DType::F16 => "Use a smaller --patch",
+        DType::F32 => "Store activations in f16 (`precision` f16), or use a smaller `patch`",
+        DType::F16 => "Use a smaller `patch`",
     };
-    Error::flag(
-        "--vram",
+    Error::setting(
+        "vram",
         size(all),
         format!(
             "at least {}, with all recomputed that pays",
             size(smallest.total() + footprint.reserved)
         ),
-        format!("{remedy}, --batch or --base."),
+        format!("{remedy}, `batch` or `base`."),
     )
 }
 

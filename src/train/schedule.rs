@@ -49,8 +49,8 @@ impl Schedule {
     /// Refuses numbers that do not fit the domains.
     pub(super) fn check(&self, domains: usize) -> Result<()> {
         match self {
-            Self::Weights(weights) if weights.len() != domains => Err(Error::flag(
-                "--schedule",
+            Self::Weights(weights) if weights.len() != domains => Err(Error::setting(
+                "schedule",
                 format!("{} numbers", weights.len()),
                 format!("{domains}, one a domain"),
                 "Give a number for each dataset, in their order.",

@@ -157,7 +157,7 @@ pub fn check_new(out: &Path) -> Result<()> {
             out,
             "a run that was begun before",
             "a new folder",
-            "Add --continue to go on with it, or choose another --out.",
+            "Add `continue` to go on with it, or choose another `out`.",
         ));
     }
     Ok(())
@@ -262,7 +262,8 @@ impl Trainer {
         let network = network(&config, &plans);
         let (batches, settings) = (batches(&plans), settings(&config));
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
-        let patches = Patches::new(gpu, &caps(gpu), &sources, &config.augment, config.case_bytes())?;
+        let patches =
+            Patches::new(gpu, &caps(gpu), &sources, &config.augment, config.case_bytes())?;
         let footprint = Footprint::of(&config, patches.bytes());
         let session = Session::within(gpu, &network, &batches, settings, footprint)?;
         let counts = session.counts().to_vec();
@@ -301,7 +302,7 @@ impl Trainer {
                     &start.model,
                     format!("no shared weight {name} of shape {:?}", stored.spec.dims),
                     "the shared weights of every level of the new domain",
-                    "Use fewer --pools, or adapt a deeper model.",
+                    "Use fewer `pools`, or adapt a deeper model.",
                 )
             })?;
             self.session.write(Region::Weights, name, &tensor.values)?;

@@ -138,7 +138,7 @@ fn compare(
         let result = made(gpu, (&caps, budget), (case, size), augment, &draws);
         let (packed, labels, cached) = match result {
             // a box may be as large as the case
-            Err(Error::Flag { .. }) if way == "small bindings" => continue,
+            Err(Error::Setting { .. }) if way == "small bindings" => continue,
             result => result.unwrap(),
         };
         assert_eq!(cached > 0, !["boxes", "small bindings"].contains(&way));
@@ -391,10 +391,14 @@ fn what_an_adapter_cannot_hold_is_refused_at_the_start() {
     let capacity = Capacity::new(&gpu, &caps(&gpu), 1 << 20);
     assert!(capacity.holds(&cases[0]) && !Capacity::new(&gpu, &caps(&gpu), 100).holds(&cases[0]));
     let source = Source { cases: &cases, size: PatchSize::plain([40_000, 1, 1]) };
-    let error = Patches::new(&gpu, &caps(&gpu), &[source], &Augment::none(), 1 << 20).err().unwrap().to_string();
+    let error = Patches::new(&gpu, &caps(&gpu), &[source], &Augment::none(), 1 << 20)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("--patch") || error.contains("--spacing"), "{error}");
     let augment = Augment { gamma_prob: 2.0, ..Augment::none() };
     let source = Source { cases: &cases, size: PatchSize::plain([8; 3]) };
-    let error = Patches::new(&gpu, &caps(&gpu), &[source], &augment, 1 << 20).err().unwrap().to_string();
+    let error =
+        Patches::new(&gpu, &caps(&gpu), &[source], &augment, 1 << 20).err().unwrap().to_string();
     assert!(error.contains("augment.gamma_prob"), "{error}");
 }

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// whatever links, detours or letter cases the paths lead to one place.
 #[derive(Debug)]
 pub struct Paths {
-    flag: String,
+    setting: String,
     reads: Vec<PathBuf>,
     writes: Vec<Output>,
 }
@@ -37,14 +37,14 @@ impl Default for Paths {
 }
 
 impl Paths {
-    /// Of a command whose flag `-o` says where it writes.
+    /// Of work whose setting `output` says where it writes.
     pub fn new() -> Self {
-        Self::of_flag("-o")
+        Self::of_setting("output")
     }
 
-    /// Of a command whose flag `flag` says where it writes; messages name it.
-    pub fn of_flag(flag: impl Into<String>) -> Self {
-        Self { flag: flag.into(), reads: Vec::new(), writes: Vec::new() }
+    /// Of work whose setting `setting` says where it writes; messages name it.
+    pub fn of_setting(setting: impl Into<String>) -> Self {
+        Self { setting: setting.into(), reads: Vec::new(), writes: Vec::new() }
     }
 
     /// A file that must not be written over. A folder stands for everything in it.
@@ -139,7 +139,7 @@ impl Paths {
         let probe = builder.prefix(".u2seg-Probe-").tempfile_in(folder).map_err(|e| {
             let found = format!("a folder that takes no files ({})", e.kind());
             let expected = format!("room for {}", output.display());
-            let remedy = format!("Choose another {}, or let u2seg write there.", self.flag);
+            let remedy = format!("Choose another `{}`, or let u2seg write there.", self.setting);
             Error::file(folder, found, expected, remedy)
         })?;
         let name = probe.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -151,7 +151,7 @@ impl Paths {
     fn over(&self, output: &Output, read: &Path) -> Error {
         let expected =
             format!("another place for what is made from {}", output.made_from.display());
-        let remedy = format!("Choose another {}.", self.flag);
+        let remedy = format!("Choose another `{}`.", self.setting);
         Error::file(&output.path, format!("the input {}", read.display()), expected, remedy)
     }
 
@@ -163,19 +163,19 @@ impl Paths {
             let path = other.path.display();
             format!("what is made from {two}, and as {path} what is made from {one}")
         };
-        let remedy = format!("Rename one of the inputs, or choose another {}.", self.flag);
+        let remedy = format!("Rename one of the inputs, or choose another `{}`.", self.setting);
         Error::file(&output.path, found, "a place for each", remedy)
     }
 
     fn below(&self, output: &Output, other: &Path) -> Error {
         let found = format!("a place below the output {}", other.display());
-        let remedy = format!("Choose another {}.", self.flag);
+        let remedy = format!("Choose another `{}`.", self.setting);
         Error::file(&output.path, found, "a folder above each output", remedy)
     }
 
     fn no_folder(&self, folder: &Path, error: &std::io::Error) -> Error {
         let found = format!("no folder, and none can be made ({})", error.kind());
-        let remedy = format!("Choose another {}.", self.flag);
+        let remedy = format!("Choose another `{}`.", self.setting);
         Error::file(folder, found, "a folder for the output", remedy)
     }
 }

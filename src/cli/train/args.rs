@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use crate::cli::{MemoryArgs, size, triple, window};
+use crate::cli::args::{MemoryArgs, size, triple, window};
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::engine::ops::{LossWeights, Optimizer};
@@ -300,16 +300,16 @@ impl RunArgs {
             Some(UnifyArg::Resize) => Unify::Resize,
         };
         if let (Some(voxels), Some(_), Unify::Native) = (self.patch_voxels, self.patch, unify) {
-            return Err(Error::flag(
-                "--patch-voxels",
+            return Err(Error::setting(
+                "patch_voxels",
                 format!("{voxels} beside --patch"),
                 "one of the two, or --unify resize",
                 "Leave one out.",
             ));
         }
         if let (PresetChoice::Named(preset), 2..) = (&self.preset, datasets) {
-            return Err(Error::flag(
-                "--preset",
+            return Err(Error::setting(
+                "preset",
                 format!("{} for {datasets} datasets", preset.name),
                 "one dataset, or auto or none",
                 "Under --recipe u2net auto takes the one of each dataset's name.",

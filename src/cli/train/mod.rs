@@ -205,8 +205,8 @@ fn check_folders(runs: &[(PathBuf, RunConfig)]) -> Result<()> {
     for (index, (folder, config)) in runs.iter().enumerate() {
         if let Some((_, other)) = runs[..index].iter().find(|(other, _)| other == folder) {
             let found = format!("{} and {}", other.data[0].display(), config.data[0].display());
-            return Err(Error::flag(
-                "--data",
+            return Err(Error::setting(
+                "data",
                 format!("two datasets whose runs would share {}: {found}", folder.display()),
                 "folders with names of their own in the independent mode",
                 "Rename one of them, or train them one by one.",
@@ -222,8 +222,8 @@ fn count(config: &RunConfig, preset: &PresetChoice) -> Result<usize> {
     if most > 0 {
         return Ok(most);
     }
-    Err(Error::flag(
-        "--fold",
+    Err(Error::setting(
+        "fold",
         "all",
         "a dataset of at least two cases",
         "Use --fold none to train without validation, or add cases.",

@@ -1,10 +1,10 @@
 //! Dense convolutions, with everything that rides on their loads.
 
+use super::case::{Case, GraphCase};
 use super::layer::{Backward, Input, Layer, LayerCase, Param};
 use super::net::Net;
 use super::plannings::{Planning, cooperative};
 use super::stages::{ACT, NORM, NORM_ACT, PLAIN, Prep, UP};
-use super::{Case, GraphCase};
 use crate::Result;
 use crate::engine::graph::{Caps, DType, Packing, Value};
 use crate::engine::ops;
@@ -53,7 +53,8 @@ pub fn concat(net: &mut Net, parts: &[Value]) -> Result<Value> {
 impl Layer for Conv {
     fn name(&self) -> String {
         let ConvSpec { kernel: [k, ..], stride: [d, h, w], pad_lo, pad_hi } = self.spec;
-        let stride = if [d, h, w] == [1; 3] { String::new() } else { format!(" stride {d},{h},{w}") };
+        let stride =
+            if [d, h, w] == [1; 3] { String::new() } else { format!(" stride {d},{h},{w}") };
         let usual = ConvSpec { stride: self.spec.stride, ..ConvSpec::same() };
         let padded = k == 1 || (pad_lo, pad_hi) == (usual.pad_lo, usual.pad_hi);
         let pads = if padded { String::new() } else { format!(" pads {pad_lo:?} {pad_hi:?}") };

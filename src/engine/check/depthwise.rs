@@ -1,6 +1,6 @@
 //! Depthwise convolutions, with everything that rides on their loads.
 
-use super::Case;
+use super::case::Case;
 use super::conv::{concat, concatenated, separated};
 use super::layer::{Backward, Input, Layer, LayerCase, Param};
 use super::net::Net;

@@ -1,11 +1,11 @@
 //! LeakyReLU, norms, addition and nearest upsampling.
 
+use super::case::{Case, GraphCase};
 use super::layer::{Backward, Input, Layer, LayerCase, Param};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, tensor};
 use super::plannings::{Planning, Variants};
 use super::stages::{ACT, NORM, NORM_ACT, PLAIN, Prep, UP};
-use super::{Case, GraphCase};
 use crate::Result;
 use crate::engine::graph::{Caps, DType, Value};
 use crate::engine::ops;

@@ -1,9 +1,9 @@
 //! Layers over prepared tensors: what rides on their loads, forward and backward.
 
+use super::case::{Case, GraphCase};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, as_stored, random, tensor};
 use super::stages::{PLAIN, Prep, Stage};
-use super::{Case, GraphCase};
 use crate::Result;
 use crate::engine::graph::{DType, Packing, Value};
 use crate::engine::ops;

@@ -1,9 +1,9 @@
 //! Softmax, argmax and the losses of classes with their gradient to the logits.
 
+use super::case::{Case, GraphCase};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, as_stored, labels, tensor};
 use super::plannings::{Planning, plannings};
-use super::{Case, GraphCase};
 use crate::Result;
 use crate::engine::graph::{Caps, DType};
 use crate::engine::ops;
@@ -180,7 +180,8 @@ impl GraphCase for LossCase {
 
     fn build(&self, net: &mut Net) -> Result<()> {
         let shape = self.logits.shape()?;
-        let (x, target) = (net.input("logits", shape), net.words("labels", shape.n * shape.voxels()));
+        let (x, target) =
+            (net.input("logits", shape), net.words("labels", shape.n * shape.voxels()));
         let loss = ops::segmentation_loss(&mut net.graph, x, target, self.weights)?;
         net.differentiate_loss(loss)?;
         output_losses(net, loss);

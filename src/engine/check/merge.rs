@@ -1,10 +1,10 @@
 //! Unlabelled classes merged into background: the operation alone, and before each loss.
 
+use super::case::{Case, GraphCase};
 use super::loss::{EVERY, GRADIENT, Losses, mixture, output_losses};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, as_stored, labels, tensor};
 use super::plannings::{Planning, plannings};
-use super::{Case, GraphCase};
 use crate::Result;
 use crate::engine::graph::{Caps, DType, Value};
 use crate::engine::ops;

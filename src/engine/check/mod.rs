@@ -1,6 +1,7 @@
 //! The table of cases: for each operation how its graph is built, what goes in, its oracle, and how far results may be off. Tests,
 //! `u2seg doctor` and `u2seg bench --kernels` run this one table.
 
+mod case;
 mod conv;
 mod depthwise;
 mod elementwise;
@@ -17,6 +18,7 @@ mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use case::{Case, GraphCase};
 pub use measure::{Compared, Tolerance};
 pub use net::{Net, Purpose, Truth, as_stored, gradient_of, labels, random, tensor};
 pub use plannings::{Planning, Variants, plannings};
@@ -28,37 +30,6 @@ use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType};
 use crate::engine::shader::Tuning;
-
-/// A case that is a graph.
-pub trait GraphCase: Send + Sync {
-    /// Unlike any other's.
-    fn name(&self) -> String;
-
-    /// Vectors of four lanes in a sample's channel block of the largest tensor, or in all its blocks where they are bound at once.
-    fn vectors(&self) -> usize;
-
-    /// The ways in which it is planned.
-    fn plannings(&self, own: &Caps) -> Vec<Planning> {
-        plannings(own, self.vectors())
-    }
-
-    /// Whether it is also run without gradients, where kernels may do more at once.
-    fn inference(&self) -> bool {
-        false
-    }
-
-    /// Builds the graph, backward pass included.
-    fn build(&self, net: &mut Net) -> Result<()>;
-
-    /// Inputs as tensors of this kind hold them, and what the oracle makes of them.
-    fn truth(&self, dtype: DType) -> Result<Truth>;
-}
-
-/// One row of the table.
-pub enum Case {
-    Graph(Box<dyn GraphCase>),
-    Update(Update),
-}
 
 /// An operation, or several that go together, with its cases.
 pub struct Operation {
@@ -85,8 +56,11 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "losses of regions", cases: region::cases },
     Operation { name: "merged classes", cases: merge::merged },
     Operation { name: "losses of merged classes", cases: merge::losses },
-    Operation { name: "updates", cases: update::plain },
-    Operation { name: "updates with a loss scale", cases: update::scaled },
+    Operation { name: "updates", cases: || update::plain().map(Case::Update).into() },
+    Operation {
+        name: "updates with a loss scale",
+        cases: || update::scaled().into_iter().map(Case::Update).collect(),
+    },
 ];
 
 /// Cases of the network's shapes, to be timed; no oracle looks at them.
@@ -179,22 +153,6 @@ pub struct KernelSummary {
     pub error: f64,
     /// Largest share of what is allowed, of a row in which it ran.
     pub share: f64,
-}
-
-impl Case {
-    pub fn name(&self) -> String {
-        match self {
-            Self::Graph(case) => case.name(),
-            Self::Update(case) => case.name(),
-        }
-    }
-
-    fn plannings(&self, own: &Caps) -> Vec<Planning> {
-        match self {
-            Self::Graph(case) => case.plannings(own),
-            Self::Update(case) => case.plannings(own),
-        }
-    }
 }
 
 /// Runs a case as it is; what its oracle says is made once for each way of storing tensors.

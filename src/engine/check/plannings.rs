@@ -50,9 +50,8 @@ impl Planning {
 pub fn plannings(own: &Caps, vectors: usize) -> Vec<Planning> {
     let on_cpu = own.software;
     let own = Caps { software: false, tuning: Default::default(), ..own.clone() };
-    let small = |bytes: u64| {
-        (vectors as u64 * bytes).next_multiple_of(own.alignment) + 2 * own.alignment
-    };
+    let small =
+        |bytes: u64| (vectors as u64 * bytes).next_multiple_of(own.alignment) + 2 * own.alignment;
     let tight = Caps { max_binding: small(8), vector_bytes: 8, ..own.clone() };
     let software = Caps { software: true, ..own.clone() };
     let bindings = Caps { max_binding: small(16), ..own.clone() };
@@ -76,8 +75,7 @@ pub fn plannings(own: &Caps, vectors: usize) -> Vec<Planning> {
 /// With factors of cooperative matrices in f32 and in f16 where the adapter has such; with as many subgroups as jobs and with fewer.
 pub fn cooperative(own: &Caps) -> Vec<Planning> {
     let mut plannings = Vec::new();
-    for (bits, side, vector_bytes) in
-        [(32, own.cooperative.f32, 16), (16, own.cooperative.f16, 8)]
+    for (bits, side, vector_bytes) in [(32, own.cooperative.f32, 16), (16, own.cooperative.f16, 8)]
     {
         if side == 0 {
             continue;

@@ -1,8 +1,8 @@
 //! Losses of overlapping regions with their gradient to the logits.
 
+use super::case::{Case, GraphCase};
 use super::loss::{GRADIENT, LOSSES, Losses, mixture, output_losses};
 use super::net::{Net, Truth, as_stored, labels, random, tensor};
-use super::{Case, GraphCase};
 use crate::Result;
 use crate::engine::graph::DType;
 use crate::engine::ops;

@@ -131,9 +131,12 @@ impl Rig {
         };
         let mut compared = Vec::new();
         for expected in truth.expected.iter().filter(|expected| training || !expected.gradient) {
-            let param = self.net.graph.params().iter().position(|spec| {
-                expected.gradient && gradient_of(&spec.name) == expected.what
-            });
+            let param = self
+                .net
+                .graph
+                .params()
+                .iter()
+                .position(|spec| expected.gradient && gradient_of(&spec.name) == expected.what);
             let found = match param {
                 Some(index) => grads[index].iter().map(|v| f64::from(*v)).collect(),
                 None => {

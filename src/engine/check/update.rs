@@ -1,6 +1,5 @@
 //! Adam and SGD over several steps, on ranges of the parameter block, alone and with a dynamic loss scale.
 
-use super::Case;
 use super::measure::{Compared, Expected, Tolerance};
 use super::net::random;
 use super::plannings::{Planning, Variants};
@@ -8,9 +7,7 @@ use super::rig::Ran;
 use crate::Result;
 use crate::engine::exec::{LossScale, Pool, Program, Store};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::{
-    Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope,
-};
+use crate::engine::graph::{Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope};
 use crate::engine::ops::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};
 use crate::engine::oracle;
 use crate::engine::plan::Plan;
@@ -185,13 +182,13 @@ impl Update {
     pub fn plannings(&self, own: &Caps) -> Vec<Planning> {
         let small = Caps { max_binding: 1024, ..own.clone() };
         let variants = Variants::First;
-        let planning = |name: &str, caps: Caps, plain: bool| {
-            Planning { name: name.into(), caps, variants: variants.clone(), plain }
+        let planning = |name: &str, caps: Caps, plain: bool| Planning {
+            name: name.into(),
+            caps,
+            variants: variants.clone(),
+            plain,
         };
-        vec![
-            planning("the adapter", own.clone(), true),
-            planning("small bindings", small, false),
-        ]
+        vec![planning("the adapter", own.clone(), true), planning("small bindings", small, false)]
     }
 
     /// Runs all steps.
@@ -267,18 +264,18 @@ impl Update {
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 1e-2 };
 
 /// Updates alone.
-pub fn plain() -> Vec<Case> {
-    let optimizers = [
+pub fn plain() -> [Update; 4] {
+    [
         Optimizer::adam(),
         Optimizer::Adam { betas: [0.8, 0.95], eps: 1e-3, weight_decay: 0.0 },
         SGD,
         Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 },
-    ];
-    optimizers.map(|optimizer| Case::Update(Update { optimizer, scale: None })).into()
+    ]
+    .map(|optimizer| Update { optimizer, scale: None })
 }
 
 /// Steps whose gradients overflow change nothing but the loss scale.
-pub fn scaled() -> Vec<Case> {
+pub fn scaled() -> Vec<Update> {
     let growth = GROWTH as u32;
     let starts = [
         LossScale::default(),
@@ -288,8 +285,6 @@ pub fn scaled() -> Vec<Case> {
         LossScale { scale: 1.0, good: 0, skipped: 0 },
         LossScale { scale: (1 << 24) as f32, good: growth - 1, skipped: 0 },
     ];
-    let each = |optimizer: Optimizer| {
-        starts.map(|start| Case::Update(Update { optimizer, scale: Some(start) }))
-    };
+    let each = |optimizer: Optimizer| starts.map(|start| Update { optimizer, scale: Some(start) });
     [Optimizer::adam(), SGD].into_iter().flat_map(each).collect()
 }

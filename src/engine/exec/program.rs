@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::command::{Command, Launch, BoundDispatch, BufferPart, bind, submit, time};
+use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, time};
 use super::pool::Pool;
 use super::store::Store;
 use super::uniforms::{Setting, Uniforms};
@@ -254,7 +254,12 @@ impl Binder<'_> {
         }
     }
 
-    fn run(&self, dispatch: &Dispatch, kernel: &Arc<Kernel>, params: BufferPart<'_>) -> Result<Command> {
+    fn run(
+        &self,
+        dispatch: &Dispatch,
+        kernel: &Arc<Kernel>,
+        params: BufferPart<'_>,
+    ) -> Result<Command> {
         let mut named = vec![("params", params)];
         for (name, bind) in &dispatch.bindings {
             named.push((*name, self.memory(*bind)?));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::command::{Command, Launch, submit};
-use crate::engine::gpu::Gpu;
+use crate::engine::gpu::{Gpu, unread};
 use crate::{Error, Result};
 
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
@@ -58,14 +58,12 @@ impl Readback {
     /// The oldest reading. Waits for its run, not for later ones; none where nothing was asked for.
     pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Vec<W>>> {
         let Some(flight) = self.flights.pop_front() else { return Ok(None) };
-        let failed = |message: String| Error::Gpu(format!("read back: {message}"));
         let Flight { staging, bytes, launch, mapped } = flight;
         if let Some(submission) = launch.last {
             gpu.wait_for(submission)?;
         }
-        let result = mapped.recv().map_err(|e| failed(e.to_string()))?;
-        result.map_err(|e| failed(e.to_string()))?;
-        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        mapped.recv().map_err(unread)?.map_err(unread)?;
+        let view = staging.get_mapped_range(..bytes).map_err(unread)?;
         let words = bytemuck::pod_collect_to_vec(&view);
         drop(view);
         staging.unmap();

@@ -52,7 +52,11 @@ impl Uniforms {
     /// The place at `index`, to be bound as `params`.
     pub fn part(&self, index: usize) -> Result<BufferPart<'_>> {
         let place = self.place(index)?;
-        Ok(BufferPart { buffer: &self.buffer, offset: place.offset, bytes: Some(bytes_of(&place.kernel)) })
+        Ok(BufferPart {
+            buffer: &self.buffer,
+            offset: place.offset,
+            bytes: Some(bytes_of(&place.kernel)),
+        })
     }
 
     /// Sets every member of a place, for the next [`Uniforms::send`]. A member that is not named is an error, and so are a

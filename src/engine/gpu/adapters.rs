@@ -1,7 +1,7 @@
 //! Listing and choosing adapters.
 
 use crate::engine::shader::{Class, Cooperative};
-use crate::{Error, Result};
+use crate::{Error, GpuFault, Result};
 
 /// What an adapter is and offers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -125,12 +125,18 @@ pub fn adapters() -> Vec<AdapterReport> {
     all().into_iter().map(|(_, report)| report).collect()
 }
 
+/// What to say where [`adapters`] finds none.
+pub fn no_adapter() -> Error {
+    Error::gpu(
+        GpuFault::NoAdapter,
+        "no Vulkan, Metal or DX12 adapter; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)",
+    )
+}
+
 pub(super) fn choose(selector: &str) -> Result<(wgpu::Adapter, AdapterReport)> {
     let mut found = all();
     if found.is_empty() {
-        return Err(Error::Gpu(
-            "no Vulkan, Metal or DX12 adapter; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)".into(),
-        ));
+        return Err(no_adapter());
     }
     let names: Vec<String> =
         found.iter().map(|(_, r)| format!("{}: {}", r.index, r.name)).collect();
@@ -144,8 +150,8 @@ pub(super) fn choose(selector: &str) -> Result<(wgpu::Adapter, AdapterReport)> {
     };
     match position {
         Some(position) => Ok(found.swap_remove(position)),
-        None => Err(Error::flag(
-            "--device",
+        None => Err(Error::setting(
+            "device",
             selector,
             "auto, an index or part of a name",
             format!("Adapters here: {}", names.join(", ")),

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use adapters::{AdapterReport, adapters};
+pub use adapters::{AdapterReport, adapters, no_adapter};
 pub use kernels::Kernel;
 
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
-use crate::{Error, Result};
+use crate::{BoxedError, Error, GpuFault, Result};
 use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.
@@ -32,7 +32,7 @@ struct Inner {
     interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
     pipelines: Option<Pipelines>,
     /// First error that no scope caught, or the reason why the device was lost.
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<(GpuFault, String)>>>,
     /// Bytes of all buffers made so far.
     allocated: AtomicU64,
 }
@@ -82,18 +82,22 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| Error::Gpu(format!("{} refuses a device: {e}", report.name)))?;
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+                let what = format!("{} refuses a device", report.name);
+                Error::gpu_from(GpuFault::NoAdapter, what, e)
+            })?;
         let failure = Arc::new(Mutex::new(None));
         let first = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
             log::error!("{error}");
-            lock(&first).get_or_insert(error.to_string());
+            lock(&first).get_or_insert((fault(&error), error.to_string()));
         }));
         let first = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
-                lock(&first).get_or_insert(format!("the device was lost: {message}"));
+                let message = format!("the device was lost: {message}");
+                lock(&first).get_or_insert((GpuFault::Lost, message));
             }
         });
         log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
@@ -197,7 +201,7 @@ impl Gpu {
             pollster::block_on(memory.pop()),
         ];
         match errors.into_iter().flatten().next() {
-            Some(error) => Err(Error::Gpu(format!("{label}: {error}"))),
+            Some(error) => Err(Error::gpu_from(fault(&error), label, error)),
             None => Ok(made),
         }
     }
@@ -211,20 +215,22 @@ impl Gpu {
     ) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.limits().max_buffer_size {
-            return Err(Error::Gpu(format!(
+            let message = format!(
                 "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller patch, batch or base width",
                 size >> 20,
                 self.limits().max_buffer_size >> 20
-            )));
+            );
+            return Err(Error::gpu(GpuFault::OutOfMemory, message));
         }
         self.inner.allocated.fetch_add(size, Ordering::Relaxed);
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
-            Error::Gpu(message) => Error::Gpu(format!(
-                "{message} ({} MiB asked for); use a smaller patch, batch or base width",
-                size >> 20
-            )),
+            Error::Gpu { fault, message, source } => {
+                let remedy = "use a smaller patch, batch or base width";
+                let message = format!("{message} ({} MiB asked for); {remedy}", size >> 20);
+                Error::Gpu { fault, message, source }
+            }
             other => other,
         })
     }
@@ -254,9 +260,8 @@ impl Gpu {
             sender.send(result).ok();
         });
         self.wait()?;
-        let failed = |message: String| Error::Gpu(format!("read back: {message}"));
-        receiver.recv().map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
-        let view = staging.get_mapped_range(..bytes).map_err(|e| failed(e.to_string()))?;
+        receiver.recv().map_err(unread)?.map_err(unread)?;
+        let view = staging.get_mapped_range(..bytes).map_err(unread)?;
         Ok(view.to_vec())
     }
 
@@ -291,22 +296,20 @@ impl Gpu {
 
     /// Blocks until the queue is idle.
     pub fn wait(&self) -> Result<()> {
-        self.device()
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|e| Error::Gpu(e.to_string()))?;
+        self.device().poll(wgpu::PollType::wait_indefinitely()).map_err(unfinished)?;
         self.check()
     }
 
     /// Blocks until one submission, and those before it, are done.
     pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
-        self.device().poll(until).map_err(|e| Error::Gpu(e.to_string()))?;
+        self.device().poll(until).map_err(unfinished)?;
         self.check()
     }
 
     fn check(&self) -> Result<()> {
         match lock(&self.inner.failure).as_ref() {
-            Some(message) => Err(Error::Gpu(message.clone())),
+            Some((fault, message)) => Err(Error::gpu(*fault, message.clone())),
             None => Ok(()),
         }
     }
@@ -322,4 +325,21 @@ impl Gpu {
             wgpu::BindGroupDescriptor { label: Some(label), layout: &kernel.layout, entries };
         self.scoped(label, || self.device().create_bind_group(&descriptor))
     }
+}
+
+fn fault(error: &wgpu::Error) -> GpuFault {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => GpuFault::OutOfMemory,
+        wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => GpuFault::Validation,
+    }
+}
+
+/// A failure to read a buffer back.
+pub(in crate::engine) fn unread(source: impl Into<BoxedError>) -> Error {
+    Error::gpu_from(GpuFault::Lost, "read back", source)
+}
+
+/// A failure to wait for what was submitted.
+fn unfinished(source: impl Into<BoxedError>) -> Error {
+    Error::gpu_from(GpuFault::Lost, "wait", source)
 }

@@ -1,9 +1,8 @@
 //! Compiled pipelines kept on disk, where the backend can (Vulkan): a second start compiles nothing.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-use super::lock;
 use crate::base::files::{cache_folder, fingerprint, folder, write_atomically};
 use crate::{Error, Result};
 
@@ -43,7 +42,7 @@ impl Pipelines {
     pub fn keep(&self) {
         let Some(data) = self.cache.get_data() else { return };
         let hash = fingerprint([data.as_slice()]);
-        let mut kept = lock(&self.kept);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if *kept == Some(hash) {
             return;
         }

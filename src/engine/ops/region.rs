@@ -34,8 +34,8 @@ pub fn region_loss(
     scaled: bool,
 ) -> Result<Value> {
     if weights.focal != 0.0 || weights.lovasz != 0.0 {
-        return Err(Error::flag(
-            "--loss",
+        return Err(Error::setting(
+            "loss",
             "a focal or Lovász loss for regions",
             "dice-ce or ce",
             "Regions overlap and are trained with these alone.",

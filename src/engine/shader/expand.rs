@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{KernelKey, shared, source};
+use super::embedded::{shared, source};
+use super::key::KernelKey;
 use crate::{Error, Result};
 
 const IMPORT: &str = "// import ";

@@ -2,7 +2,7 @@
 
 use naga::{Block, Expression, Function, Handle, Module, Statement};
 
-use super::{BindingKind, Reflection};
+use super::reflect::{BindingKind, Reflection};
 
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
@@ -258,7 +258,7 @@ mod tests {
             "struct Params {{ n: u32 }}\n@group(0) @binding(0) var<uniform> params: Params;\n{globals}\nvar<workgroup> s: array<f32, 64>;\n@compute @workgroup_size(64) fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) wg: vec3<u32>) {{ {body} }}"
         );
         let module = naga::front::wgsl::parse_str(&text).unwrap();
-        let reflection = super::super::reflect_module("t", &module).unwrap();
+        let reflection = super::super::reflect::reflect_module("t", &module).unwrap();
         lint(&module, &reflection).join("; ")
     }
 

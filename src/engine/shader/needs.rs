@@ -1,6 +1,7 @@
 //! What a kernel needs beyond the portable core, as lines of its header say, and its text as the standard has it.
 
-use super::{KernelKey, specialise};
+use super::key::KernelKey;
+use super::specialise::specialise;
 use crate::{Error, Result};
 
 const MARK: &str = "// needs ";

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{KernelKey, expand, storage};
+use super::key::KernelKey;
+use super::{expand, storage};
 use crate::{Error, Result};
 
 const MARK: &str = "// unroll";

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::KernelKey;
+use super::key::KernelKey;
 use crate::{Error, Result};
 
 /// How a binding lies in memory, and what the rewritten text calls to read and write it.

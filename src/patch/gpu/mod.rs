@@ -255,8 +255,8 @@ fn check_binding(voxels: u64, caps: &Caps) -> Result<()> {
     if voxels <= most {
         return Ok(());
     }
-    Err(Error::flag(
-        "--patch",
+    Err(Error::setting(
+        "patch",
         format!("{voxels} voxels"),
         format!("at most {most}, which one binding holds"),
         "Use a smaller patch.",
@@ -268,8 +268,8 @@ fn check_extent(case: &Prepared, reach: &Reach) -> Result<()> {
     if !far && case.shape.iter().all(|n| *n <= MAX_EXTENT) {
         return Ok(());
     }
-    Err(Error::flag(
-        "--patch, --spacing",
+    Err(Error::setting(
+        "patch, spacing",
         format!("a case of {:?} voxels and patches that reach {:.0?}", case.shape, reach.voxels),
         format!("at most {MAX_EXTENT} on each axis"),
         "Use a smaller patch, a coarser spacing or a narrower augment.scale_range in config.toml.",
@@ -277,8 +277,8 @@ fn check_extent(case: &Prepared, reach: &Reach) -> Result<()> {
 }
 
 fn too_large(case: &Prepared, reach: &Reach) -> Error {
-    Error::flag(
-        "--patch",
+    Error::setting(
+        "patch",
         format!("patches that read {:?} voxels of a case", reach.bounds(case.shape)),
         "a box whose channels fit one binding of the adapter each",
         "Use a smaller patch, or a narrower augment.scale_range in config.toml.",

@@ -148,7 +148,13 @@ impl Volumes {
     }
 
     /// Sends a case to memory that was made for it.
-    pub fn load(&mut self, gpu: &Gpu, key: Key, case: &Prepared, mut volume: Resident) -> Result<()> {
+    pub fn load(
+        &mut self,
+        gpu: &Gpu,
+        key: Key,
+        case: &Prepared,
+        mut volume: Resident,
+    ) -> Result<()> {
         volume.fill(gpu, case)?;
         self.entries.insert(key, volume);
         Ok(())

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use u2seg::Result;
 use u2seg::low_level::check::{GraphCase, Net, Purpose, Rig, Tolerance, Truth, plannings};
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
@@ -11,7 +12,6 @@ use u2seg::low_level::ops;
 use u2seg::low_level::ops::{LossWeights, RegionTargets};
 use u2seg::low_level::oracle;
 use u2seg::low_level::oracle::{RegionLabels, Tensor};
-use u2seg::Result;
 use u2seg::low_level::shape::Shape;
 
 use crate::common;

@@ -1,0 +1,94 @@
+//! What several commands take.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::graph::DType;
+use crate::train::{Footprint, MODEL};
+
+/// How tensors are stored.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum PrecisionArg {
+    F32,
+    /// Activations and their gradients in f16, arithmetic and everything else in f32: half the memory.
+    F16,
+}
+
+impl From<PrecisionArg> for DType {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::F16 => Self::F16,
+        }
+    }
+}
+
+/// What training may take of the GPU's memory.
+#[derive(Debug, clap::Args)]
+pub(super) struct MemoryArgs {
+    /// How activations are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(super) precision: PrecisionArg,
+    /// GPU memory that training may take, such as 4GiB or 3500MiB: at most an eighth of it keeps cases, and what does not fit
+    /// the rest is computed twice, as little as possible; the results stay the same to the bit.
+    #[arg(long, value_parser = size)]
+    pub(super) vram: Option<u64>,
+}
+
+impl MemoryArgs {
+    pub(super) fn footprint(&self) -> Footprint {
+        Footprint { dtype: self.precision.into(), vram: self.vram, reserved: 0 }
+    }
+}
+
+/// Bytes with a unit.
+pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
+    let fail = || format!("expected a size such as 4GiB or 3500MiB, found {text}");
+    let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
+    let (number, unit) = text.trim().split_at(digits);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        _ => return Err(fail()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| fail())? * unit;
+    // beyond what any adapter has, and well within u64
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(fail()) }
+}
+
+/// The model file that a flag names, itself or by the folder of its run.
+pub(super) fn model_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
+}
+
+/// `LOWER,UPPER` as two numbers.
+pub(super) fn window(text: &str) -> std::result::Result<[f32; 2], String> {
+    let parts: Option<Vec<f32>> = text.split(',').map(|p| p.trim().parse().ok()).collect();
+    parts
+        .and_then(|parts| parts.try_into().ok())
+        .ok_or_else(|| format!("expected two numbers LOWER,UPPER such as -160,240, found {text}"))
+}
+
+/// `D,H,W` as three numbers.
+pub(super) fn triple<T: std::str::FromStr>(text: &str) -> std::result::Result<[T; 3], String> {
+    let parts: Option<Vec<T>> = text.split([',', 'x']).map(|p| p.trim().parse().ok()).collect();
+    parts
+        .and_then(|parts| parts.try_into().ok())
+        .ok_or_else(|| format!("expected three numbers D,H,W such as 40,56,40, found {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(super::size("4GiB"), Ok(4 << 30));
+        assert_eq!(super::size("3500 mib"), Ok(3500 << 20));
+        assert_eq!(super::size("1.5GB"), Ok(1_500_000_000));
+        for text in ["", "4", "GiB", "4TiBs", "-1GiB", "0MiB", "1..5GiB", "1e9GiB"] {
+            assert!(super::size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Errors of the library name settings; here they become the flags that a user typed.
+
+use clap::{Arg, Command};
+
+use crate::Error;
+
+/// Flags that help and messages write with one letter.
+const SHORT: [&str; 5] = ["input", "output", "model", "predictions", "ground_truth"];
+
+/// How the flag of a setting is written, where `command` has one.
+fn flag(command: &Command, setting: &str) -> Option<String> {
+    let is_it = |arg: &&Arg| arg.get_long().is_some_and(|long| long.replace('-', "_") == setting);
+    let arg = command.get_arguments().find(is_it)?;
+    match arg.get_short().filter(|_| SHORT.contains(&setting)) {
+        Some(short) => Some(format!("-{short}")),
+        None => Some(format!("--{}", arg.get_long()?)),
+    }
+}
+
+/// Settings and commands in backticks as a user types them; what is neither stays.
+fn worded(text: &str, program: &Command, command: &Command) -> String {
+    let word = |name: &str| {
+        let elsewhere = || program.get_subcommands().find_map(|other| flag(other, name));
+        match program.find_subcommand(name) {
+            Some(_) => format!("`u2seg {name}`"),
+            None => flag(command, name).or_else(elsewhere).unwrap_or(format!("`{name}`")),
+        }
+    };
+    // every second part stands between backticks
+    let parts = text.split('`').enumerate();
+    parts.map(|(at, part)| if at % 2 == 1 { word(part) } else { part.to_string() }).collect()
+}
+
+/// An error of `command` of `program` with flags in place of settings. What was found stays as it is: it is the user's.
+pub fn told(error: Error, program: &Command, command: &Command) -> Error {
+    let words = |text: String| worded(&text, program, command);
+    match error {
+        Error::Setting { name, found, expected, remedy } => {
+            let flags = name.split(", ").map(|one| flag(command, one).unwrap_or(one.to_string()));
+            let name = flags.collect::<Vec<_>>().join(", ");
+            Error::Setting { name, found, expected: words(expected), remedy: words(remedy) }
+        }
+        Error::File { path, found, expected, remedy } => {
+            Error::File { path, found, expected: words(expected), remedy: words(remedy) }
+        }
+        Error::About { path, source } => {
+            Error::About { path, source: Box::new(told(*source, program, command)) }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn said(error: Error, name: &str) -> String {
+        let program = Cli::command();
+        told(error, &program, program.find_subcommand(name).unwrap()).to_string()
+    }
+
+    #[test]
+    fn settings_become_the_flags_of_the_command() {
+        let error = || Error::setting("hold_out, fold", "`fold`", "one", "Leave `hold_out` out.");
+        assert_eq!(
+            said(error(), "train"),
+            "--hold-out, --fold: found `fold`; expected one. Leave --hold-out out."
+        );
+        // evaluate has neither, and names in other commands' terms what the remedy asks for
+        assert_eq!(
+            said(error(), "evaluate"),
+            "hold_out, fold: found `fold`; expected one. Leave --hold-out out."
+        );
+        let error = Error::file("a", "b", "c", "Choose another `output`, or `verify` it; not `x`.");
+        let about = Error::About { path: "d".into(), source: Box::new(error) };
+        assert_eq!(
+            said(about, "evaluate"),
+            "d: a: found b; expected c. Choose another -o, or `u2seg verify` it; not `x`."
+        );
+    }
+
+    #[test]
+    fn every_setting_that_the_library_refuses_is_a_flag() {
+        let program = Cli::command();
+        let named = regex::Regex::new(r#"Error::setting\(\s*"([a-z_, ]+)""#).unwrap();
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut folders = vec![source];
+        let mut known = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                if path.ends_with("cli/flags.rs") {
+                    continue;
+                }
+                for found in named.captures_iter(&std::fs::read_to_string(&path).unwrap()) {
+                    for setting in found[1].split(", ") {
+                        let some = program.get_subcommands().any(|c| flag(c, setting).is_some());
+                        assert!(some, "{setting} in {}", path.display());
+                        known += 1;
+                    }
+                }
+            }
+        }
+        assert!(known > 20, "{known}");
+    }
+}
