@@ -1,6 +1,6 @@
 //! `u2seg doctor`.
 
-use crate::engine::check::{Extent, Row, by_kernel, examine};
+use crate::engine::check::{Extent, OPERATIONS, Row, by_kernel};
 use crate::engine::gpu::Gpu;
 use crate::{Error, GpuFault, Result};
 
@@ -27,13 +27,19 @@ pub fn run(args: &Args) -> Result<()> {
         say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
     }
     let extent = if args.quick { Extent::Quick } else { Extent::Adapter };
-    let mut told = Ok(());
-    let rows = examine(&gpu, extent, |row| {
-        if told.is_ok() {
-            told = tell(row, args);
-        }
-    });
-    told?;
+    let mut rows: Vec<Row> = Vec::new();
+    for operation in OPERATIONS {
+        let (before, mut told) = (rows.len(), Ok(()));
+        operation.examine(&gpu, extent, &mut |row| {
+            let printed = !args.json && (args.all || !row.passed());
+            if printed && told.is_ok() {
+                told = tell(&row);
+            }
+            rows.push(row);
+        });
+        told?;
+        eprintln!("{}: {} checks", operation.name, rows.len() - before);
+    }
     let failed = rows.iter().filter(|row| !row.passed()).count();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);
@@ -64,16 +70,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn tell(row: &Row, args: &Args) -> Result<()> {
-    let verdict = if row.passed() { "pass" } else { "FAIL" };
-    let gradients = if row.inference { ", without gradients" } else { "" };
+fn tell(row: &Row) -> Result<()> {
     let Row { case, planning, variant, .. } = row;
-    let case = format!("{case}; planned for {planning}{gradients}, variant {variant}");
-    if args.json || (row.passed() && !args.all) {
-        eprintln!("{verdict} {case}");
-    } else {
-        let why = row.failure.as_deref().unwrap_or_default();
-        say!("{verdict}  {:>8.1e}  {case} {why}", row.error);
-    }
+    let gradients = if row.inference { ", without gradients" } else { "" };
+    let verdict = if row.passed() { "pass" } else { "FAIL" };
+    let why = row.failure.as_deref().unwrap_or_default();
+    say!(
+        "{verdict}  {:>8.1e}  {case}; planned for {planning}{gradients}, variant {variant} {why}",
+        row.error
+    );
     Ok(())
 }

@@ -18,9 +18,9 @@ struct Conv {
     out: usize,
 }
 
-fn oracle_spec(spec: &ConvSpec) -> oracle::ConvSpec {
+fn geometry(spec: &ConvSpec) -> oracle::Geometry {
     let ConvSpec { kernel, stride, pad_lo, pad_hi } = *spec;
-    oracle::ConvSpec { kernel, stride, pad_lo, pad_hi }
+    oracle::Geometry { kernel, stride, pad_lo, pad_hi }
 }
 
 /// The parts, one after another over the channels.
@@ -78,12 +78,12 @@ impl Layer for Conv {
 
     fn forward(&self, parts: &[&Tensor], params: &[Vec<f64>]) -> Tensor {
         let x = concatenated(parts);
-        oracle::conv_forward(&x, &params[0], &params[1], &oracle_spec(&self.spec), self.out)
+        oracle::conv_forward(&x, &params[0], &params[1], &geometry(&self.spec), self.out)
     }
 
     fn backward(&self, parts: &[&Tensor], params: &[Vec<f64>], dy: &Tensor) -> Backward {
         let x = concatenated(parts);
-        let (dx, dw, db) = oracle::conv_backward(&x, &params[0], &oracle_spec(&self.spec), dy);
+        let (dx, dw, db) = oracle::conv_backward(&x, &params[0], &geometry(&self.spec), dy);
         Backward { parts: separated(parts, dx), params: vec![dw, db] }
     }
 }

@@ -268,17 +268,6 @@ impl Operation {
     }
 }
 
-/// Runs the whole table; `each` hears of every row as it is done.
-pub fn examine(gpu: &Gpu, extent: Extent, mut each: impl FnMut(&Row)) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut take = |row: Row| {
-        each(&row);
-        rows.push(row);
-    };
-    OPERATIONS.iter().for_each(|operation| operation.examine(gpu, extent, &mut take));
-    rows
-}
-
 /// The rows by kernel.
 pub fn by_kernel(rows: &[Row]) -> BTreeMap<&'static str, KernelSummary> {
     let mut kernels: BTreeMap<&'static str, KernelSummary> = BTreeMap::new();
@@ -304,7 +293,6 @@ mod tests {
     fn no_two_cases_have_one_name() {
         let mut names = BTreeSet::new();
         let cases = OPERATIONS.iter().flat_map(Operation::cases);
-        // a case by cooperative matrices may be another's shape
         for case in cases.chain(timed()) {
             assert!(names.insert(case.name()), "{}", case.name());
         }
@@ -314,8 +302,7 @@ mod tests {
     #[test]
     #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
     fn a_case_that_cannot_run_is_a_failed_row() {
-        let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
-        let gpu = Gpu::open(&device).unwrap();
+        let gpu = crate::engine::gpu::testing::gpu();
         let case = OPERATIONS[0].cases().remove(0);
         let truths = BTreeMap::new();
         let mut runner = Runner { gpu: &gpu, operation: "first", case: &case, truths };

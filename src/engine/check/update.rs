@@ -232,7 +232,7 @@ impl Update {
     ) -> Result<Ran> {
         rig.store.write_loss_scale(rig.gpu, &start)?;
         let LossScale { scale, good, skipped } = start;
-        let mut scale = oracle::LossScale { scale: scale.into(), good, skipped };
+        let mut scale = oracle::DynamicScale { scale: scale.into(), good, skipped };
         // what lies beside the range is not looked at
         for name in ["before", "after"] {
             rig.store.write(rig.gpu, Region::Grads, name, &[f32::NAN; COUNT])?;

@@ -195,3 +195,105 @@ fn stamped(gpu: &Gpu, run: &BoundDispatch) -> Result<f64> {
     let period = f64::from(gpu.queue().get_timestamp_period());
     Ok(stamps[1].wrapping_sub(stamps[0]) as f64 * period * 1e-9)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Uniforms;
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+    use crate::engine::shader::KernelKey;
+
+    const WORDS: usize = 64;
+
+    /// Two buffers of vectors, and the dispatch that copies the first ones.
+    struct Copies {
+        gpu: Gpu,
+        uniforms: Uniforms,
+        buffers: [wgpu::Buffer; 2],
+        run: BoundDispatch,
+    }
+
+    impl Copies {
+        fn new(vectors: u32, flops: u64) -> Self {
+            let gpu = gpu();
+            let usage = wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST;
+            let buffers = [1.0f32, 2.0].map(|value| {
+                let buffer = gpu.buffer("words", 4 * WORDS as u64, usage).unwrap();
+                gpu.upload(&buffer, 0, bytemuck::cast_slice(&[value; WORDS]));
+                buffer
+            });
+            let kernel = gpu.kernel(&KernelKey::new("bench_copy.wgsl")).unwrap();
+            let mut uniforms = Uniforms::new(&gpu, [kernel.clone()]).unwrap();
+            uniforms.set(0, &[("count", &[vectors])]).unwrap();
+            uniforms.send(&gpu);
+            let [src, out] = &buffers;
+            let named = [
+                ("out", BufferPart::whole(out)),
+                ("params", uniforms.part(0).unwrap()),
+                ("src", BufferPart::words(src, 0, WORDS)),
+                ("nothing", BufferPart::whole(out)),
+            ];
+            let group = bind(&gpu, "copy", &kernel, &named).unwrap();
+            let label = "copy".to_string();
+            let run = BoundDispatch { label, kernel, group, groups: [1, 1], flops };
+            Self { gpu, uniforms, buffers, run }
+        }
+
+        fn read(&self) -> Vec<f32> {
+            let bytes = self.gpu.download(&self.buffers[1], 0, 4 * WORDS as u64).unwrap();
+            bytemuck::pod_collect_to_vec(&bytes)
+        }
+    }
+
+    fn mixed(ones: usize) -> Vec<f32> {
+        (0..WORDS).map(|at| if at < ones { 1.0 } else { 2.0 }).collect()
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn what_is_bound_by_name_runs_with_its_parameters() {
+        let copies = Copies::new(3, 0);
+        let command = Command::Dispatch(copies.run.clone());
+        submit(&copies.gpu, "copy", std::slice::from_ref(&command)).unwrap();
+        assert_eq!(copies.read(), mixed(12));
+        copies.uniforms.change(&copies.gpu, 0, "count", 5).unwrap();
+        assert!(time(&copies.gpu, &command).unwrap() > 0.0);
+        assert_eq!(copies.read(), mixed(20));
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn a_variable_without_memory_is_named() {
+        let copies = Copies::new(1, 0);
+        let named = [("src", BufferPart::whole(&copies.buffers[0]))];
+        let error = bind(&copies.gpu, "copy", &copies.run.kernel, &named).unwrap_err().to_string();
+        assert!(error.contains("bench_copy.wgsl") && error.contains("params"), "{error}");
+    }
+
+    /// Whatever the operations, so that each dispatch may be a submission of its own.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn commands_run_in_their_order() {
+        for flops in [0, u64::MAX / 4] {
+            let copies = Copies::new(4, flops);
+            let [src, out] = &copies.buffers;
+            let run = Command::Dispatch(copies.run.clone());
+            let copy = |from: &wgpu::Buffer, to: &wgpu::Buffer, at: usize, words: usize| {
+                let (at, bytes) = (4 * at as u64, 4 * words as u64);
+                Command::Copy { from: from.clone(), to: to.clone(), at, bytes }
+            };
+            // the source takes what the first dispatch made, the second half of the result what the source is then
+            let commands =
+                [run.clone(), copy(out, src, 0, 64), run.clone(), copy(src, out, 32, 32), run];
+            let launch = submit(&copies.gpu, "in order", &commands).unwrap();
+            assert!(launch.last.is_some() && launch.encoding > 0.0 && launch.submitting > 0.0);
+            let mut expected = mixed(16);
+            expected[32..48].fill(1.0);
+            assert_eq!(copies.read(), expected);
+        }
+        let launch = submit(&gpu(), "nothing", &[]).unwrap();
+        assert!(launch.last.is_none() && launch.encoding == 0.0);
+    }
+}

@@ -44,3 +44,22 @@ impl Pool {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn buffers_serve_the_largest_slot_of_their_rank() {
+        let plan = |slots: &[u64]| Plan {
+            steps: Vec::new(),
+            slots: slots.to_vec(),
+            value_to_slot: HashMap::new(),
+        };
+        let plans = [plan(&[90, 50]), plan(&[100, 40, 30]), plan(&[])];
+        assert_eq!(Pool::sizes(&plans), [100, 50, 30]);
+        assert_eq!(Pool::sizes(&plans[2..]), [0; 0]);
+    }
+}

@@ -284,3 +284,85 @@ impl Binder<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::caps;
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+    use crate::engine::graph::{Caps, Init, Layout, Packing, ParamSpec, Scope};
+    use crate::engine::ops::{self, Optimizer, optimizer_dispatch};
+
+    /// The sum of two inputs, kept, and an update of one parameter.
+    struct Small {
+        gpu: Gpu,
+        store: Store,
+        program: Program,
+        inputs: [Value; 2],
+        sum: Value,
+    }
+
+    impl Small {
+        fn new() -> Self {
+            let gpu = gpu();
+            let caps = Caps { max_groups: 1, ..caps(&gpu) };
+            let mut graph = Graph::new();
+            let layout = Layout::new(1, 4, [1, 2, 2]);
+            let inputs = ["a", "b"].map(|name| graph.input(name, layout.clone()));
+            let sum = ops::add(&mut graph, inputs[0], inputs[1]).unwrap();
+            graph.keep(sum);
+            let spec = ParamSpec {
+                name: "w".into(),
+                dims: vec![4],
+                scope: Scope::Shared,
+                packing: Packing::Channels { segments: vec![4] },
+                init: Init::Constant(0.0),
+            };
+            let store = Store::new(&gpu, [&spec], true).unwrap();
+            let plan = Plan::new(&graph, &caps).unwrap();
+            let pool = Pool::new(&gpu, [&plan]).unwrap();
+            let sgd = Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 };
+            let tail = optimizer_dispatch(&sgd, 0, 64, &caps).unwrap();
+            let program = Program::new(&gpu, &graph, &plan, &tail, &store, &pool).unwrap();
+            Self { gpu, store, program, inputs, sum }
+        }
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn a_run_makes_what_is_kept_again_and_again_and_allocates_nothing() {
+        let Small { gpu, store, program, inputs: [a, b], sum } = Small::new();
+        assert_eq!((program.len(), program.describe().len()), (2, 2));
+        let kernels: Vec<&str> = program.describe().iter().map(|info| info.kernel).collect();
+        assert_eq!(kernels, ["add.wgsl", "sgd.wgsl"]);
+        store.write(&gpu, Region::Grads, "w", &[1.0; 4]).unwrap();
+        program.set_params(&gpu, 1, &[("rate", 0.5f32.to_bits())]).unwrap();
+        program.write(&gpu, a, &[1.0f32; 16]).unwrap();
+        let before = gpu.allocated();
+        for run in 1..=3u8 {
+            program.write(&gpu, b, &[f32::from(run); 16]).unwrap();
+            program.run(&gpu).unwrap();
+        }
+        assert_eq!(gpu.allocated(), before);
+        assert_eq!(program.read::<f32>(&gpu, sum).unwrap()[..16], [4.0; 16]);
+        assert_eq!(store.read_all(&gpu, Region::Weights).unwrap(), [[-1.5; 4]]);
+        // the first command alone
+        let launch = program.run_part(&gpu, 0..1).unwrap();
+        assert!(launch.last.is_some());
+        assert_eq!(store.read_all(&gpu, Region::Weights).unwrap(), [[-1.5; 4]]);
+        let timed = program.time_commands(&gpu).unwrap();
+        assert!(timed.len() == 2 && timed.iter().all(|(_, seconds)| *seconds > 0.0));
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn what_a_program_has_not_is_refused() {
+        let Small { gpu, program, inputs: [a, _], .. } = Small::new();
+        assert!(program.write(&gpu, a, &[1.0f32; 17]).is_err());
+        assert!(program.value(Value(99)).is_err());
+        assert!(program.run_part(&gpu, 1..3).is_err());
+        assert!(program.set_params(&gpu, 2, &[]).is_err());
+        let error = program.set_params(&gpu, 1, &[("speed", 1)]).unwrap_err().to_string();
+        assert!(error.contains("sgd.wgsl") && error.contains("speed"), "{error}");
+    }
+}

@@ -71,3 +71,31 @@ impl Readback {
         Ok(Some(words))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn readings_come_in_order_with_what_was_there_when_they_were_asked_for() {
+        let gpu = gpu();
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer = gpu.buffer("words", 16, usage).unwrap();
+        let mut readback = Readback::new(&gpu, 4, 2).unwrap();
+        assert!(readback.take::<u32>(&gpu).unwrap().is_none());
+        assert!(readback.ask(&gpu, &buffer, 5).is_err());
+        for word in [1u32, 2] {
+            gpu.upload(&buffer, 0, bytemuck::cast_slice(&[word; 4]));
+            readback.ask(&gpu, &buffer, 3).unwrap();
+        }
+        // as many as there is room for
+        assert!(readback.ask(&gpu, &buffer, 3).is_err());
+        assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [1; 3]);
+        readback.ask(&gpu, &buffer, 4).unwrap();
+        assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [2; 3]);
+        assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [2; 4]);
+        assert!(readback.take::<u32>(&gpu).unwrap().is_none());
+    }
+}

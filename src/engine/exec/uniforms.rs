@@ -103,3 +103,44 @@ impl Uniforms {
         self.places.get(index).ok_or_else(missing)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+    use crate::engine::shader::KernelKey;
+
+    fn refused(gpu: &Gpu, members: &[Setting<'_>]) -> String {
+        let kernel = gpu.kernel(&KernelKey::new("bench_fma.wgsl")).unwrap();
+        let mut uniforms = Uniforms::new(gpu, [kernel]).unwrap();
+        uniforms.set(0, members).unwrap_err().to_string()
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn members_are_set_each_by_name_and_nothing_else() {
+        let gpu = gpu();
+        let all: [Setting<'_>; 4] =
+            [("scale", &[1]), ("steps", &[2]), ("shift", &[3]), ("threads", &[4])];
+        let names = |message: String, member: &str| {
+            assert!(message.contains("bench_fma.wgsl") && message.contains(member), "{message}");
+        };
+        names(refused(&gpu, &all[1..]), "params.scale");
+        names(refused(&gpu, &[&all[..], &[("wg", &[5])]].concat()), "wg");
+        names(refused(&gpu, &[&all[1..], &[("scale", &[1, 0])]].concat()), "params.scale");
+        names(refused(&gpu, &[&all[..], &[("shift", &[5])]].concat()), "params.shift");
+        let kernel = gpu.kernel(&KernelKey::new("bench_fma.wgsl")).unwrap();
+        let mut uniforms = Uniforms::new(&gpu, [kernel.clone(), kernel]).unwrap();
+        uniforms.set(1, &all).unwrap();
+        // the same value again is no fault
+        uniforms.set(1, &[&all[..], &all[..1]].concat()).unwrap();
+        let offset = uniforms.part(1).unwrap().offset as usize;
+        assert!(offset.is_multiple_of(gpu.limits().min_uniform_buffer_offset_alignment as usize));
+        let words: &[u32] = bytemuck::cast_slice(&uniforms.staged[offset..offset + 16]);
+        assert_eq!(words, [2, 4, 1, 3]);
+        assert!(uniforms.staged[..16].iter().all(|byte| *byte == 0));
+        assert!(uniforms.set(2, &all).is_err() && uniforms.part(2).is_err());
+        assert!(uniforms.change(&gpu, 0, "scale", 7).is_ok());
+        assert!(uniforms.change(&gpu, 0, "nothing", 7).is_err());
+    }
+}

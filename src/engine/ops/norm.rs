@@ -138,7 +138,9 @@ impl Op for GivenStatistics {
             return Err(Error::Internal("statistics take a tensor, gamma, beta, moments".into()));
         };
         let values = [x, gamma, beta, moments, node.outputs[0]];
-        Ok(vec![finish(graph, values, ("COUNTED", 1), self.parts, caps)?])
+        // the counts come with the parts
+        let finish = finish(graph, values, ("COUNTED", 1), self.parts, caps)?;
+        Ok(vec![finish.param("chunk", 0)])
     }
 }
 

@@ -354,8 +354,7 @@ mod tests {
     fn wrong_and_failing_variants_are_refused() {
         use crate::engine::exec::caps;
         use crate::engine::graph::{Init, Layout, Packing, Scope};
-        let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
-        let gpu = Gpu::open(&device).unwrap();
+        let gpu = crate::engine::gpu::testing::gpu();
         let caps = caps(&gpu);
         let mut graph = Graph::sized_for(&caps);
         let param = |graph: &mut Graph, name: &str, packing: Packing| {

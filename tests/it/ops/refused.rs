@@ -16,7 +16,7 @@ fn losses_that_cannot_train_regions_are_refused() {
     };
     let refused = ops::region_loss(&mut graph, logits, targets, LossWeights::u2net(), false);
     let message = refused.unwrap_err().to_string();
-    assert!(message.contains("--loss") && message.contains("dice-ce or ce"), "{message}");
+    assert!(message.starts_with("loss: ") && message.contains("dice-ce or ce"), "{message}");
     let short = RegionTargets { entries: 5, ..targets };
     assert!(ops::region_loss(&mut graph, logits, short, LossWeights::ce(), false).is_err());
 }
