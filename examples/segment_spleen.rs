@@ -6,18 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use ndarray::Axis;
 use u2seg::low_level::dataset::{Dataset, Fold};
 use u2seg::low_level::domain::PlanOptions;
+use u2seg::low_level::files;
 use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::imaging::phantom;
-use u2seg::low_level::imaging::{Grid, Volume};
+use u2seg::low_level::imaging::morphology::{Connectivity, fill_holes, keep_largest};
+use u2seg::low_level::imaging::phantom::{SPLEEN, ct_phantom};
+use u2seg::low_level::imaging::write_image;
 use u2seg::low_level::patch::Augment;
-use u2seg::low_level::run::overlay;
-use u2seg::low_level::run::overlay::{OverlayInput, SOFT_TISSUE};
-use u2seg::low_level::score::metrics::Pair;
-use u2seg::low_level::segment::{Predictor, clean_up};
-use u2seg::low_level::train::{Beside, CONFIG, Length, RunConfig, Trainer, claim};
-use u2seg::low_level::{files, imaging};
+use u2seg::low_level::run::overlay::{self, OverlayInput, SOFT_TISSUE};
+use u2seg::low_level::run::{CONFIG, Observer, Run};
+use u2seg::low_level::score::metrics::{Comparison, DEFAULT_TOLERANCE_MM};
+use u2seg::low_level::segment::{PredictOptions, Predictor};
+use u2seg::low_level::train::{Length, Reading, RunConfig};
 use u2seg::{Error, Result};
 
 /// Trains a universal network on spleen CTs and segments one that it has not seen.
@@ -81,11 +83,11 @@ fn make_phantoms(dir: &Path) -> Result<()> {
     let (shape, spacing) = ([32, 96, 112], [5.0, 3.0, 3.0]);
     let mut training = Vec::new();
     for index in 0..6 {
-        let (image, label) = phantom::ct_phantom(index, shape, spacing);
-        let grid = Grid::ras(shape, spacing);
+        let (image, label) = ct_phantom(index, shape, spacing)?;
         let file = format!("phantom_{index}.nii.gz");
-        imaging::write_image(&dir.join("imagesTr").join(&file), &image, &grid)?;
-        imaging::write_mask(&dir.join("labelsTr").join(&file), &label, &grid)?;
+        let channel = image.data().index_axis(Axis(0), 0);
+        write_image(&dir.join("imagesTr").join(&file), channel, image.grid())?;
+        label.write(&dir.join("labelsTr").join(&file))?;
         training.push(serde_json::json!({"image": format!("./imagesTr/{file}"), "label": format!("./labelsTr/{file}")}));
     }
     let description = serde_json::json!({
@@ -119,6 +121,18 @@ fn begin_anew(run: &Path) -> Result<()> {
     std::fs::remove_dir_all(run).map_err(|e| Error::io(run, e))
 }
 
+/// Says now and then how training goes.
+struct Lines;
+
+impl Observer for Lines {
+    fn losses(&mut self, reading: &Reading) -> Result<()> {
+        if reading.step.is_multiple_of(50) {
+            println!("step {} loss {:.4}", reading.step, reading.losses.total);
+        }
+        Ok(())
+    }
+}
+
 fn run(args: &Args) -> Result<()> {
     let (dir, held_out) = choose(args)?;
     let gpu = Gpu::open(&args.device)?;
@@ -136,48 +150,39 @@ fn run(args: &Args) -> Result<()> {
     config.augment = augment();
     // a coarse grid, where a patch holds the spleen with its surroundings, and a window that suits every CT:
     // a short training on few cases needs both
-    let options = PlanOptions {
-        spacing: Some([5.0, 4.0, 4.0]),
-        patch: Some([16, 32, 32]),
-        window: Some([SOFT_TISSUE.0, SOFT_TISSUE.1]),
-        ..PlanOptions::default()
-    };
+    let mut options = PlanOptions::default();
+    options.spacing = Some([5.0, 4.0, 4.0]);
+    options.patch = Some([16, 32, 32]);
+    options.window = Some(SOFT_TISSUE);
     let run = args.out.join("run");
     begin_anew(&run)?;
-    let runs = [(run.clone(), config.clone())];
-    let _claim = claim(&runs, &options.preset, &Beside::default())?;
     let length = config.length;
-    let mut trainer = Trainer::start(&gpu, config, &options, &run)?;
-    println!("training on {} cases: {length:?}", trainer.domains()[0].cases.len());
-    let model = trainer.run()?;
-    let cases = &trainer.domains()[0];
+    let mut run = Run::begin(&gpu, config, &options, &run)?;
+    println!("training on {} cases: {length:?}", run.domains()[0].cases.len());
+    run.train(&mut Lines)?;
+    let model = run.model()?;
+    let cases = &run.domains()[0];
     let Some(case) = cases.held_out.first() else {
         return Err(Error::Internal("no case was left out".into()));
     };
     let (image, truth) = Dataset::load(&cases.dataset, case)?;
-    let mut labels = Predictor::new(&gpu, &model, 0)?.segment(&image)?;
-    clean_up::keep_largest(&mut labels, image.shape, 1, clean_up::Connectivity::Full)?;
-    clean_up::fill_holes(&mut labels, image.shape, 1)?;
-    let dice =
-        Pair::new(&truth.data, &labels, truth.shape, truth.spacing)?.scores(&1.into(), 1.0).dice;
+    let mut labels =
+        Predictor::new(&gpu, &model, 0, &PredictOptions::default())?.segment(&image)?;
+    keep_largest(&mut labels, SPLEEN, Connectivity::Full);
+    fill_holes(&mut labels, SPLEEN);
+    let scores = Comparison::of(&truth, &labels)?.scores(&SPLEEN.into(), DEFAULT_TOLERANCE_MM);
     let mask = args.out.join(format!("{}.nii.gz", case.id));
-    imaging::write_mask(&mask, &labels, &image.grid)?;
+    labels.write(&mask)?;
     let picture = args.out.join(format!("{}.png", case.id));
-    draw(&picture, &image, &truth.data, &labels)?;
-    println!("segmented {} after {} steps: Dice {dice:.3}", case.id, trainer.step());
-    println!("mask: {}\npicture: {}", mask.display(), picture.display());
-    Ok(())
-}
-
-fn draw(path: &Path, image: &Volume, truth: &[u8], labels: &[u8]) -> Result<()> {
-    let input = OverlayInput {
-        image: &image.data,
-        shape: image.shape,
-        spacing: image.spacing,
-        truth: Some(truth),
-        prediction: labels,
+    let view = OverlayInput {
+        image: &image,
+        truth: Some(&truth),
+        prediction: &labels,
         window: Some(SOFT_TISSUE),
         caption: "SPLEEN",
     };
-    overlay::render(path, &input)
+    overlay::render(&picture, &view)?;
+    println!("segmented {} after {} steps: Dice {:.3}", case.id, run.steps(), scores.dice);
+    println!("mask: {}\npicture: {}", mask.display(), picture.display());
+    Ok(())
 }

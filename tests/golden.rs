@@ -10,7 +10,7 @@ use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::Region;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops::{LossWeights, Optimizer};
-use u2seg::low_level::train::{DomainBatch, Freeze, Session, SessionSettings};
+use u2seg::low_level::train::{DomainBatch, Session, SessionSettings};
 
 #[path = "it/common/mod.rs"]
 mod common;
@@ -163,7 +163,8 @@ impl File<'_> {
         let initial = &self.manifest.initial[domain];
         let losses = session.losses(domain).unwrap();
         let wanted = [initial.total, initial.cross_entropy, initial.focal, initial.lovasz];
-        let found = [losses[0], losses[1], losses[2], losses[4]];
+        let value = |name| losses.term(name).unwrap().value;
+        let found = [losses.total, value("cross_entropy"), value("focal"), value("lovasz")];
         let loss =
             found.iter().zip(wanted).map(|(f, w)| (f64::from(*f) - w).abs()).fold(0.0, f64::max);
         if loss > 1e-4 {
@@ -211,7 +212,7 @@ impl File<'_> {
         for (index, step) in m.steps.iter().enumerate() {
             let (image, label) = self.batch(step.domain);
             session.step(step.domain, &image, &label, m.optimizer.lr).unwrap();
-            let loss = f64::from(session.losses(step.domain).unwrap()[0]);
+            let loss = f64::from(session.losses(step.domain).unwrap().total);
             worst = worst.max((loss - step.loss).abs() / step.loss.abs());
             if (loss - step.loss).abs() > f64::max(2e-3, 10.0 * m.float32_noise.step_loss) {
                 failures.push(format!("step {index}: loss {loss}, expected {}", step.loss));
@@ -261,15 +262,12 @@ impl File<'_> {
         let m = &self.manifest;
         let config = self.config();
         let batch = DomainBatch::new(m.batch, m.patch);
-        let settings = SessionSettings {
-            loss: LossWeights::published(),
-            optimizer: Optimizer::Adam {
-                betas: m.optimizer.betas,
-                eps: m.optimizer.eps,
-                weight_decay: m.optimizer.weight_decay,
-            },
-            freeze: Freeze::Nothing,
+        let optimizer = Optimizer::Adam {
+            betas: m.optimizer.betas,
+            eps: m.optimizer.eps,
+            weight_decay: m.optimizer.weight_decay,
         };
+        let settings = SessionSettings::new(LossWeights::published(), optimizer);
         let batches = vec![batch; m.domains.len()];
         let mut session = Session::new(gpu, &config, &batches, settings).unwrap();
         self.load(&session);

@@ -1,6 +1,25 @@
-//! Rectangles, lines and letters on a picture.
+//! Rectangles and letters on a picture.
 
-use image::{Rgb, RgbImage};
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+
+use super::error::{Error, Result};
+use super::files::write_atomically;
+
+/// Writes a picture as PNG, aside and renamed.
+///
+/// # Errors
+///
+/// Where the file cannot be written.
+pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    let mut png = Vec::new();
+    picture
+        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+        .map_err(|e| Error::Internal(format!("PNG of {}: {e}", path.display())))?;
+    write_atomically(path, &png)
+}
 
 /// Fills a rectangle, what of it lies on the picture.
 pub fn fill(
@@ -13,17 +32,6 @@ pub fn fill(
         for column in x..(x + width).min(paper.width()) {
             paper.put_pixel(column, row, Rgb(colour));
         }
-    }
-}
-
-/// Draws a line between two places, two pixels thick.
-pub fn line(paper: &mut RgbImage, from: (f64, f64), to: (f64, f64), colour: [u8; 3]) {
-    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-    let steps = dx.abs().max(dy.abs()).ceil().max(1.0) as usize;
-    for step in 0..=steps {
-        let t = step as f64 / steps as f64;
-        let (x, y) = (from.0 + t * dx, from.1 + t * dy);
-        fill(paper, (x.round().max(0.0) as u32, y.round().max(0.0) as u32), (2, 2), colour);
     }
 }
 

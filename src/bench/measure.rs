@@ -12,9 +12,9 @@ use crate::engine::graph::{Caps, DType, Graph, Init, Region};
 use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::tune;
 use crate::net;
-use crate::segment::Forward;
+use crate::segment::{Forward, ForwardSpec};
 use crate::train;
-use crate::train::{Footprint, Freeze, Memory, Session, SessionSettings};
+use crate::train::{Footprint, Memory, Session, SessionSettings};
 use crate::{Error, Result};
 
 /// One kernel at one shape.
@@ -95,37 +95,42 @@ pub fn measure(
     Ok(report)
 }
 
+/// The forward pass of a configuration.
+fn forward_spec(configuration: &Configuration, dtype: DType) -> ForwardSpec<'_> {
+    let (samples, patch) = (configuration.batch.samples, configuration.batch.patch);
+    ForwardSpec { network: &configuration.network, domain: 0, samples, patch, dtype }
+}
+
 /// What a configuration runs.
 fn graphs(configuration: &Configuration, dtype: DType, caps: &Caps) -> Result<Vec<Graph>> {
-    let network = &configuration.network;
-    let batch = (configuration.batch.samples, configuration.batch.patch);
-    let mut graphs = vec![Forward::graph((network, 0), batch, dtype, caps)?];
+    let mut graphs = vec![forward_spec(configuration, dtype).graph(caps)?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes
         let batches = configuration.batches();
-        graphs.extend(train::graphs(network, &batches, (&SETTINGS, dtype), caps)?);
+        let settings = settings(Footprint { dtype, ..Footprint::default() });
+        graphs.extend(train::graphs(&configuration.network, &batches, &settings, caps)?);
     }
     Ok(graphs)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-const SETTINGS: SessionSettings = SessionSettings {
-    loss: LossWeights::ce(),
-    optimizer: Optimizer::adam(),
-    freeze: Freeze::Nothing,
-};
+/// What is timed: every parameter trained by Adam.
+fn settings(footprint: Footprint) -> SessionSettings {
+    SessionSettings { footprint, ..SessionSettings::new(LossWeights::ce(), Optimizer::adam()) }
+}
 
 /// What training takes, planned without running anything: nor need the adapter have it.
 pub fn planned(gpu: &Gpu, configuration: &Configuration, footprint: Footprint) -> Result<Memory> {
     let batches = configuration.batches();
-    Memory::planned(&configuration.network, &batches, &SETTINGS, footprint, &caps(gpu))
+    Memory::planned(&configuration.network, &batches, &settings(footprint), &caps(gpu))
 }
 
 /// The least that training takes with all recomputed that pays.
 pub fn least(gpu: &Gpu, configuration: &Configuration, dtype: DType) -> Result<Memory> {
     let batches = configuration.batches();
-    Memory::least(&configuration.network, &batches, &SETTINGS, dtype, &caps(gpu))
+    let settings = settings(Footprint { dtype, ..Footprint::default() });
+    Memory::least(&configuration.network, &batches, &settings, &caps(gpu))
 }
 
 fn time_training(
@@ -139,7 +144,8 @@ fn time_training(
     let before = gpu.allocated();
     let start = Instant::now();
     let batches = configuration.batches();
-    let mut session = Session::within(gpu, &configuration.network, &batches, SETTINGS, footprint)?;
+    let settings = settings(footprint);
+    let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
     report.planned_mib = session.memory().total() as f64 / MIB;
     report.recomputed = session.memory().recomputed;
     session.initialise(0)?;
@@ -217,8 +223,7 @@ fn forward(
         };
         Ok(Cow::Owned((0..count).map(value).collect()))
     };
-    let batch = (configuration.batch.samples, configuration.batch.patch);
-    let forward = Forward::stored(gpu, (&configuration.network, 0), batch, weights, dtype)?;
+    let forward = Forward::new(gpu, &forward_spec(configuration, dtype), weights)?;
     if !configuration.train {
         report.planned_mib = forward.bytes() as f64 / MIB;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;

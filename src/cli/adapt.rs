@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::train::{RunArgs, resume, runs, start};
-use crate::dataset::Dataset;
-use crate::domain::{PlanOptions, Unify};
+use super::train::{RunArgs, Watch, resume};
 use crate::engine::gpu::Gpu;
-use crate::net::{Mode, Model, part_counts};
-use crate::patch::Interpolation;
-use crate::train::{ADDED, Freeze, RunConfig, Start, read_plan};
+use crate::net::{Model, part_counts};
+use crate::run::{ADDED, Adaptation, MODEL, RunRequest, Runs, read_plan};
+use crate::train::Freeze;
 use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -31,63 +29,39 @@ pub struct Args {
 }
 
 impl Args {
-    /// The settings of the run, and what is fixed of the new domain's plan.
-    fn settings(&self, model: &Path, data: &Path) -> Result<(RunConfig, PlanOptions)> {
-        let file = super::args::model_file(model);
-        let old = Model::read(&file)?;
-        if old.network.mode == Mode::Independent {
-            return Err(Error::file(
-                file,
-                "a model of the independent mode, which shares nothing",
-                "one of the shared or universal mode",
-                "Train with --mode universal.",
-            ));
-        }
-        let name = Dataset::open(data)?.name;
-        if old.domain(Some(&name)).is_ok() {
-            return Err(Error::setting(
-                "data",
-                format!("a dataset named {name}, like a domain of the model"),
-                "a name of its own",
-                "Change \"name\" in dataset.json.",
-            ));
-        }
-        let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Error::io(path, e));
-        let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
-        let mut config = RunConfig {
-            downsample: old.network.downsample,
-            base: old.network.base,
-            start: Some(Start { model: absolute(&file)?, freeze }),
-            ..self.run.config(vec![absolute(data)?], old.network.mode, old.network.adapter)?
-        };
+    /// The run that is asked for.
+    fn request(&self, model: &Path, data: &Path) -> Result<RunRequest> {
+        let old = Adaptation::new(&super::args::model_file(model), data)?;
+        let data = std::path::absolute(data).map_err(|e| Error::io(data, e))?;
+        let network = old.network();
+        let mut config = self.run.config(vec![data], network.mode, network.adapter)?;
         let mut options = self.run.options(1)?;
-        options.max_pools = Some(old.network.depth() - 1);
-        let resized = old.domains.iter().find(|d| d.cut.is_some() && !self.run.unifies());
-        if let Some(domain) = resized {
-            options.unify = Unify::Resize;
-            config.augment.interpolation = Interpolation::Cubic;
-            options.patch = options.patch.or(Some(domain.patch));
+        let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
+        old.apply(freeze, &mut config, &mut options);
+        if !self.run.unifies() {
+            old.resize_alike(&mut config, &mut options);
         }
-        Ok((config, options))
+        Ok(self.run.request(config, options, &self.out))
     }
 }
 
 pub fn run(args: Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
+    let mut watch = Watch::new(&gpu, report);
     match (&args.model, &args.data) {
-        _ if args.run.resume => resume(&gpu, &args.out, &args.run, report),
+        _ if args.run.resume => resume(&gpu, &args.out, &args.run, &mut watch),
         (Some(model), Some(data)) => {
-            let (config, options) = args.settings(model, data)?;
-            let runs = runs(&config, &options.preset, &args.run.fold, &args.out)?;
-            start(&gpu, runs, &options, &args.run, report)
+            let mut runs = Runs::new(args.request(model, data)?)?;
+            runs.complete(&gpu, &mut watch).map(|_| ())
         }
         _ => Err(Error::Internal("neither a model nor a run to continue".into())),
     }
 }
 
-/// Says what a finished run added, and writes the new domain alone.
-fn report(out: &Path, model: Model) -> Result<()> {
-    let plans = read_plan(out)?;
+/// Says what a finished run added.
+fn report(folder: &Path) -> Result<()> {
+    let model = Model::read(&folder.join(MODEL))?;
+    let plans = read_plan(folder)?;
     let name = plans.first().map(|plan| plan.name.as_str());
     let index = model.domain(name)?;
     let parts = part_counts(&model.network)?;
@@ -95,10 +69,8 @@ fn report(out: &Path, model: Model) -> Result<()> {
     let all: usize = parts.iter().map(|part| part.total()).sum();
     let name = &model.domains[index].name;
     say!("{name}: {own} parameters of its own, of {all} in the model");
-    let added = out.join(ADDED);
+    let added = folder.join(ADDED);
     if added.exists() {
-        // with the clean-up that its validation decided on
-        model.export(index)?.write(&added)?;
         say!("{} holds the new domain alone, for `u2seg merge`", added.display());
     }
     Ok(())

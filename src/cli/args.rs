@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::engine::graph::DType;
-use crate::train::{Footprint, MODEL};
+use crate::run::MODEL;
+use crate::train::Footprint;
 
 /// How tensors are stored.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]

@@ -1,14 +1,15 @@
 //! `u2seg evaluate`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::flags::Given;
 use crate::base::files::Paths;
 use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
 use crate::imaging::{Match, pair};
 use crate::score::summary::names;
-use crate::score::{ClassKey, MaskPair, Scoring, evaluate, pair_masks};
+use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
 use crate::{Error, Result};
 
 /// In place of a file: no description, even where there is one.
@@ -37,25 +38,27 @@ pub struct Args {
     allow_missing: bool,
     /// Labels that count as another, FROM=TO, such as 2=1 where tumours (2) were trained as the organ (1).
     #[arg(long, num_args = 1.., value_parser = merge)]
-    merge: Vec<(u8, u8)>,
+    merge: Vec<LabelMerge>,
     /// How the voxels of a prediction are matched with those of its reference, whose grid decides.
     #[arg(long = "match", value_enum, default_value_t)]
     matching: Match,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    check_merge(&args.merge)?;
-    let mut pairs = pair_masks(&args.predictions, &args.ground_truth, args.allow_missing)?;
-    let described = described(args)?;
-    if let Some((description, _)) = &described {
-        pairs.iter_mut().for_each(|pair| pair.unlabelled = unlabelled(description, pair));
-    }
-    let labels = described.map(|(description, file)| (description.labels, file));
-    let names = labels.as_ref().map_or_else(BTreeMap::new, |(labels, _)| names(labels));
+pub fn run(args: &Args, given: &Given) -> Result<()> {
+    let mut options = EvaluateOptions {
+        labels: None,
+        merge: args.merge.clone(),
+        matching: args.matching,
+        allow_missing: args.allow_missing,
+    };
+    options.check()?;
+    let pairs = pair_masks(&args.predictions, &args.ground_truth, options.allow_missing)?;
+    options.labels = described(args)?;
+    let described = options.labels.as_ref();
+    let names = described.map_or_else(BTreeMap::new, |described| names(&described.labels));
     // whatever else is wrong must not come out after all is computed
-    let _claim = paths(args, &pairs, labels.as_ref().map(|(_, file)| file.as_path())).claim()?;
-    let scoring = Scoring { labels, merge: args.merge.clone(), matching: args.matching };
-    let summary = evaluate(&pairs, &scoring, |error| eprintln!("error: {error}"))?;
+    let _claim = paths(args, &pairs, described.map(|labels| labels.file.as_path())).claim()?;
+    let summary = score_pairs(&pairs, &options, |error| eprintln!("error: {}", given.told(error)))?;
     // either is worth having without the other
     let printed = print(&summary.print_table(&names));
     if let Some(path) = &args.output {
@@ -84,11 +87,11 @@ fn paths(args: &Args, pairs: &[MaskPair], description: Option<&Path>) -> Paths {
 }
 
 /// The description that a flag names, or that lies with the references.
-fn described(args: &Args) -> Result<Option<(DescribedLabels, PathBuf)>> {
+fn described(args: &Args) -> Result<Option<DescribedLabels>> {
     if let Some(file) = &args.labels {
         return match file.as_os_str() == NONE {
             true => Ok(None),
-            false => Ok(Some((described_labels(file)?, file.clone()))),
+            false => described_labels(file).map(Some),
         };
     }
     let Some(file) = nearby(&args.ground_truth) else { return Ok(None) };
@@ -100,15 +103,7 @@ fn described(args: &Args) -> Result<Option<(DescribedLabels, PathBuf)>> {
         other => other,
     })?;
     eprintln!("labels as in {} (--labels {NONE} to go without)", file.display());
-    Ok(Some((labels, file)))
-}
-
-/// What a description says that nobody labelled in a reference.
-fn unlabelled(description: &DescribedLabels, pair: &MaskPair) -> BTreeSet<ClassKey> {
-    let lacking = description.unlabelled(&pair.reference);
-    let classes = description.labels.scored().iter();
-    let lacks = classes.filter(|class| lacking.contains(&class.name));
-    lacks.map(|class| ClassKey::new(class.values.iter().copied())).collect()
+    Ok(Some(labels))
 }
 
 /// The description in the folder of the references, or in the folder above.
@@ -125,19 +120,9 @@ fn nearby(references: &Path) -> Option<PathBuf> {
     [folder, above].into_iter().map(|folder| folder.join(DESCRIPTION)).find(|file| file.is_file())
 }
 
-fn merge(text: &str) -> std::result::Result<(u8, u8), String> {
-    let pair =
-        text.split_once('=').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
-    pair.ok_or_else(|| format!("expected two labels FROM=TO such as 2=1, found {text}"))
-}
-
-/// A label counts as one other.
-fn check_merge(merge: &[(u8, u8)]) -> Result<()> {
-    for (index, (from, to)) in merge.iter().enumerate() {
-        if let Some((_, other)) = merge[..index].iter().find(|(f, t)| f == from && t != to) {
-            let found = format!("{from}={other} and {from}={to}");
-            return Err(Error::setting("merge", found, "one label to count as", "Leave one out."));
-        }
-    }
-    Ok(())
+fn merge(text: &str) -> std::result::Result<LabelMerge, String> {
+    let pair = text.split_once('=');
+    let merge = pair
+        .and_then(|(from, to)| Some(LabelMerge { from: from.parse().ok()?, to: to.parse().ok()? }));
+    merge.ok_or_else(|| format!("expected two labels FROM=TO such as 2=1, found {text}"))
 }

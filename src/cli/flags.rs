@@ -17,36 +17,46 @@ fn flag(command: &Command, setting: &str) -> Option<String> {
     }
 }
 
-/// Settings and commands in backticks as a user types them; what is neither stays.
-fn worded(text: &str, program: &Command, command: &Command) -> String {
-    let word = |name: &str| {
-        let elsewhere = || program.get_subcommands().find_map(|other| flag(other, name));
-        match program.find_subcommand(name) {
-            Some(_) => format!("`u2seg {name}`"),
-            None => flag(command, name).or_else(elsewhere).unwrap_or(format!("`{name}`")),
-        }
-    };
-    // every second part stands between backticks
-    let parts = text.split('`').enumerate();
-    parts.map(|(at, part)| if at % 2 == 1 { word(part) } else { part.to_string() }).collect()
+/// The command that a user gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    pub program: &'a Command,
+    pub command: &'a Command,
 }
 
-/// An error of `command` of `program` with flags in place of settings. What was found stays as it is: it is the user's.
-pub fn told(error: Error, program: &Command, command: &Command) -> Error {
-    let words = |text: String| worded(&text, program, command);
-    match error {
-        Error::Setting { name, found, expected, remedy } => {
-            let flags = name.split(", ").map(|one| flag(command, one).unwrap_or(one.to_string()));
-            let name = flags.collect::<Vec<_>>().join(", ");
-            Error::Setting { name, found, expected: words(expected), remedy: words(remedy) }
+impl Given<'_> {
+    /// Settings and commands in backticks as a user types them; what is neither stays.
+    pub fn worded(&self, text: &str) -> String {
+        let Self { program, command } = self;
+        let word = |name: &str| {
+            let elsewhere = || program.get_subcommands().find_map(|other| flag(other, name));
+            match program.find_subcommand(name) {
+                Some(_) => format!("`u2seg {name}`"),
+                None => flag(command, name).or_else(elsewhere).unwrap_or(format!("`{name}`")),
+            }
+        };
+        // every second part stands between backticks
+        let parts = text.split('`').enumerate();
+        parts.map(|(at, part)| if at % 2 == 1 { word(part) } else { part.to_string() }).collect()
+    }
+
+    /// An error with flags in place of settings. What was found stays as it is: it is the user's.
+    pub fn told(&self, error: Error) -> Error {
+        let words = |text: String| self.worded(&text);
+        match error {
+            Error::Setting { name, found, expected, remedy } => {
+                let flag = |one: &str| flag(self.command, one).unwrap_or(one.to_string());
+                let name = name.split(", ").map(flag).collect::<Vec<_>>().join(", ");
+                Error::Setting { name, found, expected: words(expected), remedy: words(remedy) }
+            }
+            Error::File { path, found, expected, remedy } => {
+                Error::File { path, found, expected: words(expected), remedy: words(remedy) }
+            }
+            Error::About { path, source } => {
+                Error::About { path, source: Box::new(self.told(*source)) }
+            }
+            other => other,
         }
-        Error::File { path, found, expected, remedy } => {
-            Error::File { path, found, expected: words(expected), remedy: words(remedy) }
-        }
-        Error::About { path, source } => {
-            Error::About { path, source: Box::new(told(*source, program, command)) }
-        }
-        other => other,
     }
 }
 
@@ -59,7 +69,8 @@ mod tests {
 
     fn said(error: Error, name: &str) -> String {
         let program = Cli::command();
-        told(error, &program, program.find_subcommand(name).unwrap()).to_string()
+        let command = program.find_subcommand(name).unwrap();
+        Given { program: &program, command }.told(error).to_string()
     }
 
     #[test]

@@ -15,7 +15,6 @@ mod info;
 mod plan;
 mod predict;
 mod train;
-mod validate;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -70,10 +69,11 @@ pub fn main() -> std::process::ExitCode {
     let program = Cli::command();
     let matches = program.clone().get_matches();
     let command = matches.subcommand_name().and_then(|name| program.find_subcommand(name));
-    match run(parse(&matches)) {
+    let given = flags::Given { program: &program, command: command.unwrap_or(&program) };
+    match run(parse(&matches), &given) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", flags::told(error, &program, command.unwrap_or(&program)));
+            eprintln!("error: {}", given.told(error));
             std::process::ExitCode::FAILURE
         }
     }
@@ -107,18 +107,18 @@ fn given(name: &str, matches: &clap::ArgMatches) -> Vec<String> {
     arguments.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect()
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli, given: &flags::Given) -> Result<()> {
     match cli.command {
         Command::Devices(args) => devices::run(&args),
-        Command::Verify(args) => verify::run(&args),
+        Command::Verify(args) => verify::run(&args, given),
         Command::Plan(args) => plan::run(&args),
         Command::Train(args) => train::run(args),
         Command::Adapt(args) => adapt::run(args),
         Command::Export(args) => compose::export(&args),
         Command::Merge(args) => compose::merge(&args),
         Command::Import(args) => compose::import_state(&args),
-        Command::Predict(args) => predict::run(&args),
-        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Predict(args) => predict::run(&args, given),
+        Command::Evaluate(args) => evaluate::run(&args, given),
         Command::Info(args) => info::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),

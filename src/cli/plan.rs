@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, begin, recomputed, runs};
+use super::train::{NetArgs, RunArgs, recomputed};
 use crate::domain::DomainPlan;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
-use crate::train::{Memory, plan, planned_memory, reserved, write_plan};
+use crate::run::{RunPlan, Runs};
+use crate::train::Memory;
 use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ impl Report {
             say!("{}", out.display());
         }
         for d in &self.domains {
-            let cut = d.cut.map(|cut| format!(" resized from {cut:?}")).unwrap_or_default();
+            let cut = d.crop.map(|crop| format!(" resized from {crop:?}")).unwrap_or_default();
             let preset = d.preset.as_ref().map(|name| format!("; as published for {name}"));
             say!(
                 "{}: {} channels, classes {}; patch {:?}{cut} at {:.3?} mm (D, H, W), batch {}, pools {:?}{}",
@@ -82,28 +83,16 @@ impl Report {
 
 pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
-    let config = args.net.config(&args.run)?;
-    let options = args.net.options(&args.run)?;
+    let (config, options) = (args.net.config(&args.run)?, args.net.options(&args.run)?);
     let out = args.out.clone().unwrap_or_default();
-    let mut reports = Vec::new();
-    let runs = runs(&config, &options.preset, &args.run.fold, &out)?;
-    let _claim = match args.out {
-        Some(_) => Some(begin(&runs, &options.preset, &args.run)?),
-        None => None,
+    let mut runs = Runs::new(args.run.request(config, options, &out))?;
+    let caps = caps(&gpu);
+    let plans = if args.out.is_some() { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
+    let report = |RunPlan { run, domains, memory, case_bytes: cases }: RunPlan| {
+        let out = args.out.is_some().then_some(run.folder);
+        Report { out, domains, memory, cases }
     };
-    for (folder, config) in &runs {
-        let domains = plan(config, &options)?;
-        let memory = planned_memory(config, &domains, &caps(&gpu))?;
-        let out = args.out.is_some().then(|| folder.clone());
-        let cases = reserved(config, &domains);
-        reports.push(Report { out, domains, memory, cases });
-    }
-    // once all of them can be planned
-    for (report, (_, config)) in reports.iter().zip(&runs) {
-        if let Some(folder) = &report.out {
-            write_plan(config, &report.domains, folder)?;
-        }
-    }
+    let reports: Vec<Report> = plans.into_iter().map(report).collect();
     if !args.json {
         return reports.iter().try_for_each(|report| report.print(&gpu.report().name));
     }

@@ -6,19 +6,19 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::args::PrecisionArg;
-use crate::base::files::{Claim, Paths, safe_name};
+use super::flags::Given;
+use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::dataset::{Fault, ImageFiles};
-use crate::domain::DomainPlan;
-use crate::domain::Weighting;
+use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::imaging::{
-    Finding, Known, Match, describe_folder, pair, read_images, read_labels, stem, write_image,
-    write_mask,
+    Finding, Known, Match, can_write, describe_folder, pair, read_images, read_labels, stem,
+    write_image,
 };
 use crate::net::Model;
-use crate::segment::{Ensemble, Forward, Predictor, Windows};
+use crate::segment::{Ensemble, PredictOptions, Predictor};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -98,23 +98,14 @@ struct Job {
 impl Job {
     /// Where the probability of a class goes.
     fn probability(&self, class: &str) -> PathBuf {
-        let folder = crate::base::files::folder(&self.mask)
-            .join("probabilities")
-            .join(safe_name(&self.case));
+        let folder = folder(&self.mask).join("probabilities").join(safe_name(&self.case));
         folder.join(format!("{}.nii.gz", safe_name(class)))
     }
 }
 
 impl Args {
     fn check(&self) -> Result<()> {
-        if !(self.step_size > 0.0 && self.step_size <= 1.0) {
-            return Err(Error::setting(
-                "step_size",
-                self.step_size.to_string(),
-                "above 0 and at most 1",
-                "0.5 is usual.",
-            ));
-        }
+        self.options().check()?;
         if self.part_id >= self.num_parts {
             return Err(Error::setting(
                 "part_id",
@@ -126,40 +117,40 @@ impl Args {
         Ok(())
     }
 
-    fn windows(&self) -> Windows {
-        Windows {
-            step: self.step_size,
+    fn options(&self) -> PredictOptions {
+        PredictOptions {
+            step_size: self.step_size,
             weighting: self.weighting.map(|weighting| match weighting {
                 WeightingArg::Gaussian => Weighting::Gaussian,
                 WeightingArg::Linear => Weighting::Linear,
             }),
-            mirror: [Axis::D, Axis::H, Axis::W]
-                .iter()
-                .enumerate()
-                .filter(|(_, axis)| self.mirror.contains(axis))
-                .map(|(index, _)| index)
-                .collect(),
+            mirror: [Axis::D, Axis::H, Axis::W].map(|axis| self.mirror.contains(&axis)),
+            dtype: self.precision.into(),
         }
     }
 
     /// The networks of the models' domains, with the variants of kernels that `--tune` says.
     fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
+        let options = self.options();
         let graphs = |caps: &Caps| {
-            let of = |(model, domain): &(Model, usize)| {
-                let batch = (1, model.domains[*domain].patch);
-                Forward::graph((&model.network, *domain), batch, self.precision.into(), caps)
-            };
-            models.iter().map(of).collect()
+            let graph =
+                |(model, domain): &(Model, usize)| Predictor::graph(model, *domain, &options, caps);
+            models.iter().map(graph).collect()
         };
         let (gpu, _) = tune::tuned(gpu, self.tune, &graphs)?;
-        let member = |(model, domain): &(Model, usize)| {
-            Predictor::stored(&gpu, (model, *domain), self.windows(), self.precision.into())
-        };
+        let member =
+            |(model, domain): &(Model, usize)| Predictor::new(&gpu, model, *domain, &options);
         Ensemble::new(models.iter().map(member).collect::<Result<Vec<_>>>()?)
     }
 
     /// Segments what can be segmented, and tells of the rest.
-    fn segment_all(&self, ensemble: &Ensemble, plan: &DomainPlan, jobs: &[Job]) -> Result<()> {
+    fn segment_all(
+        &self,
+        ensemble: &Ensemble,
+        plan: &DomainPlan,
+        jobs: &[Job],
+        given: &Given,
+    ) -> Result<()> {
         let bar = ProgressBar::new(jobs.len() as u64);
         let mut failed = 0;
         for job in jobs {
@@ -168,7 +159,7 @@ impl Args {
                 // the other images must not suffer from one that is broken
                 Err(error) if jobs.len() > 1 => {
                     failed += 1;
-                    eprintln!("error: {error}");
+                    eprintln!("error: {}", given.told(error));
                 }
                 Err(error) => return Err(error),
             }
@@ -190,28 +181,24 @@ impl Args {
     fn segment(&self, ensemble: &Ensemble, plan: &DomainPlan, job: &Job) -> Result<()> {
         let images = job.images.as_ref().map_err(Fault::error)?;
         let volume = read_images(images, self.matching)?;
-        for note in &volume.notes {
+        for note in volume.notes() {
             log::warn!("{}: {}", images[0].display(), note.describe(&[]));
         }
-        if volume.channels != plan.channels {
-            return Err(wrong_channels(images, volume.channels, plan));
+        let channels = volume.channels().len();
+        if channels != plan.channels {
+            return Err(wrong_channels(images, channels, plan));
         }
-        let mut labels = Vec::new();
-        let outcome = guarded(|| {
+        let labels = guarded(|| {
             if !self.save_probabilities {
-                labels = ensemble.segment(&volume)?;
-                return Ok(());
+                return ensemble.segment(&volume);
             }
             let probabilities = ensemble.probabilities(&volume)?;
-            let voxels: usize = volume.shape.iter().product();
-            for (class, map) in plan.labels.classes.iter().zip(probabilities.chunks(voxels)) {
-                write_image(&in_folder(job.probability(&class.name))?, map, &volume.grid)?;
+            for (class, map) in plan.labels.classes.iter().zip(probabilities.outer_iter()) {
+                write_image(&in_folder(job.probability(&class.name))?, map, volume.grid())?;
             }
-            labels = ensemble.labels(&probabilities, volume.shape)?;
-            Ok(())
+            ensemble.labels(&probabilities, volume.grid())
         });
-        outcome.map_err(|e| e.about(&images[0]))?;
-        write_mask(&in_folder(job.mask.clone())?, &labels, &volume.grid)
+        labels.map_err(|e| e.about(&images[0]))?.write(&in_folder(job.mask.clone())?)
     }
 
     /// Whether all that is asked for is there, the mask whole.
@@ -242,13 +229,13 @@ impl Args {
 
 /// A file whose folder is there: a call for another part of the images may have taken it away again, empty as it was.
 fn in_folder(file: PathBuf) -> Result<PathBuf> {
-    let folder = crate::base::files::folder(&file);
+    let folder = folder(&file);
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     Ok(file)
 }
 
 /// Runs what must not take the other images with it, whatever happens.
-fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     caught.unwrap_or_else(|_| Err(Error::Internal("segmenting it panicked".into())))
 }
@@ -256,8 +243,7 @@ fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
 /// Whether the first channel of a case is in the folder of one of them.
 fn first_channel(image: &Path, case: &str) -> bool {
     let first = format!("{case}_0000");
-    let entries =
-        std::fs::read_dir(crate::base::files::folder(image)).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(folder(image)).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| stem(&entry.path()).as_ref() == Some(&first))
 }
 
@@ -279,7 +265,7 @@ fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error 
     Error::file(&images[0], found, expected, remedy)
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, given: &Given) -> Result<()> {
     args.check()?;
     let mut models = Vec::new();
     for path in &args.model {
@@ -304,7 +290,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let ensemble = args.ensemble(&Gpu::open(&args.device)?, &models)?;
-    args.segment_all(&ensemble, plan, &jobs)
+    args.segment_all(&ensemble, plan, &jobs, given)
 }
 
 /// The cases of a file or folder, in the order of their names.
@@ -359,7 +345,7 @@ fn single(input: &Path, output: &Path) -> Result<Job> {
     let case = stem(input).or(name(input)).filter(|case| !case.is_empty());
     let case = case.unwrap_or_else(|| "mask".into());
     let ending = name(output).unwrap_or_default().to_lowercase();
-    let mask = if !output.is_dir() && (ending.ends_with(".nii") || ending.ends_with(".nii.gz")) {
+    let mask = if !output.is_dir() && can_write(output) {
         output.to_path_buf()
     } else if !output.is_dir() && OTHERS.iter().any(|other| ending.ends_with(other)) {
         return Err(Error::setting(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 
+use super::flags::Given;
 use crate::base::files::{Claim, Paths, read_text, write_atomically};
 use crate::dataset::{Contents, Dataset, DatasetReport, Exclusion, Selection, verify};
 use crate::domain::PresetChoice;
@@ -33,7 +34,7 @@ pub struct Args {
 /// First line of a fix list.
 const HEAD: &str = "# Cases to leave out: the dataset's name, a tab, the case.";
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, given: &Given) -> Result<()> {
     let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
     let opened: Vec<Result<Dataset>> =
         args.data.iter().map(|dir| PresetChoice::Auto.open(dir)).collect();
@@ -46,10 +47,12 @@ pub fn run(args: &Args) -> Result<()> {
     let selection = Selection { matching: args.matching, group: None, exclude };
     let bar = ProgressBar::new(args.data.len() as u64);
     let look = |(dir, opened): (&PathBuf, Result<Dataset>)| {
-        let report = match opened {
+        let mut report = match opened {
             Ok(dataset) => verify(&dataset.without(&selection)),
             Err(error) => DatasetReport::unusable(dir, &error),
         };
+        let cases = report.cases.iter_mut().flat_map(|case| &mut case.errors);
+        cases.chain(&mut report.errors).for_each(|error| *error = given.worded(error));
         bar.inc(1);
         report
     };

@@ -4,68 +4,24 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::case::{Case, Cases, DESCRIPTION, Fault};
 use super::description::Description;
-use super::fold::{self, Groups, SPLITS, Split};
+use super::groups::Groups;
 use super::labels::Labels;
-use crate::imaging::{Finding, describe_folder, pair};
-use crate::imaging::{Known, LabelVolume, Volume, read_images, read_labels_on};
-use crate::imaging::{Match, Reference};
+use super::splits::{SPLITS, Split, read_splits};
+use crate::imaging::{
+    Finding, Known, LabelMap, Match, Reference, Volume, describe_folder, pair, read_images,
+    read_labels_on,
+};
 use crate::{Error, Result};
-
-/// A labelled image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Case {
-    /// Its label's path within the folder of labels, without the ending, parts joined by `/`; or its name in dataset.json.
-    pub id: String,
-    /// One file with all channels, or one a channel.
-    pub images: Vec<PathBuf>,
-    pub label: PathBuf,
-    /// Names of the classes or regions whose voxels nobody labelled in this case.
-    pub unlabelled: Vec<String>,
-}
-
-/// Something that keeps a case, or the whole folder, from being used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// None where it is about the folder.
-    pub case: Option<String>,
-    pub path: PathBuf,
-    pub found: String,
-    pub expected: String,
-    pub remedy: String,
-}
-
-impl Fault {
-    /// About a file, of no case yet.
-    pub fn new(
-        path: impl Into<PathBuf>,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self {
-            case: None,
-            path: path.into(),
-            found: found.into(),
-            expected: expected.into(),
-            remedy: remedy.into(),
-        }
-    }
-
-    /// As an error.
-    pub fn error(&self) -> Error {
-        Error::file(&self.path, &self.found, &self.expected, &self.remedy)
-    }
-
-    pub(super) fn of(self, case: &str) -> Self {
-        Self { case: Some(case.into()), ..self }
-    }
-}
 
 /// A folder of labelled images of one domain.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Dataset {
+    /// As dataset.json says, else that of the folder.
     pub name: String,
+    /// The folder.
     pub dir: PathBuf,
     /// Names of the image channels.
     pub channels: Vec<String>,
@@ -83,16 +39,6 @@ pub struct Dataset {
     pub(crate) splits: Option<Vec<Split>>,
 }
 
-/// The description of a dataset folder.
-pub const DESCRIPTION: &str = "dataset.json";
-
-/// Cases and what is wrong with them.
-#[derive(Debug, Default)]
-pub(super) struct Cases {
-    pub(super) cases: Vec<Case>,
-    pub(super) faults: Vec<Fault>,
-}
-
 impl Dataset {
     /// Reads `dataset.json` and lists the cases, also those that lack files: what is wrong with them is in `faults`.
     /// Errors where there is no usable description, or no case at all.
@@ -106,7 +52,7 @@ impl Dataset {
         if found.cases.is_empty() {
             return Err(no_cases(&dir));
         }
-        let splits = fold::read_splits(&dir, &found.cases)?;
+        let splits = read_splits(&dir, &found.cases)?;
         let folder = dir.canonicalize().unwrap_or(dir.clone());
         let folder = folder.file_name().map(|n| n.to_string_lossy().into_owned());
         let name = name.or(folder).unwrap_or_else(|| "domain".into());
@@ -126,10 +72,10 @@ impl Dataset {
 
     /// Reads a case and checks that image, label and description fit each other. Labels hold the values of the file, in the
     /// order of the image's canonical voxels.
-    pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
+    pub fn load(&self, case: &Case) -> Result<(Volume, LabelMap)> {
         let image = read_images(&case.images, self.matching)?;
-        self.check_channels(case, image.channels)?;
-        let on = Reference { grid: &image.grid, path: &case.images[0] };
+        self.check_channels(case, image.channels().len())?;
+        let on = Reference { grid: image.grid(), path: &case.images[0] };
         let label = read_labels_on(&case.label, &self.known(), &on, self.matching)?;
         self.check_unlabelled(case, &label)?;
         Ok((image, label))
@@ -158,10 +104,10 @@ impl Dataset {
     }
 
     /// Refuses voxels of a class that the case is said to lack the labels of.
-    pub(super) fn check_unlabelled(&self, case: &Case, label: &LabelVolume) -> Result<()> {
+    pub(super) fn check_unlabelled(&self, case: &Case, label: &LabelMap) -> Result<()> {
         let classes = self.labels.scored().iter();
         for class in classes.filter(|c| !self.labels.regions && case.unlabelled.contains(&c.name)) {
-            let count = label.data.iter().filter(|v| class.values.contains(v)).count();
+            let count = label.as_slice().iter().filter(|v| class.values.contains(v)).count();
             if count > 0 {
                 return Err(Error::file(
                     &case.label,

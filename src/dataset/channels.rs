@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::cases::Fault;
+use super::case::Fault;
 use crate::Result;
 use crate::base::files::file_name;
 use crate::imaging::{by_stem, instead, stem};
@@ -118,7 +118,9 @@ impl ImageFiles {
 /// The files of a case, as far as they are there, and what is wrong with them.
 #[derive(Debug, Default)]
 pub struct Picked {
+    /// One with all channels, or one a channel in order.
     pub files: Vec<PathBuf>,
+    /// What is wrong with them.
     pub faults: Vec<Fault>,
 }
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::cases::DESCRIPTION;
+use super::case::DESCRIPTION;
+use super::labels::{Entries, Labels};
 use super::list::{Keyed, List, Listed};
 use crate::base::files::{folder, from_object, from_value, read_json};
-use crate::dataset::labels::{Entries, Labels};
 use crate::imaging::{Finding, describe_folder};
 use crate::{Error, Result};
 
@@ -22,7 +22,7 @@ pub(super) struct Description {
 
 #[derive(serde::Deserialize)]
 #[serde(remote = "Self")]
-struct Written {
+struct WrittenDescription {
     name: Option<String>,
     modality: Option<Entries>,
     channel_names: Option<Entries>,
@@ -36,7 +36,7 @@ struct Written {
     #[serde(default)]
     unlabelled: Vec<String>,
 }
-from_object!(Written, "an object with modality or channel_names, labels and cases");
+from_object!(WrittenDescription, "an object with modality or channel_names, labels and cases");
 
 const FORMS: &str = "Correct dataset.json; the Decathlon's and nnU-Net v2's forms are read.";
 
@@ -48,7 +48,7 @@ impl Description {
             return Err(no_description(dir));
         }
         let expected = "valid JSON with modality or channel_names, labels and cases";
-        let written: Written = read_json(&file, expected, FORMS)?;
+        let written: WrittenDescription = read_json(&file, expected, FORMS)?;
         let refuse = |found: &str, expected: &str| Error::file(&file, found, expected, FORMS);
         let channels = written.modality.as_ref().or(written.channel_names.as_ref());
         let channels = channels.ok_or_else(|| {

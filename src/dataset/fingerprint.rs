@@ -1,12 +1,13 @@
 //! What a plan needs to know of a dataset.
 
-use super::cases::{Case, Dataset};
+use super::case::Case;
+use super::cases::Dataset;
 use crate::Result;
-use crate::imaging::IGNORED;
-use crate::imaging::{nonzero_box, percentile};
+use crate::imaging::{IGNORED, nonzero_box, percentile};
 
 /// Shapes, spacings and intensities of the training cases.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Fingerprint {
     /// Shape of each case after cropping to its non-zero box, D, H, W.
     pub shapes: Vec<[usize; 3]>,
@@ -27,14 +28,13 @@ impl Fingerprint {
         let (mut shapes, mut spacings, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for case in cases {
             let (image, mut label) = dataset.load(case)?;
-            dataset.labels.encode(&mut label.data);
-            let crop = nonzero_box(&image);
-            shapes.push(crop.map(|[lo, hi]| hi - lo));
-            spacings.push(image.spacing);
+            dataset.labels.encode(label.as_mut_slice());
+            shapes.push(nonzero_box(&image).shape());
+            spacings.push(image.spacing());
             let inside: Vec<f32> = label
-                .data
+                .as_slice()
                 .iter()
-                .zip(&image.data)
+                .zip(image.as_slice())
                 .filter(|(l, _)| **l > 0 && **l != IGNORED)
                 .map(|(_, v)| *v)
                 .collect();

@@ -1,18 +1,19 @@
-//! Which cases are left out of training: folds, nnU-Net's splits, groups, and cases by name.
+//! Which cases are left out of training: folds, drawn or nnU-Net's, and cases by name; groups stay together.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
-use super::cases::{Case, Dataset};
-use crate::base::files::{from_object, read_json};
+use super::case::Case;
+use super::cases::Dataset;
+use super::splits::SPLITS;
 use crate::{Error, Result};
 
 /// Which cases are left out of training, for validation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Fold {
     /// One of five (fewer where there are fewer cases), or of those of `splits_final.json`.
     Index(usize),
@@ -44,60 +45,6 @@ impl std::str::FromStr for Fold {
 
 /// Folds of a cross-validation, fewer where there are fewer cases.
 pub const FOLDS: usize = 5;
-/// nnU-Net's file of folds.
-pub const SPLITS: &str = "splits_final.json";
-
-/// A fold of nnU-Net's file: names of cases.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(remote = "Self")]
-pub(crate) struct Split {
-    train: Vec<String>,
-    val: Vec<String>,
-}
-from_object!(Split, "an object with train and val, lists of cases");
-
-/// Reads the folds of a dataset's folder, where it has a file of them.
-pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split>>> {
-    let file = dir.join(SPLITS);
-    // a link that leads nowhere is no choice to have folds drawn
-    if !file.exists() && !file.is_symlink() {
-        return Ok(None);
-    }
-    const REMEDY: &str = "Correct the file, or move it away to have folds drawn.";
-    let splits: Vec<Split> =
-        read_json(&file, "a list of folds, each with train and val, lists of cases", REMEDY)?;
-    let known: BTreeSet<&String> = cases.iter().map(|case| &case.id).collect();
-    for (index, split) in splits.iter().enumerate() {
-        let refuse =
-            |found: String, expected: &str| Err(Error::file(&file, found, expected, REMEDY));
-        if let Some(name) = split.train.iter().chain(&split.val).find(|n| !known.contains(n)) {
-            return refuse(format!("the case {name} in fold {index}"), "cases of the dataset");
-        }
-        if let Some(name) = split.val.iter().find(|name| split.train.contains(name)) {
-            let found = format!("the case {name} on both sides of fold {index}");
-            return refuse(found, "each case in train or in val");
-        }
-        if split.train.is_empty() {
-            return refuse(format!("fold {index} without a case in train"), "at least one");
-        }
-    }
-    match splits.is_empty() {
-        true => Err(Error::file(file, "no fold", "at least one", REMEDY)),
-        false => Ok(Some(splits)),
-    }
-}
-
-/// Groups of cases that stay on one side of every split.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Groups {
-    /// The group of each case.
-    of: BTreeMap<String, String>,
-    /// All groups, also those of the other datasets of a run.
-    all: BTreeSet<String>,
-    /// Those that a case of which is held out, by whatever dataset has it.
-    held: BTreeSet<String>,
-}
-
 /// Makes the datasets of a run share their groups: a patient who is held out of one is held out of all.
 pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
     let (mut all, mut held) = (BTreeSet::new(), BTreeSet::new());
@@ -115,40 +62,14 @@ pub fn share_groups(datasets: &mut [Dataset], fold: &Fold) -> Result<()> {
     Ok(())
 }
 
-/// What a pattern captures in each case's name: its first group, or all that it matches.
-pub(super) fn groups(pattern: &str, cases: &[Case]) -> Result<Groups> {
-    let regex = regex::Regex::new(pattern).map_err(|e| {
-        // the last line says what is wrong with it
-        let why = e.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-        Error::setting(
-            "group",
-            format!("{pattern:?}, {why}"),
-            "a regular expression",
-            "For patients such as pat01 in pat01_scan2 it is \"^(pat\\d+)\".",
-        )
-    })?;
-    let group = |case: &Case| {
-        let found = regex.captures(&case.id);
-        let text =
-            found.and_then(|found| Some(found.get(1).or(found.get(0))?.as_str().to_string()));
-        let text = text.ok_or_else(|| {
-            Error::setting(
-                "group",
-                format!("the case {}, which {pattern:?} does not match", case.id),
-                "a match in the name of every case",
-                "Widen the pattern.",
-            )
-        })?;
-        Ok((case.id.clone(), text))
-    };
-    let of: BTreeMap<String, String> = cases.iter().map(group).collect::<Result<_>>()?;
-    let all = of.values().cloned().collect();
-    Ok(Groups { of, all, held: BTreeSet::new() })
+/// The cases of a dataset on both sides of a split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sides<'a> {
+    /// Cases to train on.
+    pub training: Vec<&'a Case>,
+    /// Cases that are held out.
+    pub validation: Vec<&'a Case>,
 }
-
-/// Training and validation cases.
-pub type Sides<'a> = (Vec<&'a Case>, Vec<&'a Case>);
 
 impl Dataset {
     /// The case of this name, or the only one whose name ends in it (after a `/`).
@@ -203,7 +124,7 @@ impl Dataset {
     /// [`Dataset::folds`] holds nothing out. A group stays on one side.
     pub fn split(&self, fold: &Fold, seed: u64) -> Result<Sides<'_>> {
         let sides = match (fold, &self.splits) {
-            (Fold::None, _) => (self.cases.iter().collect(), Vec::new()),
+            (Fold::None, _) => self.apart(&[]),
             (Fold::Index(_), Some(_)) if self.groups.is_some() => {
                 let file = self.dir.join(SPLITS);
                 return Err(Error::setting(
@@ -217,7 +138,7 @@ impl Dataset {
                 let of = |names: &[String]| {
                     self.cases.iter().filter(|case| names.contains(&case.id)).collect()
                 };
-                (of(&splits[*index].train), of(&splits[*index].val))
+                Sides { training: of(&splits[*index].train), validation: of(&splits[*index].val) }
             }
             (Fold::Index(index), _) => {
                 let folds = splits(&self.units(), FOLDS, seed);
@@ -232,7 +153,7 @@ impl Dataset {
                 let units: Vec<String> =
                     named.iter().map(|case| self.unit(case)).chain(elsewhere).collect();
                 let sides = self.apart(&units);
-                for more in sides.1.iter().filter(|case| !named.contains(case)) {
+                for more in sides.validation.iter().filter(|case| !named.contains(case)) {
                     log::warn!(
                         "{} is held out, too: it is of the group {}",
                         more.id,
@@ -242,7 +163,7 @@ impl Dataset {
                 sides
             }
         };
-        if sides.0.is_empty() {
+        if sides.training.is_empty() {
             return Err(Error::file(
                 &self.dir,
                 "no case left to train on",
@@ -256,7 +177,7 @@ impl Dataset {
     fn apart(&self, held: &[String]) -> Sides<'_> {
         let (validation, training) =
             self.cases.iter().partition(|case| held.contains(&self.unit(case)));
-        (training, validation)
+        Sides { training, validation }
     }
 }
 
@@ -271,6 +192,8 @@ pub fn splits(ids: &[String], folds: usize, seed: u64) -> Vec<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::groups::groups;
+    use super::super::splits::read_splits;
     use super::*;
 
     fn dataset(names: &[&str]) -> Dataset {
@@ -290,7 +213,7 @@ mod tests {
         assert_eq!(data.folds(), 5);
         let mut seen = Vec::new();
         for fold in 0..5 {
-            let (training, validation) = data.split(&Fold::Index(fold), 3).unwrap();
+            let Sides { training, validation } = data.split(&Fold::Index(fold), 3).unwrap();
             assert_eq!(training.len() + validation.len(), names.len());
             for case in &validation {
                 assert!(training.iter().all(|other| other.id[..2] != case.id[..2]));
@@ -299,8 +222,8 @@ mod tests {
         }
         seen.sort();
         assert_eq!(seen, names);
-        let (_, held) = data.split(&Fold::HoldOut(vec!["p4_b".into()]), 0).unwrap();
-        assert_eq!(ids(&held), ["p4_a", "p4_b"]);
+        let sides = data.split(&Fold::HoldOut(vec!["p4_b".into()]), 0).unwrap();
+        assert_eq!(ids(&sides.validation), ["p4_a", "p4_b"]);
         for (pattern, part) in [("p[", "regular expression"), ("^(q)", "p1_a, which")] {
             let message = groups(pattern, &data.cases).unwrap_err().to_string();
             assert!(message.contains("group: found") && message.contains(part), "{message}");
@@ -315,16 +238,16 @@ mod tests {
         }
         let fold = Fold::HoldOut(vec!["pD_1".into()]);
         share_groups(&mut both, &fold).unwrap();
-        assert_eq!(ids(&both[0].split(&fold, 0).unwrap().1), ["pD_2"]);
-        assert_eq!(ids(&both[1].split(&fold, 0).unwrap().1), ["pD_1"]);
+        assert_eq!(ids(&both[0].split(&fold, 0).unwrap().validation), ["pD_2"]);
+        assert_eq!(ids(&both[1].split(&fold, 0).unwrap().validation), ["pD_1"]);
         for index in 0..both[0].folds() {
             let fold = Fold::Index(index);
             let [a, b] = both.each_ref().map(|data| data.split(&fold, 5).unwrap());
             let patients = |cases: &[&Case]| -> BTreeSet<String> {
                 cases.iter().map(|case| case.id[..2].to_string()).collect()
             };
-            let held = &patients(&a.1) | &patients(&b.1);
-            assert!((&patients(&a.0) | &patients(&b.0)).is_disjoint(&held));
+            let held = &patients(&a.validation) | &patients(&b.validation);
+            assert!((&patients(&a.training) | &patients(&b.training)).is_disjoint(&held));
         }
     }
 
@@ -335,7 +258,7 @@ mod tests {
         for (fold, held) in splits(&names, FOLDS, 7).into_iter().enumerate() {
             let mut held = held;
             held.sort();
-            assert_eq!(ids(&data.split(&Fold::Index(fold), 7).unwrap().1), held);
+            assert_eq!(ids(&data.split(&Fold::Index(fold), 7).unwrap().validation), held);
         }
     }
 
@@ -373,7 +296,7 @@ mod tests {
         data.splits =
             read(r#"[{"train": ["a"], "val": ["c"]}, {"train": ["b"], "val": []}]"#).unwrap();
         assert_eq!(data.folds(), 2);
-        let (training, validation) = data.split(&Fold::Index(0), 0).unwrap();
+        let Sides { training, validation } = data.split(&Fold::Index(0), 0).unwrap();
         assert_eq!((ids(&training), ids(&validation)), (vec!["a".into()], vec!["c".to_string()]));
     }
 }

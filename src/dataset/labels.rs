@@ -16,6 +16,7 @@ pub const MAX_REGIONS: usize = 32;
 /// A class or a region that the network tells apart.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Class {
+    /// As the description calls it.
     pub name: String,
     /// Label values that belong to it.
     pub values: Vec<u8>,
@@ -25,6 +26,7 @@ pub struct Class {
 
 /// The labels of a domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Labels {
     /// What the network tells apart. Classes exclude one another, and the first is background (value 0). Regions may overlap,
     /// background is none of them, and where several claim a voxel of a mask the last one's value counts.
@@ -45,9 +47,13 @@ pub struct Labels {
 
 /// What is wrong with a description of labels: what was found, what is expected, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unusable {
+    /// What is there.
     pub found: String,
+    /// What should be there.
     pub expected: &'static str,
+    /// What to do about it.
     pub remedy: &'static str,
 }
 
@@ -89,6 +95,7 @@ impl<'de> serde::Deserialize<'de> for Entries {
 pub struct LabelDescription {
     /// Of the dataset.
     pub name: Option<String>,
+    /// What the values mean.
     pub labels: Labels,
     /// Names of the classes or regions that no case has labels of.
     pub unlabelled: Vec<String>,
@@ -133,8 +140,16 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// An entry's name and values, in the Decathlon's form (value: name) or nnU-Net's (name: value, or name: list of values).
-fn entry(key: &str, value: &Value) -> Result<(String, Vec<u8>, bool), Unusable> {
+/// An entry of labels.
+struct Entry {
+    name: String,
+    values: Vec<u8>,
+    /// Whether it has several values: a region.
+    listed: bool,
+}
+
+/// An entry in the Decathlon's form (value: name) or nnU-Net's (name: value, or name: list of values).
+fn entry(key: &str, value: &Value) -> Result<Entry, Unusable> {
     let refuse = || {
         unusable(
             format!("entry {key:?}: {value} of labels"),
@@ -145,17 +160,24 @@ fn entry(key: &str, value: &Value) -> Result<(String, Vec<u8>, bool), Unusable> 
     let byte = |value: &Value| number(value).and_then(|n| u8::try_from(n).ok()).ok_or_else(refuse);
     match (key.trim().parse::<u64>(), value) {
         (Ok(number), Value::String(name)) => {
-            Ok((name.clone(), vec![u8::try_from(number).map_err(|_| refuse())?], false))
+            let value = u8::try_from(number).map_err(|_| refuse())?;
+            Ok(Entry { name: name.clone(), values: vec![value], listed: false })
         }
         (_, Value::Array(list)) => {
             let values = list.iter().map(byte).collect::<Result<BTreeSet<u8>, _>>()?;
             let listed = values.len() > 1;
             match values.is_empty() {
                 true => Err(refuse()),
-                false => Ok((key.to_string(), values.into_iter().collect(), listed)),
+                false => Ok(Entry {
+                    name: key.to_string(),
+                    values: values.into_iter().collect(),
+                    listed,
+                }),
             }
         }
-        (_, value) => Ok((key.to_string(), vec![byte(value)?], false)),
+        (_, value) => {
+            Ok(Entry { name: key.to_string(), values: vec![byte(value)?], listed: false })
+        }
     }
 }
 
@@ -173,7 +195,7 @@ impl Labels {
         let mut found = Vec::new();
         let (mut ignore, mut regions) = (None, false);
         for (key, value) in &entries.0 {
-            let (name, values, listed) = entry(key, value)?;
+            let Entry { name, values, listed } = entry(key, value)?;
             if name.eq_ignore_ascii_case("ignore") && values.len() == 1 {
                 ignore = Some(values[0]);
                 continue;

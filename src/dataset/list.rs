@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::cases::{Case, Cases, Fault};
+use super::case::{Case, Cases, DESCRIPTION, Fault};
 use super::channels::ImageFiles;
 use crate::base::files::from_object;
 use crate::imaging::{by_stem, pair, stem};
@@ -10,36 +10,36 @@ use crate::{Error, Result};
 
 /// One file or several.
 #[derive(Debug)]
-enum Paths {
+enum ImagePaths {
     One(String),
     Several(Vec<String>),
 }
 
-impl<'de> serde::Deserialize<'de> for Paths {
+impl<'de> serde::Deserialize<'de> for ImagePaths {
     fn deserialize<D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> std::result::Result<Self, D::Error> {
         struct OneOrMore;
         impl<'de> serde::de::Visitor<'de> for OneOrMore {
-            type Value = Paths;
+            type Value = ImagePaths;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a path or a list of paths")
             }
 
-            fn visit_str<E>(self, path: &str) -> std::result::Result<Paths, E> {
-                Ok(Paths::One(path.into()))
+            fn visit_str<E>(self, path: &str) -> std::result::Result<ImagePaths, E> {
+                Ok(ImagePaths::One(path.into()))
             }
 
             fn visit_seq<A: serde::de::SeqAccess<'de>>(
                 self,
                 mut list: A,
-            ) -> std::result::Result<Paths, A::Error> {
+            ) -> std::result::Result<ImagePaths, A::Error> {
                 let mut paths = Vec::new();
                 while let Some(path) = list.next_element()? {
                     paths.push(path);
                 }
-                Ok(Paths::Several(paths))
+                Ok(ImagePaths::Several(paths))
             }
         }
         deserializer.deserialize_any(OneOrMore)
@@ -50,7 +50,7 @@ impl<'de> serde::Deserialize<'de> for Paths {
 #[derive(Debug, serde::Deserialize)]
 #[serde(remote = "Self")]
 pub(super) struct Listed {
-    image: Paths,
+    image: ImagePaths,
     label: String,
     #[serde(default)]
     unlabelled: Vec<String>,
@@ -93,8 +93,8 @@ impl List {
             Self::Training(list) => {
                 for Listed { image, label, unlabelled } in list {
                     let images = match image {
-                        Paths::One(image) => vec![image],
-                        Paths::Several(images) => images,
+                        ImagePaths::One(image) => vec![image],
+                        ImagePaths::Several(images) => images,
                     };
                     let id = case_id(&label);
                     cases.add(dir, channels, id, Keyed { images, label, unlabelled });
@@ -150,7 +150,7 @@ impl Cases {
         if images.len() != 1 && images.len() != channels || images.is_empty() {
             let found = format!("{} image files for the case {id}", images.len());
             let expected = format!("one with all channels, or {channels}, one a channel");
-            let file = dir.join(super::DESCRIPTION);
+            let file = dir.join(DESCRIPTION);
             let fault = Fault::new(file, found, expected, "Correct the case in dataset.json.");
             self.faults.push(fault.of(&id));
         }
@@ -206,7 +206,7 @@ fn absent(dir: &Path, text: &str, path: &Path) -> Option<Fault> {
     if text.contains('\\') || drive && !cfg!(windows) {
         let found = format!("no such file; dataset.json has the Windows path {text:?}");
         let remedy = "Write paths relative to the folder and with /, such as imagesTr/case.nii.gz.";
-        return Some(Fault::new(dir.join(super::DESCRIPTION), found, expected, remedy));
+        return Some(Fault::new(dir.join(DESCRIPTION), found, expected, remedy));
     }
     if path.exists() {
         let remedy = "List the file itself.";

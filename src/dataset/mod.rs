@@ -1,20 +1,25 @@
 //! Folders of labelled images: their cases and what is wrong with them, what label values mean, splits, fingerprints.
 
+mod case;
 mod cases;
 mod channels;
 mod description;
 mod fingerprint;
 mod fold;
+mod groups;
 mod labels;
 mod list;
 mod patients;
 mod selection;
+mod splits;
 mod verify;
 
-pub use cases::{Case, DESCRIPTION, Dataset, Fault};
+pub use case::{Case, DESCRIPTION, Fault};
+pub use cases::Dataset;
 pub use channels::{ImageFiles, Picked};
 pub use fingerprint::Fingerprint;
-pub use fold::{FOLDS, Fold, SPLITS, Sides, share_groups, splits};
+pub use fold::{FOLDS, Fold, Sides, share_groups, splits};
 pub use labels::{Class, Entries, LabelDescription, Labels, MAX_REGIONS, Unusable};
 pub use selection::{Exclusion, Selection};
+pub use splits::SPLITS;
 pub use verify::{CaseReport, Contents, DatasetReport, verify};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::cases::Dataset;
-use super::fold::groups;
+use super::groups::groups;
 use crate::base::files::read_text;
 use crate::imaging::Match;
 use crate::{Error, Result};
@@ -14,12 +14,14 @@ pub struct Exclusion {
     /// Name of its dataset; any that has such a case where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
+    /// The name of the case.
     pub case: String,
 }
 
 /// What of a dataset a run uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Selection {
     /// How the files of a case are matched.
     #[serde(rename = "match")]
@@ -27,6 +29,7 @@ pub struct Selection {
     /// A regular expression: cases of which it captures the same stay on one side of every split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Cases to leave out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Exclusion>,
 }
@@ -141,7 +144,7 @@ impl Dataset {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cases::{Case, Fault};
+    use super::super::case::{Case, Fault};
     use super::*;
 
     fn dataset(name: &str, cases: &[&str]) -> Dataset {

@@ -1,24 +1,27 @@
 //! What is wrong with a dataset folder: every case read to its end, all faults and all warnings at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
+use fnv::FnvHasher;
 use rayon::prelude::*;
 
-use super::cases::{Case, Dataset, used};
+use super::case::Case;
+use super::cases::{Dataset, used};
 use super::channels::ImageFiles;
 use super::labels::Labels;
 use super::patients::{same_patient, shared};
 use super::selection::Exclusion;
-use crate::base::files::Fnv;
-use crate::imaging::IGNORED;
-use crate::imaging::MAX_VOXELS;
-use crate::imaging::Reference;
-use crate::imaging::{Known, Volume, read_image, read_images, read_labels, read_labels_on};
+use crate::imaging::{
+    IGNORED, Known, MAX_VOXELS, Reference, Volume, read_image, read_images, read_labels,
+    read_labels_on,
+};
 use crate::{Error, Result};
 
 /// What a case holds.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Contents {
     /// Voxels, D, H, W.
     pub shape: [usize; 3],
@@ -35,7 +38,9 @@ pub struct Contents {
 
 /// A case as it was found.
 #[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
 pub struct CaseReport {
+    /// The name of the case.
     pub id: String,
     /// None where it cannot be read.
     pub contents: Option<Contents>,
@@ -47,12 +52,17 @@ pub struct CaseReport {
 
 /// A dataset as it was found.
 #[derive(Debug, Clone, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct DatasetReport {
+    /// Of the dataset; empty where it cannot be opened.
     pub name: String,
+    /// The folder.
     pub dir: PathBuf,
+    /// Names of the image channels.
     pub channels: Vec<String>,
     /// Names by value.
     pub labels: BTreeMap<u8, String>,
+    /// In the order of their names.
     pub cases: Vec<CaseReport>,
     /// What keeps the whole from being trained on.
     pub errors: Vec<String>,
@@ -162,12 +172,12 @@ fn look(dataset: &Dataset, case: &Case) -> CaseReport {
         return report;
     };
     let mut voxels = BTreeMap::new();
-    label.data.iter().for_each(|value| *voxels.entry(*value).or_insert(0) += 1);
-    report.warnings.extend(image.notes.iter().map(|note| note.describe(&dataset.channels)));
-    report.warnings.extend(label_oddities(dataset, &label.data));
+    label.as_slice().iter().for_each(|value| *voxels.entry(*value).or_insert(0) += 1);
+    report.warnings.extend(image.notes().iter().map(|note| note.describe(&dataset.channels)));
+    report.warnings.extend(label_oddities(dataset, label.as_slice()));
     let contents = Contents {
-        shape: image.shape,
-        spacing: image.spacing,
+        shape: image.shape(),
+        spacing: image.spacing(),
         range: ranges(&image),
         voxels,
         hash: hash(&image),
@@ -188,14 +198,16 @@ fn everything(dataset: &Dataset, case: &Case, report: &mut CaseReport) {
     let placed = label.filter(|path| read_labels(path, &Known::any()).is_ok());
     match readable.then(|| read_images(&images, dataset.matching)) {
         Some(Ok(image)) => {
-            errors.extend(dataset.check_channels(case, image.channels).err());
-            let on = Reference { grid: &image.grid, path: &images[0] };
+            errors.extend(dataset.check_channels(case, image.channels().len()).err());
+            let on = Reference { grid: image.grid(), path: &images[0] };
             let place = |path| read_labels_on(path, &Known::any(), &on, dataset.matching);
             match placed.map(|path| place(path)) {
                 Some(Ok(label)) => errors.extend(dataset.check_unlabelled(case, &label).err()),
                 other => errors.extend(other.and_then(Result::err)),
             }
-            report.warnings.extend(image.notes.iter().map(|note| note.describe(&dataset.channels)));
+            report
+                .warnings
+                .extend(image.notes().iter().map(|note| note.describe(&dataset.channels)));
         }
         other => errors.extend(other.and_then(Result::err)),
     }
@@ -228,15 +240,14 @@ fn ranges(image: &Volume) -> Vec<[f32; 2]> {
         let fold = |[lo, hi]: [f32; 2], v: &f32| [lo.min(*v), hi.max(*v)];
         channel.iter().fold([f32::INFINITY, f32::NEG_INFINITY], fold)
     };
-    let size = image.shape.iter().product::<usize>().max(1);
-    image.data.chunks(size).map(bounds).collect()
+    image.channels().map(bounds).collect()
 }
 
 fn hash(image: &Volume) -> u64 {
-    let mut hash = Fnv::new();
-    image.shape.iter().for_each(|size| hash.add(&size.to_le_bytes()));
-    hash.add(bytemuck::cast_slice(&image.data));
-    hash.0
+    let mut hash = FnvHasher::default();
+    image.shape().iter().for_each(|size| hash.write(&size.to_le_bytes()));
+    hash.write(bytemuck::cast_slice(image.as_slice()));
+    hash.finish()
 }
 
 /// Warns of spacings far from the median, unless several cases share them; refuses what cannot be resampled to it.

@@ -1,21 +1,23 @@
 //! The published plans of six tasks of the Medical Segmentation Decathlon (3D U²-Net, MICCAI 2019).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{CleanUp, Step};
+use super::inference::{CleanUp, CleanUpStep};
 use crate::base::files::folder;
-use crate::dataset::{Case, Class, Dataset, LabelDescription, Labels};
+use crate::dataset::{Case, Class, DESCRIPTION, Dataset, LabelDescription, Labels};
 use crate::imaging::stem;
 use crate::{Error, Result};
 
 /// A published plan.
 #[derive(Debug, PartialEq)]
 pub struct Preset {
+    /// As users write it.
     pub name: &'static str,
     /// Parts of a dataset's or folder's name that mean this task.
     aliases: &'static [&'static str],
     /// Voxels, D, H, W.
     pub patch: [usize; 3],
+    /// Halvings of D, H, W.
     pub pools: [usize; 3],
     /// Millimetres, D, H, W.
     pub spacing: [f64; 3],
@@ -155,8 +157,11 @@ impl Preset {
     /// What was done to predicted masks; nothing to regions, which may overlap.
     pub fn clean_up(&self, labels: &Labels) -> Vec<CleanUp> {
         let classes = if labels.regions { 0 } else { labels.outputs() };
-        let components = if self.pairs { Step::LargestTwo(SECOND) } else { Step::Largest };
-        let steps = vec![Step::ClosingEdges(1), components];
+        let components = match self.pairs {
+            true => CleanUpStep::LargestTwo(SECOND),
+            false => CleanUpStep::Largest,
+        };
+        let steps = vec![CleanUpStep::ClosingEdges(1), components];
         (1..classes)
             .zip(1..=u8::MAX)
             .map(|(_, class)| CleanUp { class, steps: steps.clone() })
@@ -166,6 +171,7 @@ impl Preset {
 
 /// Which published plan a domain follows.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub enum PresetChoice {
     /// The one whose name the dataset has, under the published recipe; otherwise none.
     #[default]
@@ -179,7 +185,10 @@ pub enum PresetChoice {
 /// What a dataset.json says of labels.
 #[derive(Debug, Clone, Default)]
 pub struct DescribedLabels {
+    /// What the values mean.
     pub labels: Labels,
+    /// The file that says so.
+    pub file: PathBuf,
     /// Names of the classes or regions that no case has labels of.
     everywhere: Vec<String>,
     /// The cases of its folder, where they can be listed.
@@ -187,15 +196,24 @@ pub struct DescribedLabels {
 }
 
 impl DescribedLabels {
+    /// Of labels that every case has; messages name the file.
+    pub fn new(labels: Labels, file: impl Into<PathBuf>) -> Self {
+        Self { labels, file: file.into(), ..Self::default() }
+    }
+
     /// Names of the classes or regions that nobody labelled in a file: by the file, or by its name where it was moved.
     pub fn unlabelled(&self, label: &Path) -> &[String] {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let file = real(label);
         let named = |case: &&Case| stem(&case.label).is_some_and(|s| Some(s) == stem(label));
         let case = self.cases.iter().find(|case| real(&case.label) == file);
         let case = case.or_else(|| self.cases.iter().find(named));
         case.map_or(&self.everywhere, |case| &case.unlabelled)
     }
+}
+
+/// A path without links, where there is such a file.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Reads what a dataset.json says of labels. Where its name or its folder's tells a task, values that mean nothing in the
@@ -214,9 +232,11 @@ pub fn described_labels(file: &Path) -> Result<DescribedLabels> {
             remedy,
         ));
     }
-    // a description may lie without its dataset
-    let cases = Dataset::open(folder(file)).map(|dataset| dataset.cases).unwrap_or_default();
-    Ok(DescribedLabels { labels, everywhere, cases })
+    // a description may lie without its dataset, or beside that of another
+    let own = real(file) == real(&folder(file).join(DESCRIPTION));
+    let dataset = own.then(|| Dataset::open(folder(file)).ok()).flatten();
+    let cases = dataset.map(|dataset| dataset.cases).unwrap_or_default();
+    Ok(DescribedLabels { labels, file: file.into(), everywhere, cases })
 }
 
 impl PresetChoice {
@@ -296,5 +316,21 @@ mod tests {
         assert_eq!(stray("hippocampus", &plain), [254]);
         assert!(stray("spleen", &plain).is_empty());
         assert!(stray("hippocampus", &Labels { ignore: Some(254), ..plain }).is_empty());
+    }
+
+    #[test]
+    fn cases_are_those_of_the_description_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = r#"{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "a", "2": "b"},
+            "training": [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz", "unlabelled": ["b"]}]}"#;
+        std::fs::write(at("dataset.json"), text).unwrap();
+        std::fs::write(at("other.json"), r#"{"labels": {"background": 0, "b": 1}}"#).unwrap();
+        let unlabelled = |name: &str| {
+            let described = described_labels(&at(name)).unwrap();
+            described.unlabelled(&at("labelsTr/x.nii.gz")).to_vec()
+        };
+        assert_eq!(unlabelled("dataset.json"), ["b"]);
+        assert!(unlabelled("other.json").is_empty());
     }
 }

@@ -1,13 +1,13 @@
 //! A plan as files have it: also those from before plans described their labels, which list the names of classes.
 
-use super::{CleanUp, DomainPlan, Weighting};
+use super::inference::{CleanUp, Weighting};
 use crate::dataset::{Class, Labels};
 use crate::imaging::Normalisation;
 
 #[derive(serde::Deserialize)]
-pub(super) struct Plan {
-    name: String,
-    channels: usize,
+pub(super) struct WrittenPlan {
+    pub name: String,
+    pub channels: usize,
     labels: Option<Labels>,
     /// Names of the classes, background first.
     #[serde(default)]
@@ -15,65 +15,55 @@ pub(super) struct Plan {
     /// Class of each label value, where several were merged; without it each value is a class.
     #[serde(default)]
     class_of_label: Vec<u8>,
-    spacing: [f64; 3],
-    patch: [usize; 3],
+    pub spacing: [f64; 3],
+    pub patch: [usize; 3],
+    #[serde(default, rename = "cut")]
+    pub crop: Option<[usize; 3]>,
+    pub pools: [usize; 3],
+    pub batch: usize,
+    pub normalisation: Normalisation,
     #[serde(default)]
-    cut: Option<[usize; 3]>,
-    pools: [usize; 3],
-    batch: usize,
-    normalisation: Normalisation,
+    pub preset: Option<String>,
     #[serde(default)]
-    preset: Option<String>,
+    pub weighting: Weighting,
     #[serde(default)]
-    weighting: Weighting,
-    #[serde(default)]
-    clean_up: Vec<CleanUp>,
+    pub clean_up: Vec<CleanUp>,
 }
 
 /// Counted as background by every domain then.
 const STRAY: u8 = 254;
 
-/// The labels of a plan that lists names of classes.
-fn labels(names: Vec<String>, class_of_label: &[u8]) -> Labels {
-    let mut labels = Labels::plain(names);
-    if !class_of_label.is_empty() {
-        for (class, index) in labels.classes.iter_mut().zip(0..=u8::MAX) {
-            let values = class_of_label.iter().zip(0..=u8::MAX).filter(|(of, _)| **of == index);
-            class.values = values.map(|(_, value)| value).collect();
-            if let Some(first) = class.values.first().filter(|_| !class.values.contains(&index)) {
-                class.value = *first;
+impl WrittenPlan {
+    /// What its label values mean.
+    pub fn labels(&self) -> Labels {
+        let Some(labels) = &self.labels else { return self.listed_labels() };
+        labels.clone()
+    }
+
+    /// The labels of a plan that lists names of classes.
+    fn listed_labels(&self) -> Labels {
+        let mut labels = Labels::plain(self.classes.iter().map(String::as_str));
+        if !self.class_of_label.is_empty() {
+            for (class, index) in labels.classes.iter_mut().zip(0..=u8::MAX) {
+                let values = self.class_of_label.iter().zip(0..=u8::MAX);
+                let values = values.filter(|(of, _)| **of == index);
+                class.values = values.map(|(_, value)| value).collect();
+                if let Some(first) = class.values.first().filter(|_| !class.values.contains(&index))
+                {
+                    class.value = *first;
+                }
             }
         }
-    }
-    if !labels.classes.iter().any(|class: &Class| class.values.contains(&STRAY)) {
-        labels.stray = vec![STRAY];
-    }
-    labels
-}
-
-impl From<Plan> for DomainPlan {
-    fn from(plan: Plan) -> Self {
-        let Plan { name, channels, spacing, patch, cut, pools, batch, normalisation, .. } = plan;
-        Self {
-            name,
-            channels,
-            labels: plan.labels.unwrap_or_else(|| labels(plan.classes, &plan.class_of_label)),
-            spacing,
-            patch,
-            cut,
-            pools,
-            batch,
-            normalisation,
-            preset: plan.preset,
-            weighting: plan.weighting,
-            clean_up: plan.clean_up,
+        if !labels.classes.iter().any(|class: &Class| class.values.contains(&STRAY)) {
+            labels.stray = vec![STRAY];
         }
+        labels
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::plan::DomainPlan;
 
     #[test]
     fn plans_that_list_names_of_classes_are_read() {

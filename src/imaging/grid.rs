@@ -3,7 +3,7 @@
 use nifti::{Endianness, NiftiHeader};
 
 /// An input's own grid: what is needed to write a result back with its size, orientation, affine and header.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Grid {
     pub(super) header: NiftiHeader,
     pub(super) extensions: Vec<(i32, Vec<u8>)>,

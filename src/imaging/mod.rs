@@ -1,22 +1,30 @@
-//! Volumes: files and their grids, where voxels lie, resampling and preparing; and phantoms to try things on.
+//! Volumes and label maps: files and their grids, where voxels lie, resampling and preparing, operations on masks; and
+//! phantoms to try things on.
 
+pub mod distance;
 mod grid;
+pub mod morphology;
+mod names;
 mod nifti;
 pub mod phantom;
 mod place;
 mod prepare;
 mod resample;
 mod sniff;
+mod volume;
+mod voxel_box;
 mod write;
 
 pub use grid::Grid;
-pub use nifti::{
-    Known, LabelVolume, Note, Volume, read_image, read_images, read_labels, read_labels_on,
-};
+pub use names::{by_stem, pair, stem};
+pub use nifti::{Known, read_image, read_images, read_labels, read_labels_on};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{
     IGNORED, MAX_VOXELS, Normalisation, Prepared, nonzero_box, percentile, prepare, prepared_size,
 };
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
-pub use sniff::{Finding, by_stem, describe_folder, instead, pair, stem};
-pub use write::{write_image, write_mask};
+pub use sniff::{Finding, describe_folder, instead};
+pub(crate) use volume::row_major;
+pub use volume::{LabelMap, Note, Volume};
+pub use voxel_box::VoxelBox;
+pub use write::{can_write, write_image, write_mask};

@@ -7,65 +7,12 @@ use std::path::{Path, PathBuf};
 use nifti::{Endianness, NiftiHeader, NiftiType};
 
 use super::grid::{EDGES, Grid, Order};
+use super::names;
 use super::place::{Match, Reference, order_on};
 use super::sniff;
+use super::volume::{LabelMap, Volume, intensity};
 use crate::base::files::read_bytes;
 use crate::{Error, Result};
-
-/// An image: channels over a canonical RAS grid.
-#[derive(Debug, Clone)]
-pub struct Volume {
-    pub channels: usize,
-    /// D, H, W = z, y, x.
-    pub shape: [usize; 3],
-    /// Millimetres, D, H, W.
-    pub spacing: [f64; 3],
-    /// C, D, H, W, all finite.
-    pub data: Vec<f32>,
-    /// The input's own grid.
-    pub grid: Grid,
-    /// What is odd about it, such as voxels without a number or a channel without contrast.
-    pub notes: Vec<Note>,
-}
-
-/// Something odd about an image that can be used all the same.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Note {
-    /// So many voxels hold no number that could be a measurement, and count as 0.
-    Replaced(usize),
-    /// A channel has one value everywhere.
-    Constant { channel: usize, value: f32 },
-}
-
-impl Note {
-    /// In words, the channel by its name where there is one.
-    pub fn describe(&self, channels: &[String]) -> String {
-        match self {
-            Self::Replaced(1) => {
-                format!("1 voxel is NaN, infinite or beyond ±{LARGEST:e} and counts as 0")
-            }
-            Self::Replaced(count) => {
-                format!("{count} voxels are NaN, infinite or beyond ±{LARGEST:e} and count as 0")
-            }
-            Self::Constant { channel, value } => {
-                let name = channels.get(*channel).cloned().unwrap_or(channel.to_string());
-                format!("channel {name} is {value} everywhere")
-            }
-        }
-    }
-}
-
-/// A label map over a canonical RAS grid.
-#[derive(Debug, Clone)]
-pub struct LabelVolume {
-    /// D, H, W = z, y, x.
-    pub shape: [usize; 3],
-    /// Millimetres, D, H, W.
-    pub spacing: [f64; 3],
-    pub data: Vec<u8>,
-    /// The grid of the file that decides: its own, or its image's.
-    pub grid: Grid,
-}
 
 /// Most bytes that a volume may unpack to.
 const MAX_BYTES: u64 = 16 << 30;
@@ -111,7 +58,7 @@ fn header(path: &Path, data: &[u8]) -> Result<NiftiHeader> {
     if let Some(error) = sniff::explain(path, data) {
         return Err(error);
     }
-    if sniff::is_image(path) && data.get(344..348) != Some(b"n+1\0") {
+    if names::is_image(path) && data.get(344..348) != Some(b"n+1\0") {
         return Err(sniff::no_header(path));
     }
     let refuse =
@@ -165,7 +112,7 @@ fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
 }
 
 fn load(path: &Path) -> Result<Raw> {
-    let (header_file, image_file) = sniff::parts(path);
+    let names::Halves { header: header_file, image: image_file } = names::halves(path);
     let data = bytes(&header_file)?;
     let header = header(&header_file, &data)?;
     let single = header.magic == *b"n+1\0";
@@ -276,13 +223,13 @@ fn decode(raw: &Raw) -> Vec<f64> {
 }
 
 /// The values of a file in its own order, and its grid.
-struct Stored {
+struct Decoded {
     values: Vec<f64>,
     volumes: usize,
     grid: Grid,
 }
 
-fn read(path: &Path) -> Result<Stored> {
+fn read(path: &Path) -> Result<Decoded> {
     let raw = load(path)?;
     let values = decode(&raw);
     let [i, j, k, volumes] = raw.dims;
@@ -296,40 +243,23 @@ fn read(path: &Path) -> Result<Stored> {
             "Correct the voxel sizes (pixdim, sform) or the unit of length (xyzt_units) of its header.",
         ));
     }
-    Ok(Stored { values, volumes, grid })
+    Ok(Decoded { values, volumes, grid })
 }
 
-/// Magnitudes above this are marks of missing voxels, not intensities.
-const LARGEST: f32 = 1e30;
-
 /// Appends all volumes in `order`; counts the voxels that are no intensities and become 0.
-fn append(data: &mut Vec<f32>, stored: &Stored, order: &Order) -> usize {
+fn append(data: &mut Vec<f32>, stored: &Decoded, order: &Order) -> usize {
     let size: usize = stored.grid.dims.iter().product();
     let mut odd = 0;
     for values in stored.values.chunks(size) {
         let start = data.len();
         data.resize(start + size, 0.0);
         let target = &mut data[start..];
-        order.each(stored.grid.dims, |to, from| {
-            let value = values[from];
-            if value.is_finite() && value.abs() <= f64::from(LARGEST) {
-                let value = value as f32;
-                target[to] = if value.is_subnormal() { 0.0 } else { value };
-            } else {
-                odd += 1;
-            }
+        order.each(stored.grid.dims, |to, from| match intensity(values[from]) {
+            Some(value) => target[to] = value,
+            None => odd += 1,
         });
     }
     odd
-}
-
-/// What is odd about an image of this many voxels a channel.
-fn notes(data: &[f32], size: usize, odd: usize) -> Vec<Note> {
-    let replaced = (odd > 0).then_some(Note::Replaced(odd));
-    let channels = data.chunks(size).enumerate();
-    let constant = channels.filter(|(_, values)| values.iter().all(|value| *value == values[0]));
-    let constant = constant.map(|(channel, values)| Note::Constant { channel, value: values[0] });
-    replaced.into_iter().chain(constant).collect()
 }
 
 /// Reads a 3D image, or a 4D one with a channel in each volume. Every voxel is finite: NaN, infinities and magnitudes
@@ -347,21 +277,19 @@ pub fn read_images(paths: &[PathBuf], matching: Match) -> Result<Volume> {
     let stored = read(first)?;
     let mut data = Vec::new();
     let mut odd = append(&mut data, &stored, &stored.grid.order);
-    let (mut channels, grid) = (stored.volumes, stored.grid);
+    let grid = stored.grid;
     for path in rest {
         let other = read(path)?;
         let order = order_on(&other.grid, path, &Reference { grid: &grid, path: first }, matching)?;
         odd += append(&mut data, &other, &order);
-        channels += other.volumes;
     }
-    let notes = notes(&data, grid.dims.iter().product(), odd);
-    let (shape, spacing) = (grid.shape(), grid.spacing());
-    Ok(Volume { channels, shape, spacing, data, grid, notes })
+    Volume::from_intensities(data, grid, odd)
 }
 
 /// The label values that a file may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
+    /// In any order.
     pub values: Vec<u8>,
     /// Where that is said, such as `dataset.json`, for messages.
     pub source: String,
@@ -416,11 +344,10 @@ impl Known {
 
 /// Reads a label map of integers or of floats that are whole numbers, in its own canonical order. Errors where it holds
 /// values that are not known, or several volumes.
-pub fn read_labels(path: &Path, known: &Known) -> Result<LabelVolume> {
+pub fn read_labels(path: &Path, known: &Known) -> Result<LabelMap> {
     let stored = read(path)?;
     let data = labels(&stored, path, known, &stored.grid.order)?;
-    let grid = stored.grid;
-    Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
+    LabelMap::from_vec(data, stored.grid)
 }
 
 /// As [`read_labels`], in the canonical order of another file's grid, which it takes: its image's, or its reference's.
@@ -430,15 +357,14 @@ pub fn read_labels_on(
     known: &Known,
     on: &Reference<'_>,
     matching: Match,
-) -> Result<LabelVolume> {
+) -> Result<LabelMap> {
     let stored = read(path)?;
     let order = order_on(&stored.grid, path, on, matching)?;
     let data = labels(&stored, path, known, &order)?;
-    let grid = on.grid.clone();
-    Ok(LabelVolume { shape: grid.shape(), spacing: grid.spacing(), data, grid })
+    LabelMap::from_vec(data, on.grid.clone())
 }
 
-fn labels(stored: &Stored, path: &Path, known: &Known, order: &Order) -> Result<Vec<u8>> {
+fn labels(stored: &Decoded, path: &Path, known: &Known, order: &Order) -> Result<Vec<u8>> {
     if stored.volumes != 1 {
         return Err(Error::file(
             path,

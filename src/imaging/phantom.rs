@@ -7,6 +7,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::grid::Grid;
+use super::volume::{LabelMap, Volume, shaped};
+use crate::Result;
+
 /// Label of the spleen.
 pub const SPLEEN: u8 = 1;
 
@@ -239,11 +243,15 @@ impl Anatomy {
     }
 }
 
-/// A CT volume in Hounsfield units and its labels (1 = spleen), both D,H,W of a canonical RAS image.
+/// A CT in Hounsfield units, of one channel, and its labels (1 = spleen), both of `shape` voxels along D, H, W.
 ///
-/// `spacing` is in millimetres (D,H,W) and sets how far the image blurs. The same seed, shape and spacing give the
+/// `spacing` is in millimetres (D, H, W) and sets how far the image blurs. The same seed, shape and spacing give the
 /// same case on every machine; another seed gives another patient.
-pub fn ct_phantom(seed: u64, shape: [usize; 3], spacing: [f64; 3]) -> (Vec<f32>, Vec<u8>) {
+///
+/// # Errors
+///
+/// Where the shape has no voxels.
+pub fn ct_phantom(seed: u64, shape: [usize; 3], spacing: [f64; 3]) -> Result<(Volume, LabelMap)> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let anatomy = Anatomy::new(&mut rng);
     let [d, h, w] = shape;
@@ -267,7 +275,11 @@ pub fn ct_phantom(seed: u64, shape: [usize; 3], spacing: [f64; 3]) -> (Vec<f32>,
     for (value, noise) in image.iter_mut().zip(noise) {
         *value = (*value + noise).round().clamp(-1024.0, 3071.0);
     }
-    (image, labels)
+    let grid = Grid::ras(shape, spacing);
+    Ok((
+        Volume::new(shaped((1, d, h, w), image)?, grid.clone())?,
+        LabelMap::from_vec(labels, grid)?,
+    ))
 }
 
 /// Roughly normal noise of unit variance: the sum of twelve uniform numbers.
@@ -295,24 +307,25 @@ fn blur(values: &mut [f32], shape: [usize; 3], axis: usize, share: f32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::morphology::{Connectivity, components};
     use super::*;
-    use crate::segment::clean_up::{Connectivity, components};
 
     const SHAPE: [usize; 3] = [40, 64, 72];
     const SPACING: [f64; 3] = [5.0, 4.0, 4.0];
 
     #[test]
     fn the_same_seed_gives_the_same_case() {
-        let first = ct_phantom(4, SHAPE, SPACING);
-        assert_eq!(first, ct_phantom(4, SHAPE, SPACING));
-        assert_ne!(first, ct_phantom(5, SHAPE, SPACING));
+        let case = |seed| ct_phantom(seed, SHAPE, SPACING).unwrap();
+        assert_eq!(case(4), case(4));
+        assert_ne!(case(4), case(5));
     }
 
     #[test]
     fn every_spleen_is_one_piece_on_the_patients_left_with_tissue_values() {
         for seed in 0..12 {
-            let (image, labels) = ct_phantom(seed, SHAPE, SPACING);
-            let parts = components(&labels, SHAPE, SPLEEN, Connectivity::Face).unwrap();
+            let (image, labels) = ct_phantom(seed, SHAPE, SPACING).unwrap();
+            let parts = components(&labels, SPLEEN, Connectivity::Face);
+            let (image, labels) = (image.as_slice(), labels.as_slice());
             let voxels: usize = parts.sizes.iter().sum();
             let share = voxels as f64 / labels.len() as f64;
             assert!((0.004..0.05).contains(&share), "seed {seed}: share {share}");

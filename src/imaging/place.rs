@@ -21,6 +21,7 @@ pub const TOLERANCE: f64 = 0.25;
     serde::Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Match {
     /// Voxels belong together that lie at the same place in the world, however the files store them.
     #[default]
@@ -32,7 +33,9 @@ pub enum Match {
 /// The grid that decides for a case, and the file that it is of.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference<'a> {
+    /// Where the voxels lie.
     pub grid: &'a Grid,
+    /// The file, for messages.
     pub path: &'a Path,
 }
 
@@ -49,13 +52,9 @@ pub(super) fn order_on(
         Match::ByIndex if grid.dims == on.grid.dims => own,
         Match::ByIndex => return Err(other_sizes(grid, path, on)),
         Match::ByPlace => {
-            let fits = |order: &Order| order.axes.map(|axis| grid.dims[axis]) == on.grid.dims;
-            let far = |order: &Order| distance(grid, on.grid, order);
-            let best = Order::all()
-                .filter(fits)
-                .reduce(|best, order| if far(&order) < far(&best) { order } else { best });
+            let best = nearest(grid, on.grid, Order::all());
             let Some(best) = best else { return Err(other_shape(grid, path, on)) };
-            if far(&best) > tolerance(grid, on.grid) {
+            if distance(grid, on.grid, &best) > tolerance(grid, on.grid) {
                 return Err(elsewhere(grid, path, on, &best));
             }
             best
@@ -66,6 +65,14 @@ pub(super) fn order_on(
         axes: canonical.axes.map(|axis| found.axes[axis]),
         flips: [0, 1, 2].map(|world| canonical.flips[world] != found.flips[canonical.axes[world]]),
     })
+}
+
+/// The order that brings the voxels of `grid` nearest to those of `on`, of those under which the sizes are the same.
+fn nearest(grid: &Grid, on: &Grid, orders: impl Iterator<Item = Order>) -> Option<Order> {
+    let far = |order: &Order| distance(grid, on, order);
+    orders
+        .filter(|order| order.axes.map(|axis| grid.dims[axis]) == on.dims)
+        .reduce(|best, order| if far(&order) < far(&best) { order } else { best })
 }
 
 /// Millimetres.
@@ -111,20 +118,23 @@ fn other_sizes(grid: &Grid, path: &Path, on: &Reference<'_>) -> Error {
     )
 }
 
-/// The voxels lie elsewhere: says where, index by index where the sizes allow it, since a wrong affine is most often the
-/// reason.
+/// The voxels lie elsewhere: says where, index by index where the sizes allow it, else as a transposed array, since a wrong
+/// affine is most often the reason.
 fn elsewhere(grid: &Grid, path: &Path, on: &Reference<'_>, best: &Order) -> Error {
     let same_sizes = grid.dims == on.grid.dims;
-    let own = Order { axes: [0, 1, 2], flips: [false; 3] };
-    let (order, nearest) = (if same_sizes { &own } else { best }, distance(grid, on.grid, best));
-    let far = distance(grid, on.grid, order);
+    let unturned = Order::all().filter(|order| order.flips == [false; 3]);
+    let order = match same_sizes {
+        true => Order { axes: [0, 1, 2], flips: [false; 3] },
+        false => nearest(grid, on.grid, unturned).unwrap_or(*best),
+    };
+    let (far, least) = (distance(grid, on.grid, &order), distance(grid, on.grid, best));
     let mut found = format!(
         "the same voxels up to {} mm away: {}",
         short(far),
-        differences(grid, on.grid, order)
+        differences(grid, on.grid, &order)
     );
-    if nearest < far / 2.0 {
-        found += &format!(" (with its axes turned to fit, {} mm)", short(nearest));
+    if least < far / 2.0 {
+        found += &format!(" (with its axes turned to fit, {} mm)", short(least));
     }
     let allowed = short(tolerance(grid, on.grid));
     let places = on.path.display();

@@ -1,7 +1,11 @@
 //! From a volume to what the network sees, and back: crop, resample, clip, normalise.
 
-use super::nifti::{LabelVolume, Volume};
+use ndarray::Array4;
+
+use super::grid::Grid;
 use super::resample::{resample_cubic, resample_linear, resample_nearest};
+use super::volume::{LabelMap, Volume, shaped};
+use super::voxel_box::VoxelBox;
 use crate::{Error, Result};
 
 /// Label index of voxels that nobody labelled, in memory: no class, hence in no loss, statistic or score.
@@ -10,11 +14,21 @@ pub const IGNORED: u8 = 255;
 /// How intensities become comparable.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
 pub enum Normalisation {
     /// Clip to the 0.5th to 99.5th percentile of the non-zero voxels, subtract their mean, divide by their deviation.
     ZScore,
     /// Clip to fixed bounds, subtract a fixed mean, divide by a fixed deviation (CT, from the dataset's labels).
-    Fixed { lower: f32, upper: f32, mean: f32, std: f32 },
+    Fixed {
+        /// Smaller values become this one.
+        lower: f32,
+        /// Larger values become this one.
+        upper: f32,
+        /// What is subtracted.
+        mean: f32,
+        /// What is divided by.
+        std: f32,
+    },
     /// The published way: clip below −1024, then to the 2nd to 98th percentile; mean and deviation of positive voxels;
     /// voxels that are 0 stay 0.
     Published,
@@ -23,6 +37,7 @@ pub enum Normalisation {
 /// A case on its domain's grid.
 #[derive(Debug, Clone)]
 pub struct Prepared {
+    /// Image channels.
     pub channels: usize,
     /// D, H, W on the domain's spacing.
     pub shape: [usize; 3],
@@ -42,10 +57,10 @@ pub struct Prepared {
     pub foreground: Vec<Vec<u32>>,
     /// Which of these has the fewest voxels, of those that the case has.
     pub smallest: Option<usize>,
-    /// Box of the canonical volume, D, H, W, as [first, end).
-    crop: [[usize; 2]; 3],
-    /// Shape of the canonical volume.
-    source: [usize; 3],
+    /// The voxels of the image that it was made of.
+    crop: VoxelBox,
+    /// Where the image's voxels lie.
+    grid: Grid,
 }
 
 /// Voxel indices kept of each class.
@@ -56,36 +71,12 @@ pub const MAX_VOXELS: usize = 1 << 30;
 const MARGIN: usize = 5;
 
 /// The box of voxels that are not zero in some channel, with a margin; all of an empty volume.
-pub fn nonzero_box(image: &Volume) -> [[usize; 2]; 3] {
-    let [d, h, w] = image.shape;
-    let mut found: Option<[[usize; 2]; 3]> = None;
-    for (index, value) in image.data.iter().enumerate() {
-        if *value != 0.0 {
-            let v = index % (d * h * w);
-            let at = [v / (h * w), v / w % h, v % w];
-            let bounds = found.get_or_insert(at.map(|p| [p, p + 1]));
-            for axis in 0..3 {
-                bounds[axis][0] = bounds[axis][0].min(at[axis]);
-                bounds[axis][1] = bounds[axis][1].max(at[axis] + 1);
-            }
-        }
-    }
-    let mut bounds = found.unwrap_or(image.shape.map(|n| [0, n]));
-    for (range, size) in bounds.iter_mut().zip(image.shape) {
-        *range = [range[0].saturating_sub(MARGIN), (range[1] + MARGIN).min(size)];
-    }
-    bounds
-}
-
-fn crop<T: Copy>(data: &[T], shape: [usize; 3], bounds: [[usize; 2]; 3]) -> Vec<T> {
-    let mut out = Vec::new();
-    for z in bounds[0][0]..bounds[0][1] {
-        for y in bounds[1][0]..bounds[1][1] {
-            let row = (z * shape[1] + y) * shape[2];
-            out.extend_from_slice(&data[row + bounds[2][0]..row + bounds[2][1]]);
-        }
-    }
-    out
+pub fn nonzero_box(image: &Volume) -> VoxelBox {
+    let shape = image.shape();
+    let channels: Vec<&[f32]> = image.channels().collect();
+    let nonzero = |index: usize| channels.iter().any(|values| values[index] != 0.0);
+    let found = VoxelBox::around(shape, nonzero).unwrap_or(VoxelBox::whole(shape));
+    found.grown(MARGIN, shape)
 }
 
 /// Value at a percentile of sorted values; 0 of none.
@@ -209,24 +200,30 @@ fn resampled(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usize; 3]
 /// Crops to the non-zero box, resamples to `spacing` (cubic B-spline images, nearest labels), clips and normalises.
 pub fn prepare(
     image: &Volume,
-    label: Option<&LabelVolume>,
+    label: Option<&LabelMap>,
     spacing: [f64; 3],
     normalisation: &Normalisation,
 ) -> Result<Prepared> {
-    let bounds = nonzero_box(image);
-    let old = bounds.map(|[lo, hi]| hi - lo);
-    let new = resampled(old, image.spacing, spacing)?;
-    let voxels: usize = image.shape.iter().product();
+    if let Some(label) = label.filter(|label| label.shape() != image.shape()) {
+        let found = format!("labels of {:?} voxels", label.shape());
+        return Err(Error::shape(
+            "prepare",
+            format!("{found} for an image of {:?}", image.shape()),
+        ));
+    }
+    let crop = nonzero_box(image);
+    let (shape, old) = (image.shape(), crop.shape());
+    let new = resampled(old, image.spacing(), spacing)?;
     let mut data = Vec::new();
-    for channel in image.data.chunks(voxels) {
-        let mut values = resample_cubic(&crop(channel, image.shape, bounds), old, new);
+    for channel in image.channels() {
+        let mut values = resample_cubic(&crop.crop(channel, shape), old, new);
         normalisation.apply(&mut values);
         data.extend(values);
     }
-    let label = label.map(|l| resample_nearest(&crop(&l.data, l.shape, bounds), old, new));
+    let label = label.map(|l| resample_nearest(&crop.crop(l.as_slice(), shape), old, new));
     let (foreground, smallest) = label.as_deref().map(points).unwrap_or_default();
     Ok(Prepared {
-        channels: image.channels,
+        channels: image.channels().len(),
         shape: new,
         spacing,
         image: data,
@@ -236,15 +233,14 @@ pub fn prepare(
         label,
         foreground,
         smallest,
-        crop: bounds,
-        source: image.shape,
+        crop,
+        grid: image.grid().clone(),
     })
 }
 
 /// Voxels D, H, W that an image has once it is cropped and resampled to `spacing`; an error where they would be too many.
 pub fn prepared_size(image: &Volume, spacing: [f64; 3]) -> Result<[usize; 3]> {
-    let crop = nonzero_box(image).map(|[lo, hi]| hi - lo);
-    resampled(crop, image.spacing, spacing)
+    resampled(nonzero_box(image).shape(), image.spacing(), spacing)
 }
 
 /// Voxels that are not to be ignored, thinned evenly; none where no voxel is.
@@ -277,10 +273,9 @@ fn points(label: &[u8]) -> (Vec<Vec<u32>>, Option<usize>) {
 }
 
 impl Prepared {
-    /// Scores (K, D, H, W on this grid) resampled linearly to the volume's own grid, largest wins; background outside the
-    /// crop.
-    pub fn restore(&self, scores: &[f32], classes: usize) -> Vec<u8> {
-        let size = self.crop.map(|[lo, hi]| hi - lo);
+    /// Scores (K, D, H, W on this grid) resampled linearly to the image's own grid, largest wins; background outside the crop.
+    pub fn restore(&self, scores: &[f32], classes: usize) -> Result<LabelMap> {
+        let size = self.crop.shape();
         let voxels: usize = self.shape.iter().product();
         let mut best = vec![f32::NEG_INFINITY; size.iter().product()];
         let mut labels = vec![0u8; best.len()];
@@ -294,13 +289,13 @@ impl Prepared {
                 }
             }
         }
-        self.uncrop(&labels)
+        self.label_map(&labels)
     }
 
-    /// Scores of regions (R, D, H, W on this grid, above 0 where the region is) resampled linearly to the volume's own grid;
+    /// Scores of regions (R, D, H, W on this grid, above 0 where the region is) resampled linearly to the image's own grid;
     /// where several are, the last one's value counts. 0 outside the crop.
-    pub fn restore_regions(&self, scores: &[f32], values: &[u8]) -> Vec<u8> {
-        let size = self.crop.map(|[lo, hi]| hi - lo);
+    pub fn restore_regions(&self, scores: &[f32], values: &[u8]) -> Result<LabelMap> {
+        let size = self.crop.shape();
         let voxels: usize = self.shape.iter().product();
         let mut labels = vec![0u8; size.iter().product()];
         for (score, value) in scores.chunks(voxels).zip(values) {
@@ -308,44 +303,46 @@ impl Prepared {
             let inside = labels.iter_mut().zip(score).filter(|(_, score)| *score > 0.0);
             inside.for_each(|(label, _)| *label = *value);
         }
-        self.uncrop(&labels)
+        self.label_map(&labels)
     }
 
-    /// One score map (D, H, W on this grid) on the volume's own grid; `outside` beyond the crop.
-    pub fn restore_map(&self, map: &[f32], outside: f32) -> Vec<f32> {
-        let size = self.crop.map(|[lo, hi]| hi - lo);
-        let values = resample_linear(map, self.shape, size);
-        self.paste(&values, outside)
-    }
-
-    fn uncrop(&self, labels: &[u8]) -> Vec<u8> {
-        self.paste(labels, 0)
-    }
-
-    fn paste<T: Copy>(&self, values: &[T], outside: T) -> Vec<T> {
-        let mut out = vec![outside; self.source.iter().product()];
-        let width = self.crop[2][1] - self.crop[2][0];
-        let mut rows = values.chunks(width);
-        for z in self.crop[0][0]..self.crop[0][1] {
-            for y in self.crop[1][0]..self.crop[1][1] {
-                let start = (z * self.source[1] + y) * self.source[2] + self.crop[2][0];
-                if let Some(row) = rows.next() {
-                    out[start..start + width].copy_from_slice(row);
-                }
-            }
+    /// Score maps on the image's own grid (K, D, H, W), `outside(k)` beyond the crop.
+    pub fn restore_maps(
+        &self,
+        maps: &[f32],
+        outside: impl Fn(usize) -> f32,
+    ) -> Result<Array4<f32>> {
+        let size = self.crop.shape();
+        let [d, h, w] = self.grid.shape();
+        let maps = maps.chunks(self.shape.iter().product());
+        let shape = (maps.len(), d, h, w);
+        let mut all = Vec::with_capacity(maps.len() * d * h * w);
+        for (class, map) in maps.enumerate() {
+            all.resize((class + 1) * d * h * w, outside(class));
+            self.paste(&resample_linear(map, self.shape, size), &mut all[class * d * h * w..]);
         }
-        out
+        shaped(shape, all)
+    }
+
+    fn label_map(&self, cropped: &[u8]) -> Result<LabelMap> {
+        let mut labels = vec![0; self.grid.shape().iter().product()];
+        self.paste(cropped, &mut labels);
+        LabelMap::from_vec(labels, self.grid.clone())
+    }
+
+    /// Puts values of the crop into a map of the image's own grid.
+    fn paste<T: Copy>(&self, cropped: &[T], map: &mut [T]) {
+        let rows = self.crop.rows(self.grid.shape()).zip(cropped.chunks(self.crop.shape()[2]));
+        rows.for_each(|(row, values)| map[row].copy_from_slice(values));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::grid::Grid;
     use super::*;
 
     fn volume(shape: [usize; 3], spacing: [f64; 3], data: Vec<f32>) -> Volume {
-        let grid = Grid::ras(shape, spacing);
-        Volume { channels: 1, shape, spacing, data, grid, notes: Vec::new() }
+        Volume::from_intensities(data, Grid::ras(shape, spacing), 0).unwrap()
     }
 
     #[test]
@@ -369,15 +366,14 @@ mod tests {
             }
         }
         let image = volume(shape, [2.0, 1.0, 1.0], data);
-        let grid = image.grid.clone();
-        let label = LabelVolume { shape, spacing: image.spacing, data: labels.clone(), grid };
+        let label = LabelMap::from_vec(labels, image.grid().clone()).unwrap();
         let prepared =
             prepare(&image, Some(&label), [1.0, 1.0, 1.0], &Normalisation::ZScore).unwrap();
         assert_eq!(prepared.shape, [24, 22, 18]);
         let small = prepared.label.clone().unwrap();
         let scores: Vec<f32> =
             (0..3u8).flat_map(|k| small.iter().map(move |l| f32::from(*l == k))).collect();
-        assert_eq!(prepared.restore(&scores, 3), labels);
+        assert_eq!(prepared.restore(&scores, 3).unwrap(), label);
     }
 
     #[test]

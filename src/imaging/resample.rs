@@ -82,7 +82,7 @@ fn prefilter(line: &mut [f64]) {
 }
 
 /// Applies taps along one axis of `outer x old x inner`.
-fn along(data: &[f32], (old, inner): (usize, usize), taps: &Taps, filter: bool) -> Vec<f32> {
+fn along(data: &[f32], old: usize, inner: usize, taps: &Taps, filter: bool) -> Vec<f32> {
     let new = taps.indices.len();
     let outer = data.len() / (old * inner);
     let mut out = vec![0.0; outer * new * inner];
@@ -125,7 +125,7 @@ fn separable(
     for axis in 0..3 {
         if shape[axis] != new[axis] {
             let inner: usize = now[axis + 1..].iter().product();
-            data = along(&data, (now[axis], inner), &taps(shape[axis], new[axis]), filter);
+            data = along(&data, now[axis], inner, &taps(shape[axis], new[axis]), filter);
             now[axis] = new[axis];
         }
     }

@@ -5,29 +5,63 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use ndarray::ArrayView3;
 use nifti::{Endianness, NiftiHeader, NiftiType};
 
 use super::grid::Grid;
-use crate::base::files::write_with;
+use super::volume::{LabelMap, check_shape, row_major};
+use crate::base::files::{file_name, write_with};
 use crate::{Error, Result};
 
-/// Writes labels (canonical D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and
-/// extensions. The path ends in .nii or .nii.gz; the file is written aside and renamed.
+/// Writes labels (D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and extensions. The path
+/// ends in .nii or .nii.gz; the file is written aside and renamed.
 ///
 /// # Errors
 ///
-/// Where the path has another ending, or the file cannot be written whole.
-pub fn write_mask(path: &Path, labels: &[u8], grid: &Grid) -> Result<()> {
+/// Where the array has other sizes than the grid or the path another ending, or the file cannot be written whole.
+pub fn write_mask(path: &Path, labels: ArrayView3<'_, u8>, grid: &Grid) -> Result<()> {
     write(path, labels, grid)
 }
 
-/// Writes float32 values (canonical D, H, W) on the grid of an input, as [`write_mask`] does.
+/// Writes float32 values (D, H, W) on the grid of an input, as [`write_mask`] does.
 ///
 /// # Errors
 ///
 /// As those of [`write_mask`].
-pub fn write_image(path: &Path, values: &[f32], grid: &Grid) -> Result<()> {
+pub fn write_image(path: &Path, values: ArrayView3<'_, f32>, grid: &Grid) -> Result<()> {
     write(path, values, grid)
+}
+
+impl LabelMap {
+    /// Writes the labels on their grid; see [`write_mask`].
+    ///
+    /// # Errors
+    ///
+    /// As those of [`write_mask`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write(path, self.data().view(), self.grid())
+    }
+}
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Nifti,
+    PackedNifti,
+}
+
+impl Format {
+    /// By the ending of its name, in whatever case.
+    fn of(path: &Path) -> Option<Self> {
+        let name = file_name(path).to_lowercase();
+        let endings = [(".nii.gz", Self::PackedNifti), (".nii", Self::Nifti)];
+        endings.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format)
+    }
+}
+
+/// Whether a mask or an image can be written under this name.
+pub fn can_write(path: &Path) -> bool {
+    Format::of(path).is_some()
 }
 
 /// Voxels at a time between memory and file.
@@ -53,18 +87,14 @@ impl Voxel for f32 {
     }
 }
 
-fn write<T: Voxel>(path: &Path, values: &[T], grid: &Grid) -> Result<()> {
-    let size: usize = grid.dims.iter().product();
-    if values.len() != size {
-        return Err(Error::Internal(format!("{} voxels for a grid of {size}", values.len())));
-    }
-    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let packed = name.ends_with(".nii.gz");
-    if !packed && !name.ends_with(".nii") {
+fn write<T: Voxel>(path: &Path, values: ArrayView3<'_, T>, grid: &Grid) -> Result<()> {
+    check_shape("output", values.shape(), grid)?;
+    let Some(format) = Format::of(path) else {
         return Err(Error::file(path, "another ending", ".nii or .nii.gz", "Rename the output."));
-    }
+    };
     let start = start(path, grid, T::KIND)?;
-    let mut own = vec![T::default(); size];
+    let values = row_major(values);
+    let mut own = vec![T::default(); values.len()];
     grid.each(|canonical, file| own[file] = values[canonical]);
     let contents = |file: &mut dyn Write| -> io::Result<()> {
         file.write_all(&start.bytes)?;
@@ -76,13 +106,13 @@ fn write<T: Voxel>(path: &Path, values: &[T], grid: &Grid) -> Result<()> {
         }
         Ok(())
     };
-    write_with(path, |file| {
-        if !packed {
-            return contents(file);
+    write_with(path, |file| match format {
+        Format::Nifti => contents(file),
+        Format::PackedNifti => {
+            let mut packer = GzEncoder::new(file, Compression::fast());
+            contents(&mut packer)?;
+            packer.finish().map(drop)
         }
-        let mut packer = GzEncoder::new(file, Compression::fast());
-        contents(&mut packer)?;
-        packer.finish().map(drop)
     })
 }
 
@@ -203,6 +233,7 @@ impl Bytes {
 #[cfg(test)]
 mod tests {
     use super::super::nifti::{Known, read_image, read_labels};
+    use super::super::volume::shaped;
     use super::*;
 
     #[test]
@@ -221,7 +252,8 @@ mod tests {
             grid.extensions = vec![(6, b"a comment".to_vec())];
             let path = folder.path().join("image.nii");
             let values: Vec<f32> = (0..24).map(|v| v as f32 * 0.5).collect();
-            write_image(&path, &values, &grid).unwrap();
+            let array = shaped([2, 3, 4], values.clone()).unwrap();
+            write_image(&path, array.view(), &grid).unwrap();
             let bytes = std::fs::read(&path).unwrap();
             assert_eq!(bytes.len(), 352 + 17 + 96);
             let found = NiftiHeader::from_reader(bytes.as_slice()).unwrap();
@@ -237,8 +269,8 @@ mod tests {
             };
             assert_eq!(found, expected);
             let back = read_image(&path).unwrap();
-            assert_eq!(back.data, values);
-            assert_eq!(back.grid.extensions, grid.extensions);
+            assert_eq!(back.as_slice(), values);
+            assert_eq!(back.grid().extensions, grid.extensions);
         }
     }
 
@@ -248,13 +280,14 @@ mod tests {
         let grid = Grid::ras([1, 2, 3], [1.0; 3]);
         for (name, packed) in [("A.NII", false), ("A.Nii.GZ", true), ("b.nii", false)] {
             let path = folder.path().join(name);
-            write_mask(&path, &[0, 1, 2, 3, 4, 5], &grid).unwrap();
+            let map = LabelMap::from_vec((0..6).collect(), grid.clone()).unwrap();
+            map.write(&path).unwrap();
             assert_eq!(std::fs::read(&path).unwrap().starts_with(&[0x1f, 0x8b]), packed);
-            let all: Vec<u8> = (0..6).collect();
-            assert_eq!(read_labels(&path, &Known::any()).unwrap().data, all);
+            assert_eq!(read_labels(&path, &Known::any()).unwrap().data(), map.data());
         }
         let wide = Grid::ras([1, 1, 70_000], [1.0; 3]);
-        let message = write_mask(&folder.path().join("w.nii"), &[0; 70_000], &wide).unwrap_err();
+        let wide = LabelMap::from_vec(vec![0; 70_000], wide).unwrap();
+        let message = wide.write(&folder.path().join("w.nii")).unwrap_err();
         assert!(message.to_string().contains("at most 65535"), "{message}");
     }
 }

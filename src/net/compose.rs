@@ -1,9 +1,11 @@
 //! Models put together and taken apart by domain: shared weights stay as they are, a domain's own layers change their index.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
 
 use super::{Model, NetConfig, Tensor, network, parameters};
-use crate::base::files::Fnv;
 use crate::engine::graph::{Graph, Layout, ParamSpec, Scope};
 use crate::{Error, Result};
 
@@ -19,13 +21,13 @@ fn domain_parameters(config: &NetConfig, index: usize) -> Result<Vec<ParamSpec>>
 
 /// FNV-1a over names, shapes and bits of tensors in order of their names.
 pub fn hash<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>) -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = FnvHasher::default();
     for (name, tensor) in tensors {
-        hash.add(name.as_bytes());
-        tensor.dims.iter().for_each(|dim| hash.add(&(*dim as u64).to_le_bytes()));
-        tensor.values.iter().for_each(|value| hash.add(&value.to_bits().to_le_bytes()));
+        hash.write(name.as_bytes());
+        tensor.dims.iter().for_each(|dim| hash.write(&(*dim as u64).to_le_bytes()));
+        tensor.values.iter().for_each(|value| hash.write(&value.to_bits().to_le_bytes()));
     }
-    hash.0
+    hash.finish()
 }
 
 fn kind(n: &NetConfig) -> String {
@@ -160,7 +162,7 @@ mod tests {
                 pools: d.pools,
                 batch: 1,
                 normalisation: Normalisation::ZScore,
-                cut: None,
+                crop: None,
                 preset: None,
                 weighting: Default::default(),
                 clean_up: Vec::new(),

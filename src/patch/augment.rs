@@ -6,6 +6,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
+    /// Between the eight voxels around.
     #[default]
     Linear,
     /// Keys' cubic convolution (a = −½), which passes through the voxels.
@@ -19,13 +20,17 @@ pub struct Augment {
     /// Of images, in rotated, scaled, deformed and resized patches and in the simulation of low resolution.
     #[serde(default)]
     pub interpolation: Interpolation,
+    /// Of turning.
     pub rotate_prob: f32,
     /// Largest angle about the D, H, W axes in radians.
     pub rotate_max: [f32; 3],
+    /// Of scaling.
     pub scale_prob: f32,
+    /// How many times larger what a patch shows becomes.
     pub scale_range: [f32; 2],
     /// Probability of mirroring along D, H, W.
     pub mirror: [f32; 3],
+    /// Of deforming.
     #[serde(default)]
     pub elastic_prob: f32,
     /// Strength: white noise of −1 to 1, smoothed by a Gaussian, is multiplied by a number of this range (voxels).
@@ -52,14 +57,21 @@ pub struct Augment {
     /// Largest constant, in units of the normalised image.
     #[serde(default)]
     pub shift_max: f32,
+    /// Of adding Gaussian noise.
     pub noise_prob: f32,
     /// Largest standard deviation, in units of the normalised image.
     pub noise_std: f32,
+    /// Of multiplying.
     pub brightness_prob: f32,
+    /// The factor.
     pub brightness_range: [f32; 2],
+    /// Of multiplying distances to the mean.
     pub contrast_prob: f32,
+    /// The factor.
     pub contrast_range: [f32; 2],
+    /// Of a gamma curve over the range of values.
     pub gamma_prob: f32,
+    /// Its exponent.
     pub gamma_range: [f32; 2],
 }
 

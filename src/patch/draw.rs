@@ -1,11 +1,11 @@
 //! How a patch is taken from a case, drawn at random: plain data that follows from a seed, a step and an index, so that a
-//! resumed run needs no saved generator. What is made of it is said in `patch.rs`, in the simplest loops.
+//! resumed run needs no saved generator. What is made of it is said in `make.rs`, in the simplest loops.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::augment::{Augment, Interpolation};
-use crate::imaging::Prepared;
+use crate::imaging::{Prepared, VoxelBox};
 
 /// Fractional bits of positions: they are integers, so that every adapter takes the same voxels.
 pub const FRACTION_BITS: u32 = 16;
@@ -15,7 +15,9 @@ pub const MAX_EXTENT: usize = 16_000;
 /// Voxels of a case that a patch covers, and the voxels that it becomes, D, H, W.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchSize {
+    /// Voxels of the case that the patch covers.
     pub crop: [usize; 3],
+    /// Voxels that it becomes.
     pub patch: [usize; 3],
 }
 
@@ -29,6 +31,7 @@ impl PatchSize {
 /// What a patch is centred near.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
+    /// Any voxel; of a case with ignored voxels, one that somebody labelled.
     Anywhere,
     /// A voxel of a random class that the case has.
     Foreground,
@@ -39,11 +42,13 @@ pub enum Focus {
 /// A drawn patch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draw {
+    /// Where its voxels lie.
     pub spatial: Spatial,
     /// One a channel.
     pub intensities: Vec<Intensity>,
     /// How many times coarser the low resolution is.
     pub low_res_factor: f32,
+    /// How the image is read between voxels.
     pub interpolation: Interpolation,
     /// Of the noise.
     pub seed: u32,
@@ -58,6 +63,7 @@ pub struct Spatial {
     pub matrix: [[i32; 3]; 3],
     /// Whether every position is a voxel of the case: nothing to interpolate.
     pub on_voxels: bool,
+    /// How the patch is deformed.
     pub elastic: Option<Elastic>,
 }
 
@@ -86,9 +92,13 @@ pub struct Intensity {
     pub blur: f32,
     /// Whether the channel has the low resolution.
     pub low_res: bool,
+    /// Factor of all values.
     pub brightness: f32,
+    /// Factor of the distances to the mean.
     pub contrast: f32,
+    /// Exponent over the range of values.
     pub gamma: f32,
+    /// What is added.
     pub shift: f32,
     /// Standard deviation of the noise.
     pub noise: f32,
@@ -292,9 +302,6 @@ fn intensity(augment: &Augment, rng: &mut ChaCha8Rng) -> Intensity {
     }
 }
 
-/// A box of a case's voxels, as [first, end) along D, H, W.
-pub type Bounds = [[usize; 2]; 3];
-
 /// The voxels from `low` to `high` (positions) and those that interpolation reads around them.
 fn around(low: f64, high: f64, voxels: usize) -> [usize; 2] {
     let last = (voxels - 1) as f64;
@@ -303,10 +310,10 @@ fn around(low: f64, high: f64, voxels: usize) -> [usize; 2] {
 }
 
 impl Spatial {
-    /// The voxels of a case that the patch reads.
-    pub fn bounds(&self, patch: [usize; 3], case: [usize; 3]) -> Bounds {
+    /// The voxels of a case that a patch of so many voxels (D, H, W) reads.
+    pub fn bounds(&self, patch: [usize; 3], case: [usize; 3]) -> VoxelBox {
         let unit = f64::from(1u32 << FRACTION_BITS);
-        [0, 1, 2].map(|axis| {
+        let ranges = [0, 1, 2].map(|axis| {
             let row = self.matrix[axis];
             let affine: f64 =
                 (0..3).map(|b| f64::from(row[b]).abs() * (patch[b] - 1) as f64).sum::<f64>();
@@ -315,7 +322,8 @@ impl Spatial {
             let shift = field.map(|u| f64::from(u[axis]).abs()).fold(0.0, f64::max);
             let (at, reach) = (f64::from(self.centre[axis]) / unit, affine / unit + shift);
             around(at - reach, at + reach, case[axis])
-        })
+        });
+        VoxelBox { low: ranges.map(|[low, _]| low), high: ranges.map(|[_, high]| high) }
     }
 }
 

@@ -243,25 +243,17 @@ mod tests {
     use super::super::augment::Augment;
     use super::super::draw::{Focus, draw_patch, rng_for};
     use super::*;
-    use crate::imaging::Grid;
-    use crate::imaging::resample_nearest;
-    use crate::imaging::{LabelVolume, Volume};
-    use crate::imaging::{Normalisation, prepare};
+    use crate::imaging::{Grid, LabelMap, Normalisation, Volume, prepare, resample_nearest};
 
     fn case(shape: [usize; 3]) -> Prepared {
         let voxels: usize = shape.iter().product();
         let data: Vec<f32> = (0..voxels).map(|i| 1.0 + (i % 17) as f32).collect();
         let labels: Vec<u8> = (0..voxels).map(|i| u8::from(i % 50 == 7)).collect();
         let grid = Grid::ras(shape, [1.0; 3]);
-        let image = Volume {
-            channels: 1,
-            shape,
-            spacing: [1.0; 3],
-            data,
-            grid: grid.clone(),
-            notes: Vec::new(),
-        };
-        let label = LabelVolume { shape, spacing: [1.0; 3], data: labels, grid };
+        let [d, h, w] = shape;
+        let data = ndarray::Array4::from_shape_vec((1, d, h, w), data).unwrap();
+        let image = Volume::new(data, grid.clone()).unwrap();
+        let label = LabelMap::from_vec(labels, grid).unwrap();
         prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore).unwrap()
     }
 

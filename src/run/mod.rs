@@ -1,3 +1,21 @@
-//! What a run leaves to look at.
+//! A run's folder: begun or gone on with, trained and validated, alone or with the other folds; what a run leaves to look at.
 
+mod adapt;
+mod claim;
+mod events;
+mod folder;
+mod log;
+mod observer;
 pub mod overlay;
+mod progress;
+mod runs;
+mod scores;
+mod single;
+mod validate;
+
+pub use adapt::Adaptation;
+pub use folder::{ADDED, CONFIG, MODEL, RunFolder, read_plan};
+pub use observer::Observer;
+pub use runs::{RunPlan, RunRequest, Runs};
+pub use scores::{ChosenCleanUp, DomainScores};
+pub use single::Run;

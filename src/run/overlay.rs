@@ -3,39 +3,33 @@
 //! Slices pass through the most foreground. As in a viewer, the head is up in coronal and sagittal slices, the
 //! front is up in axial ones and on the left in sagittal ones, and the patient's right is on the left.
 
-use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
-use crate::base::canvas::{fill, text, text_width};
-use crate::base::files::write_atomically;
-use crate::score::metrics::squared_distances;
-use crate::segment::clean_up::check_len;
+use crate::base::canvas::{fill, text, text_width, write_png};
+use crate::imaging::distance::squared_distances;
+use crate::imaging::{LabelMap, Volume};
 use crate::{Error, Result};
 
-/// What to draw; volumes are D,H,W of a canonical RAS image.
+/// What to draw; all of one shape.
 #[derive(Debug, Clone, Copy)]
 pub struct OverlayInput<'a> {
-    /// Intensities.
-    pub image: &'a [f32],
-    /// Voxels along D,H,W.
-    pub shape: [usize; 3],
-    /// Millimetres along D,H,W.
-    pub spacing: [f64; 3],
+    /// The image, whose first channel is shown.
+    pub image: &'a Volume,
     /// The reference, drawn in greens, where there is one.
-    pub truth: Option<&'a [u8]>,
+    pub truth: Option<&'a LabelMap>,
     /// The prediction, drawn in reds and oranges.
-    pub prediction: &'a [u8],
+    pub prediction: &'a LabelMap,
     /// Intensities shown as black and white; `None` for the 1st and 99th percentile, or for [`SOFT_TISSUE`] where
     /// these percentiles are those of a CT in Hounsfield units.
-    pub window: Option<(f32, f32)>,
+    pub window: Option<[f32; 2]>,
     /// Text at the lower right, the case's name for one; may be empty.
     pub caption: &'a str,
 }
 
 /// The window of abdominal CT, in Hounsfield units.
-pub const SOFT_TISSUE: (f32, f32) = (-160.0, 240.0);
+pub const SOFT_TISSUE: [f32; 2] = [-160.0, 240.0];
 
 const PANEL_HEIGHT: f64 = 440.0;
 const PANEL_MAX_WIDTH: f64 = 660.0;
@@ -84,11 +78,24 @@ struct Panel<'a> {
     frame_width: u32,
 }
 
+impl OverlayInput<'_> {
+    /// Voxels along D, H, W.
+    fn shape(&self) -> [usize; 3] {
+        self.image.shape()
+    }
+
+    /// The intensities that are shown, D, H, W.
+    fn intensities(&self) -> &[f32] {
+        &self.image.as_slice()[..self.prediction.as_slice().len()]
+    }
+}
+
 impl<'a> Panel<'a> {
     fn new(view: &OverlayInput, plane: &'a Plane) -> Self {
-        let voxels = [view.shape[plane.down], view.shape[plane.across]];
-        let height = voxels[0] as f64 * view.spacing[plane.down];
-        let width = voxels[1] as f64 * view.spacing[plane.across];
+        let (shape, spacing) = (view.shape(), view.image.spacing());
+        let voxels = [shape[plane.down], shape[plane.across]];
+        let height = voxels[0] as f64 * spacing[plane.down];
+        let width = voxels[1] as f64 * spacing[plane.across];
         let scale = (PANEL_HEIGHT / height).min(PANEL_MAX_WIDTH / width);
         let size = [height, width].map(|mm| ((mm * scale).round() as u32).max(1));
         let slice = fullest_slice(view, plane.through);
@@ -167,59 +174,58 @@ fn taps(voxels: usize, pixels: usize) -> Vec<(usize, usize, f32)> {
 /// The slice along an axis with the most foreground in the reference, or in the prediction where the reference
 /// has none; the middle where there is no foreground at all.
 fn fullest_slice(view: &OverlayInput, axis: usize) -> usize {
-    let stride: usize = view.shape[axis + 1..].iter().product();
-    let fullest = |labels: &[u8]| {
-        let mut counts = vec![0u64; view.shape[axis]];
-        for (index, label) in labels.iter().enumerate() {
-            counts[index / stride % view.shape[axis]] += u64::from(*label != 0);
+    let shape = view.shape();
+    let stride: usize = shape[axis + 1..].iter().product();
+    let fullest = |labels: &LabelMap| {
+        let mut counts = vec![0u64; shape[axis]];
+        for (index, label) in labels.as_slice().iter().enumerate() {
+            counts[index / stride % shape[axis]] += u64::from(*label != 0);
         }
         let most = counts.iter().copied().max().filter(|most| *most > 0)?;
         counts.iter().position(|count| *count == most)
     };
     let found = view.truth.and_then(fullest).or_else(|| fullest(view.prediction));
-    found.unwrap_or(view.shape[axis] / 2)
+    found.unwrap_or(shape[axis] / 2)
 }
 
 /// The intensities shown as black and white.
-fn window_of(view: &OverlayInput) -> (f32, f32) {
+fn window_of(view: &OverlayInput) -> [f32; 2] {
     if let Some(window) = view.window {
         return window;
     }
-    let step = view.image.len() / 1_000_000 + 1;
-    let mut values: Vec<f32> =
-        view.image.iter().step_by(step).copied().filter(|v| v.is_finite()).collect();
+    let image = view.intensities();
+    let mut values: Vec<f32> = image.iter().step_by(image.len() / 1_000_000 + 1).copied().collect();
     values.sort_by(f32::total_cmp);
     let at = |share: f64| values.get((share * (values.len().max(1) - 1) as f64).round() as usize);
     match (at(0.01), at(0.99)) {
         // Air at the low end and bone at the high end: a CT.
         (Some(-1100.0..=-700.0), Some(50.0..=3100.0)) => SOFT_TISSUE,
-        (Some(low), Some(high)) if high > low => (*low, *high),
-        (Some(low), _) => (*low, values.last().map_or(low + 1.0, |top| top.max(low + 1.0))),
-        _ => (0.0, 1.0),
+        (Some(low), Some(high)) if high > low => [*low, *high],
+        (Some(low), _) => [*low, values.last().map_or(low + 1.0, |top| top.max(low + 1.0))],
+        _ => [0.0, 1.0],
     }
 }
 
 /// Draws the picture and writes it as PNG.
+///
+/// # Errors
+///
+/// As those of [`draw`], and where the file cannot be written.
 pub fn render(path: impl AsRef<Path>, view: &OverlayInput) -> Result<()> {
-    let path = path.as_ref();
-    let mut png = Vec::new();
-    draw(view)?
-        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
-        .map_err(|e| Error::Internal(format!("PNG of {}: {e}", path.display())))?;
-    write_atomically(path, &png)
+    write_png(path.as_ref(), &draw(view)?)
 }
 
 /// Draws the picture.
+///
+/// # Errors
+///
+/// Where a label map has another shape than the image.
 pub fn draw(view: &OverlayInput) -> Result<RgbImage> {
-    check_len("overlay", "image", view.image.len(), view.shape)?;
-    check_len("overlay", "prediction", view.prediction.len(), view.shape)?;
-    if let Some(truth) = view.truth {
-        check_len("overlay", "reference", truth.len(), view.shape)?;
-    }
-    let sound = |s: &f64| s.is_finite() && *s > 0.0;
-    if view.image.is_empty() || !view.spacing.iter().all(sound) {
-        let (shape, spacing) = (view.shape, view.spacing);
-        return Err(Error::shape("overlay", format!("shape {shape:?}, spacing {spacing:?} mm")));
+    let shape = view.shape();
+    let mut labels = view.truth.into_iter().chain([view.prediction]);
+    if let Some(other) = labels.find(|labels| labels.shape() != shape) {
+        let message = format!("labels of {:?} voxels over an image of {shape:?}", other.shape());
+        return Err(Error::shape("overlay", message));
     }
     let panels: Vec<Panel> = PLANES.iter().map(|plane| Panel::new(view, plane)).collect();
     let inner = panels.iter().map(|panel| panel.size[0]).max().unwrap_or(1).max(320);
@@ -239,34 +245,36 @@ pub fn draw(view: &OverlayInput) -> Result<RgbImage> {
 struct Frame {
     left: u32,
     height: u32,
-    window: (f32, f32),
+    window: [f32; 2],
 }
 
 fn draw_panel(paper: &mut RgbImage, view: &OverlayInput, panel: &Panel, frame: Frame) {
     let [height, width] = panel.size;
     text(paper, panel.plane.name, (frame.left, 10), INK);
-    let number = format!("{}/{}", panel.slice + 1, view.shape[panel.plane.through]);
+    let shape = view.shape();
+    let number = format!("{}/{}", panel.slice + 1, shape[panel.plane.through]);
     let right = frame.left + panel.frame_width - text_width(&number);
     text(paper, &number, (right, 10), FAINT);
     fill(paper, (frame.left, HEADER), (panel.frame_width, frame.height), FRAME);
     let left = frame.left + (panel.frame_width - width) / 2;
     let top = HEADER + (frame.height - height) / 2;
 
-    let (black, white) = frame.window;
-    let grey = panel.resample(view.shape, 1, |index| {
-        let share = (view.image[index] - black) / (white - black);
+    let ([black, white], image) = (frame.window, view.intensities());
+    let grey = panel.resample(shape, 1, |index| {
+        let share = (image[index] - black) / (white - black);
         if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
     });
     let mut pixels: Vec<[f32; 3]> = grey.iter().map(|g| [g * 255.0; 3]).collect();
-    let mut trace = |labels: &[u8], colours: &[[u8; 3]; 4], line: f64| {
+    let mut trace = |labels: &LabelMap, colours: &[[u8; 3]; 4], line: f64| {
+        let labels = labels.as_slice();
         let mut present = [false; 256];
         for i in 0..panel.voxels[0] * panel.voxels[1] {
             let (row, column) = (i / panel.voxels[1], i % panel.voxels[1]);
-            present[usize::from(labels[panel.index(view.shape, row, column)])] = true;
+            present[usize::from(labels[panel.index(shape, row, column)])] = true;
         }
         for class in (1..=255u8).filter(|class| present[usize::from(*class)]) {
             let colour = colours[(usize::from(class) - 1) % colours.len()];
-            let cover = panel.outline(view.shape, |index| labels[index] == class, line);
+            let cover = panel.outline(shape, |index| labels[index] == class, line);
             for (pixel, share) in pixels.iter_mut().zip(cover) {
                 for (value, ink) in pixel.iter_mut().zip(colour) {
                     *value += (f32::from(ink) - *value) * share;
@@ -306,9 +314,9 @@ fn draw_sides(paper: &mut RgbImage, panel: &Panel, (left, top): (u32, u32), heig
 }
 
 fn draw_legend(paper: &mut RgbImage, view: &OverlayInput, y: u32) {
-    let classes = |labels: &[u8]| {
+    let classes = |labels: &LabelMap| {
         let mut present = [false; 256];
-        labels.iter().for_each(|label| present[usize::from(*label)] = true);
+        labels.as_slice().iter().for_each(|label| present[usize::from(*label)] = true);
         (1..256).filter(|class| present[*class]).collect::<Vec<_>>()
     };
     let mut entries = Vec::new();
@@ -336,34 +344,38 @@ fn draw_legend(paper: &mut RgbImage, view: &OverlayInput, y: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::Grid;
     use crate::imaging::phantom::ct_phantom;
 
+    fn volume(shape: [usize; 3], spacing: [f64; 3], values: Vec<f32>) -> Volume {
+        let [d, h, w] = shape;
+        let data = ndarray::Array4::from_shape_vec((1, d, h, w), values).unwrap();
+        Volume::new(data, Grid::ras(shape, spacing)).unwrap()
+    }
+
     /// A volume of zeros with one bright voxel, whose label is 1.
-    fn single(shape: [usize; 3], at: [usize; 3]) -> (Vec<f32>, Vec<u8>) {
+    fn single(shape: [usize; 3], spacing: [f64; 3], at: [usize; 3]) -> (Volume, LabelMap) {
         let mut image = vec![0.0; shape.iter().product()];
         let mut labels = vec![0; image.len()];
         let index = (at[0] * shape[1] + at[1]) * shape[2] + at[2];
         (image[index], labels[index]) = (100.0, 1);
-        (image, labels)
+        let labels = LabelMap::from_vec(labels, Grid::ras(shape, spacing)).unwrap();
+        (volume(shape, spacing, image), labels)
+    }
+
+    fn view<'a>(image: &'a Volume, prediction: &'a LabelMap) -> OverlayInput<'a> {
+        OverlayInput { image, truth: None, prediction, window: None, caption: "" }
     }
 
     #[test]
     fn right_front_and_head_come_first() {
         // RAS: the voxel at the high ends is right, anterior and superior.
         let shape = [6, 7, 8];
-        let (image, labels) = single(shape, [5, 6, 7]);
-        let view = OverlayInput {
-            image: &image,
-            shape,
-            spacing: [1.0; 3],
-            truth: None,
-            prediction: &labels,
-            window: Some((0.0, 100.0)),
-            caption: "",
-        };
+        let (image, labels) = single(shape, [1.0; 3], [5, 6, 7]);
+        let view = OverlayInput { window: Some([0.0, 100.0]), ..view(&image, &labels) };
         for plane in &PLANES {
             let panel = Panel::new(&view, plane);
-            let grey = panel.resample(shape, 1, |index| image[index]);
+            let grey = panel.resample(shape, 1, |index| image.as_slice()[index]);
             let brightest = (0..grey.len()).max_by(|a, b| grey[*a].total_cmp(&grey[*b])).unwrap();
             let width = panel.size[1] as usize;
             assert_eq!(panel.slice + 1, shape[plane.through]);
@@ -375,16 +387,8 @@ mod tests {
 
     #[test]
     fn panels_keep_the_physical_aspect() {
-        let (image, labels) = single([10, 20, 40], [1, 1, 1]);
-        let view = OverlayInput {
-            image: &image,
-            shape: [10, 20, 40],
-            spacing: [5.0, 2.0, 0.5],
-            truth: Some(&labels),
-            prediction: &labels,
-            window: None,
-            caption: "x",
-        };
+        let (image, labels) = single([10, 20, 40], [5.0, 2.0, 0.5], [1, 1, 1]);
+        let view = OverlayInput { truth: Some(&labels), caption: "x", ..view(&image, &labels) };
         // 50 x 40 x 20 mm.
         let sizes = PLANES.each_ref().map(|plane| Panel::new(&view, plane).size);
         assert_eq!(sizes, [[440, 220], [440, 176], [440, 352]]);
@@ -397,17 +401,10 @@ mod tests {
         let shape = [1, 20, 20];
         let square = |i: usize| (5..15).contains(&(i / 20)) && (5..15).contains(&(i % 20));
         let labels: Vec<u8> = (0..400).map(|i| u8::from(square(i))).collect();
-        let view = OverlayInput {
-            image: &[0.0; 400],
-            shape,
-            spacing: [1.0; 3],
-            truth: None,
-            prediction: &labels,
-            window: None,
-            caption: "",
-        };
-        let panel = Panel::new(&view, &PLANES[0]);
-        let cover = panel.outline(shape, |index| labels[index] == 1, 2.0);
+        let labels = LabelMap::from_vec(labels, Grid::ras(shape, [1.0; 3])).unwrap();
+        let image = volume(shape, [1.0; 3], vec![0.0; 400]);
+        let panel = Panel::new(&view(&image, &labels), &PLANES[0]);
+        let cover = panel.outline(shape, |index| labels.as_slice()[index] == 1, 2.0);
         let at = |row: usize, column: usize| cover[row * 440 + column];
         assert_eq!((at(220, 220), at(20, 20)), (0.0, 0.0));
         assert!(at(220, 110) > 0.9 && at(110, 220) > 0.9 && at(220, 114) == 0.0);
@@ -416,59 +413,37 @@ mod tests {
     #[test]
     fn a_png_is_written_and_wrong_input_refused() {
         let (shape, spacing) = ([12, 24, 24], [10.0, 12.0, 14.0]);
-        let (image, labels) = ct_phantom(1, shape, spacing);
-        let mut view = OverlayInput {
-            image: &image,
-            shape,
-            spacing,
-            truth: Some(&labels),
-            prediction: &labels,
-            window: None,
-            caption: "phantom_1",
-        };
+        let (image, labels) = ct_phantom(1, shape, spacing).unwrap();
+        let view =
+            OverlayInput { truth: Some(&labels), caption: "phantom_1", ..view(&image, &labels) };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("overlay.png");
         render(&path, &view).unwrap();
         assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
         assert!(render(folder.path().join("no/such/folder.png"), &view).is_err());
-        view.spacing[0] = 0.0;
-        assert!(draw(&view).is_err());
-        view.prediction = &labels[1..];
-        assert!(draw(&view).is_err());
+        let (_, other) = single([11, 24, 24], spacing, [0; 3]);
+        assert!(draw(&OverlayInput { truth: Some(&other), ..view }).is_err());
+        assert!(draw(&OverlayInput { prediction: &other, ..view }).is_err());
     }
 
     #[test]
     fn windows_are_percentiles_but_for_ct() {
+        let (_, labels) = single([10; 3], [1.0; 3], [0; 3]);
         let mr: Vec<f32> = (0..1000).map(|i| i as f32).collect();
         let ct: Vec<f32> = (0..1000).map(|i| i as f32 * 1.5 - 1000.0).collect();
-        for (image, expected) in [(&mr, (10.0, 989.0)), (&ct, SOFT_TISSUE)] {
-            let view = OverlayInput {
-                image,
-                shape: [10, 10, 10],
-                spacing: [1.0; 3],
-                truth: None,
-                prediction: &[0; 1000],
-                window: None,
-                caption: "",
-            };
-            assert_eq!(window_of(&view), expected);
+        for (values, expected) in [(mr, [10.0, 989.0]), (ct, SOFT_TISSUE)] {
+            let image = volume([10; 3], [1.0; 3], values);
+            assert_eq!(window_of(&view(&image, &labels)), expected);
         }
     }
 
     #[test]
     fn flat_and_broken_intensities_have_a_window() {
         for value in [5.0, f32::NAN] {
-            let (_, labels) = single([2, 2, 2], [0, 0, 0]);
-            let view = OverlayInput {
-                image: &[value; 8],
-                shape: [2, 2, 2],
-                spacing: [1.0; 3],
-                truth: None,
-                prediction: &labels,
-                window: None,
-                caption: "",
-            };
-            let (low, high) = window_of(&view);
+            let (_, labels) = single([2, 2, 2], [1.0; 3], [0, 0, 0]);
+            let image = volume([2, 2, 2], [1.0; 3], vec![value; 8]);
+            let view = view(&image, &labels);
+            let [low, high] = window_of(&view);
             assert!(high > low);
             draw(&view).unwrap();
         }

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::class_key::ClassKey;
-use super::metrics::{DEFAULT_TOLERANCE_MM, Pair, Scores};
-use super::pairs::MaskPair;
+use super::metrics::{Comparison, DEFAULT_TOLERANCE_MM, Scores};
+use super::pairs::{MaskPair, pair_masks};
 use super::summary::{CaseScores, Summary};
-use crate::dataset::Labels;
-use crate::imaging::{Known, LabelVolume, Match, Reference, read_labels, read_labels_on};
+use crate::dataset::Class;
+use crate::domain::DescribedLabels;
+use crate::imaging::{Known, LabelMap, Match, Reference, read_labels, read_labels_on};
 use crate::{Error, Result};
 
 /// Bytes of unpacked masks that are read at a time, unless a single case has more.
@@ -19,34 +20,73 @@ const AT_ONCE: u64 = 1 << 27;
 
 /// What the values of masks mean, and how a prediction lies on its reference.
 #[derive(Debug, Clone, Default)]
-pub struct Scoring {
-    /// The description of the labels, and its file. Without one every value above 0 that occurs in any case is a class.
-    pub labels: Option<(Labels, PathBuf)>,
-    /// Label values that count as others: from, to.
-    pub merge: Vec<(u8, u8)>,
+#[non_exhaustive]
+pub struct EvaluateOptions {
+    /// The description of the labels. Without one every value above 0 that occurs in any case is a class.
+    pub labels: Option<DescribedLabels>,
+    /// Label values that count as others.
+    pub merge: Vec<LabelMerge>,
+    /// How the voxels of a prediction are matched with those of its reference, whose grid decides.
     pub matching: Match,
+    /// Whether a reference without a prediction is scored against an empty mask; otherwise it is an error.
+    pub allow_missing: bool,
 }
 
-impl Scoring {
+/// A label value that counts as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LabelMerge {
+    /// The value in the files.
+    pub from: u8,
+    /// What it counts as.
+    pub to: u8,
+}
+
+impl EvaluateOptions {
+    /// Refuses a value that would count as two others.
+    ///
+    /// # Errors
+    ///
+    /// Where two merges of one value differ.
+    pub fn check(&self) -> Result<()> {
+        for (index, LabelMerge { from, to }) in self.merge.iter().enumerate() {
+            let other = self.merge[..index].iter().find(|m| m.from == *from && m.to != *to);
+            if let Some(LabelMerge { to: other, .. }) = other {
+                let found = format!("{from}={other} and {from}={to}");
+                let expected = "one label to count as";
+                return Err(Error::setting("merge", found, expected, "Leave one out."));
+            }
+        }
+        Ok(())
+    }
+
+    /// What nobody labelled in a reference; it is not scored there.
+    fn unlabelled(&self, reference: &Path) -> BTreeSet<ClassKey> {
+        let Some(described) = &self.labels else { return BTreeSet::new() };
+        let lacking = described.unlabelled(reference);
+        let classes = described.labels.scored().iter();
+        classes.filter(|class| lacking.contains(&class.name)).map(key).collect()
+    }
+
     /// Values that masks may hold: where labels are described, those of the description and the merged ones.
     fn known(&self) -> Known {
-        let Some((labels, file)) = &self.labels else { return Known::any() };
-        let mut values: BTreeSet<u8> = labels.known().into_iter().collect();
-        values.extend(self.merge.iter().flat_map(|(from, to)| [from, to]));
-        Known { values: values.into_iter().collect(), source: file.display().to_string() }
+        let Some(described) = &self.labels else { return Known::any() };
+        let mut values: BTreeSet<u8> = described.labels.known().into_iter().collect();
+        values.extend(self.merge.iter().flat_map(|merge| [merge.from, merge.to]));
+        let source = described.file.display().to_string();
+        Known { values: values.into_iter().collect(), source }
     }
 
     fn ignore(&self) -> Option<u8> {
-        self.labels.as_ref().and_then(|(labels, _)| labels.ignore)
+        self.labels.as_ref().and_then(|described| described.labels.ignore)
     }
 
     /// What each value counts as.
     fn table(&self) -> [u8; 256] {
         let mut table = std::array::from_fn(|value| value as u8);
-        let stray = self.labels.iter().flat_map(|(labels, _)| &labels.stray);
+        let stray = self.labels.iter().flat_map(|described| &described.labels.stray);
         stray.for_each(|value| table[usize::from(*value)] = 0);
         // the first of two that contradict each other counts
-        for (from, to) in self.merge.iter().rev() {
+        for LabelMerge { from, to } in self.merge.iter().rev() {
             table[usize::from(*from)] = *to;
         }
         table
@@ -54,26 +94,31 @@ impl Scoring {
 
     /// Classes or regions of the description, but those whose values all count as others; and values that others count as.
     fn described(&self) -> Option<BTreeSet<ClassKey>> {
-        let (labels, _) = self.labels.as_ref()?;
+        let labels = &self.labels.as_ref()?.labels;
         let table = self.table();
         let remains = |value: &u8| table.contains(value);
         let scored = labels.scored().iter().filter(|class| class.values.iter().any(remains));
-        let mut classes: BTreeSet<ClassKey> =
-            scored.map(|class| ClassKey::new(class.values.iter().copied())).collect();
+        let mut classes: BTreeSet<ClassKey> = scored.map(key).collect();
         let known = labels.known();
-        let new = self.merge.iter().map(|(_, to)| *to).filter(|to| !known.contains(to));
+        let new = self.merge.iter().map(|merge| merge.to).filter(|to| !known.contains(to));
         classes.extend(new.map(ClassKey::from));
         Some(classes)
     }
 
-    fn merged(&self, mut labels: LabelVolume) -> LabelVolume {
-        let stray = self.labels.as_ref().is_some_and(|(labels, _)| !labels.stray.is_empty());
+    fn merged(&self, mut labels: LabelMap) -> LabelMap {
+        let described = self.labels.as_ref();
+        let stray = described.is_some_and(|described| !described.labels.stray.is_empty());
         if stray || !self.merge.is_empty() {
             let table = self.table();
-            labels.data.iter_mut().for_each(|label| *label = table[usize::from(*label)]);
+            labels.as_mut_slice().iter_mut().for_each(|label| *label = table[usize::from(*label)]);
         }
         labels
     }
+}
+
+/// What is scored of a class or region of a description.
+fn key(class: &Class) -> ClassKey {
+    ClassKey::new(class.values.iter().copied())
 }
 
 /// Scores of one case, of the classes that it has.
@@ -81,6 +126,24 @@ struct Scored {
     metrics: BTreeMap<ClassKey, Scores>,
     /// Voxels that count.
     voxels: u64,
+    /// What is not scored in it.
+    unlabelled: BTreeSet<ClassKey>,
+}
+
+/// Scores the masks of a folder, or a single mask, against the references of their names. All cases have scores of all
+/// classes.
+///
+/// # Errors
+///
+/// As those of [`pair_masks`] and [`score_pairs`], whose single errors are logged.
+pub fn evaluate(
+    predictions: &Path,
+    references: &Path,
+    options: &EvaluateOptions,
+) -> Result<Summary> {
+    options.check()?;
+    let pairs = pair_masks(predictions, references, options.allow_missing)?;
+    score_pairs(&pairs, options, |error| log::error!("{error}"))
 }
 
 /// Scores each pair; a missing prediction counts as an empty mask. All cases have scores of all classes.
@@ -89,13 +152,13 @@ struct Scored {
 ///
 /// Where a file cannot be read or does not fit its partner: `report` gets the error of every such file, and nothing is scored
 /// without them.
-pub fn evaluate(
+pub fn score_pairs(
     pairs: &[MaskPair],
-    scoring: &Scoring,
-    mut report: impl FnMut(&Error),
+    options: &EvaluateOptions,
+    mut report: impl FnMut(Error),
 ) -> Result<Summary> {
-    let (described, known) = (scoring.described(), scoring.known());
-    let one = |pair: &MaskPair| score(pair, scoring, &known, described.as_ref());
+    let (described, known) = (options.described(), options.known());
+    let one = |pair: &MaskPair| score(pair, options, &known, described.as_ref());
     let mut scored = Vec::new();
     let mut errors = Vec::new();
     let mut broken = 0;
@@ -113,10 +176,10 @@ pub fn evaluate(
     if pairs.len() == 1
         && let Some(last) = errors.pop()
     {
-        errors.iter().for_each(&mut report);
+        errors.into_iter().for_each(report);
         return Err(last);
     }
-    errors.iter().for_each(&mut report);
+    errors.into_iter().for_each(&mut report);
     if broken > 0 {
         let folder = pairs[0].prediction.parent().unwrap_or(Path::new(""));
         return Err(Error::file(
@@ -132,7 +195,7 @@ pub fn evaluate(
     };
     let cases = pairs.iter().zip(scored).map(|(pair, case)| {
         let absent = |class: &ClassKey| (class.clone(), Scores::absent(case.voxels));
-        let labelled = all.difference(&pair.unlabelled);
+        let labelled = all.difference(&case.unlabelled);
         let mut metrics: BTreeMap<ClassKey, Scores> = labelled.map(absent).collect();
         metrics.extend(case.metrics);
         CaseScores {
@@ -148,13 +211,13 @@ pub fn evaluate(
 
 fn score(
     pair: &MaskPair,
-    scoring: &Scoring,
+    options: &EvaluateOptions,
     known: &Known,
     described: Option<&BTreeSet<ClassKey>>,
 ) -> std::result::Result<Scored, Vec<Error>> {
     let reference = read_labels(&pair.reference, known);
     let truth = match reference {
-        Ok(truth) => scoring.merged(truth),
+        Ok(truth) => options.merged(truth),
         Err(error) => {
             // what else is wrong is told in the same go
             let other = (!pair.missing).then(|| read_labels(&pair.prediction, known).err());
@@ -162,22 +225,24 @@ fn score(
         }
     };
     let prediction = if pair.missing {
-        vec![0; truth.data.len()]
+        LabelMap::from_vec(vec![0; truth.as_slice().len()], truth.grid().clone())
     } else {
-        let on = Reference { grid: &truth.grid, path: &pair.reference };
-        let prediction = read_labels_on(&pair.prediction, known, &on, scoring.matching);
-        scoring.merged(prediction.map_err(|error| vec![error])?).data
+        let on = Reference { grid: truth.grid(), path: &pair.reference };
+        let prediction = read_labels_on(&pair.prediction, known, &on, options.matching);
+        prediction.map(|prediction| options.merged(prediction))
     };
-    let masks = Pair::new(&truth.data, &prediction, truth.shape, truth.spacing)
-        .map_err(|error| vec![error])?
-        .ignoring(scoring.ignore());
+    let prediction = prediction.map_err(|error| vec![error])?;
+    let masks = Comparison::of(&truth, &prediction).map_err(|error| vec![error])?;
+    let masks = masks.ignoring(options.ignore());
+    let unlabelled = options.unlabelled(&pair.reference);
     let confusion = masks.confusion();
     let classes: Vec<ClassKey> = match described {
-        Some(classes) => classes.difference(&pair.unlabelled).cloned().collect(),
+        Some(classes) => classes.difference(&unlabelled).cloned().collect(),
         None => confusion.values().into_iter().map(ClassKey::from).collect(),
     };
     let scores = masks.all_scores_of(&confusion, &classes, DEFAULT_TOLERANCE_MM);
-    Ok(Scored { metrics: classes.into_iter().zip(scores).collect(), voxels: confusion.voxels() })
+    let metrics = classes.into_iter().zip(scores).collect();
+    Ok(Scored { metrics, voxels: confusion.voxels(), unlabelled })
 }
 
 /// Runs of pairs that are scored at the same time: as many as there are threads, and as memory should hold.
@@ -216,19 +281,23 @@ fn unpacked(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    fn scoring(labels: &str, merge: &[(u8, u8)]) -> Scoring {
+    use super::*;
+    use crate::dataset::Labels;
+
+    fn options(labels: &str, merge: &[(u8, u8)]) -> EvaluateOptions {
         let labels = Labels::parse(&serde_json::from_str(labels).unwrap(), None).unwrap();
-        let labels = Some((labels, "dataset.json".into()));
-        Scoring { labels, merge: merge.to_vec(), ..Scoring::default() }
+        let labels = Some(DescribedLabels::new(labels, "dataset.json"));
+        let merge = merge.iter().map(|(from, to)| LabelMerge { from: *from, to: *to }).collect();
+        EvaluateOptions { labels, merge, ..EvaluateOptions::default() }
     }
 
     #[test]
     fn merged_classes_are_known_and_scored_once() {
         let text = r#"{"background": 0, "a": 1, "b": 2, "ignore": 9}"#;
         let classes = |merge: &[(u8, u8)]| -> Vec<String> {
-            let described = scoring(text, merge).described().unwrap();
+            let described = options(text, merge).described().unwrap();
             described.iter().map(ClassKey::to_string).collect()
         };
         assert_eq!(classes(&[]), ["1", "2"]);
@@ -238,8 +307,10 @@ mod tests {
         assert_eq!(classes(&[(1, 9)]), ["2"]);
         // each counts as the other
         assert_eq!(classes(&[(1, 2), (2, 1)]), ["1", "2"]);
-        assert_eq!(scoring(text, &[(5, 7)]).known().values, [0, 1, 2, 5, 7, 9]);
-        assert_eq!(Scoring::default().known(), Known::any());
+        assert_eq!(options(text, &[(5, 7)]).known().values, [0, 1, 2, 5, 7, 9]);
+        assert_eq!(EvaluateOptions::default().known(), Known::any());
+        assert!(options(text, &[(1, 2), (1, 2), (3, 0)]).check().is_ok());
+        assert!(options(text, &[(1, 2), (1, 0)]).check().is_err());
     }
 
     #[test]
@@ -253,7 +324,6 @@ mod tests {
             reference: reference.to_path_buf(),
             prediction: PathBuf::new(),
             missing: false,
-            unlabelled: BTreeSet::new(),
         };
         let mut pairs = vec![pair(&file); 9];
         pairs[0] = pair(Path::new("large"));

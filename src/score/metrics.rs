@@ -1,8 +1,7 @@
 //! Overlap and surface-distance scores of one class in one case, on the original voxel grid.
 //!
 //! A surface is the set of a mask's voxels with at least one of six face neighbours outside the mask (the outside of
-//! the volume counts as outside). Distances run between voxel centres in millimetres and are exact: a separable
-//! Euclidean distance transform (Felzenszwalb and Huttenlocher, 2012) with the spacing of each axis.
+//! the volume counts as outside). Distances run between voxel centres in millimetres and are exact.
 //!
 //! | | Dice, IoU | NSD | HD95, ASSD |
 //! |---|---|---|---|
@@ -12,11 +11,15 @@
 //! NaN is written to JSON as null and left out of the mean over cases, as nnU-Net does. Voxels that carry the ignore value in
 //! the reference are in no count and in neither mask.
 
+use std::borrow::Cow;
+
+use ndarray::ArrayView3;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::class_key::ClassKey;
-use crate::segment::clean_up::{Bounds, check_len};
+use crate::imaging::distance::{squared_distances, surface_of};
+use crate::imaging::{LabelMap, VoxelBox, row_major};
 use crate::{Error, Result};
 
 /// Tolerance of the normalised surface Dice where none is given, in millimetres.
@@ -133,32 +136,50 @@ impl Confusion {
 }
 
 /// A prediction and its reference on the same grid.
-#[derive(Debug, Clone, Copy)]
-pub struct Pair<'a> {
-    truth: &'a [u8],
-    prediction: &'a [u8],
+#[derive(Debug, Clone)]
+pub struct Comparison<'a> {
+    truth: Cow<'a, [u8]>,
+    prediction: Cow<'a, [u8]>,
     shape: [usize; 3],
     spacing: [f64; 3],
     ignore: Option<u8>,
 }
 
-impl<'a> Pair<'a> {
-    /// Label maps in D,H,W order, `spacing` in millimetres in the same order.
+impl<'a> Comparison<'a> {
+    /// Label maps D, H, W, `spacing` in millimetres in the same order.
+    ///
+    /// # Errors
+    ///
+    /// Where the two have different shapes, or an axis no positive size.
     pub fn new(
-        truth: &'a [u8],
-        prediction: &'a [u8],
-        shape: [usize; 3],
+        truth: ArrayView3<'a, u8>,
+        prediction: ArrayView3<'a, u8>,
         spacing: [f64; 3],
     ) -> Result<Self> {
-        check_len("metrics", "the reference", truth.len(), shape)?;
-        check_len("metrics", "the prediction", prediction.len(), shape)?;
+        let (d, h, w) = truth.dim();
+        if prediction.dim() != (d, h, w) {
+            let (found, expected) = (prediction.shape(), truth.shape());
+            let message =
+                format!("a prediction of {found:?} voxels for a reference of {expected:?}");
+            return Err(Error::shape("metrics", message));
+        }
         if spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
             return Err(Error::shape(
                 "metrics",
                 format!("spacing {spacing:?} mm; every axis needs a positive size"),
             ));
         }
-        Ok(Self { truth, prediction, shape, spacing, ignore: None })
+        let (truth, prediction) = (row_major(truth), row_major(prediction));
+        Ok(Self { truth, prediction, shape: [d, h, w], spacing, ignore: None })
+    }
+
+    /// Of two label maps; the reference's grid has the spacing.
+    ///
+    /// # Errors
+    ///
+    /// Where the two have different shapes.
+    pub fn of(truth: &'a LabelMap, prediction: &'a LabelMap) -> Result<Self> {
+        Self::new(truth.data().view(), prediction.data().view(), truth.spacing())
     }
 
     /// Leaves out the voxels of this value in the reference.
@@ -197,7 +218,7 @@ impl<'a> Pair<'a> {
         self.all_scores_of(&self.confusion(), classes, tolerance)
     }
 
-    /// As [`Pair::all_scores`], with the counts of this pair at hand.
+    /// As [`Comparison::all_scores`], with the counts of this pair at hand.
     pub fn all_scores_of(
         &self,
         confusion: &Confusion,
@@ -225,17 +246,17 @@ impl<'a> Pair<'a> {
         let on = |labels: &[u8], index: usize| {
             table[usize::from(labels[index])] && self.ignore != Some(self.truth[index])
         };
-        let inside = |index: usize| on(self.truth, index) || on(self.prediction, index);
-        let Some(bounds) = Bounds::of(self.shape, inside) else {
+        let inside = |index: usize| on(&self.truth, index) || on(&self.prediction, index);
+        let Some(bounds) = VoxelBox::around(self.shape, inside) else {
             return Surface { hd95: f64::NAN, assd: f64::NAN, nsd: f64::NAN };
         };
         let shape = bounds.shape();
-        let cut = |labels: &[u8]| {
-            let mut mask = vec![false; shape.iter().product()];
-            bounds.each(self.shape, 0, |local, global| mask[local] = on(labels, global));
+        let surface = |labels: &[u8]| {
+            let rows = bounds.rows(self.shape);
+            let mask: Vec<bool> = rows.flatten().map(|index| on(labels, index)).collect();
             surface_of(&mask, shape)
         };
-        let (truth, prediction) = (cut(self.truth), cut(self.prediction));
+        let (truth, prediction) = (surface(&self.truth), surface(&self.prediction));
         let mut to_truth = distances(&prediction, &truth, shape, self.spacing);
         let mut to_prediction = distances(&truth, &prediction, shape, self.spacing);
         let count = (to_truth.len() + to_prediction.len()) as f64;
@@ -254,106 +275,10 @@ struct Surface {
     nsd: f64,
 }
 
-/// Voxels of a mask (D,H,W) with a face neighbour outside it.
-pub(crate) fn surface_of(mask: &[bool], shape: [usize; 3]) -> Vec<bool> {
-    let [d, h, w] = shape;
-    let mut surface = vec![false; mask.len()];
-    for z in 0..d {
-        for y in 0..h {
-            for x in 0..w {
-                let index = (z * h + y) * w + x;
-                surface[index] = mask[index]
-                    && [(z, d, h * w), (y, h, w), (x, w, 1)].into_iter().any(
-                        |(at, extent, stride)| {
-                            at == 0
-                                || at + 1 == extent
-                                || !mask[index - stride]
-                                || !mask[index + stride]
-                        },
-                    );
-            }
-        }
-    }
-    surface
-}
-
 /// Distance of each voxel in `from` to the nearest voxel in `to`, mm, in memory order of `from`.
 fn distances(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
     let squared = squared_distances(to, shape, spacing);
     from.iter().zip(squared).filter(|(inside, _)| **inside).map(|(_, d)| d.sqrt()).collect()
-}
-
-/// Exact squared Euclidean distance (mm²) of every voxel of a D,H,W volume to the nearest `true` voxel; infinite where
-/// there is none. Linear time.
-pub fn squared_distances(mask: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
-    let [_, h, w] = shape;
-    let mut field: Vec<f64> = mask.iter().map(|on| if *on { 0.0 } else { f64::INFINITY }).collect();
-    let strides = [h * w, w, 1];
-    for axis in [2, 1, 0] {
-        let (extent, stride) = (shape[axis], strides[axis]);
-        let mut line = Line::new(extent, spacing[axis] * spacing[axis]);
-        for start in (0..field.len()).filter(|i| i / stride % extent == 0) {
-            for (q, value) in line.values.iter_mut().enumerate() {
-                *value = field[start + q * stride];
-            }
-            line.transform(|q, value| field[start + q * stride] = value);
-        }
-    }
-    field
-}
-
-/// One line of the distance transform: the lower envelope of the parabolas `values[q] + weight (p − q)²`.
-struct Line {
-    values: Vec<f64>,
-    /// Squared spacing.
-    weight: f64,
-    /// Positions of the parabolas of the envelope.
-    parabolas: Vec<usize>,
-    /// Where each of them takes over from the one before.
-    borders: Vec<f64>,
-}
-
-impl Line {
-    fn new(extent: usize, weight: f64) -> Self {
-        let (values, parabolas, borders) = (vec![0.0; extent], Vec::new(), Vec::new());
-        Self { values, weight, parabolas, borders }
-    }
-
-    /// Calls `store(p, envelope at p)` for every p, in order.
-    fn transform(&mut self, mut store: impl FnMut(usize, f64)) {
-        self.parabolas.clear();
-        self.borders.clear();
-        for (q, &value) in self.values.iter().enumerate() {
-            if value.is_infinite() {
-                continue;
-            }
-            let mut border = f64::NEG_INFINITY;
-            while let (Some(&last), Some(&start)) = (self.parabolas.last(), self.borders.last()) {
-                let rise = (value - self.values[last]) / self.weight;
-                let (a, b) = (last as f64, q as f64);
-                border = (rise + b * b - a * a) / (2.0 * (b - a));
-                if border > start {
-                    break;
-                }
-                self.parabolas.pop();
-                self.borders.pop();
-                border = f64::NEG_INFINITY;
-            }
-            self.parabolas.push(q);
-            self.borders.push(border);
-        }
-        let mut current = 0;
-        for p in 0..self.values.len() {
-            while self.borders.get(current + 1).is_some_and(|&border| border < p as f64) {
-                current += 1;
-            }
-            let value = self.parabolas.get(current).map_or(f64::INFINITY, |&q| {
-                let offset = p as f64 - q as f64;
-                self.values[q] + self.weight * offset * offset
-            });
-            store(p, value);
-        }
-    }
 }
 
 /// The `fraction` quantile with linear interpolation between order statistics; NaN where there are none.
@@ -376,14 +301,23 @@ mod tests {
 
     fn cube(shape: [usize; 3], low: [usize; 3], high: [usize; 3]) -> Vec<u8> {
         let mut labels = vec![0; shape.iter().product()];
-        Bounds { low, high }.each(shape, 0, |_, global| labels[global] = 1);
+        VoxelBox { low, high }.rows(shape).for_each(|row| labels[row].fill(1));
         labels
     }
 
+    fn comparison<'a>(
+        truth: &'a [u8],
+        prediction: &'a [u8],
+        shape: [usize; 3],
+        spacing: [f64; 3],
+    ) -> Comparison<'a> {
+        let [truth, prediction] =
+            [truth, prediction].map(|labels| ArrayView3::from_shape(shape, labels).unwrap());
+        Comparison::new(truth, prediction, spacing).unwrap()
+    }
+
     fn scores(truth: &[u8], prediction: &[u8], shape: [usize; 3], spacing: [f64; 3]) -> Scores {
-        Pair::new(truth, prediction, shape, spacing)
-            .unwrap()
-            .scores(&1.into(), DEFAULT_TOLERANCE_MM)
+        comparison(truth, prediction, shape, spacing).scores(&1.into(), DEFAULT_TOLERANCE_MM)
     }
 
     fn close(a: f64, b: f64) -> bool {
@@ -410,8 +344,7 @@ mod tests {
         // Distances each way: 5, 2.5, 0, 0; 95th percentile at 0.95 * 3 = 2.85 between 2.5 and 5.
         assert!(close(s.hd95, 2.5 + 0.85 * 2.5), "{}", s.hd95);
         assert!(close(s.assd, 7.5 / 4.0) && close(s.nsd, 0.5));
-        let wide =
-            Pair::new(&truth, &prediction, shape, [2.5, 1.0, 1.0]).unwrap().scores(&1.into(), 2.5);
+        let wide = comparison(&truth, &prediction, shape, [2.5, 1.0, 1.0]).scores(&1.into(), 2.5);
         assert!(close(wide.nsd, 0.75));
     }
 
@@ -456,7 +389,7 @@ mod tests {
             labels.iter().enumerate().map(|(i, l)| if i % 3 == 0 { l * 7 } else { l * 2 }).collect()
         };
         let (two, seven) = (split(&truth), split(&prediction));
-        let region = Pair::new(&two, &seven, shape, [1.0; 3]).unwrap();
+        let region = comparison(&two, &seven, shape, [1.0; 3]);
         let region = region.scores(&ClassKey::new([7, 2]), DEFAULT_TOLERANCE_MM);
         assert_eq!(region, scores(&truth, &prediction, shape, [1.0; 3]));
     }
@@ -468,7 +401,7 @@ mod tests {
         let prediction = cube(shape, [0, 0, 0], [1, 6, 3]);
         // one row of the reference's three stays, and three rows of the prediction's columns
         truth[6..24].fill(9);
-        let pair = Pair::new(&truth, &prediction, shape, [1.0; 3]).unwrap().ignoring(Some(9));
+        let pair = comparison(&truth, &prediction, shape, [1.0; 3]).ignoring(Some(9));
         let s = pair.scores(&1.into(), DEFAULT_TOLERANCE_MM);
         assert_eq!((s.tp, s.fp, s.fn_, s.tn, s.n_pred, s.n_ref), (3, 6, 3, 6, 9, 6));
         // as if both had nothing there
@@ -482,9 +415,11 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_and_spacings_are_refused() {
-        assert!(Pair::new(&[0; 8], &[0; 7], [2, 2, 2], [1.0; 3]).is_err());
-        assert!(Pair::new(&[0; 8], &[0; 8], [2, 2, 2], [1.0, 0.0, 1.0]).is_err());
+    fn wrong_shapes_and_spacings_are_refused() {
+        let two = ndarray::Array3::zeros((2, 2, 2));
+        let other = ndarray::Array3::zeros((2, 2, 1));
+        assert!(Comparison::new(two.view(), other.view(), [1.0; 3]).is_err());
+        assert!(Comparison::new(two.view(), two.view(), [1.0, 0.0, 1.0]).is_err());
     }
 
     fn brute_force(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {

@@ -7,5 +7,5 @@ mod pairs;
 pub mod summary;
 
 pub use class_key::ClassKey;
-pub use evaluate::{Scoring, evaluate};
+pub use evaluate::{EvaluateOptions, LabelMerge, evaluate, score_pairs};
 pub use pairs::{MaskPair, pair_masks};

@@ -1,9 +1,8 @@
 //! Which predicted mask belongs to which reference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::class_key::ClassKey;
 use super::summary::listed;
 use crate::base::files::file_name;
 use crate::imaging::{by_stem, describe_folder};
@@ -12,13 +11,12 @@ use crate::{Error, Result};
 /// A reference and what was predicted for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaskPair {
+    /// The true labels.
     pub reference: PathBuf,
     /// Where there is no such file, the name that one would have.
     pub prediction: PathBuf,
     /// Whether nothing was predicted.
     pub missing: bool,
-    /// What nobody labelled in the reference; it is not scored there.
-    pub unlabelled: BTreeSet<ClassKey>,
 }
 
 /// Pairs two files, or the files of two folders by their names without `.nii.gz` and the like; in the order of the names.
@@ -44,7 +42,6 @@ pub fn pair_masks(
             reference: references.to_path_buf(),
             prediction: predictions.to_path_buf(),
             missing: false,
-            unlabelled: BTreeSet::new(),
         }]),
         (folder, _) => {
             let (one, other) =
@@ -96,15 +93,10 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
         ));
     }
     let pairs = truths.into_iter().map(|(stem, reference)| match predicted.get(&stem) {
-        Some(prediction) => MaskPair {
-            reference,
-            prediction: prediction.clone(),
-            missing: false,
-            unlabelled: BTreeSet::new(),
-        },
+        Some(prediction) => MaskPair { reference, prediction: prediction.clone(), missing: false },
         None => {
             let prediction = predictions.join(file_name(&reference));
-            MaskPair { reference, prediction, missing: true, unlabelled: BTreeSet::new() }
+            MaskPair { reference, prediction, missing: true }
         }
     });
     Ok(pairs.collect())

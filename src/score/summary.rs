@@ -28,6 +28,7 @@ pub struct CaseScores {
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Mean over what is scored but background. As in nnU-Net, Dice and IoU are NaN where a class is in no case; distances are
     /// means over the classes that have one.
@@ -43,6 +44,7 @@ pub struct Summary {
 
 /// Cases without a prediction, and what they change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Missing {
     /// What stands for the predictions.
     pub count_as: String,
@@ -300,11 +302,15 @@ fn align(rows: &[[String; 9]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::Pair;
+    use ndarray::ArrayView3;
+
+    use super::super::metrics::Comparison;
     use super::*;
 
     fn case(truth: &[u8], prediction: &[u8]) -> CaseScores {
-        let pair = Pair::new(truth, prediction, [1, 1, truth.len()], [1.0; 3]).unwrap();
+        let [truth, prediction] =
+            [truth, prediction].map(|row| ArrayView3::from_shape([1, 1, row.len()], row).unwrap());
+        let pair = Comparison::new(truth, prediction, [1.0; 3]).unwrap();
         CaseScores {
             metrics: [1, 2]
                 .map(ClassKey::from)
@@ -371,7 +377,8 @@ mod tests {
     #[test]
     fn a_class_in_no_case_is_told() {
         let mut cases = summary().metric_per_case;
-        let empty = Pair::new(&[0; 6], &[0; 6], [1, 1, 6], [1.0; 3]).unwrap();
+        let nothing = ndarray::Array3::zeros([1, 1, 6]);
+        let empty = Comparison::new(nothing.view(), nothing.view(), [1.0; 3]).unwrap();
         for case in &mut cases {
             case.metrics.insert(ClassKey::new([7, 8]), empty.scores(&ClassKey::new([7, 8]), 1.0));
         }

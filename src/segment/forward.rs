@@ -9,22 +9,50 @@ use crate::engine::plan::Plan;
 use crate::net;
 use crate::net::NetConfig;
 
-fn build(
-    (network, domain): (&NetConfig, usize),
-    (samples, patch): (usize, [usize; 3]),
-    dtype: DType,
-    caps: &Caps,
-) -> Result<(Graph, Value, Value)> {
-    let mut graph = Graph::forward_only(&caps.storing(dtype));
-    let layout = Layout::new(samples, network.domain(domain)?.channels, patch);
-    let image = graph.input("image", layout);
-    let logits = net::network(&mut graph, network, domain, image)?;
-    let logits = ops::materialise(&mut graph, logits)?;
-    graph.keep(logits);
-    graph.store_as_f16(|value, info| {
-        dtype == DType::F16 && info.storage == Storage::Tensor && value != logits
-    });
-    Ok((graph, image, logits))
+/// What a forward program computes.
+#[derive(Debug, Clone, Copy)]
+pub struct ForwardSpec<'a> {
+    /// The network.
+    pub network: &'a NetConfig,
+    /// Which of its domains, from 0.
+    pub domain: usize,
+    /// Patches at a time.
+    pub samples: usize,
+    /// Voxels of a patch along D, H, W.
+    pub patch: [usize; 3],
+    /// How activations are stored; logits are f32.
+    pub dtype: DType,
+}
+
+/// The graph of a forward program, and its ends.
+struct ForwardGraph {
+    graph: Graph,
+    image: Value,
+    logits: Value,
+}
+
+impl ForwardSpec<'_> {
+    fn build(&self, caps: &Caps) -> Result<ForwardGraph> {
+        let mut graph = Graph::forward_only(&caps.storing(self.dtype));
+        let channels = self.network.domain(self.domain)?.channels;
+        let image = graph.input("image", Layout::new(self.samples, channels, self.patch));
+        let logits = net::network(&mut graph, self.network, self.domain, image)?;
+        let logits = ops::materialise(&mut graph, logits)?;
+        graph.keep(logits);
+        graph.store_as_f16(|value, info| {
+            self.dtype == DType::F16 && info.storage == Storage::Tensor && value != logits
+        });
+        Ok(ForwardGraph { graph, image, logits })
+    }
+
+    /// The graph of such a program, for an adapter: what is tuned.
+    ///
+    /// # Errors
+    ///
+    /// Where the network has no such domain, or does not take such a patch.
+    pub fn graph(&self, caps: &Caps) -> Result<Graph> {
+        Ok(self.build(caps)?.graph)
+    }
 }
 
 /// A domain's network without gradients, bound to its weights.
@@ -39,26 +67,18 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Builds the program for `samples` patches (D, H, W) and fills the weights by name, in file order.
+    /// Builds the program and fills the weights by name, in file order.
+    ///
+    /// # Errors
+    ///
+    /// Where the network has no such domain or does not take such a patch, weights are missing, or the GPU fails.
     pub fn new<'a>(
         gpu: &Gpu,
-        network: (&NetConfig, usize),
-        batch: (usize, [usize; 3]),
+        spec: &ForwardSpec<'_>,
         weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
-    ) -> Result<Self> {
-        Self::stored(gpu, network, batch, weights, DType::F32)
-    }
-
-    /// As [`Forward::new`], with activations stored as `element`; logits are in f32.
-    pub fn stored<'a>(
-        gpu: &Gpu,
-        network: (&NetConfig, usize),
-        batch: (usize, [usize; 3]),
-        weights: impl Fn(&str) -> Result<std::borrow::Cow<'a, [f32]>>,
-        dtype: DType,
     ) -> Result<Self> {
         let caps = caps(gpu);
-        let (graph, image, logits) = build(network, batch, dtype, &caps)?;
+        let ForwardGraph { graph, image, logits } = spec.build(&caps)?;
         let layout = graph.layout(image)?.clone();
         let plan = Plan::new(&graph, &caps)?;
         let store = Store::new(gpu, graph.params(), false)?;
@@ -72,16 +92,6 @@ impl Forward {
         Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })
     }
 
-    /// The graph of such a program, for an adapter: what is tuned.
-    pub fn graph(
-        network: (&NetConfig, usize),
-        batch: (usize, [usize; 3]),
-        dtype: DType,
-        caps: &Caps,
-    ) -> Result<Graph> {
-        Ok(build(network, batch, dtype, caps)?.0)
-    }
-
     /// Bytes of weights and activations.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -92,7 +102,11 @@ impl Forward {
         &self.program
     }
 
-    /// Logits N,K,D,H,W of an image N,C,D,H,W.
+    /// Logits N, K, D, H, W of an image N, C, D, H, W.
+    ///
+    /// # Errors
+    ///
+    /// Where there are more or fewer values than the program takes, or the GPU fails.
     pub fn run(&self, image: &[f32]) -> Result<Vec<f32>> {
         self.program.write(&self.gpu, self.image, &self.layout.pack(image)?)?;
         self.program.run(&self.gpu)?;

@@ -2,30 +2,52 @@
 
 use std::borrow::Cow;
 
+use ndarray::{Array4, ArrayViewMut1, Axis};
+
 use super::clean_up::clean_up;
-use super::forward::Forward;
+use super::forward::{Forward, ForwardSpec};
 use super::window::{gaussian, linear, positions};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
-use crate::engine::graph::DType;
-use crate::imaging::{Prepared, Volume, prepare, resample_cubic, resample_linear};
+use crate::engine::graph::{Caps, DType, Graph};
+use crate::imaging::{
+    Grid, LabelMap, Prepared, Volume, prepare, resample_cubic, resample_linear, row_major,
+};
 use crate::net::Model;
 use crate::{Error, Result};
 
-/// How a volume is covered.
+/// How volumes are segmented.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Windows {
+#[non_exhaustive]
+pub struct PredictOptions {
     /// Step between windows as a share of the patch, above 0 and at most 1.
-    pub step: f32,
+    pub step_size: f32,
     /// How much the voxels of a window count; otherwise as the domain's plan says.
     pub weighting: Option<Weighting>,
-    /// Axes (0 to 2: D, H, W) along which windows are also mirrored; logits are averaged over all combinations.
-    pub mirror: Vec<usize>,
+    /// Axes D, H, W along which windows are also mirrored; logits are averaged over all combinations.
+    pub mirror: [bool; 3],
+    /// How activations are stored.
+    pub dtype: DType,
 }
 
-impl Default for Windows {
+impl Default for PredictOptions {
     fn default() -> Self {
-        Self { step: 0.5, weighting: None, mirror: Vec::new() }
+        Self { step_size: 0.5, weighting: None, mirror: [false; 3], dtype: DType::F32 }
+    }
+}
+
+impl PredictOptions {
+    /// Refuses a step that leaves voxels out.
+    ///
+    /// # Errors
+    ///
+    /// Where the step is not above 0 and at most 1.
+    pub fn check(&self) -> Result<()> {
+        if self.step_size > 0.0 && self.step_size <= 1.0 {
+            return Ok(());
+        }
+        let found = self.step_size.to_string();
+        Err(Error::setting("step_size", found, "above 0 and at most 1", "0.5 is usual."))
     }
 }
 
@@ -33,41 +55,44 @@ impl Default for Windows {
 pub struct Predictor {
     domain: DomainPlan,
     forward: Forward,
+    /// How much each voxel of a window counts.
     weights: Vec<f32>,
-    windows: Windows,
+    options: PredictOptions,
 }
 
 impl Predictor {
-    /// Builds the forward program of a domain and uploads its weights.
-    pub fn new(gpu: &Gpu, model: &Model, domain: usize) -> Result<Self> {
-        Self::with(gpu, model, domain, Windows::default())
-    }
-
-    /// As [`Predictor::new`], with windows of one's own.
-    pub fn with(gpu: &Gpu, model: &Model, domain: usize, windows: Windows) -> Result<Self> {
-        Self::stored(gpu, (model, domain), windows, DType::F32)
-    }
-
-    /// As [`Predictor::with`], with activations stored as `element`.
-    pub fn stored(
-        gpu: &Gpu,
-        (model, domain): (&Model, usize),
-        windows: Windows,
-        dtype: DType,
-    ) -> Result<Self> {
-        let plan =
-            model.domains.get(domain).ok_or_else(|| Error::Internal("no such domain".into()))?;
+    /// Builds the forward program of a domain of the model, by its position, and uploads its weights.
+    ///
+    /// # Errors
+    ///
+    /// Where the model has no such domain or lacks weights, the options cannot be used, or the GPU fails.
+    pub fn new(gpu: &Gpu, model: &Model, domain: usize, options: &PredictOptions) -> Result<Self> {
+        options.check()?;
         let weights = |name: &str| match model.weights.get(name) {
             Some(tensor) => Ok(Cow::Borrowed(tensor.values.as_slice())),
             None => Err(Error::Internal(format!("the model lacks {name}"))),
         };
-        let batch = (1, plan.patch);
-        let forward = Forward::stored(gpu, (&model.network, domain), batch, weights, dtype)?;
-        let weights = match windows.weighting.unwrap_or(plan.weighting) {
-            Weighting::Gaussian => gaussian(plan.extent()),
-            Weighting::Linear => linear(plan.extent()),
+        let plan = plan(model, domain)?;
+        let forward = Forward::new(gpu, &spec(model, domain, options)?, weights)?;
+        let weights = match options.weighting.unwrap_or(plan.weighting) {
+            Weighting::Gaussian => gaussian(plan.crop_size()),
+            Weighting::Linear => linear(plan.crop_size()),
         };
-        Ok(Self { domain: plan.clone(), forward, weights, windows })
+        Ok(Self { domain: plan.clone(), forward, weights, options: options.clone() })
+    }
+
+    /// The graph of the forward program that [`Predictor::new`] builds, for an adapter: what is tuned.
+    ///
+    /// # Errors
+    ///
+    /// Where the model has no such domain.
+    pub fn graph(
+        model: &Model,
+        domain: usize,
+        options: &PredictOptions,
+        caps: &Caps,
+    ) -> Result<Graph> {
+        spec(model, domain, options)?.graph(caps)
     }
 
     /// The domain's plan.
@@ -76,64 +101,77 @@ impl Predictor {
     }
 
     fn prepare(&self, volume: &Volume) -> Result<Prepared> {
-        if volume.channels != self.domain.channels {
+        let channels = volume.channels().len();
+        if channels != self.domain.channels {
             return Err(Error::shape(
                 "predict",
                 format!(
-                    "the image has {} channels, domain {} takes {}",
-                    volume.channels, self.domain.name, self.domain.channels
+                    "the image has {channels} channels, domain {} takes {}",
+                    self.domain.name, self.domain.channels
                 ),
             ));
         }
         prepare(volume, None, self.domain.spacing, &self.domain.normalisation)
     }
 
-    /// Label values of a volume on its canonical grid, D, H, W, cleaned up as the domain's plan says.
-    pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
+    /// Label values of a volume on its own grid, cleaned up as the domain's plan says.
+    ///
+    /// # Errors
+    ///
+    /// Where the volume has other channels than the domain or cannot be resampled to its spacing, or the GPU fails.
+    pub fn segment(&self, volume: &Volume) -> Result<LabelMap> {
         let mut labels = self.raw_labels(volume)?;
-        finish(&self.domain, &mut labels, volume.shape)?;
+        finish(&self.domain, &mut labels);
         Ok(labels)
     }
 
-    /// Classes of a volume on its canonical grid, D, H, W, without clean-up; label values where there are regions.
-    pub fn raw_labels(&self, volume: &Volume) -> Result<Vec<u8>> {
+    /// Class indices of a volume on its own grid, without clean-up; label values where there are regions.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Predictor::segment`].
+    pub fn raw_labels(&self, volume: &Volume) -> Result<LabelMap> {
         let case = self.prepare(volume)?;
         let logits = self.logits(&case)?;
         let labels = &self.domain.labels;
-        Ok(match labels.regions {
+        match labels.regions {
             true => case.restore_regions(&logits, &labels.written()),
             false => case.restore(&logits, labels.outputs()),
-        })
+        }
     }
 
-    /// Probabilities of all classes, or of each region, on the volume's canonical grid: K, D, H, W. Background is certain beyond
-    /// the crop.
-    pub fn probabilities(&self, volume: &Volume) -> Result<Vec<f32>> {
+    /// Probabilities of all classes, or of each region, on the volume's own grid: K, D, H, W. Background is certain beyond the
+    /// box of the volume's non-zero voxels.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Predictor::segment`].
+    pub fn probabilities(&self, volume: &Volume) -> Result<Array4<f32>> {
         let case = self.prepare(volume)?;
         let logits = self.logits(&case)?;
-        let voxels: usize = case.shape.iter().product();
         let regions = self.domain.labels.regions;
-        let mut all = Vec::new();
-        for (class, map) in logits.chunks(voxels).enumerate() {
-            let background = class == 0 && !regions;
-            all.extend(case.restore_map(map, if background { 0.0 } else { f32::NEG_INFINITY }));
-        }
+        let outside = |k: usize| if k == 0 && !regions { 0.0 } else { f32::NEG_INFINITY };
+        let mut all = case.restore_maps(&logits, outside)?;
         match regions {
-            true => all.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
-            false => softmax(&mut all, self.domain.labels.outputs()),
+            true => all.mapv_inplace(|x| 1.0 / (1.0 + (-x).exp())),
+            false => all.lanes_mut(Axis(0)).into_iter().for_each(softmax),
         }
         Ok(all)
     }
 
     /// Weighted mean logits (K, D, H, W) of all windows over a prepared case.
+    ///
+    /// # Errors
+    ///
+    /// Where the GPU fails.
     pub fn logits(&self, case: &Prepared) -> Result<Vec<f32>> {
         let classes = self.domain.labels.outputs();
-        let patch = self.domain.extent();
+        let patch = self.domain.crop_size();
         let voxels: usize = case.shape.iter().product();
         let size: usize = patch.iter().product();
         let mut sums = vec![0.0f32; classes * voxels];
         let mut weights = vec![0.0f32; voxels];
-        for first in positions(case.shape, patch, self.windows.step) {
+        for first in positions(case.shape, patch, self.options.step_size) {
             let rows = rows(case.shape, patch, first);
             let mut window = vec![case.outside; case.channels * size];
             for channel in 0..case.channels {
@@ -163,41 +201,47 @@ impl Predictor {
         Ok(sums)
     }
 
-    /// Logits of one window (C, D, H, W) of the domain's extent, resized to what the network sees and back.
+    /// Logits of one window (C, D, H, W) of the voxels that a patch covers, resized to what the network sees and back.
     fn window(&self, image: &[f32]) -> Result<Vec<f32>> {
-        let DomainPlan { patch, cut, .. } = self.domain;
-        let Some(cut) = cut else { return self.mirrored(image) };
-        let resize = |maps: &[f32], [from, to]: [[usize; 3]; 2], cubic: bool| -> Vec<f32> {
-            let maps = maps.chunks(from.iter().product());
-            let each = |map| match cubic {
-                true => resample_cubic(map, from, to),
-                false => resample_linear(map, from, to),
-            };
-            maps.flat_map(each).collect()
-        };
-        let logits = self.mirrored(&resize(image, [cut, patch], true))?;
-        Ok(resize(&logits, [patch, cut], false))
+        let DomainPlan { patch, crop, .. } = self.domain;
+        let Some(crop) = crop else { return self.mirrored(image) };
+        let channels = image.chunks(crop.iter().product());
+        let image: Vec<f32> = channels.flat_map(|map| resample_cubic(map, crop, patch)).collect();
+        let logits = self.mirrored(&image)?;
+        let classes = logits.chunks(patch.iter().product());
+        Ok(classes.flat_map(|map| resample_linear(map, patch, crop)).collect())
     }
 
     /// Logits of what the network sees (C, D, H, W), averaged over its mirror images.
     fn mirrored(&self, image: &[f32]) -> Result<Vec<f32>> {
         let patch = self.domain.patch;
         let mut mean = self.forward.run(image)?;
-        let all = 1usize << self.windows.mirror.len();
+        let mirrors: Vec<usize> = (0..3).filter(|axis| self.options.mirror[*axis]).collect();
+        let all = 1usize << mirrors.len();
         for chosen in 1..all {
-            let axes: Vec<usize> = (0..self.windows.mirror.len())
-                .filter(|bit| chosen >> bit & 1 == 1)
-                .map(|bit| self.windows.mirror[bit])
-                .collect();
+            let axes = || (0..mirrors.len()).filter(|bit| chosen >> bit & 1 == 1);
             let mut mirrored = image.to_vec();
-            axes.iter().for_each(|axis| mirror(&mut mirrored, patch, *axis));
+            axes().for_each(|bit| mirror(&mut mirrored, patch, mirrors[bit]));
             let mut logits = self.forward.run(&mirrored)?;
-            axes.iter().for_each(|axis| mirror(&mut logits, patch, *axis));
+            axes().for_each(|bit| mirror(&mut logits, patch, mirrors[bit]));
             mean.iter_mut().zip(logits).for_each(|(sum, value)| *sum += value);
         }
         mean.iter_mut().for_each(|value| *value /= all as f32);
         Ok(mean)
     }
+}
+
+fn plan(model: &Model, domain: usize) -> Result<&DomainPlan> {
+    model.domains.get(domain).ok_or_else(|| {
+        let expected = format!("less than {}, the domains of the model", model.domains.len());
+        Error::setting("domain", domain.to_string(), expected, "Choose another.")
+    })
+}
+
+/// What the forward program of a domain computes: windows one by one.
+fn spec<'a>(model: &'a Model, domain: usize, options: &PredictOptions) -> Result<ForwardSpec<'a>> {
+    let (network, patch) = (&model.network, plan(model, domain)?.patch);
+    Ok(ForwardSpec { network, domain, samples: 1, patch, dtype: options.dtype })
 }
 
 /// Several networks for the same images, such as those of the folds; they may differ in spacing and patch.
@@ -207,6 +251,10 @@ pub struct Ensemble {
 
 impl Ensemble {
     /// At least one network; all with the same classes and channels.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none, or they differ in classes or channels.
     pub fn new(members: Vec<Predictor>) -> Result<Self> {
         let Some(first) = members.first().map(Predictor::domain) else {
             return Err(Error::Internal("an ensemble of no networks".into()));
@@ -226,79 +274,83 @@ impl Ensemble {
         Ok(Self { members })
     }
 
-    /// Mean probabilities of all classes on the volume's canonical grid: K, D, H, W.
-    pub fn probabilities(&self, volume: &Volume) -> Result<Vec<f32>> {
+    /// Mean probabilities of all classes, or of each region, on the volume's own grid: K, D, H, W.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Predictor::segment`].
+    pub fn probabilities(&self, volume: &Volume) -> Result<Array4<f32>> {
         let mut members = self.members.iter();
         let mut sum = match members.next() {
             Some(first) => first.probabilities(volume)?,
             None => return Err(Error::Internal("an ensemble of no networks".into())),
         };
         for member in members {
-            let more = member.probabilities(volume)?;
-            sum.iter_mut().zip(more).for_each(|(sum, value)| *sum += value);
+            sum += &member.probabilities(volume)?;
         }
-        let share = 1.0 / self.members.len() as f32;
-        sum.iter_mut().for_each(|value| *value *= share);
+        sum *= 1.0 / self.members.len() as f32;
         Ok(sum)
     }
 
-    /// The value of the likeliest class of each voxel, D, H, W, cleaned up as the first network's plan says; of regions that of
-    /// the last one that is likelier than not.
-    pub fn labels(&self, probabilities: &[f32], shape: [usize; 3]) -> Result<Vec<u8>> {
-        let voxels: usize = shape.iter().product();
+    /// The value of the likeliest class of each voxel, cleaned up as the first network's plan says; of regions that of the
+    /// last one that is likelier than not. `probabilities` are K, D, H, W on `grid`.
+    ///
+    /// # Errors
+    ///
+    /// Where the probabilities have other sizes than the grid.
+    pub fn labels(&self, probabilities: &Array4<f32>, grid: &Grid) -> Result<LabelMap> {
         let domain = &self.members[0].domain;
+        let values = row_major(probabilities.view());
+        let voxels = grid.shape().iter().product();
         let mut labels = vec![0u8; voxels];
         if domain.labels.regions {
-            for (value, map) in domain.labels.written().iter().zip(probabilities.chunks(voxels)) {
+            for (value, map) in domain.labels.written().iter().zip(values.chunks(voxels)) {
                 let inside = labels.iter_mut().zip(map).filter(|(_, p)| **p > 0.5);
                 inside.for_each(|(label, _)| *label = *value);
             }
-            return Ok(labels);
+            return LabelMap::from_vec(labels, grid.clone());
         }
         for (voxel, label) in labels.iter_mut().enumerate() {
             let mut best = f32::NEG_INFINITY;
-            for (class, map) in probabilities.chunks(voxels).enumerate() {
+            for (class, map) in values.chunks(voxels).enumerate() {
                 if map[voxel] > best {
                     (best, *label) = (map[voxel], class as u8);
                 }
             }
         }
-        finish(domain, &mut labels, shape)?;
+        let mut labels = LabelMap::from_vec(labels, grid.clone())?;
+        finish(domain, &mut labels);
         Ok(labels)
     }
 
-    /// Label values of a volume on its canonical grid, D, H, W.
-    pub fn segment(&self, volume: &Volume) -> Result<Vec<u8>> {
+    /// Label values of a volume on its own grid.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Predictor::segment`].
+    pub fn segment(&self, volume: &Volume) -> Result<LabelMap> {
         match self.members.as_slice() {
             // without averaging, logits need not be stored on the volume's own grid
             [one] => one.segment(volume),
-            _ => self.labels(&self.probabilities(volume)?, volume.shape),
+            _ => self.labels(&self.probabilities(volume)?, volume.grid()),
         }
     }
 }
 
 /// Cleans classes up as a plan says and turns them into label values; those of regions are theirs already.
-pub fn finish(domain: &DomainPlan, classes: &mut [u8], shape: [usize; 3]) -> Result<()> {
+pub fn finish(domain: &DomainPlan, classes: &mut LabelMap) {
     if !domain.labels.regions {
-        clean_up(classes, shape, &domain.clean_up)?;
-        domain.labels.decode(classes);
+        clean_up(classes, &domain.clean_up);
+        domain.labels.decode(classes.as_mut_slice());
     }
-    Ok(())
 }
 
-/// Softmax over K of values K, V in place.
-fn softmax(values: &mut [f32], classes: usize) {
-    let voxels = values.len() / classes;
-    for voxel in 0..voxels {
-        let at = |class: usize| class * voxels + voxel;
-        let largest = (0..classes).map(|k| values[at(k)]).fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0;
-        for k in 0..classes {
-            values[at(k)] = (values[at(k)] - largest).exp();
-            sum += values[at(k)];
-        }
-        (0..classes).for_each(|k| values[at(k)] /= sum);
-    }
+/// Softmax of one voxel's values in place.
+fn softmax(mut values: ArrayViewMut1<'_, f32>) {
+    let largest = values.fold(f32::NEG_INFINITY, |most, value| most.max(*value));
+    values.mapv_inplace(|value| (value - largest).exp());
+    let sum = values.fold(0.0, |sum, value| sum + value);
+    values.mapv_inplace(|value| value / sum);
 }
 
 /// Mirrors maps of a window's size (any number of them) along an axis, in place.
@@ -311,20 +363,20 @@ fn mirror(maps: &mut [f32], size: [usize; 3], axis: usize) {
 }
 
 /// A run of voxels along W that window and case share.
-struct Row {
+struct SharedRow {
     case: usize,
     patch: usize,
     count: usize,
 }
 
 /// Where a case is smaller than the window it sits in the middle of it.
-fn rows(shape: [usize; 3], patch: [usize; 3], first: [usize; 3]) -> Vec<Row> {
+fn rows(shape: [usize; 3], patch: [usize; 3], first: [usize; 3]) -> Vec<SharedRow> {
     let inset = [0, 1, 2].map(|axis| patch[axis].saturating_sub(shape[axis]) / 2);
     let count = [0, 1, 2].map(|axis| patch[axis].min(shape[axis]));
     let mut rows = Vec::new();
     for z in 0..count[0] {
         for y in 0..count[1] {
-            rows.push(Row {
+            rows.push(SharedRow {
                 case: ((first[0] + z) * shape[1] + first[1] + y) * shape[2] + first[2],
                 patch: ((inset[0] + z) * patch[1] + inset[1] + y) * patch[2] + inset[2],
                 count: count[2],
@@ -354,8 +406,8 @@ mod tests {
 
     #[test]
     fn impossible_classes_have_no_probability() {
-        let mut values = vec![0.0, 1.0, f32::NEG_INFINITY, 1.0];
-        softmax(&mut values, 2);
-        assert_eq!(values, [1.0, 0.5, 0.0, 0.5]);
+        let mut values = ndarray::array![[0.0, 1.0], [f32::NEG_INFINITY, 1.0]];
+        values.lanes_mut(Axis(0)).into_iter().for_each(softmax);
+        assert_eq!(values, ndarray::array![[1.0, 0.5], [0.0, 0.5]]);
     }
 }

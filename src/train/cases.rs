@@ -1,36 +1,81 @@
-//! The training cases of each domain in memory, and the thread that draws batches from them.
+//! The cases of each domain: planned from, prepared for training, and left out of it.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use rayon::prelude::*;
 
 use super::config::RunConfig;
-use super::schedule::Chooser;
-use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels};
+use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
-use crate::imaging::Prepared;
-use crate::imaging::{LabelVolume, Volume};
-use crate::patch::PatchSize;
-use crate::patch::{Cache, Sample, Source};
+use crate::imaging::{LabelMap, Prepared, Volume};
+use crate::patch::{PatchSize, Source};
 use crate::{Error, Result};
-use crate::{dataset, imaging, patch};
+use crate::{dataset, imaging};
 
 /// A domain with its training data.
 pub struct DomainCases {
+    /// How the domain is trained.
     pub domain: DomainPlan,
+    /// Its training cases, on the network's grid.
     pub cases: Vec<Prepared>,
     /// Cases left out of training.
     pub held_out: Vec<Case>,
+    /// The folder that all of them are from.
     pub dataset: Dataset,
 }
 
 impl DomainCases {
+    /// Splits and prepares a dataset by its plan.
+    fn open(config: &RunConfig, mut dataset: Dataset, domain: &DomainPlan) -> Result<Self> {
+        check_plan(&dataset, domain)?;
+        // what meant nothing where the plan was made means nothing now
+        dataset.labels.stray.clone_from(&domain.labels.stray);
+        let Sides { training, validation } = dataset.split(&config.fold, config.seed)?;
+        let prepare = |case: &&Case| -> Result<Prepared> {
+            let (image, mut label) = dataset.load(case)?;
+            for note in image.notes() {
+                log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
+            }
+            let stray = label.as_slice().iter().filter(|v| domain.labels.stray.contains(v)).count();
+            if stray > 0 {
+                log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
+            }
+            domain.labels.encode(label.as_mut_slice());
+            let normalisation = &domain.normalisation;
+            let mut prepared =
+                imaging::prepare(&image, Some(&label), domain.spacing, normalisation)
+                    .map_err(|e| e.about(&case.images[0]))?;
+            prepared.unlabelled = unlabelled(domain, &dataset, case);
+            Ok(prepared)
+        };
+        let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
+        if cases.iter().all(|case| case.smallest.is_none()) {
+            log::warn!("{}: nothing is labelled in any case to train on", domain.name);
+        }
+        let held_out = validation.into_iter().cloned().collect();
+        Ok(Self { domain: domain.clone(), cases, held_out, dataset })
+    }
+
+    /// Cases and size of patches.
+    pub fn source(&self) -> Source<'_> {
+        let size = PatchSize { crop: self.domain.crop_size(), patch: self.domain.patch };
+        Source { cases: &self.cases, size }
+    }
+
+    /// Reads the held-out cases once, so that one that cannot be scored is refused before hours of training.
+    pub fn check_held_out(&self) -> Result<()> {
+        self.held_out.par_iter().try_for_each(|case| {
+            let (image, _) = self.load(case)?;
+            imaging::prepared_size(&image, self.domain.spacing)
+                .map(|_| ())
+                .map_err(|e| e.about(&case.images[0]))
+        })
+    }
+
     /// A case's image, and its labels as the domain's label indices.
-    pub fn load(&self, case: &Case) -> Result<(Volume, LabelVolume)> {
+    pub fn load(&self, case: &Case) -> Result<(Volume, LabelMap)> {
         let (image, mut label) = self.dataset.load(case)?;
-        self.domain.labels.encode(&mut label.data);
+        self.domain.labels.encode(label.as_mut_slice());
         Ok((image, label))
     }
 
@@ -56,7 +101,7 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>
     let datasets = datasets(config, &options.preset)?;
     datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
     let each = datasets.iter().map(|dataset| {
-        let (training, _) = dataset.split(&config.fold, config.seed)?;
+        let training = dataset.split(&config.fold, config.seed)?.training;
         DomainPlan::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
     });
     each.collect()
@@ -64,7 +109,7 @@ pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>
 
 /// Refuses a loss of classes that exclude one another where there are regions.
 fn check_loss(config: &RunConfig, labels: &Labels, dir: &Path) -> Result<()> {
-    if !labels.regions || config.loss.focal == 0.0 && config.loss.lovasz == 0.0 {
+    if !labels.regions || config.loss.fits_regions() {
         return Ok(());
     }
     Err(Error::setting(
@@ -146,109 +191,40 @@ fn check_plan(dataset: &Dataset, domain: &DomainPlan) -> Result<()> {
     Ok(())
 }
 
-/// Splits and prepares a dataset by its plan.
-pub fn open(config: &RunConfig, mut dataset: Dataset, domain: &DomainPlan) -> Result<DomainCases> {
-    check_plan(&dataset, domain)?;
-    // what meant nothing where the plan was made means nothing now
-    dataset.labels.stray.clone_from(&domain.labels.stray);
-    let (training, validation) = dataset.split(&config.fold, config.seed)?;
-    let prepare = |case: &&Case| -> Result<Prepared> {
-        let (image, mut label) = dataset.load(case)?;
-        for note in &image.notes {
-            log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
+/// Refuses domains of one name.
+fn check_names(domains: &[DomainCases]) -> Result<()> {
+    for (index, d) in domains.iter().enumerate() {
+        if domains[..index].iter().any(|other| other.domain.name == d.domain.name) {
+            return Err(Error::file(
+                &d.dataset.dir,
+                format!("the name {} a second time", d.domain.name),
+                "a name of its own for each domain",
+                "Change \"name\" in dataset.json.",
+            ));
         }
-        let stray = label.data.iter().filter(|v| domain.labels.stray.contains(v)).count();
-        if stray > 0 {
-            log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
-        }
-        domain.labels.encode(&mut label.data);
-        let normalisation = &domain.normalisation;
-        let mut prepared = imaging::prepare(&image, Some(&label), domain.spacing, normalisation)
-            .map_err(|e| e.about(&case.images[0]))?;
-        prepared.unlabelled = unlabelled(domain, &dataset, case);
-        Ok(prepared)
-    };
-    let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
-    if cases.iter().all(|case| case.smallest.is_none()) {
-        log::warn!("{}: nothing is labelled in any case to train on", domain.name);
     }
-    let held_out = validation.into_iter().cloned().collect();
-    Ok(DomainCases { domain: domain.clone(), cases, held_out, dataset })
+    Ok(())
 }
 
-impl DomainCases {
-    /// Reads the held-out cases once, so that one that cannot be scored is refused before hours of training.
-    pub fn check_held_out(&self) -> Result<()> {
-        self.held_out.par_iter().try_for_each(|case| {
-            let (image, _) = self.load(case)?;
-            imaging::prepared_size(&image, self.domain.spacing)
-                .map(|_| ())
-                .map_err(|e| e.about(&case.images[0]))
-        })
-    }
+/// Splits and prepares the datasets of a run by their plans; values of a published task mean what `preset` says.
+///
+/// # Errors
+///
+/// Where a case cannot be read or does not fit its plan, two domains have one name, or the settings cannot be trained with.
+pub fn open(
+    config: &RunConfig,
+    plans: &[DomainPlan],
+    preset: &PresetChoice,
+) -> Result<Vec<DomainCases>> {
+    let datasets = datasets(config, preset)?.into_iter().zip(plans);
+    let domains = datasets.map(|(dataset, plan)| DomainCases::open(config, dataset, plan));
+    let domains = domains.collect::<Result<Vec<_>>>()?;
+    check_names(&domains)?;
+    config.check(domains.len())?;
+    Ok(domains)
 }
 
 /// Bits of the classes that a case lacks the labels of; opening the dataset has checked the names.
 fn unlabelled(domain: &DomainPlan, dataset: &Dataset, case: &Case) -> [u32; 8] {
     domain.labels.unlabelled(&dataset.labels, &case.unlabelled).unwrap_or_default()
-}
-
-/// A step's input, drawn.
-pub struct Batch {
-    pub domain: usize,
-    pub samples: Vec<Sample>,
-}
-
-impl DomainCases {
-    /// Cases and size of patches.
-    pub fn source(&self) -> Source<'_> {
-        let size = PatchSize { crop: self.domain.extent(), patch: self.domain.patch };
-        Source { cases: &self.cases, size }
-    }
-}
-
-/// Draws the batch of a domain's step.
-fn batch(
-    cases: &DomainCases,
-    domain: usize,
-    config: &RunConfig,
-    step: u64,
-    cache: &mut Cache,
-) -> Result<Batch> {
-    use rand::RngExt;
-    let (count, source) = (cases.domain.batch, cases.source());
-    let draw = |index: usize| {
-        let mut rng = patch::rng_for(config.seed, step, index as u64);
-        let case = rng.random_range(0..source.cases.len());
-        let focus = config.sampling.focus(index, count, &mut rng);
-        let augment = &config.augment;
-        (case, patch::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
-    };
-    let drawn = (0..count).map(draw).collect();
-    Ok(Batch { domain, samples: Sample::ready(domain, &source, drawn, cache)? })
-}
-
-/// Draws batches from step `first` on, a few ahead of the trainer, until the receiver is dropped.
-pub fn stream(
-    domains: Arc<Vec<DomainCases>>,
-    config: RunConfig,
-    chooser: Chooser,
-    first: u64,
-    mut cache: Cache,
-) -> Result<Receiver<Result<Batch>>> {
-    let (sender, receiver) = sync_channel(3);
-    let work = move || {
-        for step in first.. {
-            let domain = chooser.domain(step);
-            let batch = batch(&domains[domain], domain, &config, step, &mut cache);
-            if sender.send(batch).is_err() {
-                break;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("batches".into())
-        .spawn(work)
-        .map_err(|e| Error::Internal(format!("no thread for batches: {e}")))?;
-    Ok(receiver)
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rand::{Rng, RngExt};
 
-use super::schedule::{Rate, Schedule};
+use super::domain_sampling::DomainSampling;
+use super::learning_rate::LrSchedule;
 use super::session::Freeze;
 use crate::base::files::{read_toml, write_atomically};
 use crate::dataset::{Fold, Selection};
@@ -20,13 +21,15 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Length {
+    /// So many steps.
     Steps(u64),
+    /// So many minutes, over all starts of the run.
     Minutes(f64),
 }
 
 /// Where the patches of a batch lie.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Sampling {
+pub struct PatchSampling {
     /// Share of a batch, rounded up, that is centred on foreground.
     pub foreground_share: f64,
     /// Probability that any other patch is, too.
@@ -35,13 +38,13 @@ pub struct Sampling {
     pub smallest_prob: f64,
 }
 
-impl Default for Sampling {
+impl Default for PatchSampling {
     fn default() -> Self {
         Self { foreground_share: 1.0 / 3.0, foreground_prob: 0.0, smallest_prob: 0.0 }
     }
 }
 
-impl Sampling {
+impl PatchSampling {
     /// The published oversampling.
     pub fn u2net() -> Self {
         Self { foreground_prob: 0.3, smallest_prob: 0.3, ..Self::default() }
@@ -70,39 +73,51 @@ impl Sampling {
 /// A model whose shared weights a run starts from and keeps.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Start {
+    /// The model file.
     pub model: PathBuf,
+    /// Which of its weights stand still.
     pub freeze: Freeze,
 }
 
-/// Settings of a run.
+/// Settings of a run. Fields whose names here say more than those in the file are written as they ever were.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RunConfig {
     /// Dataset folders, one a domain.
     pub data: Vec<PathBuf>,
+    /// How domains share the network.
     pub mode: Mode,
+    /// A domain's own part in the universal mode.
     pub adapter: DomainAdapter,
+    /// What halves the grid from a level to the next.
     #[serde(default)]
     pub downsample: Downsample,
     /// Channels of the first level.
     pub base: usize,
+    /// How long to train.
     pub length: Length,
+    /// Of weights, splits and patches.
     pub seed: u64,
+    /// Which cases are left out of training and scored at the end.
     pub fold: Fold,
     /// Which cases are used, how their files are matched and which belong together.
     #[serde(default)]
     pub selection: Selection,
-    /// How domains share the steps.
-    #[serde(default)]
-    pub schedule: Schedule,
+    /// How domains share the steps; `schedule` in the file.
+    #[serde(default, rename = "schedule")]
+    pub domain_sampling: DomainSampling,
     /// Learning rate at the start.
     pub lr: f64,
-    /// How it falls.
-    #[serde(default)]
-    pub rate: Rate,
+    /// How it falls; `rate` in the file.
+    #[serde(default, rename = "rate")]
+    pub lr_schedule: LrSchedule,
+    /// What is minimised.
     pub loss: LossWeights,
+    /// The update rule.
     pub optimizer: Optimizer,
-    #[serde(default)]
-    pub sampling: Sampling,
+    /// Where patches lie; `sampling` in the file.
+    #[serde(default, rename = "sampling")]
+    pub patch_sampling: PatchSampling,
+    /// Random changes of patches.
     pub augment: Augment,
     /// Bytes of GPU memory for whole cases.
     #[serde(default = "volume_cache")]
@@ -113,9 +128,9 @@ pub struct RunConfig {
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
-    /// How activations are stored.
-    #[serde(default)]
-    pub precision: DType,
+    /// How activations are stored; `precision` in the file.
+    #[serde(default, rename = "precision")]
+    pub dtype: DType,
     /// Bytes of GPU memory that training may take.
     #[serde(default)]
     pub vram: Option<u64>,
@@ -163,17 +178,17 @@ impl RunConfig {
             seed: 0,
             fold: Fold::None,
             selection: Selection::default(),
-            schedule: Schedule::Turns,
+            domain_sampling: DomainSampling::Turns,
             lr: own_rate(Mode::Universal, DomainAdapter::Separable),
-            rate: Rate::default(),
+            lr_schedule: LrSchedule::default(),
             loss: LossWeights::dice_ce(),
             optimizer: Optimizer::adam(),
-            sampling: Sampling::default(),
+            patch_sampling: PatchSampling::default(),
             augment: Augment::default(),
             volume_cache: volume_cache(),
             tune: tune::Mode::default(),
             start: None,
-            precision: DType::F32,
+            dtype: DType::F32,
             vram: None,
             log_every: 5,
             checkpoint_every: 50,
@@ -189,10 +204,10 @@ impl RunConfig {
                 // at most 300 epochs; the plateau ends training before that
                 length: Length::Steps(300 * PUBLISHED_EPOCH),
                 lr: 3e-4,
-                rate: Rate::plateau(PUBLISHED_EPOCH),
+                lr_schedule: LrSchedule::plateau(PUBLISHED_EPOCH),
                 loss: LossWeights::published(),
                 optimizer: Optimizer::adam(),
-                sampling: Sampling::u2net(),
+                patch_sampling: PatchSampling::u2net(),
                 augment: Augment::u2net(),
                 ..own
             },
@@ -200,7 +215,7 @@ impl RunConfig {
     }
 
     /// Steps between readings of the loss: at least `log_every`, such that of domains that take turns each is read.
-    pub(super) fn interval(&self) -> u64 {
+    pub fn interval(&self) -> u64 {
         let domains = self.data.len() as u64;
         (self.log_every.max(1)..).find(|n| coprime(*n, domains)).unwrap_or(1)
     }
@@ -216,7 +231,7 @@ impl RunConfig {
             Length::Steps(steps) => steps > 0,
             Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
         };
-        self.schedule.check(domains)?;
+        self.domain_sampling.check(domains)?;
         if !good || !self.lr.is_finite() || self.lr <= 0.0 || self.base == 0 {
             return Err(Error::setting(
                 "steps, minutes, lr, base",
@@ -225,10 +240,10 @@ impl RunConfig {
                 "Correct the setting.",
             ));
         }
-        if !self.sampling.good() || !self.rate.good() {
+        if !self.patch_sampling.good() || !self.lr_schedule.good() {
             return Err(Error::setting(
                 "config.toml",
-                format!("{:?}, {:?}", self.sampling, self.rate),
+                format!("{:?}, {:?}", self.patch_sampling, self.lr_schedule),
                 "sampling from 0 to 1, epochs and windows from 1, a factor between 0 and 1",
                 "Correct the file.",
             ));
@@ -279,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_third_of_a_batch_is_foreground_and_some_patches_are_on_the_smallest_class() {
-        let drawn = |sampling: Sampling| {
+        let drawn = |sampling: PatchSampling| {
             let mut counts = [[0; 3]; 3];
             for step in 0..2000 {
                 for (index, count) in counts.iter_mut().enumerate() {
@@ -289,12 +304,25 @@ mod tests {
             }
             counts.map(|each| each.map(|n: i32| f64::from(n) / 2000.0))
         };
-        assert_eq!(drawn(Sampling::default())[0], [1.0, 0.0, 0.0]);
-        assert_eq!(drawn(Sampling::default())[2], [0.0, 1.0, 0.0]);
-        let [first, _, last] = drawn(Sampling::u2net());
+        assert_eq!(drawn(PatchSampling::default())[0], [1.0, 0.0, 0.0]);
+        assert_eq!(drawn(PatchSampling::default())[2], [0.0, 1.0, 0.0]);
+        let [first, _, last] = drawn(PatchSampling::u2net());
         let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.04);
         assert!(near(first, [0.49, 0.21, 0.3]), "{first:?}");
         assert!(near(last, [0.0, 0.7, 0.3]), "{last:?}");
+    }
+
+    #[test]
+    fn settings_keep_the_names_that_they_were_first_written_under() {
+        let mut config = RunConfig::new(vec!["a".into()]);
+        config.domain_sampling = DomainSampling::Size;
+        config.dtype = DType::F16;
+        let text = toml::to_string_pretty(&config).unwrap();
+        let written = ["schedule = \"size\"", "precision = \"f16\"", "[rate]", "[sampling]"];
+        for line in written {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
     }
 
     #[test]

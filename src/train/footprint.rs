@@ -2,8 +2,6 @@
 
 use rayon::prelude::*;
 
-use super::config::RunConfig;
-use crate::domain::DomainPlan;
 use crate::engine::exec::{Pool, region_words};
 use crate::engine::graph::{Caps, DType, Graph, ParamSpec};
 use crate::engine::plan::{Plan, shrink};
@@ -18,22 +16,6 @@ pub struct Footprint {
     pub vram: Option<u64>,
     /// Bytes of those that go to cases and patches.
     pub reserved: u64,
-}
-
-impl Footprint {
-    /// What a run asks for, of which `reserved` bytes are for cases and patches.
-    pub(super) fn of(config: &RunConfig, reserved: u64) -> Self {
-        Self { dtype: config.precision, vram: config.vram, reserved }
-    }
-}
-
-/// Bytes for each voxel of a patch in the making: two images of four channels, labels, and the box of a case around it.
-const PATCH_VOXEL: u64 = 64;
-
-/// Bytes that cases and patches take at most, told before any case is read.
-pub fn reserved(config: &RunConfig, domains: &[DomainPlan]) -> u64 {
-    let voxels = domains.iter().map(|d| d.patch.iter().product::<usize>()).max().unwrap_or(0);
-    config.case_bytes() + voxels as u64 * PATCH_VOXEL
 }
 
 /// Bytes that a session needs.
@@ -58,6 +40,7 @@ pub struct Memory {
 pub struct PeakValue {
     /// Name of the tensor: of the layer that makes it, `d.` before that of a gradient.
     pub name: String,
+    /// Its size.
     pub bytes: u64,
 }
 

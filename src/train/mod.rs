@@ -1,24 +1,24 @@
-//! Training: sessions over one parameter store, patches made on the GPU, the trainer, checkpoints.
+//! Training: sessions over one parameter store, what they are fed, the trainer and its checkpoints.
 
+mod batches;
 mod cases;
-mod claim;
+mod checkpoint;
 mod config;
-mod events;
+mod domain_sampling;
 mod footprint;
-mod progress;
-mod schedule;
+mod learning_rate;
 mod session;
+mod setup;
 mod targets;
 mod trainer;
-mod watch;
 
-pub use cases::{DomainCases, datasets, plan};
-pub use claim::{Beside, SUMMARY, claim, mask_file, validation_folder};
-pub use config::{Length, RunConfig, Sampling, Start};
-pub use footprint::{Footprint, Memory, PeakValue, reserved};
-pub use schedule::{Rate, Schedule};
+pub use crate::engine::ops::{LossTerm, Losses};
+pub use cases::{DomainCases, datasets, open, plan, warn_of_left_out};
+pub use config::{Length, PatchSampling, RunConfig, Start};
+pub use domain_sampling::DomainSampling;
+pub use footprint::{Footprint, Memory, PeakValue};
+pub use learning_rate::LrSchedule;
 pub use session::{Freeze, Session, SessionSettings, graphs};
+pub use setup::{planned_graphs, planned_memory, reserved};
 pub use targets::{DomainBatch, Targets};
-pub use trainer::{
-    ADDED, CONFIG, MODEL, Trainer, check_new, is_begun, planned_memory, read_plan, write_plan,
-};
+pub use trainer::{Reading, Step, Trainer};

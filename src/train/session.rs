@@ -1,17 +1,17 @@
 //! One program for each domain over one parameter store, and the update of what took part.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
-use super::footprint::{Fitted, Footprint, Memory, fit, smallest};
-use super::targets::{DomainBatch, Given};
+use super::footprint::{Footprint, Memory, fit, smallest};
+use super::targets::{DomainBatch, Given, LossInputs};
 use crate::engine::exec::{CommandInfo, Launch, LossScale, Pool, Program, Readback, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{
     Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Storage, Value,
 };
 use crate::engine::ops;
-use crate::engine::ops::{LossWeights, Optimizer};
-use crate::engine::plan::Plan;
+use crate::engine::ops::{LossWeights, Losses, Optimizer};
 use crate::net;
 use crate::net::NetConfig;
 use crate::{Error, Result};
@@ -20,6 +20,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Freeze {
+    /// No parameter.
     #[default]
     Nothing,
     /// Every parameter that domains share.
@@ -43,16 +44,31 @@ impl Freeze {
     }
 }
 
-/// Loss and update rule of a session.
+/// How a session trains.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SessionSettings {
+    /// What is minimised.
     pub loss: LossWeights,
+    /// The update rule.
     pub optimizer: Optimizer,
+    /// Which parameters stand still.
     pub freeze: Freeze,
+    /// How tensors are stored, and what memory there is for them.
+    pub footprint: Footprint,
 }
 
-/// Total and the four losses alone.
-const LOSSES: usize = 5;
+impl SessionSettings {
+    /// Trains every parameter, in f32, in as much memory as it takes.
+    pub const fn new(loss: LossWeights, optimizer: Optimizer) -> Self {
+        let footprint = Footprint { dtype: DType::F32, vram: None, reserved: 0 };
+        Self { loss, optimizer, freeze: Freeze::Nothing, footprint }
+    }
+
+    /// Whether gradients pass through f16 and are multiplied by the loss scale.
+    fn scaled(&self) -> bool {
+        self.footprint.dtype == DType::F16
+    }
+}
 
 /// A domain's forward, backward and update dispatches.
 struct DomainProgram {
@@ -66,8 +82,8 @@ struct DomainProgram {
     logits_layout: Layout,
     /// Commands before the update.
     gradient_commands: usize,
-    /// Command of each update dispatch and a parameter whose count of updates it shares.
-    updates: Vec<(usize, usize)>,
+    /// What updates parameters.
+    updates: Vec<UpdateCommand>,
     /// Parameters that take part, by position in the store.
     touched: Vec<usize>,
 }
@@ -77,7 +93,6 @@ pub struct Session {
     gpu: Gpu,
     store: Store,
     settings: SessionSettings,
-    footprint: Footprint,
     domains: Vec<DomainProgram>,
     /// Updates so far of each parameter.
     counts: Vec<u64>,
@@ -99,19 +114,20 @@ fn build(
     config: &NetConfig,
     index: usize,
     batch: &DomainBatch,
-    (settings, dtype): (&SessionSettings, DType),
+    settings: &SessionSettings,
     caps: &Caps,
 ) -> Result<Built> {
     let domain = config.domain(index)?;
-    let mut graph = Graph::sized_for(&caps.storing(dtype));
+    let mut graph = Graph::sized_for(&caps.storing(settings.footprint.dtype));
     let layout = Layout::new(batch.samples, domain.channels, batch.patch);
     let voxels = layout.n * layout.voxels();
     let image = graph.input("image", layout);
     let labels = graph.input_words("labels", voxels);
     let logits = net::network(&mut graph, config, index, image)?;
     let logits = ops::materialise(&mut graph, logits)?;
-    let scaled = dtype == DType::F16;
-    let loss = batch.targets.loss(&mut graph, [logits, labels], (settings.loss, scaled))?;
+    let scaled = settings.scaled();
+    let inputs = LossInputs { logits, labels, weights: settings.loss, scaled };
+    let loss = batch.targets.loss(&mut graph, inputs)?;
     graph.freeze(|spec| settings.freeze.holds(spec));
     graph.keep(logits);
     graph.keep(loss.result);
@@ -125,53 +141,41 @@ fn build(
 fn build_all(
     config: &NetConfig,
     batches: &[DomainBatch],
-    kind: (&SessionSettings, DType),
+    settings: &SessionSettings,
     caps: &Caps,
 ) -> Result<Vec<Built>> {
     if batches.len() != config.domains.len() {
         return Err(Error::Internal("a batch size for each domain".into()));
     }
     let domains = batches.iter().enumerate();
-    domains.map(|(index, batch)| build(config, index, batch, kind, caps)).collect()
-}
-
-/// The graphs of all domains, planned.
-fn plan_all(
-    config: &NetConfig,
-    batches: &[DomainBatch],
-    (settings, footprint): (&SessionSettings, Footprint),
-    (params, caps): (&[ParamSpec], &Caps),
-) -> Result<(Vec<Built>, Fitted)> {
-    let built = build_all(config, batches, (settings, footprint.dtype), caps)?;
-    let graphs = built.iter().map(|b| b.graph.clone()).collect();
-    let fitted = fit(graphs, params, footprint, caps)?;
-    Ok((built, fitted))
+    domains.map(|(index, batch)| build(config, index, batch, settings, caps)).collect()
 }
 
 impl Memory {
-    /// Plans the session on paper.
+    /// What a session takes, planned on paper.
+    ///
+    /// # Errors
+    ///
+    /// Where the domains do not fit the network, or the budget is too small.
     pub fn planned(
         config: &NetConfig,
         batches: &[DomainBatch],
         settings: &SessionSettings,
-        footprint: Footprint,
         caps: &Caps,
     ) -> Result<Self> {
-        let params = net::parameters(config)?;
-        Ok(plan_all(config, batches, (settings, footprint), (&params, caps))?.1.memory)
+        let graphs = graphs(config, batches, settings, caps)?;
+        Ok(fit(graphs, &net::parameters(config)?, settings.footprint, caps)?.memory)
     }
 
-    /// The least that a session can do with, with all recomputed that pays.
+    /// The least that a session can do with, with all recomputed that pays; the budget of `settings` does not count.
     pub fn least(
         config: &NetConfig,
         batches: &[DomainBatch],
         settings: &SessionSettings,
-        dtype: DType,
         caps: &Caps,
     ) -> Result<Self> {
-        let params = net::parameters(config)?;
-        let graphs = graphs(config, batches, (settings, dtype), caps)?;
-        Ok(smallest(&graphs, &params, caps)?.memory)
+        let graphs = graphs(config, batches, settings, caps)?;
+        Ok(smallest(&graphs, &net::parameters(config)?, caps)?.memory)
     }
 }
 
@@ -179,34 +183,29 @@ impl Memory {
 pub fn graphs(
     config: &NetConfig,
     batches: &[DomainBatch],
-    kind: (&SessionSettings, DType),
+    settings: &SessionSettings,
     caps: &Caps,
 ) -> Result<Vec<Graph>> {
-    Ok(build_all(config, batches, kind, caps)?.into_iter().map(|built| built.graph).collect())
+    Ok(build_all(config, batches, settings, caps)?.into_iter().map(|built| built.graph).collect())
 }
 
 impl Session {
-    /// Builds the programs of all domains; weights are zero until [`Session::initialise`] or [`Session::write`].
+    /// Builds the programs of all domains, a batch for each domain of the network; weights are zero until
+    /// [`Session::initialise`] or [`Session::write`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Memory::planned`], and where the adapter has not the memory.
     pub fn new(
         gpu: &Gpu,
         config: &NetConfig,
         batches: &[DomainBatch],
         settings: SessionSettings,
     ) -> Result<Self> {
-        Self::within(gpu, config, batches, settings, Footprint::default())
-    }
-
-    /// As [`Session::new`], with tensors stored and memory kept to as `footprint` says.
-    pub fn within(
-        gpu: &Gpu,
-        config: &NetConfig,
-        batches: &[DomainBatch],
-        settings: SessionSettings,
-        footprint: Footprint,
-    ) -> Result<Self> {
-        let params = net::parameters(config)?;
-        let kind = (&settings, footprint);
-        let (built, fitted) = plan_all(config, batches, kind, (&params, &caps(gpu)))?;
+        let (params, caps) = (net::parameters(config)?, caps(gpu));
+        let built = build_all(config, batches, &settings, &caps)?;
+        let graphs = built.iter().map(|b| b.graph.clone()).collect();
+        let fitted = fit(graphs, &params, settings.footprint, &caps)?;
         let store = Store::new(gpu, &params, true)?;
         store.write_loss_scale(gpu, &LossScale::default())?;
         let pool = Pool::new(gpu, &fitted.plans)?;
@@ -216,14 +215,16 @@ impl Session {
         let plans = fitted.graphs.into_iter().zip(&fitted.plans);
         for ((built, (graph, plan)), mine) in built.into_iter().zip(plans).zip(&touched) {
             let built = Built { graph, ..built };
-            let update = Update { mine, all: &touched, settings: &settings, footprint };
-            domains.push(DomainProgram::new(gpu, (built, plan), &update, (&store, &pool))?);
+            let tail = Update { mine, all: &touched, settings: &settings }.lower(&store, &caps)?;
+            let dispatches = &tail.dispatches;
+            let program = Program::new(gpu, &built.graph, plan, dispatches, &store, &pool)?;
+            domains.push(DomainProgram::new(built, program, &tail, mine, plan.steps.len())?);
         }
         let counts = vec![0; store.params().len()];
         // one under way while the next is asked for
-        let readings = Readback::new(gpu, LOSSES, 2)?;
+        let readings = Readback::new(gpu, LossWeights::WORDS, 2)?;
         let (gpu, memory) = (gpu.clone(), fitted.memory);
-        Ok(Self { gpu, store, settings, footprint, domains, counts, memory, readings })
+        Ok(Self { gpu, store, settings, domains, counts, memory, readings })
     }
 
     /// Draws Kaiming normal weights; biases zero, norms one. The same seed gives the same weights everywhere.
@@ -295,9 +296,9 @@ impl Session {
 
     /// The loss scale, where gradients pass through f16; waits for the last step.
     pub fn loss_scale(&self) -> Result<Option<LossScale>> {
-        match self.footprint.dtype {
-            DType::F32 => Ok(None),
-            DType::F16 => self.store.read_loss_scale(&self.gpu).map(Some),
+        match self.settings.scaled() {
+            false => Ok(None),
+            true => self.store.read_loss_scale(&self.gpu).map(Some),
         }
     }
 
@@ -351,8 +352,8 @@ impl Session {
         for position in &d.touched {
             self.counts[*position] += 1;
         }
-        for (command, position) in &d.updates {
-            let params = self.settings.optimizer.step_params(lr, self.counts[*position]);
+        for UpdateCommand { command, param } in &d.updates {
+            let params = self.settings.optimizer.step_params(lr, self.counts[*param]);
             d.program.set_params(&self.gpu, *command, &params)?;
         }
         d.given.write(&self.gpu, &d.program)?;
@@ -372,24 +373,30 @@ impl Session {
         Ok(launch)
     }
 
-    /// Total, cross-entropy, focal, Dice and Lovász loss of a domain's last run; waits for it.
-    pub fn losses(&self, domain: usize) -> Result<[f32; LOSSES]> {
+    /// Losses of a domain's last run; waits for it.
+    pub fn losses(&self, domain: usize) -> Result<Losses> {
         let d = &self.domains[domain];
-        let values: Vec<f32> = d.program.read(&self.gpu, d.loss)?;
-        Ok([values[0], values[1], values[2], values[3], values[4]])
+        let words: Vec<f32> = d.program.read(&self.gpu, d.loss)?;
+        self.losses_of(&words)
     }
 
     /// Asks for the losses of a domain's last run, which [`Session::take_losses`] gives; waits for nothing.
     pub fn ask_losses(&mut self, domain: usize) -> Result<()> {
         let d = &self.domains[domain];
         let (buffer, _) = d.program.value(d.loss)?;
-        self.readings.ask(&self.gpu, buffer, LOSSES)
+        self.readings.ask(&self.gpu, buffer, LossWeights::WORDS)
     }
 
     /// The losses that were asked for longest ago, as [`Session::losses`] gives them; waits for their run, not for later ones.
-    pub fn take_losses(&mut self) -> Result<Option<[f32; LOSSES]>> {
-        let reading = self.readings.take::<f32>(&self.gpu)?;
-        Ok(reading.and_then(|values| values.try_into().ok()))
+    pub fn take_losses(&mut self) -> Result<Option<Losses>> {
+        let words = self.readings.take::<f32>(&self.gpu)?;
+        words.map(|words| self.losses_of(&words)).transpose()
+    }
+
+    fn losses_of(&self, words: &[f32]) -> Result<Losses> {
+        let words =
+            words.first_chunk().ok_or_else(|| Error::Internal("a loss cut short".into()))?;
+        Ok(self.settings.loss.losses(words))
     }
 
     /// Logits N,K,D,H,W of a domain's last run; waits for it.
@@ -411,18 +418,28 @@ fn touched(graph: &Graph, store: &Store) -> Result<BTreeSet<usize>> {
 }
 
 /// Neighbouring parameters that the same domains update: they share their count of updates.
-fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<(usize, usize)> {
+fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<RangeInclusive<usize>> {
     let set = |position: usize| all.iter().map(|t| t.contains(&position)).collect::<Vec<_>>();
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    let mut ranges: Vec<RangeInclusive<usize>> = Vec::new();
     for &position in mine {
-        match ranges.last_mut() {
-            Some((first, last)) if *last + 1 == position && set(*first) == set(position) => {
-                *last = position;
-            }
-            _ => ranges.push((position, position)),
+        let joins = |range: &&mut RangeInclusive<usize>| {
+            range.end() + 1 == position && set(*range.start()) == set(position)
+        };
+        match ranges.last_mut().filter(joins) {
+            Some(range) => *range = *range.start()..=position,
+            None => ranges.push(position..=position),
         }
     }
     ranges
+}
+
+/// A dispatch that updates parameters.
+#[derive(Debug, Clone, Copy)]
+struct UpdateCommand {
+    /// Its place among the commands.
+    command: usize,
+    /// A parameter whose count of updates it shares, by position in the store.
+    param: usize,
 }
 
 /// What is updated after a domain's backward pass, and how.
@@ -431,54 +448,61 @@ struct Update<'a> {
     mine: &'a BTreeSet<usize>,
     all: &'a [BTreeSet<usize>],
     settings: &'a SessionSettings,
-    footprint: Footprint,
 }
 
 impl Update<'_> {
     fn lower(&self, store: &Store, caps: &Caps) -> Result<Tail> {
-        let scaled = self.footprint.dtype == DType::F16;
-        let spans: Vec<(usize, usize, usize)> = ranges(self.mine, self.all)
-            .into_iter()
-            .map(|(first, last)| {
-                let last = &store.params()[last];
-                let start = store.params()[first].start;
-                (first, start, last.start + last.span - start)
-            })
-            .collect();
-        let mut tail = Vec::new();
+        let scaled = self.settings.scaled();
+        let params = store.params();
+        let span = |range: RangeInclusive<usize>| {
+            let (start, last) = (params[*range.start()].start, &params[*range.end()]);
+            Span { param: *range.start(), start, words: last.start + last.span - start }
+        };
+        let spans: Vec<Span> = ranges(self.mine, self.all).into_iter().map(span).collect();
+        let mut dispatches = Vec::new();
         if scaled {
-            let words: Vec<_> = spans.iter().map(|(_, start, words)| (*start, *words)).collect();
-            tail = ops::loss_scale_dispatches(&words, caps)?;
+            let words: Vec<_> = spans.iter().map(|span| (span.start, span.words)).collect();
+            dispatches = ops::loss_scale_dispatches(&words, caps)?;
         }
         let mut updates = Vec::new();
-        for (first, start, words) in spans {
+        for Span { param, start, words } in spans {
             for dispatch in ops::optimizer_dispatch(&self.settings.optimizer, start, words, caps)? {
-                updates.push((tail.len(), first));
-                tail.push(if scaled { dispatch.scaled() } else { dispatch });
+                updates.push(UpdateCommand { command: dispatches.len(), param });
+                dispatches.push(if scaled { dispatch.scaled() } else { dispatch });
             }
         }
-        Ok(Tail { dispatches: tail, updates })
+        Ok(Tail { dispatches, updates })
     }
+}
+
+/// Neighbouring parameters in the store.
+struct Span {
+    /// The first, by position.
+    param: usize,
+    /// Where they begin, in words.
+    start: usize,
+    words: usize,
 }
 
 /// What follows a domain's backward pass.
 struct Tail {
     dispatches: Vec<Dispatch>,
-    /// Place of each update among them and a parameter whose count of updates it shares.
-    updates: Vec<(usize, usize)>,
+    /// Updates among them.
+    updates: Vec<UpdateCommand>,
 }
 
 impl DomainProgram {
     fn new(
-        gpu: &Gpu,
-        (built, plan): (Built, &Plan),
-        update: &Update<'_>,
-        (store, pool): (&Store, &Pool),
+        built: Built,
+        program: Program,
+        tail: &Tail,
+        touched: &BTreeSet<usize>,
+        gradient_commands: usize,
     ) -> Result<Self> {
-        let gradient_commands = plan.steps.len();
-        let tail = update.lower(store, &caps(gpu))?;
-        let program = Program::new(gpu, &built.graph, plan, &tail.dispatches, store, pool)?;
-        let after = |(at, first)| (gradient_commands + at, first);
+        let after = |update: &UpdateCommand| UpdateCommand {
+            command: gradient_commands + update.command,
+            ..*update
+        };
         Ok(Self {
             program,
             image: built.image,
@@ -489,8 +513,8 @@ impl DomainProgram {
             layout: built.graph.layout(built.image)?.clone(),
             logits_layout: built.graph.layout(built.logits)?.clone(),
             gradient_commands,
-            updates: tail.updates.into_iter().map(after).collect(),
-            touched: update.mine.iter().copied().collect(),
+            updates: tail.updates.iter().map(after).collect(),
+            touched: touched.iter().copied().collect(),
         })
     }
 }

@@ -16,11 +16,14 @@ pub struct Targets {
     pub partial: bool,
 }
 
-/// Samples and patch (D, H, W) of a domain's step.
+/// What a domain's step is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainBatch {
+    /// Patches.
     pub samples: usize,
+    /// Voxels of a patch, D, H, W.
     pub patch: [usize; 3],
+    /// What their labels mean.
     pub targets: Targets,
 }
 
@@ -29,6 +32,17 @@ impl DomainBatch {
     pub fn new(samples: usize, patch: [usize; 3]) -> Self {
         Self { samples, patch, targets: Targets::default() }
     }
+}
+
+/// What a domain's loss is made of.
+pub(super) struct LossInputs {
+    /// N, classes or regions, D, H, W.
+    pub logits: Value,
+    /// N, D, H, W, a word each.
+    pub labels: Value,
+    pub weights: LossWeights,
+    /// Whether the gradient is multiplied by the loss scale.
+    pub scaled: bool,
 }
 
 /// The loss of a domain as its graph has it.
@@ -63,8 +77,7 @@ impl Targets {
     pub(super) fn loss(
         &self,
         graph: &mut Graph,
-        [logits, labels]: [Value; 2],
-        (weights, scaled): (LossWeights, bool),
+        LossInputs { logits, labels, weights, scaled }: LossInputs,
     ) -> Result<Loss> {
         let layout = graph.layout(logits)?;
         let (samples, outputs) = (layout.n, layout.channels());

@@ -11,7 +11,7 @@ fn predict(model: &Path, data: &Path, domain: &str, out: &Path) -> Vec<u8> {
     let args =
         ["predict", "-m", path(model), "-i", path(&image), "-o", path(out), "--domain", domain];
     succeed(&args);
-    read_labels(out, &Known::any()).unwrap().data
+    read_labels(out, &Known::any()).unwrap().as_slice().to_vec()
 }
 
 fn adapt(model: &Path, data: &Path, out: &Path, more: &[&str]) -> String {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::program::*;
-use u2seg::low_level::imaging::{Grid, Known, Volume, read_labels, write_image, write_mask};
+use crate::common::volumes::{volume, write_image, write_mask};
+use u2seg::low_level::imaging::{Grid, Known, Volume, read_labels};
 
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
@@ -46,7 +47,7 @@ fn train_predict_evaluate() {
         read_labels(&one, &Known::any()),
         read_labels(&masks.join("case_00.nii.gz"), &Known::any()),
     );
-    assert_eq!(a.unwrap().data, b.unwrap().data);
+    assert_eq!(a.unwrap().as_slice(), b.unwrap().as_slice());
     // counting the model's parameters
     let stdout = succeed(&["info", path(&model)]);
     assert!(stdout.contains("Balls"), "{stdout}");
@@ -316,14 +317,14 @@ fn a_cohort_is_split_continued_mirrored_and_averaged() {
     let sure = folder.path().join("sure");
     predict(&[&models[0]], &sure, &["--save-probabilities"]);
     let mask = |folder: &Path| read_labels(&folder.join("case_02.nii.gz"), &Known::any()).unwrap();
-    assert_eq!(mask(&sure).data, mask(&parts).data);
+    assert_eq!(mask(&sure).data(), mask(&parts).data());
     let map = |folder: &Path, class: &str| {
         let file = folder.join("probabilities/case_02").join(format!("{class}.nii.gz"));
-        u2seg::low_level::imaging::read_image(&file).unwrap().data
+        u2seg::low_level::imaging::read_image(&file).unwrap().as_slice().to_vec()
     };
     let (back, ball) = (map(&sure, "background"), map(&sure, "ball"));
     assert!(back.iter().zip(&ball).all(|(a, b)| (a + b - 1.0).abs() < 1e-5));
-    assert!(ball.iter().zip(&mask(&sure).data).all(|(p, l)| (*p > 0.5) == (*l == 1)));
+    assert!(ball.iter().zip(mask(&sure).as_slice()).all(|(p, l)| (*p > 0.5) == (*l == 1)));
     // the mean of two models lies between them
     let (other, both) = (folder.path().join("other"), folder.path().join("both"));
     predict(&[&models[1]], &other, &["--save-probabilities"]);
@@ -331,7 +332,7 @@ fn a_cohort_is_split_continued_mirrored_and_averaged() {
     let mean = ball.iter().zip(map(&other, "ball")).map(|(a, b)| (a + b) / 2.0);
     assert!(map(&both, "ball").iter().zip(mean).all(|(a, b)| (a - b).abs() < 1e-5));
     // averaged over mirror images, a mirrored image gives the mirrored answer
-    let mut image = u2seg::low_level::imaging::read_image(&images.join("case_02.nii.gz")).unwrap();
+    let image = u2seg::low_level::imaging::read_image(&images.join("case_02.nii.gz")).unwrap();
     let mirror = |values: &mut [f32], [_, h, w]: [usize; 3]| {
         values.chunks_mut(h * w).for_each(|plane| plane.chunks_mut(w).for_each(<[f32]>::reverse));
     };
@@ -339,17 +340,21 @@ fn a_cohort_is_split_continued_mirrored_and_averaged() {
         let out = folder.path().join(name).join("case_02.nii.gz");
         std::fs::create_dir(out.parent().unwrap()).unwrap();
         let file = folder.path().join(format!("{name}.nii.gz"));
-        write_image(&file, &image.data, &image.grid).unwrap();
+        write_image(&file, image.as_slice(), image.grid()).unwrap();
         let args = ["predict", "-m", path(&models[0]), "-i", path(&file), "-o", path(&out)];
         let more = ["--mirror", "D,H,W", "--weighting", "linear", "--save-probabilities"];
         succeed(&[&args[..], &more].concat());
         let maps = out.with_file_name("probabilities").join(name);
-        u2seg::low_level::imaging::read_image(&maps.join("ball.nii.gz")).unwrap().data
+        u2seg::low_level::imaging::read_image(&maps.join("ball.nii.gz"))
+            .unwrap()
+            .as_slice()
+            .to_vec()
     };
     let plain = averaged(&image, "plain");
-    mirror(&mut image.data, image.shape);
-    let mut mirrored = averaged(&image, "mirrored");
-    mirror(&mut mirrored, image.shape);
+    let mut values = image.as_slice().to_vec();
+    mirror(&mut values, image.shape());
+    let mut mirrored = averaged(&volume(1, values, image.grid()), "mirrored");
+    mirror(&mut mirrored, image.shape());
     let far = plain.iter().zip(&mirrored).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(far < 1e-3, "off by {far}");
     assert_ne!(plain, ball);

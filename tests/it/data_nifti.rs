@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::common;
+use crate::common::volumes::{write_image, write_mask};
 use u2seg::low_level::files::write_atomically;
 use u2seg::low_level::imaging::{
     Grid, Known, Match, Reference, read_image, read_images, read_labels, read_labels_on,
-    write_image, write_mask,
 };
 
 /// The values of a dataset's labels.
@@ -101,10 +101,10 @@ fn every_odd_file_loads_or_says_why_not() {
     let odd = odd();
     for &(name, shape, channels, spacing) in GOOD {
         let volume = read_image(&odd.join(name)).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!((volume.shape, volume.channels), (shape, channels), "{name}");
-        assert_eq!(volume.data.len(), channels * shape.iter().product::<usize>(), "{name}");
-        for (found, expected) in volume.spacing.iter().zip(spacing) {
-            assert!((found - expected).abs() < 0.01, "{name}: {:?}", volume.spacing);
+        assert_eq!((volume.shape(), volume.channels().len()), (shape, channels), "{name}");
+        assert_eq!(volume.as_slice().len(), channels * shape.iter().product::<usize>(), "{name}");
+        for (found, expected) in volume.spacing().iter().zip(spacing) {
+            assert!((found - expected).abs() < 0.01, "{name}: {:?}", volume.spacing());
         }
     }
     for &(name, part) in BAD {
@@ -130,7 +130,7 @@ fn datatypes_hold_the_same_numbers() {
     let odd = odd();
     for &(name, ..) in GOOD.iter().filter(|g| g.0.starts_with("datatypes/")) {
         let volume = read_image(&odd.join(name)).unwrap();
-        for (at, value) in volume.data.iter().enumerate() {
+        for (at, value) in volume.as_slice().iter().enumerate() {
             let (z, y, x) = (at / 9, at / 3 % 3, at % 3);
             assert_eq!(*value, (9 * x + 3 * y + z) as f32, "{name}");
         }
@@ -143,9 +143,13 @@ fn pairs_equal_their_single_files() {
     let odd = odd();
     let single = read_image(&odd.join("pairs/minimal.nii")).unwrap();
     for name in ["minimal.hdr", "minimal.hdr.gz", "minimal.img", "minimal.nii.gz", "minimal2.hdr"] {
-        assert_eq!(read_image(&odd.join("pairs").join(name)).unwrap().data, single.data, "{name}");
+        assert_eq!(
+            read_image(&odd.join("pairs").join(name)).unwrap().as_slice(),
+            single.as_slice(),
+            "{name}"
+        );
     }
-    assert!(single.data.iter().any(|&v| v != 0.0));
+    assert!(single.as_slice().iter().any(|&v| v != 0.0));
 }
 
 #[test]
@@ -159,22 +163,25 @@ fn orientations_agree_and_masks_return() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let volume = read_image(&path).unwrap();
-        assert_eq!(volume.shape, reference.shape, "{name}");
-        assert!(volume.data == reference.data, "{name}: other voxels");
+        assert_eq!(volume.shape(), reference.shape(), "{name}");
+        assert!(volume.as_slice() == reference.as_slice(), "{name}: other voxels");
         // as a second channel, its voxels lie where the first ones do
         let both = [odd.join("orientations/RAS.nii.gz"), path.clone()];
         let both = read_images(&both, Match::ByPlace).unwrap();
-        assert!(both.data[reference.data.len()..] == reference.data, "{name}: other places");
-        for (a, b) in volume.spacing.iter().zip(reference.spacing) {
+        assert!(
+            both.as_slice()[reference.as_slice().len()..] == *reference.as_slice(),
+            "{name}: other places"
+        );
+        for (a, b) in volume.spacing().iter().zip(reference.spacing()) {
             assert!((a - b).abs() < 1e-4, "{name}");
         }
         // The stored bytes, divided out of the intensities, are a mask whose place in the file is known.
         let stored = unpacked(&path);
         let slope = f32::from_le_bytes(stored[112..116].try_into().unwrap());
-        let labels: Vec<u8> = volume.data.iter().map(|v| (v / slope).round() as u8).collect();
+        let labels: Vec<u8> = volume.as_slice().iter().map(|v| (v / slope).round() as u8).collect();
         for ending in ["nii", "nii.gz"] {
             let out = folder.path().join(format!("{name}.{ending}"));
-            write_mask(&out, &labels, &volume.grid).unwrap();
+            write_mask(&out, &labels, volume.grid()).unwrap();
             let written = unpacked(&out);
             assert!(voxels(&written) == voxels(&stored), "{name}: other voxel order");
             assert_header_kept(&stored, &written, false, &name);
@@ -195,8 +202,8 @@ fn headers_and_extensions_return() {
         let volume = read_image(&path).unwrap();
         let pair = name.contains(".hdr");
         let labels: Vec<u8> =
-            (0..volume.grid.dims.iter().product::<usize>()).map(|i| (i % 251) as u8).collect();
-        write_mask(&out, &labels, &volume.grid).unwrap();
+            (0..volume.grid().dims.iter().product::<usize>()).map(|i| (i % 251) as u8).collect();
+        write_mask(&out, &labels, volume.grid()).unwrap();
         let (before, after) = (unpacked(&path), unpacked(&out));
         assert_header_kept(&before, &after, pair, name);
         if !pair {
@@ -205,11 +212,11 @@ fn headers_and_extensions_return() {
             assert_eq!(voxels(&after).len(), labels.len());
         }
         let back = read_labels(&out, &Known::any()).unwrap();
-        assert!(back.data == labels, "{name}");
-        assert_eq!(back.grid.affine, volume.grid.affine, "{name}");
-        let channel = &volume.data[..labels.len()];
-        write_image(&out, channel, &volume.grid).unwrap();
-        assert!(read_image(&out).unwrap().data == channel, "{name}: float32");
+        assert!(back.as_slice() == labels, "{name}");
+        assert_eq!(back.grid().affine, volume.grid().affine, "{name}");
+        let channel = &volume.as_slice()[..labels.len()];
+        write_image(&out, channel, volume.grid()).unwrap();
+        assert!(read_image(&out).unwrap().as_slice() == channel, "{name}: float32");
     }
 }
 
@@ -246,7 +253,7 @@ fn all_48_orientations_keep_their_places() {
             }
             oriented(&path, columns);
             let volume = read_image(&path).unwrap();
-            let [_, height, width] = volume.shape;
+            let [_, height, width] = volume.shape();
             // world places of two voxels, as the file's affine gives them, differ along +x, +y, +z as the canonical axes do
             let world = |value: f32| -> [f64; 3] {
                 let place = value as usize;
@@ -256,21 +263,21 @@ fn all_48_orientations_keep_their_places() {
                 })
             };
             let strides = [1, width, width * height];
-            let sizes = [width, height, volume.shape[0]];
+            let sizes = [width, height, volume.shape()[0]];
             for axis in 0..3 {
-                for (at, &value) in volume.data.iter().enumerate() {
+                for (at, &value) in volume.as_slice().iter().enumerate() {
                     if at / strides[axis] % sizes[axis] + 1 < sizes[axis] {
-                        let next = world(volume.data[at + strides[axis]]);
+                        let next = world(volume.as_slice()[at + strides[axis]]);
                         let step = next[axis] - world(value)[axis];
                         assert!(
-                            (step - volume.spacing[2 - axis]).abs() < 0.02,
+                            (step - volume.spacing()[2 - axis]).abs() < 0.02,
                             "{order:?} {signs}"
                         );
                     }
                 }
             }
             let (before, copy) = (unpacked(&path), folder.path().join("copy.nii"));
-            write_image(&copy, &volume.data, &volume.grid).unwrap();
+            write_image(&copy, volume.as_slice(), volume.grid()).unwrap();
             assert_eq!(unpacked(&copy), before);
         }
     }
@@ -290,24 +297,24 @@ fn affine_from_qform_or_voxel_sizes() {
     let half = std::f32::consts::FRAC_1_SQRT_2;
     patch(&path, &[(264, &half.to_le_bytes()), (268, &10f32.to_le_bytes())]);
     let volume = read_image(&path).unwrap();
-    assert_eq!(volume.shape, [4, 2, 3]);
+    assert_eq!(volume.shape(), [4, 2, 3]);
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-5, "{a} {b}");
-    volume.spacing.into_iter().zip([4.0, 2.0, 3.0]).for_each(|(a, b)| near(a, b));
-    near(volume.grid.affine[0][3], 10.0);
-    near(volume.grid.affine[0][1], -3.0);
+    volume.spacing().into_iter().zip([4.0, 2.0, 3.0]).for_each(|(a, b)| near(a, b));
+    near(volume.grid().affine[0][3], 10.0);
+    near(volume.grid().affine[0][1], -3.0);
     // canonical x is -j, y is i, z is -k
-    assert_eq!(volume.data[0], (6 * 3 + 2 * 2) as f32);
+    assert_eq!(volume.as_slice()[0], (6 * 3 + 2 * 2) as f32);
     // without either form, the voxel sizes
     patch(&path, &[(252, &[0])]);
     let volume = read_image(&path).unwrap();
-    assert_eq!((volume.shape, volume.spacing), ([4, 3, 2], [4.0, 3.0, 2.0]));
+    assert_eq!((volume.shape(), volume.spacing()), ([4, 3, 2], [4.0, 3.0, 2.0]));
     // in metres
     patch(&path, &[(123, &[1])]);
-    assert_eq!(read_image(&path).unwrap().spacing, [4000.0, 3000.0, 2000.0]);
+    assert_eq!(read_image(&path).unwrap().spacing(), [4000.0, 3000.0, 2000.0]);
     patch(&path, &[(123, &[2])]);
     // a degenerate sform does not count
     patch(&path, &[(254, &[1]), (280, &[0; 48])]);
-    assert_eq!(read_image(&path).unwrap().spacing, [4.0, 3.0, 2.0]);
+    assert_eq!(read_image(&path).unwrap().spacing(), [4.0, 3.0, 2.0]);
 }
 
 #[test]
@@ -318,7 +325,7 @@ fn unusable_affines_and_voxel_sizes() {
         write_image(&path, &[1.0; 24], &Grid::ras([4, 3, 2], [4.0, 3.0, 2.0])).unwrap();
         patch(&path, &[(252, &[1])]);
         patch(&path, changes);
-        read_image(&path).map(|volume| volume.spacing)
+        read_image(&path).map(|volume| volume.spacing())
     };
     let float = |value: f32| value.to_le_bytes();
     assert_eq!(with(&[(76 + 4, &float(9.0))]).unwrap(), [4.0, 3.0, 2.0]);
@@ -354,7 +361,7 @@ fn labels_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("label.nii.gz");
     line(&path, &[0.0, 1.0, 2.0004, 1.9996, 7.0]);
-    assert_eq!(read_labels(&path, &known(&[0, 1, 2, 7])).unwrap().data, [0, 1, 2, 2, 7]);
+    assert_eq!(read_labels(&path, &known(&[0, 1, 2, 7])).unwrap().as_slice(), [0, 1, 2, 2, 7]);
     let wrong = |values: &[f32], known: &Known, parts: &[&str]| {
         line(&path, values);
         let message = read_labels(&path, known).unwrap_err().to_string();
@@ -394,7 +401,7 @@ fn channels_from_several_files() {
     line(&b, &[3.0, 4.0]);
     line(&c, &[5.0, 6.0, 7.0]);
     let both = read_images(&[a.clone(), b], Match::ByPlace).unwrap();
-    assert_eq!((both.channels, both.data), (2, vec![1.0, 2.0, 3.0, 4.0]));
+    assert_eq!((both.channels().len(), both.as_slice()), (2, &[1.0, 2.0, 3.0, 4.0][..]));
     let message = read_images(&[a, c], Match::ByPlace).unwrap_err().to_string();
     assert!(
         message.contains("a.nii") && message.contains("c.nii: found shape [1, 1, 3]"),
@@ -410,10 +417,10 @@ fn four_dimensions_are_channels() {
     let image = data.join("Task21_MSLesion/imagesTr/ms_07.nii.gz");
     let label = data.join("Task21_MSLesion/labelsTr/ms_07.nii.gz");
     let volume = read_image(&image).unwrap();
-    let on = Reference { grid: &volume.grid, path: &image };
+    let on = Reference { grid: volume.grid(), path: &image };
     let labels = read_labels_on(&label, &known(&[0, 1]), &on, Match::ByPlace).unwrap();
-    assert_eq!((volume.channels, volume.shape), (4, labels.shape));
-    assert!(labels.data.contains(&1));
+    assert_eq!((volume.channels().len(), volume.shape()), (4, labels.shape()));
+    assert!(labels.as_slice().contains(&1));
     let message = read_labels(&image, &known(&[0, 1])).unwrap_err().to_string();
     assert!(message.contains("4 volumes"), "{message}");
 }
@@ -435,7 +442,7 @@ fn truncated_and_corrupt_files_are_errors() {
         }
         // Padding after the end is harmless.
         std::fs::write(&path, [whole.as_slice(), &[0; 512]].concat()).unwrap();
-        assert_eq!(read_image(&path).unwrap().data, values);
+        assert_eq!(read_image(&path).unwrap().as_slice(), values);
     }
     // A flipped bit in the compressed voxels fails the checksum or the decoder.
     let packed = folder.path().join("image.nii.gz");
@@ -446,7 +453,7 @@ fn truncated_and_corrupt_files_are_errors() {
         bytes[byte] ^= 0x10;
         std::fs::write(&packed, &bytes).unwrap();
         // the stream's last byte holds unused bits
-        let harmless = read_image(&packed).is_ok_and(|image| image.data == values);
+        let harmless = read_image(&packed).is_ok_and(|image| image.as_slice() == values);
         assert!(harmless == (byte == whole.len() - 9), "byte {byte} of {}", whole.len());
     }
     // Sizes the file cannot hold are refused before anything is allocated.
@@ -476,11 +483,11 @@ fn lying_headers_never_panic() {
             std::fs::write(&path, &bytes).unwrap();
             if let Ok(volume) = read_image(&path) {
                 assert_eq!(
-                    volume.data.len(),
-                    volume.channels * volume.grid.dims.iter().product::<usize>()
+                    volume.as_slice().len(),
+                    volume.channels().len() * volume.grid().dims.iter().product::<usize>()
                 );
-                assert!(volume.data.iter().all(|v| v.is_finite()));
-                assert!(volume.spacing.iter().all(|s| s.is_finite() && *s > 0.0), "byte {byte}");
+                assert!(volume.as_slice().iter().all(|v| v.is_finite()));
+                assert!(volume.spacing().iter().all(|s| s.is_finite() && *s > 0.0), "byte {byte}");
             }
         }
     }
@@ -514,7 +521,7 @@ fn halves_of_a_pair_find_each_other() {
     assert!(error("a.HDR").contains("a.HDR: found a header without its .img file"));
     std::fs::write(at("a.Img"), &whole[352..]).unwrap();
     for name in ["a.HDR", "a.Img"] {
-        assert_eq!(read_image(&at(name)).unwrap().data, [3.0; 24], "{name}");
+        assert_eq!(read_image(&at(name)).unwrap().as_slice(), [3.0; 24], "{name}");
     }
     std::fs::write(at("a.Img"), b"version https://git-lfs.github.com/spec/v1\n").unwrap();
     assert!(error("a.HDR").contains("a.Img: found a Git LFS pointer"), "{}", error("a.HDR"));
@@ -522,7 +529,7 @@ fn halves_of_a_pair_find_each_other() {
     assert!(error("b.img").contains("b.img: found an .img file without its .hdr"));
     // a whole file under a half's name
     std::fs::write(at("c.img"), &whole).unwrap();
-    assert_eq!(read_image(&at("c.img")).unwrap().data, [3.0; 24]);
+    assert_eq!(read_image(&at("c.img")).unwrap().as_slice(), [3.0; 24]);
 }
 
 #[test]
@@ -532,7 +539,7 @@ fn writing_is_all_or_nothing() {
     let out = folder.path().join("mask.nii");
     write_mask(&out, &[1, 0], &grid).unwrap();
     write_mask(&out, &[0, 1], &grid).unwrap();
-    assert_eq!(read_labels(&out, &known(&[0, 1])).unwrap().data, [0, 1]);
+    assert_eq!(read_labels(&out, &known(&[0, 1])).unwrap().as_slice(), [0, 1]);
     let message =
         write_mask(&folder.path().join("mask.png"), &[0, 1], &grid).unwrap_err().to_string();
     assert!(message.contains(".nii or .nii.gz"), "{message}");

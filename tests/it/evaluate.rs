@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::common::program::*;
+use crate::common::volumes::{write_image, write_mask};
 use serde_json::{Value, json};
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 
 /// D, H, W of the masks that the tests make.
 const SMALL_SHAPE: [usize; 3] = [6, 8, 10];

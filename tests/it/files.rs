@@ -109,7 +109,8 @@ proptest! {
         links in prop::collection::vec((any::<bool>(), mask_paths(), mask_paths()), 0..5),
         [p, g, o] in [mask_paths(), mask_paths(), mask_paths()],
     ) {
-        use u2seg::low_level::imaging::{Grid, write_mask};
+        use u2seg::low_level::imaging::Grid;
+        use crate::common::volumes::write_mask;
         let folder = tempfile::tempdir().unwrap();
         let top = folder.path();
         std::fs::create_dir_all(top.join("m")).unwrap();
@@ -329,10 +330,11 @@ const LITTLE_ROOM: &str = "U2SEG_TEST_LITTLE_ROOM";
 #[cfg(target_os = "linux")]
 #[test]
 fn every_writer_says_that_there_is_no_room() {
+    use crate::common::volumes::{volume, write_image, write_mask};
     use std::collections::BTreeMap;
-    use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+    use u2seg::low_level::imaging::{Grid, LabelMap};
     use u2seg::low_level::run::overlay::{OverlayInput, render};
-    use u2seg::low_level::score::metrics::Pair;
+    use u2seg::low_level::score::metrics::Comparison;
     use u2seg::low_level::score::summary::{CaseScores, Summary};
 
     let names = ["a.nii", "a.nii.gz", "b.nii", "b.nii.gz", "c.png", "d.json", "e.txt"];
@@ -346,7 +348,7 @@ fn every_writer_says_that_there_is_no_room() {
             }
             let before = tree(folder.path());
             let this = std::env::current_exe().unwrap();
-            let args = ["--exact", "every_writer_says_that_there_is_no_room", "--nocapture"];
+            let args = ["--exact", "files::every_writer_says_that_there_is_no_room", "--nocapture"];
             let output = limited(&this, &args).env(LITTLE_ROOM, folder.path()).output().unwrap();
             assert!(output.status.success(), "{}", text(&output.stderr));
             assert!(text(&output.stdout).contains("7 writers refused"));
@@ -364,16 +366,16 @@ fn every_writer_says_that_there_is_no_room() {
     let labels: Vec<u8> = (0..20 * 24 * 28).map(|_| noise()).collect();
     let image: Vec<f32> = labels.iter().map(|v| f32::from(*v)).collect();
     let grid = Grid::ras(shape, [1.0; 3]);
+    let nothing = LabelMap::from_vec(vec![0; labels.len()], grid.clone()).unwrap();
     let view = OverlayInput {
-        image: &image,
-        shape,
-        spacing: [1.0; 3],
+        image: &volume(1, image.clone(), &grid),
         truth: None,
-        prediction: &vec![0; labels.len()],
+        prediction: &nothing,
         window: None,
         caption: "noise",
     };
-    let scores = Pair::new(&[1], &[1], [1; 3], [1.0; 3]).unwrap().scores(&1.into(), 1.0);
+    let one = ndarray::Array3::from_elem([1; 3], 1);
+    let scores = Comparison::new(one.view(), one.view(), [1.0; 3]).unwrap().scores(&1.into(), 1.0);
     let case = CaseScores {
         metrics: BTreeMap::from([(1.into(), scores)]),
         prediction_file: "p".into(),

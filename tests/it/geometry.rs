@@ -248,17 +248,17 @@ proptest! {
         scene.stored(&second).label().write(&label_file);
         scene.stored(&third).write(&other_file);
         let image = read_image(&image_file).unwrap();
-        prop_assert_eq!(&image.data, &plain.data);
-        for (a, b) in image.grid.canonical_affine().iter().flatten().zip(plain.grid.canonical_affine().iter().flatten()) {
+        prop_assert_eq!(image.as_slice(), plain.as_slice());
+        for (a, b) in image.grid().canonical_affine().iter().flatten().zip(plain.grid().canonical_affine().iter().flatten()) {
             prop_assert!((a - b).abs() < 1e-3, "{a} {b}");
         }
-        let on = Reference { grid: &image.grid, path: &image_file };
+        let on = Reference { grid: image.grid(), path: &image_file };
         let labels = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace).unwrap();
-        let expected: Vec<u8> = plain.data.iter().map(|v| label(*v as u16)).collect();
-        prop_assert_eq!(&labels.data, &expected);
-        prop_assert_eq!(labels.grid.affine, image.grid.affine);
+        let expected: Vec<u8> = plain.as_slice().iter().map(|v| label(*v as u16)).collect();
+        prop_assert_eq!(labels.as_slice(), &expected[..]);
+        prop_assert_eq!(labels.grid().affine, image.grid().affine);
         let both = read_images(&[image_file, other_file], Match::ByPlace).unwrap();
-        prop_assert_eq!(&both.data[plain.data.len()..], &plain.data[..]);
+        prop_assert_eq!(&both.as_slice()[plain.as_slice().len()..], plain.as_slice());
     }
 }
 
@@ -328,11 +328,11 @@ proptest! {
         right.write(&image_file);
         wrong.write(&label_file);
         let image = read_image(&image_file).unwrap();
-        let on = Reference { grid: &image.grid, path: &image_file };
+        let on = Reference { grid: image.grid(), path: &image_file };
         let message = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace)
             .unwrap_err()
             .to_string();
-        for part in ["label.nii: found the same voxels up to ", mistake.words(), "image.nii, within ", "--match by-index"] {
+        for part in ["label.nii: found the same voxels up to ", mistake.words(), "image.nii, within ", "`match` by-index"] {
             prop_assert!(message.contains(part), "{part:?} is missing in: {message}");
         }
         // one mistake, one word, save that the box moves with it
@@ -341,11 +341,11 @@ proptest! {
             prop_assert!(!message.contains(word), "{mistake:?}: {message}");
         }
         let labels = read_labels_on(&label_file, &Known::any(), &on, Match::ByIndex).unwrap();
-        let expected: Vec<u8> = image.data.iter().map(|v| label(*v as u16)).collect();
-        prop_assert_eq!(&labels.data, &expected);
-        prop_assert_eq!(labels.grid.affine, image.grid.affine);
+        let expected: Vec<u8> = image.as_slice().iter().map(|v| label(*v as u16)).collect();
+        prop_assert_eq!(labels.as_slice(), &expected[..]);
+        prop_assert_eq!(labels.grid().affine, image.grid().affine);
         let both = read_images(&[image_file, label_file], Match::ByIndex).unwrap();
-        prop_assert_eq!(both.data[expected.len()..].to_vec(), expected.iter().map(|v| f32::from(*v)).collect::<Vec<_>>());
+        prop_assert_eq!(both.as_slice()[expected.len()..].to_vec(), expected.iter().map(|v| f32::from(*v)).collect::<Vec<_>>());
     }
 }
 
@@ -363,7 +363,7 @@ fn said(change: impl Fn(&mut File)) -> String {
     change(&mut label);
     label.write(&label_file);
     let image = read_image(&image_file).unwrap();
-    let on = Reference { grid: &image.grid, path: &image_file };
+    let on = Reference { grid: image.grid(), path: &image_file };
     match read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace) {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
@@ -410,12 +410,38 @@ fn wrong_affines_are_described() {
 }
 
 #[test]
+fn a_transposed_array_is_told_as_such_whatever_the_orientation() {
+    for bits in 0..8 {
+        let (_folder, [image_file, label_file, _]) = files();
+        let flips = [0, 1, 2].map(|axis| bits >> axis & 1 == 1);
+        let image = scene().stored(&Storage { flips, ..PLAIN });
+        image.write(&image_file);
+        // the array that k, j, i index, with the image's affine
+        let mut label = image.label();
+        label.sizes.reverse();
+        let [a, b, c] = image.sizes;
+        let place = |x: usize, y: usize, z: usize| label.values[x + a * (y + b * z)];
+        let rows = (0..a).flat_map(|x| (0..b).map(move |y| (x, y)));
+        label.values = rows.flat_map(|(x, y)| (0..c).map(move |z| place(x, y, z))).collect();
+        label.write(&label_file);
+        let image = read_image(&image_file).unwrap();
+        let on = Reference { grid: image.grid(), path: &image_file };
+        let message = read_labels_on(&label_file, &Known::any(), &on, Match::ByPlace).unwrap_err();
+        let message = message.to_string();
+        assert!(message.contains("axes permuted (i, j, k run along k, j, i)"), "{message}");
+        for word in ["mirrored", "voxel sizes", "rotated"] {
+            assert!(!message.contains(word), "{flips:?}: {message}");
+        }
+    }
+}
+
+#[test]
 fn other_sizes_are_errors_either_way() {
     let (_folder, [image_file, label_file, _]) = files();
     scene().stored(&PLAIN).write(&image_file);
     Scene { sizes: [4, 5, 7], ..scene() }.stored(&PLAIN).label().write(&label_file);
     let image = read_image(&image_file).unwrap();
-    let on = Reference { grid: &image.grid, path: &image_file };
+    let on = Reference { grid: image.grid(), path: &image_file };
     let read = |matching| read_labels_on(&label_file, &Known::any(), &on, matching).unwrap_err();
     let message = read(Match::ByPlace).to_string();
     assert!(
@@ -436,9 +462,9 @@ fn real_labels_lie_on_their_images() {
         let dataset = Dataset::open(common::data_dir().join(task)).unwrap();
         for case in &dataset.cases {
             let (image, label) = dataset.load(case).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!((image.shape, image.grid.affine), (label.shape, label.grid.affine));
-            assert!(image.notes.is_empty(), "{task} {}: {:?}", case.id, image.notes);
-            assert!(label.data.iter().any(|value| *value > 0), "{task} {}", case.id);
+            assert_eq!((image.shape(), image.grid().affine), (label.shape(), label.grid().affine));
+            assert!(image.notes().is_empty(), "{task} {}: {:?}", case.id, image.notes());
+            assert!(label.as_slice().iter().any(|value| *value > 0), "{task} {}", case.id);
         }
     }
 }
@@ -491,9 +517,9 @@ fn a_predicted_mask_is_the_same_however_the_image_is_stored() {
             let name = format!("turn{t}_{index}.nii");
             let image = read_image(&images.join(&name)).unwrap();
             let file = images.join(&name);
-            let on = Reference { grid: &image.grid, path: &file };
+            let on = Reference { grid: image.grid(), path: &file };
             let mask = masks.join(format!("{name}.gz"));
-            read_labels_on(&mask, &Known::any(), &on, Match::ByPlace).unwrap().data
+            read_labels_on(&mask, &Known::any(), &on, Match::ByPlace).unwrap().into_data()
         };
         let plain = read(0);
         let count = |label: u8| plain.iter().filter(|l| **l == label).count();

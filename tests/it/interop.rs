@@ -8,12 +8,13 @@ use std::process::Command;
 use crate::common::program::*;
 use crate::common::{folder, gpu};
 use u2seg::low_level::domain::DomainPlan;
+use u2seg::low_level::graph::DType;
 use u2seg::low_level::imaging::Normalisation;
 use u2seg::low_level::net;
 use u2seg::low_level::net::{
     DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, read_tensors,
 };
-use u2seg::low_level::segment::Forward;
+use u2seg::low_level::segment::{Forward, ForwardSpec};
 
 /// The code blocks of docs/PYTORCH.md in one language.
 fn blocks(language: &str) -> Vec<String> {
@@ -95,8 +96,9 @@ fn distance(model: &Model, images: &Path) -> f64 {
         let image = &tensors[&format!("image.{domain}")];
         let patch = [image.dims[2], image.dims[3], image.dims[4]];
         let weights = |name: &str| Ok(Cow::Borrowed(&model.weights[name].values[..]));
-        let batch = (image.dims[0], patch);
-        let forward = Forward::new(&gpu, (&model.network, domain), batch, weights).unwrap();
+        let (network, samples) = (&model.network, image.dims[0]);
+        let spec = ForwardSpec { network, domain, samples, patch, dtype: DType::F32 };
+        let forward = Forward::new(&gpu, &spec, weights).unwrap();
         let logits = forward.run(&image.values).unwrap();
         let expected = &tensors[&format!("logits.{domain}")].values;
         assert_eq!(logits.len(), expected.len());

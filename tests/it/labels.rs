@@ -26,7 +26,7 @@ fn predicted(run: &Path, data: &Path) -> BTreeSet<u8> {
     let (model, images, out) = (run.to_path_buf(), data.join("imagesTr"), run.join("masks"));
     succeed(&["predict", "-m", path(&model), "-i", path(&images), "-o", path(&out)]);
     let mask = read_labels(&out.join("case_03.nii.gz"), &Known::any()).unwrap();
-    mask.data.into_iter().collect()
+    mask.as_slice().iter().copied().collect()
 }
 
 #[test]

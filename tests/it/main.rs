@@ -20,6 +20,7 @@ mod plan;
 mod precision;
 mod real;
 mod recipe;
+mod runs;
 mod shaders;
 mod tint;
 mod tune;

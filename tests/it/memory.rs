@@ -6,15 +6,11 @@ use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::{DType, Region};
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops::{GROWTH, LossWeights, Optimizer};
-use u2seg::low_level::train::{
-    DomainBatch, Footprint, Freeze, Memory, Session, SessionSettings, Targets,
-};
+use u2seg::low_level::train::{DomainBatch, Footprint, Memory, Session, SessionSettings, Targets};
 
-const SETTINGS: SessionSettings = SessionSettings {
-    loss: LossWeights::dice_ce(),
-    optimizer: Optimizer::adam(),
-    freeze: Freeze::Nothing,
-};
+fn settings(footprint: Footprint) -> SessionSettings {
+    SessionSettings { footprint, ..SessionSettings::new(LossWeights::dice_ce(), Optimizer::adam()) }
+}
 
 /// A network with a batch for each of its domains.
 struct Net {
@@ -53,8 +49,8 @@ fn nets() -> Vec<(&'static str, Net)> {
 impl Net {
     fn session(&self, gpu: &Gpu, dtype: DType, vram: Option<u64>) -> Session {
         let footprint = Footprint { dtype, vram, reserved: 0 };
-        let session = Session::within(gpu, &self.config, &self.batches, SETTINGS, footprint);
-        let session = session.unwrap();
+        let settings = settings(footprint);
+        let session = Session::new(gpu, &self.config, &self.batches, settings).unwrap();
         session.initialise(5).unwrap();
         session
     }
@@ -62,10 +58,10 @@ impl Net {
     /// Memory of the plans that recompute nothing, and all that pays.
     fn memory(&self, gpu: &Gpu, dtype: DType) -> [Memory; 2] {
         let (config, batches, caps) = (&self.config, &self.batches, caps(gpu));
-        let all = Footprint { dtype, ..Footprint::default() };
+        let settings = settings(Footprint { dtype, ..Footprint::default() });
         [
-            Memory::planned(config, batches, &SETTINGS, all, &caps).unwrap(),
-            Memory::least(config, batches, &SETTINGS, dtype, &caps).unwrap(),
+            Memory::planned(config, batches, &settings, &caps).unwrap(),
+            Memory::least(config, batches, &settings, &caps).unwrap(),
         ]
     }
 
@@ -142,7 +138,7 @@ fn a_budget_is_kept_or_refused() {
         let [all, least] = net.memory(&gpu, DType::F32);
         let within = |vram| {
             let footprint = Footprint { vram: Some(vram), ..Footprint::default() };
-            Memory::planned(&net.config, &net.batches, &SETTINGS, footprint, &caps)
+            Memory::planned(&net.config, &net.batches, &settings(footprint), &caps)
         };
         for share in 0..=4 {
             let vram = all.total() - (all.total() - least.total()) * share / 4;
@@ -151,13 +147,13 @@ fn a_budget_is_kept_or_refused() {
             assert_eq!(memory.recomputed == 0, share == 0, "{name}: {memory:?} in {vram}");
         }
         let message = within(least.total() - 1).unwrap_err().to_string();
-        assert!(message.contains("--vram") && message.contains("--precision f16"), "{message}");
+        assert!(message.contains("vram") && message.contains("`precision` f16"), "{message}");
         assert!(within(1).is_err(), "{name}");
         // what cases take is not there for the network
         let reserved = 1 << 20;
         let footprint =
             Footprint { vram: Some(all.total() + reserved), reserved, ..Footprint::default() };
-        let planned = |f| Memory::planned(&net.config, &net.batches, &SETTINGS, f, &caps).unwrap();
+        let planned = |f| Memory::planned(&net.config, &net.batches, &settings(f), &caps).unwrap();
         assert_eq!(planned(footprint).recomputed, 0, "{name}");
         assert!(
             planned(Footprint { reserved: reserved + 1, ..footprint }).recomputed > 0,
@@ -181,7 +177,7 @@ fn f16_learns_alike_in_less_memory() {
     for t in 0..24 {
         for (session, curve) in sessions.iter_mut().zip(&mut curves) {
             net.step(session, 0, t);
-            curve.push(f64::from(session.losses(0).unwrap()[0]));
+            curve.push(f64::from(session.losses(0).unwrap().total));
         }
     }
     let [a, b] = &curves;

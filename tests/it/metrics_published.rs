@@ -15,8 +15,9 @@
 //! package and nnU-Net (MONAI leaves the latter out). Distances to an empty mask are infinite in the packages, and null here.
 
 use crate::common;
+use ndarray::Array3;
 use u2seg::low_level::imaging::{Known, read_labels};
-use u2seg::low_level::score::metrics::{Pair, Scores};
+use u2seg::low_level::score::metrics::{Comparison, Scores};
 
 #[derive(serde::Deserialize)]
 struct File {
@@ -133,7 +134,10 @@ impl Mask {
         let mut mask = match (&recipe.file, recipe.class) {
             (Some(file), Some(class)) => {
                 let labels = read_labels(&common::data_dir().join(file), &Known::any()).unwrap();
-                Self { shape: labels.shape, on: labels.data.iter().map(|l| *l == class).collect() }
+                Self {
+                    shape: labels.shape(),
+                    on: labels.as_slice().iter().map(|l| *l == class).collect(),
+                }
             }
             _ => Self::solid(recipe),
         };
@@ -168,8 +172,9 @@ impl Mask {
         .map(|place| self.at(place))
     }
 
-    fn labels(&self) -> Vec<u8> {
-        self.on.iter().map(|on| u8::from(*on)).collect()
+    fn labels(&self) -> Array3<u8> {
+        Array3::from_shape_vec(self.shape, self.on.iter().map(|on| u8::from(*on)).collect())
+            .unwrap()
     }
 }
 
@@ -192,7 +197,8 @@ fn differences(case: &Case, tolerance: f64) -> Vec<String> {
     let (truth, prediction) = (Mask::new(&case.truth), Mask::new(&case.prediction));
     assert_eq!(truth.shape, prediction.shape, "{}", case.name);
     let (y, p) = (truth.labels(), prediction.labels());
-    let ours = Pair::new(&y, &p, truth.shape, case.spacing).unwrap().scores(&1.into(), tolerance);
+    let ours = Comparison::new(y.view(), p.view(), case.spacing).unwrap();
+    let ours = ours.scores(&1.into(), tolerance);
     let Scores { dice, iou, hd95, assd, nsd, tp, n_ref, n_pred, .. } = ours;
     assert_eq!((tp, n_ref, n_pred), (case.tp, case.n_ref, case.n_pred), "{}", case.name);
     let monai = &case.monai;

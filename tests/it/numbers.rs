@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use crate::common::volumes::write_image;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use u2seg::low_level::imaging::{
-    Grid, Match, Normalisation, Note, prepare, read_image, read_images, write_image,
+    Grid, Match, Normalisation, Note, prepare, read_image, read_images,
 };
 
 /// Overwrites bytes of a file.
@@ -28,25 +29,25 @@ fn odd_voxels_become_0_and_are_noted() {
     let [a, b] = ["a.nii", "b.nii"].map(|name| folder.path().join(name));
     line(&a, &[f32::NAN, f32::NEG_INFINITY, -3.4e38, 1e-40, -1e-45, 1e30, 5.0]);
     let image = read_image(&a).unwrap();
-    assert_eq!(image.data, [0.0, 0.0, 0.0, 0.0, 0.0, 1e30, 5.0]);
+    assert_eq!(image.as_slice(), [0.0, 0.0, 0.0, 0.0, 0.0, 1e30, 5.0]);
     let said = |notes: &[Note]| -> Vec<String> { notes.iter().map(|n| n.describe(&[])).collect() };
-    assert_eq!(said(&image.notes), ["3 voxels are NaN, infinite or beyond ±1e30 and count as 0"]);
+    assert_eq!(said(image.notes()), ["3 voxels are NaN, infinite or beyond ±1e30 and count as 0"]);
     line(&b, &[7.0; 7]);
-    let notes = read_images(&[a.clone(), b.clone()], Match::ByPlace).unwrap().notes;
-    assert_eq!(said(&notes[1..]), ["channel 1 is 7 everywhere"]);
+    let both = read_images(&[a.clone(), b.clone()], Match::ByPlace).unwrap();
+    assert_eq!(said(&both.notes()[1..]), ["channel 1 is 7 everywhere"]);
     line(&b, &[f32::NAN]);
-    let notes = read_image(&b).unwrap().notes;
-    assert_eq!(said(&notes)[0], "1 voxel is NaN, infinite or beyond ±1e30 and counts as 0");
-    assert_eq!(said(&notes)[1], "channel 0 is 0 everywhere");
+    let image = read_image(&b).unwrap();
+    assert_eq!(said(image.notes())[0], "1 voxel is NaN, infinite or beyond ±1e30 and counts as 0");
+    assert_eq!(said(image.notes())[1], "channel 0 is 0 everywhere");
     // the slope makes the number: 2e38 * 10 is no float32, and 1e20 * 1e20 is too large
     for (value, slope) in [(2e38f32, 10.0f32), (1e20, 1e20), (1.0, f32::MAX)] {
         line(&a, &[0.0, value]);
         patch(&a, &[(112, &slope.to_le_bytes())]);
-        assert_eq!(read_image(&a).unwrap().data, [0.0, 0.0], "{value} {slope}");
+        assert_eq!(read_image(&a).unwrap().as_slice(), [0.0, 0.0], "{value} {slope}");
     }
     line(&a, &[0.0, 1e35]);
     patch(&a, &[(112, &1e-34f32.to_le_bytes())]);
-    assert!((read_image(&a).unwrap().data[1] - 10.0).abs() < 1e-4);
+    assert!((read_image(&a).unwrap().as_slice()[1] - 10.0).abs() < 1e-4);
 }
 
 /// A float64 image of 2 x 3 x 4 voxels along i, j, k.
@@ -83,7 +84,7 @@ proptest! {
         let floats: Vec<f32> = single.iter().map(|bits| f32::from_bits(*bits)).collect();
         write_image(&b, &floats, &Grid::ras([4, 3, 2], from)).unwrap();
         let image = read_images(&[a, b], Match::ByPlace).unwrap();
-        prop_assert!(image.data.iter().all(|v| v.is_finite() && v.abs() <= 1e30 && !v.is_subnormal()));
+        prop_assert!(image.as_slice().iter().all(|v| v.is_finite() && v.abs() <= 1e30 && !v.is_subnormal()));
         let [lower, upper, mean, std] = bounds.map(f32::from_bits);
         let ct = Normalisation::Fixed { lower: -160.0, upper: 240.0, mean: 40.0, std: 100.0 };
         let any = Normalisation::Fixed { lower, upper, mean, std };

@@ -2,11 +2,12 @@
 
 use crate::common;
 use crate::common::program;
+use crate::common::volumes::volume;
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::{Caps, Layout};
 use u2seg::low_level::imaging;
-use u2seg::low_level::imaging::{Grid, LabelVolume, Normalisation, Prepared, Volume};
+use u2seg::low_level::imaging::{Grid, LabelMap, Normalisation, Prepared};
 use u2seg::low_level::patch::{
     Augment, Draw, Focus, Interpolation, Patch, PatchSize, draw_patch, make_patch, rng_for,
 };
@@ -23,8 +24,8 @@ fn case(channels: usize, shape: [usize; 3], spacing: [f64; 3], seed: u64) -> Pre
         .collect();
     let labels = (0..voxels).map(|_| rng.random_range(0..5)).collect();
     let grid = Grid::ras(shape, spacing);
-    let image = Volume { channels, shape, spacing, data, grid: grid.clone(), notes: Vec::new() };
-    let label = LabelVolume { shape, spacing, data: labels, grid };
+    let image = volume(channels, data, &grid);
+    let label = LabelMap::from_vec(labels, grid).unwrap();
     let mut case = imaging::prepare(&image, Some(&label), spacing, &Normalisation::ZScore).unwrap();
     assert_eq!(case.shape, shape);
     case.outside = -3.5;

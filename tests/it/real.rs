@@ -33,7 +33,7 @@ fn hippocampus_and_spinal_cord_learn_together() {
         succeed(&[&args[..], &[&dataset.name]].concat());
         let (image, _) = dataset.load(case).unwrap();
         let mask = read_labels(&mask, &Known::any()).unwrap();
-        assert_eq!((mask.grid.dims, mask.shape), (image.grid.dims, image.shape));
-        assert_eq!(mask.grid.affine, image.grid.affine);
+        assert_eq!((mask.grid().dims, mask.shape()), (image.grid().dims, image.shape()));
+        assert_eq!(mask.grid().affine, image.grid().affine);
     }
 }

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use crate::common::program::*;
-use u2seg::low_level::domain::{DomainPlan, Step, Weighting};
-use u2seg::low_level::imaging::{Grid, Known, read_image, read_labels, write_image, write_mask};
+use crate::common::volumes::{write_image, write_mask};
+use u2seg::low_level::domain::{CleanUpStep, DomainPlan, Weighting};
+use u2seg::low_level::imaging::{Grid, Known, read_image, read_labels};
 use u2seg::low_level::net::Model;
 use u2seg::low_level::ops::{LossWeights, Optimizer};
 use u2seg::low_level::patch::Interpolation;
-use u2seg::low_level::train::{Length, Rate, RunConfig};
+use u2seg::low_level::train::{Length, LrSchedule, RunConfig};
 
 fn plans(run: &Path) -> Vec<DomainPlan> {
     serde_json::from_slice(&std::fs::read(run.join("plan.json")).unwrap()).unwrap()
@@ -32,12 +33,12 @@ fn the_published_recipe_fills_what_flags_leave_open() {
     dataset(&data, "mine", 2, 90.0);
     let of = |name: &str, more: &[&str]| plan(&[&data], &folder.path().join(name), more);
     let (config, domains) = of("u2net", &["--recipe", "u2net"]);
-    assert_eq!(config.rate, Rate::plateau(300));
+    assert_eq!(config.lr_schedule, LrSchedule::plateau(300));
     assert_eq!((config.lr, config.loss), (3e-4, LossWeights::published()));
     let d = &domains[0];
     assert_eq!((d.patch, d.pools, d.batch), ([40, 56, 40], [3, 3, 3], 9));
     assert_eq!((d.preset.as_deref(), d.weighting), (Some("hippocampus"), Weighting::Linear));
-    assert_eq!(d.clean_up[0].steps, [Step::ClosingEdges(1), Step::LargestTwo(0.1)]);
+    assert_eq!(d.clean_up[0].steps, [CleanUpStep::ClosingEdges(1), CleanUpStep::LargestTwo(0.1)]);
     // flags come first
     let more = ["--recipe", "u2net", "--lr", "0.01", "--loss", "ce", "--optimizer", "sgd"];
     let plan = ["--steps", "7", "--batch", "3", "--patch", "16,16,16", "--spacing", "1,1,2"];
@@ -76,16 +77,19 @@ fn tumours_of_the_liver_count_as_liver() {
     // half of the ball is a tumour
     let file = data.join("labelsTr/case_01.nii.gz");
     let mut label = read_labels(&file, &Known::any()).unwrap();
-    let ball = label.data.iter().filter(|l| **l == 1).count();
-    let half = label.data.len() / 2;
-    label.data[half..].iter_mut().filter(|l| **l == 1).for_each(|l| *l = 2);
-    write_mask(&file, &label.data, &label.grid).unwrap();
+    let ball = label.as_slice().iter().filter(|l| **l == 1).count();
+    let half = label.as_slice().len() / 2;
+    label.as_mut_slice()[half..].iter_mut().filter(|l| **l == 1).for_each(|l| *l = 2);
+    write_mask(&file, label.as_slice(), label.grid()).unwrap();
     let run = folder.path().join("run");
     let more = ["--recipe", "u2net", "--steps", "2", "--hold-out", "case_01"];
     succeed(&strs(&train(&[&data], &run, &more)));
     let model = Model::read(&run.join("model.safetensors")).unwrap();
     assert_eq!(model.domains[0].labels.names(), ["background", "liver"]);
-    assert_eq!(model.domains[0].clean_up[0].steps, [Step::ClosingEdges(1), Step::Largest]);
+    assert_eq!(
+        model.domains[0].clean_up[0].steps,
+        [CleanUpStep::ClosingEdges(1), CleanUpStep::Largest]
+    );
     let json = summary(&run.join("validation/Liver/summary.json"));
     assert_eq!(json["metric_per_case"][0]["metrics"]["1"]["n_ref"], ball);
     assert!(json["mean"]["2"].is_null());
@@ -107,7 +111,8 @@ fn hurry(run: &Path, steps: u64) {
     config.length = Length::Steps(steps);
     config.log_every = 1;
     let least = 1e-5;
-    config.rate = Rate::Plateau { epoch: 6, window: 2, improvement: 100.0, factor: 0.5, least };
+    let (epoch, window, improvement, factor) = (6, 2, 100.0, 0.5);
+    config.lr_schedule = LrSchedule::Plateau { epoch, window, improvement, factor, least };
     config.write(&file).unwrap();
 }
 
@@ -169,7 +174,7 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     assert_eq!(interpolation(&run), Interpolation::Cubic);
     for d in &model.domains {
         assert_eq!(d.patch, [16; 3]);
-        assert!(d.cut.is_some_and(|cut| cut != d.patch), "{d:?}");
+        assert!(d.crop.is_some_and(|crop| crop != d.patch), "{d:?}");
     }
     let json = summary(&run.join("validation/A/summary.json"));
     let dice = json["foreground_mean"]["Dice"].as_f64().unwrap();
@@ -179,9 +184,9 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     let args = ["predict", "-m", path(&run), "-i", path(&image), "-o", path(&out)];
     let more = ["--domain", "B", "--mirror", "W", "--step-size", "0.7", "--save-probabilities"];
     succeed(&[&args[..], &more].concat());
-    assert_eq!(read_labels(&out, &Known::any()).unwrap().shape, SHAPE);
+    assert_eq!(read_labels(&out, &Known::any()).unwrap().shape(), SHAPE);
     let maps = folder.path().join("probabilities/case_00");
-    assert_eq!(read_image(&maps.join("ball.nii.gz")).unwrap().shape, SHAPE);
+    assert_eq!(read_image(&maps.join("ball.nii.gz")).unwrap().shape(), SHAPE);
     // a new domain is resized as the old ones are
     let c = folder.path().join("C");
     dataset(&c, "C", 2, 60.0);
@@ -190,7 +195,7 @@ fn patches_are_resized_to_a_common_one_and_masks_back() {
     succeed(&args);
     let plan = &plans(&new)[0];
     assert_eq!((plan.patch, plan.pools), ([16; 3], model.domains[0].pools));
-    assert!(plan.cut.is_some() && interpolation(&new) == Interpolation::Cubic);
+    assert!(plan.crop.is_some() && interpolation(&new) == Interpolation::Cubic);
 }
 
 #[test]
@@ -230,7 +235,7 @@ fn all_folds_are_trained_and_scored_together() {
     let args = ["predict", "-i", path(&image), "-o", path(&out), "--domain", "A", "-m"];
     succeed(&[&args[..], &models.iter().map(|m| path(m)).collect::<Vec<_>>()].concat());
     assert_eq!(
-        read_labels(&out, &Known::any()).unwrap().grid.dims,
+        read_labels(&out, &Known::any()).unwrap().grid().dims,
         Grid::ras(SHAPE, [1.0; 3]).dims
     );
     // a fold that no dataset has

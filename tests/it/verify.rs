@@ -4,7 +4,8 @@ use std::io::Read;
 use std::process::Stdio;
 
 use crate::common::program::*;
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use crate::common::volumes::{write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 
 #[test]
 fn every_case_is_described_and_what_is_wrong_is_named() {

@@ -7,9 +7,13 @@ mod place;
 mod read;
 mod write;
 
-use std::path::{Path, PathBuf};
+use std::hash::Hasher;
+use std::path::PathBuf;
+
+use fnv::FnvHasher;
 
 pub use name::safe_name;
+pub(crate) use name::{file_name, folder};
 pub use paths::{Claim, Paths};
 pub(crate) use read::{from_object, from_value, lost_link, read_bytes, stand_in};
 pub use read::{read_json, read_text, read_toml};
@@ -17,16 +21,6 @@ pub use write::{write_atomically, write_with};
 
 /// Names the cache folder, instead of a folder of u2seg in the user's own.
 pub const CACHE_VARIABLE: &str = "U2SEG_CACHE";
-
-/// The folder that a file lies in.
-pub(crate) fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// The name of a file, in letters; empty where the path has none.
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
 
 /// Where tunings and compiled pipelines are kept: what `U2SEG_CACHE` names, else `u2seg` in the user's cache folder; none
 /// where the system names no such folder.
@@ -45,27 +39,12 @@ pub fn cache_folder() -> Option<PathBuf> {
     user.map(|folder| folder.join("u2seg"))
 }
 
-/// FNV-1a, the same everywhere and always.
-pub(crate) struct Fnv(pub u64);
-
-impl Fnv {
-    pub fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    pub fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
-/// A name for a file that holds what follows from these parts.
+/// A name for a file that holds what follows from these parts (FNV-1a, the same everywhere and always).
 pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let mut hash = Fnv::new();
+    let mut hash = FnvHasher::default();
     for part in parts {
-        hash.add(part);
-        hash.add(&[0]);
+        hash.write(part);
+        hash.write(&[0]);
     }
-    hash.0
+    hash.finish()
 }

@@ -1,9 +1,20 @@
-//! Names from files as components of paths.
+//! The names and folders of files, and names from files as components of paths.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Longest component in bytes: endings such as `.nii.gz` still fit what file systems take, 255.
 const LONGEST: usize = 200;
+
+/// The folder that a file lies in.
+pub(crate) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The name of a file, in letters; empty where the path has none.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
 
 /// One component of a path for a name that a file gives: of a dataset, a class, a case. Ordinary names stay as they are; what a
 /// file system may not take, or takes for more than a name, becomes `%` and hexadecimal digits. Two names never give the same

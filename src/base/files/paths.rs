@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::folder;
+use super::name::folder;
 use super::place::{Finder, Key, Place};
 use crate::{Error, Result};
 

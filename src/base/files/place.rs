@@ -8,6 +8,7 @@ use std::path::{Component, MAIN_SEPARATOR, Path, PathBuf};
 
 use file_id::FileId;
 
+use super::name::folder;
 use super::write::{MAX_LINKS, link_loop, regular};
 use crate::{Error, Result};
 
@@ -40,7 +41,7 @@ impl Key {
 impl Place {
     /// The deepest folder that exists.
     pub fn folder(&self) -> &Path {
-        if self.is_folder { &self.existing } else { super::folder(&self.existing) }
+        if self.is_folder { &self.existing } else { folder(&self.existing) }
     }
 
     /// An error where no file can be written here; `path` led to it.

@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::folder;
+use super::name::folder;
 use crate::{Error, Result};
 
 /// Symbolic links in a row before they count as a loop; what Linux allows.

@@ -1,6 +1,6 @@
 //! Flags of `u2seg train`, `adapt` and `plan`, and the settings they make.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -12,7 +12,8 @@ use crate::engine::tune;
 use crate::imaging::Match;
 use crate::net::{DomainAdapter, Downsample, Mode};
 use crate::patch::{Augment, Interpolation};
-use crate::train::{Length, RunConfig, Schedule};
+use crate::run::RunRequest;
+use crate::train::{DomainSampling, Length, RunConfig};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -88,7 +89,7 @@ enum AugmentArg {
 
 /// `--fold`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Folds {
+enum Folds {
     One(Fold),
     All,
 }
@@ -154,7 +155,7 @@ pub(in crate::cli) struct RunArgs {
     /// Fold whose cases are left out and scored at the end: 0 to 4, or one of the dataset's splits_final.json; all trains and scores every fold, one after another, in
     /// fold_0 to fold_4 of --out; none trains on every case.
     #[arg(short, long, default_value = "none")]
-    pub(in crate::cli) fold: Folds,
+    fold: Folds,
     /// Cases left out and scored at the end, by name, instead of a fold.
     #[arg(long, num_args = 1.., conflicts_with = "fold")]
     hold_out: Vec<String>,
@@ -164,13 +165,13 @@ pub(in crate::cli) struct RunArgs {
     group: Option<String>,
     /// File of cases to leave out, as `u2seg verify --fix-list` writes it: a case a line, or DATASET, a tab and the case.
     #[arg(long, value_name = "FILE")]
-    pub exclude: Option<PathBuf>,
+    exclude: Option<PathBuf>,
     /// How the files of a case are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
     matching: Match,
     /// How domains share the steps: turns, size (training cases), loss, or a number for each such as 2,1,1.
     #[arg(long, default_value = "turns")]
-    schedule: Schedule,
+    schedule: DomainSampling,
     /// Seed of weights, splits and patches.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -240,6 +241,13 @@ impl RunArgs {
         self.unify.is_some()
     }
 
+    /// What is asked for, where files are not written over that flags name.
+    pub fn request(&self, config: RunConfig, options: PlanOptions, out: &Path) -> RunRequest {
+        let all_folds = self.fold == Folds::All;
+        let reads = self.exclude.iter().cloned().collect();
+        RunRequest { config, options, all_folds, out: out.to_path_buf(), reads }
+    }
+
     /// The settings of a run of a network on these folders, with the first fold where all are asked for.
     pub fn config(
         &self,
@@ -276,10 +284,9 @@ impl RunArgs {
         if matches!(self.unify, Some(UnifyArg::Resize)) {
             config.augment.interpolation = Interpolation::Cubic;
         }
-        let footprint = self.memory.footprint();
-        (config.precision, config.vram) = (footprint.dtype, footprint.vram);
+        (config.dtype, config.vram) = (self.memory.precision.into(), self.memory.vram);
         config.tune = self.tune;
-        config.schedule = self.schedule.clone();
+        config.domain_sampling = self.schedule.clone();
         config.fold = match &self.fold {
             _ if !self.hold_out.is_empty() => Fold::HoldOut(self.hold_out.clone()),
             Folds::One(fold) => fold.clone(),

@@ -59,6 +59,56 @@ impl LossWeights {
     }
 }
 
+/// One loss of a sum: its share of the total is `weight` times `value`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossTerm {
+    /// As in settings and logs, such as `cross_entropy`.
+    pub name: &'static str,
+    /// As in [`LossWeights`].
+    pub weight: f32,
+    /// The loss alone.
+    pub value: f32,
+}
+
+/// Losses of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Losses {
+    /// What is minimised.
+    pub total: f32,
+    /// The losses that it is the sum of; what costs something of its own is computed, else 0, where its weight is above 0.
+    pub terms: Vec<LossTerm>,
+}
+
+impl Losses {
+    /// A loss of the sum by its name.
+    pub fn term(&self, name: &str) -> Option<&LossTerm> {
+        self.terms.iter().find(|term| term.name == name)
+    }
+}
+
+impl LossWeights {
+    /// Whether regions, which may overlap, can be trained with it: every loss of the sum has a form for them.
+    pub fn fits_regions(&self) -> bool {
+        self.focal == 0.0 && self.lovasz == 0.0
+    }
+
+    /// Words of a loss's value that [`LossWeights::losses`] takes.
+    pub const WORDS: usize = 5;
+
+    /// What the first words of a loss's value say, in their order.
+    pub fn losses(&self, words: &[f32; Self::WORDS]) -> Losses {
+        let &[total, cross_entropy, focal, dice, lovasz] = words;
+        let term = |name, weight, value| LossTerm { name, weight, value };
+        let terms = vec![
+            term("cross_entropy", self.cross_entropy, cross_entropy),
+            term("focal", self.focal, focal),
+            term("dice", self.dice, dice),
+            term("lovasz", self.lovasz, lovasz),
+        ];
+        Losses { total, terms }
+    }
+}
+
 /// Label that the published Lovász-softmax leaves out.
 const LEFT_OUT: u32 = 10;
 /// Added to both sides of the Dice ratio.

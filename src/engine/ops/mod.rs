@@ -25,7 +25,8 @@ pub use conv::{ConvSpec, conv};
 pub use depthwise::depthwise;
 pub use elementwise::{add, concat, leaky_relu, materialise, upsample};
 pub use loss::{
-    LossWeights, MAX_CLASSES, argmax, scaled_segmentation_loss, segmentation_loss, softmax,
+    LossTerm, LossWeights, Losses, MAX_CLASSES, argmax, scaled_segmentation_loss,
+    segmentation_loss, softmax,
 };
 pub use merge::merge_unlabelled;
 pub use norm::{EPS, instance_norm};

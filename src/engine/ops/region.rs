@@ -33,7 +33,7 @@ pub fn region_loss(
     weights: LossWeights,
     scaled: bool,
 ) -> Result<Value> {
-    if weights.focal != 0.0 || weights.lovasz != 0.0 {
+    if !weights.fits_regions() {
         return Err(Error::setting(
             "loss",
             "a focal or Lovász loss for regions",

@@ -71,7 +71,7 @@ impl Sample {
                 Answer::Load(leave) => Voxels::Load(leave),
                 Answer::Box => {
                     let bounds = draw.spatial.bounds(source.size.patch, case.shape);
-                    Voxels::Piece(Piece::cut(case, bounds)?)
+                    Voxels::Piece(Piece::crop(case, bounds)?)
                 }
             };
             Ok(Self { key: (domain, index), draw, voxels })
@@ -83,13 +83,17 @@ impl Sample {
 /// Cases of a domain and the size of its patches.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
+    /// The cases of a domain.
     pub cases: &'a [Prepared],
+    /// Of its patches.
     pub size: PatchSize,
 }
 
 /// Where patches go: packed images [N, C/4, D, H, W, 4] and labels [N, D, H, W], a word each.
 pub struct Target<'a> {
+    /// The images of a batch.
     pub image: &'a wgpu::Buffer,
+    /// Their labels.
     pub labels: &'a wgpu::Buffer,
 }
 

@@ -6,8 +6,7 @@ use super::cache::{Key, Places};
 use super::scratch::BlockParts;
 use crate::engine::exec::BufferPart;
 use crate::engine::gpu::Gpu;
-use crate::imaging::Prepared;
-use crate::patch::Bounds;
+use crate::imaging::{Prepared, VoxelBox};
 use crate::{Error, Result};
 
 /// A box of a case.
@@ -23,25 +22,11 @@ pub struct Piece {
 
 impl Piece {
     /// Copies a box out of a case.
-    pub fn cut(case: &Prepared, bounds: Bounds) -> Result<Self> {
-        let label = labels(case)?;
-        let [_, h, w] = case.shape;
-        let first = bounds.map(|[from, _]| from);
-        let shape = bounds.map(|[from, end]| end - from);
-        let rows = || {
-            let [z, y, [from, end]] = bounds;
-            (z[0]..z[1]).flat_map(move |z| {
-                (y[0]..y[1]).map(move |y| (z * h + y) * w + from..(z * h + y) * w + end)
-            })
-        };
-        let voxels: usize = case.shape.iter().product();
-        let planes = case.image.chunks(voxels);
-        Ok(Self {
-            first,
-            shape,
-            image: planes.flat_map(|p| rows().flat_map(move |r| p[r].iter().copied())).collect(),
-            label: rows().flat_map(|r| label[r].iter().copied()).collect(),
-        })
+    pub fn crop(case: &Prepared, bounds: VoxelBox) -> Result<Self> {
+        let label = bounds.crop(labels(case)?, case.shape);
+        let planes = case.image.chunks(case.shape.iter().product());
+        let image = planes.flat_map(|plane| bounds.crop(plane, case.shape)).collect();
+        Ok(Self { first: bounds.low, shape: bounds.shape(), image, label })
     }
 }
 

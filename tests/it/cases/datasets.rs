@@ -1,7 +1,8 @@
 //! Dataset folders, their cases, and what decides what is trained on.
 
+use crate::common::volumes::{write_image, write_mask};
 use serde_json::{Value, json};
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 
 use super::rig::*;
 use crate::common::program::*;
@@ -389,7 +390,7 @@ fn tuning_is_not_ignored_where_runs_start_through_a_written_plan() {
         let args: Vec<&str> = args.split_whitespace().collect();
         let mut command = command(&args);
         command.current_dir(case.0.path()).env("U2SEG_CACHE", case.at("cache"));
-        let output = command.env("RUST_LOG", "warn,u2seg::low_level::tune=info").output().unwrap();
+        let output = command.env("RUST_LOG", "warn,u2seg::engine::tune=info").output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stderr)
     };

@@ -1,7 +1,8 @@
 //! Images, labels and masks that are not as they should be.
 
+use crate::common::volumes::{write_image, write_mask};
 use serde_json::{Value, json};
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 
 use super::rig::*;
 

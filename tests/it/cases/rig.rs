@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::common::volumes::{write_image, write_mask};
 use serde_json::{Value, json};
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 
 use crate::common::program::*;
 

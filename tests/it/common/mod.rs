@@ -4,6 +4,7 @@
 
 pub mod nets;
 pub mod program;
+pub mod volumes;
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ use u2seg::low_level::ops;
 use u2seg::low_level::ops::{LossWeights, Optimizer};
 use u2seg::low_level::plan::{Plan, shrink};
 use u2seg::low_level::shader::{Cooperative, KernelKey, Tuning};
-use u2seg::low_level::train::{DomainBatch, Freeze, SessionSettings, Targets, graphs};
+use u2seg::low_level::train::{DomainBatch, Footprint, SessionSettings, Targets, graphs};
 
 /// A planned network.
 pub struct Planned {
@@ -161,8 +161,9 @@ pub fn targeted() -> Vec<Planned> {
             let dtype = if caps.vector_bytes == 8 { DType::F16 } else { DType::F32 };
             let batch = DomainBatch { targets: targets.clone(), ..DomainBatch::new(2, patch) };
             let optimizer = Optimizer::adam();
-            let settings = SessionSettings { loss, optimizer, freeze: Freeze::Nothing };
-            let graph = graphs(config, &[batch], (&settings, dtype), &caps).unwrap().remove(0);
+            let footprint = Footprint { dtype, ..Footprint::default() };
+            let settings = SessionSettings { footprint, ..SessionSettings::new(loss, optimizer) };
+            let graph = graphs(config, &[batch], &settings, &caps).unwrap().remove(0);
             let plan = Plan::new(&graph, &caps).unwrap();
             let name = format!("training {what} on {adapter}");
             planned.push(Planned { name, graph, plan, caps, tail: Vec::new() });

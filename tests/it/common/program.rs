@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use u2seg::low_level::imaging::{Grid, write_image, write_mask};
+use super::volumes::{write_image, write_mask};
+use u2seg::low_level::imaging::Grid;
 use u2seg::low_level::net::read_tensors;
 
 pub const SHAPE: [usize; 3] = [18, 22, 20];

@@ -1,0 +1,119 @@
+//! What a user sees of a run: a bar on a terminal and lines elsewhere, scores, and where the model is.
+
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Result;
+use crate::engine::exec::LossScale;
+use crate::engine::gpu::Gpu;
+use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};
+use crate::train::{Memory, Reading, Trainer};
+
+/// Follows runs on the terminal.
+pub struct Watch {
+    /// Name of the adapter.
+    adapter: String,
+    bar: ProgressBar,
+    /// Steps between lines where there is no terminal.
+    lines: u64,
+    /// What else to say of a finished run, by its folder.
+    report: fn(&Path) -> Result<()>,
+}
+
+impl Watch {
+    /// Follows runs on this adapter; `report` has the last word on each, by its folder.
+    pub fn new(gpu: &Gpu, report: fn(&Path) -> Result<()>) -> Self {
+        let adapter = gpu.report().name.clone();
+        Self { adapter, bar: ProgressBar::hidden(), lines: 1, report }
+    }
+}
+
+impl Observer for Watch {
+    fn started(&mut self, trainer: &Trainer) -> Result<()> {
+        for cases in trainer.domains() {
+            let d = &cases.domain;
+            let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
+            let cut = d.crop.map(|crop| format!(" resized from {crop:?}"));
+            eprintln!(
+                "{}: {} cases, {} held out; patch {:?}{}, batch {}, pools {:?}, spacing {:.3?} mm{}",
+                d.name,
+                cases.cases.len(),
+                cases.held_out.len(),
+                d.patch,
+                cut.unwrap_or_default(),
+                d.batch,
+                d.pools,
+                d.spacing,
+                preset.unwrap_or_default()
+            );
+        }
+        let memory = trainer.memory();
+        eprintln!(
+            "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
+            self.adapter,
+            memory.total() >> 20,
+            recomputed(memory),
+            trainer.patch_bytes().div_ceil(1 << 20),
+            trainer.steps()
+        );
+        self.lines = trainer.config().interval() * 10;
+        self.bar = ProgressBar::new(1000);
+        let style = ProgressStyle::with_template(
+            "{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}",
+        );
+        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Ok(())
+    }
+
+    fn losses(&mut self, reading: &Reading) -> Result<()> {
+        let Reading { step, name, losses, seconds_per_step, progress, .. } = reading;
+        let text =
+            format!("step {step} {name} loss {:.4} {seconds_per_step:.2} s/step", losses.total);
+        if self.bar.is_hidden() {
+            if step.is_multiple_of(self.lines) || *step == 1 {
+                eprintln!("{text}");
+            }
+        } else {
+            self.bar.set_position((progress * 1000.0) as u64);
+            self.bar.set_message(text);
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, trainer: &Trainer) -> Result<()> {
+        self.bar.finish_and_clear();
+        if let Some(LossScale { scale, skipped, .. }) = trainer.loss_scale()? {
+            eprintln!(
+                "loss scale {scale}; gradients overflowed in {skipped} steps, which changed nothing"
+            );
+        }
+        Ok(())
+    }
+
+    fn validated(&mut self, scores: &DomainScores) -> Result<()> {
+        for ChosenCleanUp { class, steps, before, after } in &scores.clean_up {
+            say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
+        }
+        say!("{}\n{}", scores.domain, scores.table());
+        Ok(())
+    }
+
+    fn finished(&mut self, folder: &Path) -> Result<()> {
+        say!("{}", folder.join(MODEL).display());
+        (self.report)(folder)
+    }
+
+    fn combined(&mut self, scores: &DomainScores) -> Result<()> {
+        say!("{}, all folds\n{}", scores.domain, scores.table());
+        Ok(())
+    }
+}
+
+/// Words for tensors that are made twice, if any are.
+pub fn recomputed(memory: &Memory) -> String {
+    match memory.recomputed {
+        0 => String::new(),
+        count => format!(" ({count} tensors computed twice)"),
+    }
+}

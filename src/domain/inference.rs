@@ -1,0 +1,39 @@
+//! What a plan says of inference: how windows are weighted, and what is done to masks.
+
+/// Clean-up of one class of a predicted mask.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CleanUp {
+    /// Class index.
+    pub class: u8,
+    /// In order.
+    pub steps: Vec<CleanUpStep>,
+}
+
+/// One clean-up step, applied by [`segment::clean_up`](crate::segment::clean_up).
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum CleanUpStep {
+    /// Dilation, then erosion, this many voxels far (diamond neighbourhood).
+    Closing(usize),
+    /// The same with neighbours over faces and edges, as published.
+    ClosingEdges(usize),
+    /// Keep the largest component.
+    Largest,
+    /// Keep the largest component, and the second where it has at least this fraction of the largest.
+    LargestTwo(f64),
+    /// Fill background that the class encloses.
+    FillHoles,
+}
+
+/// How much the voxels of a window count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Weighting {
+    /// A Gaussian about the centre.
+    #[default]
+    Gaussian,
+    /// One minus the distance to the centre, as published.
+    Linear,
+}

@@ -1,0 +1,50 @@
+//! What runs read and write, known before anything is computed.
+
+use std::path::PathBuf;
+
+use super::folder::{RunFolder, SUMMARY, mask_file, run_files, validation_folder};
+use crate::Result;
+use crate::base::files::{Claim, Paths};
+use crate::domain::PresetChoice;
+use crate::train::datasets;
+
+/// What is read and written beside the runs themselves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Beside {
+    pub reads: Vec<PathBuf>,
+    pub writes: Vec<Combined>,
+}
+
+/// Scores of several folds.
+#[derive(Debug, Clone)]
+pub(super) struct Combined {
+    pub file: PathBuf,
+    /// The dataset that they are of.
+    pub dataset: PathBuf,
+}
+
+/// Claims what these runs, each with its folder, will write: nothing of it is what they read, no two of it are one place, and
+/// all of it can be written.
+pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) -> Result<Claim> {
+    let mut paths = Paths::of_setting("out");
+    for RunFolder { folder: out, config } in runs {
+        if let Some(start) = &config.start {
+            paths.reads(&start.model);
+        }
+        for file in run_files(config) {
+            paths.writes(out.join(file), out);
+        }
+        for dataset in datasets(config, preset)? {
+            dataset.files().iter().for_each(|file| paths.reads(file));
+            let held_out = dataset.split(&config.fold, config.seed)?.validation;
+            let folder = validation_folder(out, &dataset.name);
+            if !held_out.is_empty() {
+                paths.writes(folder.join(SUMMARY), &dataset.dir);
+            }
+            held_out.iter().for_each(|case| paths.writes(mask_file(&folder, case), &case.label));
+        }
+    }
+    beside.reads.iter().for_each(|file| paths.reads(file));
+    beside.writes.iter().for_each(|c| paths.writes(&c.file, &c.dataset));
+    paths.claim()
+}

@@ -1,0 +1,114 @@
+//! The files of a run's folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::files::{read_json, safe_name, write_atomically};
+use crate::dataset::Case;
+use crate::domain::DomainPlan;
+use crate::train::RunConfig;
+use crate::{Error, Result};
+
+/// The settings of a run.
+pub const CONFIG: &str = "config.toml";
+/// The plans of the domains.
+pub const PLAN: &str = "plan.json";
+/// Weights, moments and where the training stands.
+pub const CHECKPOINT: &str = "last.safetensors";
+/// The variants of kernels that the run uses.
+pub const TUNING: &str = "tuning.json";
+/// Readings of the loss, a JSON object a line.
+pub const LOG: &str = "log.jsonl";
+/// The loss of each domain over the steps.
+pub const PROGRESS: &str = "progress.png";
+/// The new domain alone, where a run adapted a model.
+pub const ADDED: &str = "domain.safetensors";
+/// The model of a finished run.
+pub const MODEL: &str = "model.safetensors";
+/// Scores of a domain's held-out cases.
+pub const SUMMARY: &str = "summary.json";
+/// Folder of a run, or of several folds, that holds the scores of held-out cases.
+const VALIDATION: &str = "validation";
+
+/// A run by its folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFolder {
+    /// Where its files are, or will be.
+    pub folder: PathBuf,
+    /// Its settings.
+    pub config: RunConfig,
+}
+
+impl RunFolder {
+    /// The run that a folder holds.
+    ///
+    /// # Errors
+    ///
+    /// Where `config.toml` cannot be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let config = RunConfig::read(&folder.join(CONFIG))?;
+        Ok(Self { folder: folder.to_path_buf(), config })
+    }
+}
+
+/// Files that a run writes into its folder, beside the masks and scores of held-out cases and TensorBoard's events, whose
+/// names are new at each start.
+pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
+    let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, MODEL, LOG, PROGRESS];
+    files.extend(config.start.as_ref().map(|_| ADDED));
+    files
+}
+
+/// The folder of a domain's held-out cases, by the domain's name.
+pub fn validation_folder(out: &Path, domain: &str) -> PathBuf {
+    out.join(VALIDATION).join(safe_name(domain))
+}
+
+/// The mask of a held-out case in such a folder.
+pub fn mask_file(folder: &Path, case: &Case) -> PathBuf {
+    folder.join(format!("{}.nii.gz", safe_name(&case.id)))
+}
+
+/// Whether a run's kernels are chosen, or it has a checkpoint.
+pub fn is_begun(out: &Path) -> bool {
+    out.join(TUNING).exists() || out.join(CHECKPOINT).exists()
+}
+
+/// Refuses the folder of a run that has a checkpoint.
+pub(super) fn check_new(out: &Path) -> Result<()> {
+    if out.join(CHECKPOINT).exists() {
+        return Err(Error::file(
+            out,
+            "a run that was begun before",
+            "a new folder",
+            "Add `continue` to go on with it, or choose another `out`.",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes `config.toml` and `plan.json` of a run that is not begun.
+pub(super) fn write_plan(config: &RunConfig, plans: &[DomainPlan], out: &Path) -> Result<()> {
+    check_new(out)?;
+    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+    config.write(&out.join(CONFIG))?;
+    let json = serde_json::to_vec_pretty(plans).map_err(|e| Error::Internal(e.to_string()))?;
+    write_atomically(&out.join(PLAN), &json)?;
+    // what an earlier start left, which the new one would go on with
+    match std::fs::remove_file(out.join(TUNING)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(out.join(TUNING), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads `plan.json` of a run.
+///
+/// # Errors
+///
+/// Where the file cannot be read, or holds what nothing can be trained with.
+pub fn read_plan(out: &Path) -> Result<Vec<DomainPlan>> {
+    let path = out.join(PLAN);
+    let remedy = "Correct the file, or start a new run.";
+    let plans: Vec<DomainPlan> = read_json(&path, "a plan for each domain", remedy)?;
+    plans.iter().try_for_each(|plan| plan.check(&path))?;
+    Ok(plans)
+}

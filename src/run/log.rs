@@ -1,0 +1,108 @@
+//! What follows a run: a log of readings, and TensorBoard's scalars.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::events::Events;
+use super::folder::LOG;
+use crate::base::files::write_atomically;
+use crate::train::Reading;
+use crate::{Error, Result};
+
+/// One reading of the loss.
+#[derive(serde::Serialize)]
+struct LogLine<'a> {
+    step: u64,
+    domain: &'a str,
+    loss: f32,
+    /// Losses of the sum, in the order of their names.
+    #[serde(flatten)]
+    terms: BTreeMap<&'static str, f32>,
+    lr: f64,
+    seconds_per_step: f64,
+}
+
+/// The files that readings are appended to.
+pub(super) struct Log {
+    lines: File,
+    path: PathBuf,
+    events: Events,
+}
+
+impl Log {
+    /// Opens the logs of a run.
+    pub fn open(out: &Path) -> Result<Self> {
+        let path = out.join(LOG);
+        let lines = File::options().create(true).append(true).open(&path);
+        let lines = lines.map_err(|e| Error::io(&path, e))?;
+        Ok(Self { lines, path, events: Events::create(out)? })
+    }
+
+    /// Appends a reading.
+    pub fn add(&mut self, reading: &Reading) -> Result<()> {
+        let line = LogLine {
+            step: reading.step,
+            domain: &reading.name,
+            loss: reading.losses.total,
+            terms: reading.losses.terms.iter().map(|term| (term.name, term.value)).collect(),
+            lr: reading.lr,
+            seconds_per_step: reading.seconds_per_step,
+        };
+        let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
+        writeln!(self.lines, "{text}").map_err(|e| Error::io(&self.path, e))?;
+        self.events.add(reading.step, &scalars(reading))
+    }
+}
+
+/// What TensorBoard shows of a reading.
+fn scalars(reading: &Reading) -> Vec<(String, f32)> {
+    let name = &reading.name;
+    let mut scalars = vec![(format!("loss/{name}"), reading.losses.total)];
+    for term in &reading.losses.terms {
+        // its tag since there are events
+        let tag = if term.name == "cross_entropy" { "ce" } else { term.name };
+        scalars.push((format!("loss_{tag}/{name}"), term.value));
+    }
+    scalars.push(("lr".into(), reading.lr as f32));
+    scalars.push((format!("seconds_per_step/{name}"), reading.seconds_per_step as f32));
+    scalars
+}
+
+/// Takes readings from beyond `step` out of the log: those steps come again.
+pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        step: u64,
+    }
+    let path = out.join(LOG);
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let before = |line: &&str| serde_json::from_str(line).is_ok_and(|l: Line| l.step <= step);
+    let kept: String = text.lines().filter(before).map(|line| format!("{line}\n")).collect();
+    write_atomically(&path, kept.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ops::LossWeights;
+
+    #[test]
+    fn a_line_and_the_scalars_name_every_term() {
+        let losses = LossWeights::dice_ce().losses(&[1.5, 0.5, 0.25, 1.0, 0.0]);
+        let (name, seconds_per_step) = ("A".to_string(), 0.5);
+        let reading =
+            Reading { step: 5, domain: 0, name, lr: 0.1, losses, seconds_per_step, progress: 0.5 };
+        let folder = tempfile::tempdir().unwrap();
+        Log::open(folder.path()).unwrap().add(&reading).unwrap();
+        let line = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
+        let expected = r#"{"step":5,"domain":"A","loss":1.5,"cross_entropy":0.5,"dice":1.0,"focal":0.25,"lovasz":0.0,"lr":0.1,"seconds_per_step":0.5}"#;
+        assert_eq!(line.trim_end(), expected);
+        let tags: Vec<String> = scalars(&reading).into_iter().map(|(tag, _)| tag).collect();
+        let expected =
+            ["loss/A", "loss_ce/A", "loss_focal/A", "loss_dice/A", "loss_lovasz/A", "lr"];
+        assert_eq!(tags[..6], expected);
+        assert_eq!(tags[6], "seconds_per_step/A");
+    }
+}

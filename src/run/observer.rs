@@ -1,0 +1,54 @@
+//! What a run tells those who follow it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::scores::DomainScores;
+use crate::Result;
+use crate::train::{Reading, Step, Trainer};
+
+/// Follows runs. Every method does nothing unless it is written; an error ends the run and is given back.
+pub trait Observer {
+    /// A run is about to take its first step, or the first after it was stopped.
+    fn started(&mut self, _trainer: &Trainer) -> Result<()> {
+        Ok(())
+    }
+
+    /// A step was submitted; after a break the run writes its checkpoint and stops.
+    fn step(&mut self, _step: &Step) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The losses of a step were read and logged.
+    fn losses(&mut self, _reading: &Reading) -> Result<()> {
+        Ok(())
+    }
+
+    /// A checkpoint was written to this file.
+    fn checkpoint(&mut self, _file: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// The last step of this start is done, and its checkpoint written: the training is at its end, or was stopped.
+    fn ended(&mut self, _trainer: &Trainer) -> Result<()> {
+        Ok(())
+    }
+
+    /// The held-out cases of a domain are scored.
+    fn validated(&mut self, _scores: &DomainScores) -> Result<()> {
+        Ok(())
+    }
+
+    /// The run in this folder is trained and validated.
+    fn finished(&mut self, _folder: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// The folds of a cross-validation are finished: a domain's scores over the cases of all of them.
+    fn combined(&mut self, _scores: &DomainScores) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Nobody.
+impl Observer for () {}

@@ -1,0 +1,318 @@
+//! Runs that are asked for together: a network for each dataset, a run for each fold.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::claim::{Beside, Combined, claim};
+use super::folder::{
+    CONFIG, RunFolder, SUMMARY, check_new, is_begun, validation_folder, write_plan,
+};
+use super::observer::Observer;
+use super::scores::combine;
+use super::single::Run;
+use crate::base::files::{Claim, safe_name};
+use crate::dataset::{Dataset, Exclusion, Fold};
+use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::Caps;
+use crate::engine::tune;
+use crate::net::Mode;
+use crate::train;
+use crate::train::{Memory, RunConfig, datasets};
+use crate::{Error, Result};
+
+/// Beginning of the name of a fold's folder.
+const FOLD: &str = "fold_";
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// The settings of every run; in the independent mode each dataset has a run of its own.
+    pub config: RunConfig,
+    /// What is fixed of the domains' plans.
+    pub options: PlanOptions,
+    /// Whether every fold is trained, in place of the one that the settings name.
+    pub all_folds: bool,
+    /// Folder of the run, or of the folders of several.
+    pub out: PathBuf,
+    /// Files beside the datasets that must not be written over.
+    pub reads: Vec<PathBuf>,
+}
+
+/// What a run will be.
+#[derive(Debug, Clone)]
+pub struct RunPlan {
+    /// Its folder and settings.
+    pub run: RunFolder,
+    /// The plan of each domain.
+    pub domains: Vec<DomainPlan>,
+    /// What training takes of the GPU's memory.
+    pub memory: Memory,
+    /// Bytes that cases and patches take at most, about.
+    pub case_bytes: u64,
+}
+
+/// Runs that belong together, one or more, to be begun or to be gone on with.
+pub struct Runs {
+    runs: Vec<RunFolder>,
+    /// What is fixed of the plans of new runs; none where runs go on.
+    new: Option<PlanOptions>,
+    reads: Vec<PathBuf>,
+    claim: Option<Claim>,
+}
+
+impl Runs {
+    /// New runs: one, or a network for each dataset in the independent mode, and for each fold where all are asked for. Nothing
+    /// is written yet.
+    ///
+    /// # Errors
+    ///
+    /// Where a dataset cannot be read, the folds that are asked for do not exist, or two runs would share a folder.
+    pub fn new(request: RunRequest) -> Result<Self> {
+        let RunRequest { config, options, all_folds, out, reads } = request;
+        let mut runs = networks(&config, &options.preset, &out)?;
+        if all_folds {
+            let folds = runs.iter().map(|run| folds_of(run, &options.preset));
+            runs = folds.collect::<Result<Vec<_>>>()?.concat();
+        }
+        Ok(Self { runs, new: Some(options), reads, claim: None })
+    }
+
+    /// The runs in a folder: its own, or those of folds and independent networks below it. What they write is claimed.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder holds no run, or something that a run would write is something that it reads.
+    pub fn open(out: &Path) -> Result<Self> {
+        let mut folders = Vec::new();
+        if out.is_dir() {
+            find(out, 2, &mut folders)?;
+        }
+        folders.sort();
+        if folders.is_empty() {
+            return Err(Error::file(
+                out,
+                "no config.toml",
+                "a run to continue",
+                "Leave `continue` out to start one.",
+            ));
+        }
+        let runs = folders.iter().map(|folder| RunFolder::read(folder));
+        let runs = runs.collect::<Result<Vec<_>>>()?;
+        let mut runs = Self { runs, new: None, reads: Vec::new(), claim: None };
+        runs.claim()?;
+        Ok(runs)
+    }
+
+    /// The runs.
+    pub fn list(&self) -> &[RunFolder] {
+        &self.runs
+    }
+
+    /// Claims what the runs will write.
+    fn claim(&mut self) -> Result<()> {
+        if self.claim.is_none() {
+            if self.new.is_some() {
+                self.runs.iter().try_for_each(|run| check_new(&run.folder))?;
+            }
+            let preset = self.new.as_ref().map_or(&PresetChoice::None, |options| &options.preset);
+            let writes = combined(&self.runs, preset)?;
+            let beside = Beside { reads: self.reads.clone(), writes };
+            self.claim = Some(claim(&self.runs, preset, &beside)?);
+        }
+        Ok(())
+    }
+
+    /// Lets the runs that are not begun choose the variants of kernels in another way; gives whether there are any.
+    ///
+    /// # Errors
+    ///
+    /// Where their settings cannot be written.
+    pub fn retune(&mut self, tune: tune::Mode) -> Result<bool> {
+        let mut any = false;
+        for run in self.runs.iter_mut().filter(|run| !is_begun(&run.folder)) {
+            run.config.tune = tune;
+            if self.new.is_none() {
+                run.config.write(&run.folder.join(CONFIG))?;
+            }
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Plans new runs for an adapter; writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the data or the settings cannot be trained with, or the budget of memory is too small.
+    pub fn plan(&self, caps: &Caps) -> Result<Vec<RunPlan>> {
+        let options = self.options()?;
+        let plan = |run: &RunFolder| {
+            let domains = train::plan(&run.config, options)?;
+            let memory = train::planned_memory(&run.config, &domains, caps)?;
+            let case_bytes = train::reserved(&run.config, &domains);
+            Ok(RunPlan { run: run.clone(), domains, memory, case_bytes })
+        };
+        self.runs.iter().map(plan).collect()
+    }
+
+    /// Plans new runs as [`Runs::plan`] and writes `config.toml` and `plan.json` of each into its folder, where [`Runs::open`]
+    /// finds them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runs::plan`], and where a folder holds a run that has a checkpoint, something that a run would write is something
+    /// that it reads, or a file cannot be written.
+    pub fn write_plans(&mut self, caps: &Caps) -> Result<Vec<RunPlan>> {
+        self.claim()?;
+        // once all of them can be planned
+        let plans = self.plan(caps)?;
+        for plan in &plans {
+            write_plan(&plan.run.config, &plan.domains, &plan.run.folder)?;
+        }
+        Ok(plans)
+    }
+
+    fn options(&self) -> Result<&PlanOptions> {
+        self.new.as_ref().ok_or_else(|| Error::Internal("a run that goes on has its plan".into()))
+    }
+
+    /// Trains and validates the runs one after another, then scores folds together; gives whether it came to that, or the
+    /// observer stopped it, after which [`Runs::open`] goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::begin`], [`Run::open`] and [`Run::complete`].
+    pub fn complete(&mut self, gpu: &Gpu, observer: &mut dyn Observer) -> Result<bool> {
+        self.claim()?;
+        if let (Some(options), [run]) = (&self.new, self.runs.as_slice()) {
+            let config = run.config.clone();
+            return Run::begin_claimed(gpu, config, options, &run.folder)?.complete(observer);
+        }
+        if let Some(options) = &self.new {
+            // all of them first: whoever goes on then finds those that were not begun
+            let plans = self.runs.iter().map(|run| train::plan(&run.config, options));
+            let plans = plans.collect::<Result<Vec<_>>>()?;
+            for (run, plans) in self.runs.iter().zip(&plans) {
+                write_plan(&run.config, plans, &run.folder)?;
+            }
+            self.new = None;
+        }
+        for run in &self.runs {
+            if !Run::open_claimed(gpu, run)?.complete(observer)? {
+                return Ok(false);
+            }
+        }
+        for (parent, runs) in folds(&self.runs) {
+            let folders: Vec<&Path> = runs.iter().map(|run| run.folder.as_path()).collect();
+            let scores = combine(parent, &folders)?;
+            scores.iter().try_for_each(|scores| observer.combined(scores))?;
+        }
+        Ok(true)
+    }
+}
+
+/// The runs that the settings ask for: in the independent mode one for each dataset.
+fn networks(config: &RunConfig, preset: &PresetChoice, out: &Path) -> Result<Vec<RunFolder>> {
+    if config.mode != Mode::Independent || config.data.len() < 2 {
+        return Ok(vec![RunFolder { folder: out.to_path_buf(), config: config.clone() }]);
+    }
+    let mut runs = Vec::new();
+    for dataset in datasets(config, preset)? {
+        // `..` has a name, too
+        let dir = dataset.dir.canonicalize().unwrap_or_else(|_| dataset.dir.clone());
+        let name = dir.file_name().map_or_else(|| safe_name(&dataset.name).into(), PathBuf::from);
+        let mut config = RunConfig { data: vec![dataset.dir.clone()], ..config.clone() };
+        if let Fold::HoldOut(names) = &mut config.fold {
+            names.retain(|name| dataset.named(name).is_ok_and(|case| case.is_some()));
+        }
+        // those of the other datasets mean nothing here
+        let opened = Dataset::open(&dataset.dir)?;
+        let means = |e: &Exclusion| opened.cases.iter().any(|c| e.means(&opened, &c.id));
+        config.selection.exclude.retain(means);
+        runs.push(RunFolder { folder: out.join(name), config });
+    }
+    check_folders(&runs)?;
+    Ok(runs)
+}
+
+/// Refuses networks of their own that would share a folder, which has the name of the dataset's.
+fn check_folders(runs: &[RunFolder]) -> Result<()> {
+    for (index, run) in runs.iter().enumerate() {
+        if let Some(other) = runs[..index].iter().find(|other| other.folder == run.folder) {
+            let [first, second] = [other, run].map(|run| run.config.data[0].display());
+            let folder = run.folder.display();
+            return Err(Error::setting(
+                "data",
+                format!("two datasets whose runs would share {folder}: {first} and {second}"),
+                "folders with names of their own in the independent mode",
+                "Rename one of them, or train them one by one.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A run for each fold, as many as the dataset with most of them has.
+fn folds_of(run: &RunFolder, preset: &PresetChoice) -> Result<Vec<RunFolder>> {
+    let count = datasets(&run.config, preset)?.iter().map(Dataset::folds).max().unwrap_or(0);
+    if count == 0 {
+        return Err(Error::setting(
+            "fold",
+            "all",
+            "a dataset of at least two cases",
+            "Use `fold` none to train without validation, or add cases.",
+        ));
+    }
+    let fold = |index: usize| RunFolder {
+        folder: run.folder.join(format!("{FOLD}{index}")),
+        config: RunConfig { fold: Fold::Index(index), ..run.config.clone() },
+    };
+    Ok((0..count).map(fold).collect())
+}
+
+/// Runs that are folds of one cross-validation, by the folder that they share.
+fn folds(runs: &[RunFolder]) -> BTreeMap<&Path, Vec<&RunFolder>> {
+    let mut folds: BTreeMap<&Path, Vec<&RunFolder>> = BTreeMap::new();
+    for run in runs {
+        let name = run.folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let is_fold = match run.config.fold {
+            Fold::Index(index) => name == Some(format!("{FOLD}{index}")),
+            Fold::None | Fold::HoldOut(_) => false,
+        };
+        if let Some(parent) = run.folder.parent().filter(|_| is_fold) {
+            folds.entry(parent).or_default().push(run);
+        }
+    }
+    folds.retain(|_, runs| runs.len() > 1);
+    folds
+}
+
+/// Scores of all folds together.
+fn combined(runs: &[RunFolder], preset: &PresetChoice) -> Result<Vec<Combined>> {
+    let mut files = BTreeMap::new();
+    for (parent, runs) in folds(runs) {
+        for run in runs {
+            for dataset in datasets(&run.config, preset)? {
+                let file = validation_folder(parent, &dataset.name).join(SUMMARY);
+                files.insert(file, dataset.dir);
+            }
+        }
+    }
+    Ok(files.into_iter().map(|(file, dataset)| Combined { file, dataset }).collect())
+}
+
+/// Folders with a `config.toml`, down to some depth.
+fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {
+    if folder.join(CONFIG).exists() {
+        runs.push(folder.to_path_buf());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if depth > 0 && path.is_dir() {
+            find(&path, depth - 1, runs)?;
+        }
+    }
+    Ok(())
+}

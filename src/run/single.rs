@@ -1,0 +1,288 @@
+//! One run in its folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::claim::{Beside, claim};
+use super::folder::{
+    ADDED, CHECKPOINT, MODEL, PLAN, RunFolder, TUNING, check_new, is_begun, read_plan, write_plan,
+};
+use super::log::{Log, rewind};
+use super::observer::Observer;
+use super::progress;
+use super::scores::DomainScores;
+use super::validate::validate;
+use crate::base::files::Claim;
+use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::Caps;
+use crate::engine::tune;
+use crate::net::Model;
+use crate::segment::{PredictOptions, Predictor};
+use crate::train;
+use crate::train::{DomainCases, Freeze, Reading, RunConfig, Start, Trainer};
+use crate::{Error, Result};
+
+/// What a run begins from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// From the data, whose values of a published task mean what this choice says.
+    New(&'a PresetChoice),
+    /// From its folder.
+    Folder,
+}
+
+/// A run in its folder: begun or gone on with, trained with checkpoints and logs, validated.
+pub struct Run {
+    gpu: Gpu,
+    folder: PathBuf,
+    config: RunConfig,
+    domains: Arc<Vec<DomainCases>>,
+    /// Until the training is at its end.
+    trainer: Option<Trainer>,
+    /// Steps done before this start, or with it once it has ended.
+    steps: u64,
+    _claim: Option<Claim>,
+}
+
+impl Run {
+    /// Begins a run of one network: plans the data, chooses the variants of kernels, and writes `config.toml`, `plan.json` and
+    /// `tuning.json` into its folder. Datasets of the independent mode and folds are [`Runs`](super::Runs).
+    ///
+    /// # Errors
+    ///
+    /// Where the folder holds a run that has a checkpoint, something that the run would write is something that it reads, the
+    /// data or the settings cannot be trained with, or the GPU fails.
+    pub fn begin(
+        gpu: &Gpu,
+        config: RunConfig,
+        options: &PlanOptions,
+        folder: &Path,
+    ) -> Result<Self> {
+        check_new(folder)?;
+        let at = RunFolder { folder: folder.to_path_buf(), config };
+        let claim = claim(std::slice::from_ref(&at), &options.preset, &Beside::default())?;
+        let run = Self::begin_claimed(gpu, at.config, options, folder)?;
+        Ok(Self { _claim: Some(claim), ..run })
+    }
+
+    /// As [`Run::begin`], where what the run writes is claimed.
+    pub(super) fn begin_claimed(
+        gpu: &Gpu,
+        config: RunConfig,
+        options: &PlanOptions,
+        folder: &Path,
+    ) -> Result<Self> {
+        check_new(folder)?;
+        let plans = train::plan(&config, options)?;
+        let (run, record) = Self::start(gpu, config, &plans, Origin::New(&options.preset), folder)?;
+        write_plan(&run.config, &plans, folder)?;
+        record.iter().try_for_each(|record| record.write(&folder.join(TUNING)))?;
+        Ok(run)
+    }
+
+    /// Goes on with the run in a folder from its last checkpoint, or from its start where there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder's files or the data cannot be read or do not fit each other, or the GPU fails.
+    pub fn open(gpu: &Gpu, folder: &Path) -> Result<Self> {
+        let at = RunFolder::read(folder)?;
+        let claim = claim(std::slice::from_ref(&at), &PresetChoice::None, &Beside::default())?;
+        Ok(Self { _claim: Some(claim), ..Self::open_claimed(gpu, &at)? })
+    }
+
+    /// As [`Run::open`], where what the run writes is claimed.
+    pub(super) fn open_claimed(gpu: &Gpu, at: &RunFolder) -> Result<Self> {
+        let RunFolder { folder, config } = at;
+        let plans = read_plan(folder)?;
+        if plans.len() != config.data.len() {
+            return Err(Error::file(
+                folder.join(PLAN),
+                format!("{} plans", plans.len()),
+                format!("{}, one a dataset of config.toml", config.data.len()),
+                "Restore the file.",
+            ));
+        }
+        let (run, record) = Self::start(gpu, config.clone(), &plans, Origin::Folder, folder)?;
+        record.iter().try_for_each(|record| record.write(&folder.join(TUNING)))?;
+        rewind(folder, run.steps)?;
+        Ok(run)
+    }
+
+    /// The one way in which a run with its plans begins or goes on: prepares the cases, chooses the kernels' variants (those of
+    /// its record; where it has none and no checkpoint either, as its settings say, and the new record is given back), builds
+    /// the network, and takes the weights of its checkpoint or draws them.
+    fn start(
+        gpu: &Gpu,
+        config: RunConfig,
+        plans: &[DomainPlan],
+        origin: Origin<'_>,
+        folder: &Path,
+    ) -> Result<(Self, Option<tune::Record>)> {
+        let preset = match origin {
+            Origin::New(preset) => preset,
+            // what means nothing in the files stands in the plans
+            Origin::Folder => &PresetChoice::None,
+        };
+        let domains = Arc::new(train::open(&config, plans, preset)?);
+        let checkpoint = folder.join(CHECKPOINT);
+        if !checkpoint.exists() {
+            domains.iter().try_for_each(DomainCases::check_held_out)?;
+        }
+        train::warn_of_left_out(&config, plans);
+        let graphs = |caps: &Caps| train::planned_graphs(&config, plans, caps);
+        let (gpu, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
+            (tune::Record::resume(gpu, &folder.join(TUNING), &graphs)?.0, None)
+        } else {
+            let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
+            let record = tune::Record::of(&gpu, &graphs)?;
+            (gpu, Some(record))
+        };
+        let trainer = if checkpoint.exists() {
+            Trainer::resume(&gpu, config.clone(), domains.clone(), &checkpoint)?
+        } else {
+            Trainer::new(&gpu, config.clone(), domains.clone())?
+        };
+        let folder = folder.to_path_buf();
+        let (steps, trainer) = (trainer.steps(), Some(trainer));
+        Ok((Self { gpu, folder, config, domains, trainer, steps, _claim: None }, record))
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// Domains with their plans, training cases and held-out cases.
+    pub fn domains(&self) -> &[DomainCases] {
+        &self.domains
+    }
+
+    /// Steps done before this start, and with it once it has ended.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Trains to the end, with checkpoints, `log.jsonl`, `progress.png` and TensorBoard's events, and writes the model;
+    /// training's memory is free afterwards. Gives whether the training is at its end: otherwise the observer stopped it, and
+    /// calling this again, or [`Run::open`], goes on.
+    ///
+    /// # Errors
+    ///
+    /// Where the GPU fails or a file cannot be written, and what the observer gives.
+    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        let Some(trainer) = &mut self.trainer else { return Ok(true) };
+        observer.started(trainer)?;
+        let mut log = Log::open(&self.folder)?;
+        let mut tell = |readings: &[Reading], observer: &mut dyn Observer| {
+            readings.iter().try_for_each(|reading| {
+                log.add(reading)?;
+                observer.losses(reading)
+            })
+        };
+        let mut stopped = false;
+        while !stopped && let Some(step) = trainer.step()? {
+            tell(&step.readings, observer)?;
+            stopped = observer.step(&step)?.is_break();
+            if step.number.is_multiple_of(self.config.checkpoint_every) {
+                save(&self.folder, trainer, observer)?;
+            }
+        }
+        tell(&trainer.settle()?, observer)?;
+        save(&self.folder, trainer, observer)?;
+        let finished = trainer.is_finished();
+        if finished {
+            let mut model = trainer.model()?;
+            // an adapted model holds the old domains too, unless shared weights were trained
+            if let Some(start) = adds(&self.config) {
+                model.write(&self.folder.join(ADDED))?;
+                model = Model::read(&start.model)?.merge(&model)?;
+            }
+            model.write(&self.folder.join(MODEL))?;
+        }
+        self.steps = trainer.steps();
+        observer.ended(trainer)?;
+        if finished {
+            self.trainer = None;
+        }
+        Ok(finished)
+    }
+
+    /// The finished model.
+    ///
+    /// # Errors
+    ///
+    /// Where the run is not trained to its end, or the file cannot be read.
+    pub fn model(&self) -> Result<Model> {
+        if let Some(trainer) = self.trainer.as_ref().filter(|trainer| !trainer.is_finished()) {
+            return Err(Error::file(
+                &self.folder,
+                format!("a run of {} steps that is not at its end", trainer.steps()),
+                "a trained run",
+                "Train it to its end first.",
+            ));
+        }
+        Model::read(&self.folder.join(MODEL))
+    }
+
+    /// Segments and scores the held-out cases of each domain with the finished model. The clean-up that helps joins the model's
+    /// file, unless the plan has one; masks and `summary.json` lie in `validation/DOMAIN`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::model`], and where the GPU fails, a case cannot be read or a file cannot be written.
+    pub fn validate(&mut self, observer: &mut dyn Observer) -> Result<Vec<DomainScores>> {
+        let mut all = Vec::new();
+        if self.domains.iter().all(|d| d.held_out.is_empty()) {
+            return Ok(all);
+        }
+        let mut model = self.model()?;
+        // frees what training takes before the predictors take theirs
+        self.trainer = None;
+        for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
+            let index = model.domain(Some(&cases.domain.name))?;
+            let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
+            let scores = validate(&predictor, cases, &mut model.domains[index], &self.folder)?;
+            observer.validated(&scores)?;
+            all.push(scores);
+        }
+        model.write(&self.folder.join(MODEL))?;
+        if adds(&self.config).is_some() {
+            let name = self.domains.first().map(|cases| cases.domain.name.as_str());
+            model.export(model.domain(name)?)?.write(&self.folder.join(ADDED))?;
+        }
+        Ok(all)
+    }
+
+    /// Trains to the end and validates; gives whether it came to that, or the observer stopped it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::train`] and [`Run::validate`].
+    pub fn complete(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        if !self.train(observer)? {
+            return Ok(false);
+        }
+        self.validate(observer)?;
+        observer.finished(&self.folder)?;
+        Ok(true)
+    }
+}
+
+/// The model that a run adds its domain to, where its shared weights stand still.
+fn adds(config: &RunConfig) -> Option<&Start> {
+    config.start.as_ref().filter(|start| start.freeze == Freeze::Shared)
+}
+
+fn save(folder: &Path, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<()> {
+    let file = folder.join(CHECKPOINT);
+    trainer.save(&file)?;
+    progress::draw(folder)?;
+    observer.checkpoint(&file)
+}

@@ -1,0 +1,103 @@
+//! Where a training stands, with its weights and moments: written aside and renamed, read back bit for bit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::domain_sampling::LossHistory;
+use super::learning_rate::LrState;
+use super::session::Session;
+use crate::engine::exec::LossScale;
+use crate::engine::graph::Region;
+use crate::net::{Model, Tensor, read_tensors, write_tensors};
+use crate::{Error, Result};
+
+/// Where a training stands. Some fields are written under the names that they had first.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct State {
+    /// Steps done.
+    pub step: u64,
+    /// Seconds of training before this start.
+    pub seconds: f64,
+    /// Updates of each parameter, in the order of the store.
+    pub counts: Vec<u64>,
+    /// What the next domains are chosen by.
+    #[serde(default, rename = "losses")]
+    pub loss_history: LossHistory,
+    /// Where gradients pass through f16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
+    /// What the learning rate falls by.
+    #[serde(default, rename = "falls")]
+    pub lr: LrState,
+}
+
+/// Regions of a session that a checkpoint holds, and what the names of their tensors begin with.
+const REGIONS: [(&str, Region); 3] =
+    [("", Region::Weights), ("moment1/", Region::Moment1), ("moment2/", Region::Moment2)];
+
+/// The tensors of a region under a prefix and the reference's names.
+pub(super) fn tensors(
+    session: &Session,
+    prefix: &str,
+    region: Region,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    for (stored, values) in session.store().params().iter().zip(session.read(region)?) {
+        let dims = stored.spec.dims.clone();
+        tensors.insert(format!("{prefix}{}", stored.spec.name), Tensor { dims, values });
+    }
+    Ok(tensors)
+}
+
+/// Writes a checkpoint of the network of `model`, whose weights are not read.
+pub(super) fn write(path: &Path, model: &Model, session: &Session, state: &State) -> Result<()> {
+    let mut metadata = model.metadata()?;
+    let json = serde_json::to_string(state).map_err(|e| Error::Internal(e.to_string()))?;
+    metadata.insert("state".into(), json);
+    let mut all = BTreeMap::new();
+    for (prefix, region) in REGIONS {
+        all.extend(tensors(session, prefix, region)?);
+    }
+    write_tensors(path, &all, metadata)
+}
+
+/// Reads a checkpoint into a session of the same network.
+pub(super) fn read(path: &Path, session: &mut Session) -> Result<State> {
+    let (tensors, metadata) = read_tensors(path)?;
+    let refuse = |found: String| {
+        let remedy = "Restore the file, or start a new run.";
+        Error::file(path, found, "a checkpoint of this run", remedy)
+    };
+    let state = metadata.get("state").ok_or_else(|| refuse("no training state".into()))?;
+    let state: State = serde_json::from_str(state).map_err(|e| refuse(e.to_string()))?;
+    for stored in session.store().params() {
+        for (prefix, region) in REGIONS {
+            let name = format!("{prefix}{}", stored.spec.name);
+            let tensor = tensors.get(&name).ok_or_else(|| refuse(format!("no tensor {name}")))?;
+            session.write(region, &stored.spec.name, &tensor.values)?;
+        }
+    }
+    session.set_counts(state.counts.clone())?;
+    if let Some(scale) = &state.loss_scale {
+        session.set_loss_scale(scale)?;
+    }
+    Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_keeps_the_names_that_it_was_first_written_under() {
+        let text = r#"{"step":30,"seconds":1.5,"counts":[30,7],"losses":{"known":{"0":[0.5,1.0]},"current":[[0.25,1],[0.0,0]]},"loss_scale":{"scale":65536.0,"good":30,"skipped":0},"falls":{"count":1,"current":[0.5,2],"epochs":[0.75],"before":0.5}}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!(state.counts, [30, 7]);
+        assert_ne!(state.lr, LrState::default());
+        assert_ne!(state.loss_history, LossHistory::default());
+        assert_eq!(serde_json::to_string(&state).unwrap(), text);
+        // the first checkpoints held no more than this
+        let text = r#"{"step":30,"seconds":1.5,"counts":[30,7]}"#;
+        assert_eq!(serde_json::from_str::<State>(text).unwrap().step, 30);
+    }
+}
