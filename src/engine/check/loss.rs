@@ -4,17 +4,16 @@ use super::case::{Case, GraphCase};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, as_stored, labels, tensor};
 use super::plannings::{Planning, plannings};
-use crate::Result;
-use crate::engine::graph::{Caps, DType};
+use crate::engine::graph::{Caps, DType, Value};
 use crate::engine::ops;
-use crate::engine::ops::LossWeights;
+use crate::engine::ops::{LossTerm, LossWeights};
 use crate::engine::oracle;
 use crate::engine::oracle::Tensor;
 use crate::engine::shape::Shape;
+use crate::{Error, Result};
 
-/// Names of the words of a loss: their weighted sum, then each alone.
-pub(super) const LOSSES: [&str; 5] =
-    ["the total loss", "cross-entropy", "the focal loss", "the Dice loss", "the Lovász loss"];
+/// Name of the weighted sum of losses.
+pub(super) const TOTAL: &str = "the total loss";
 
 /// How far a loss may be off.
 pub(super) const LOSS: Tolerance = Tolerance::OfEach { share: 2e-5, floor: 1e-2 };
@@ -99,61 +98,58 @@ impl Logits {
     }
 }
 
-/// Weighted sum of the losses of classes, each of them, and the gradient of the sum.
-pub(super) struct Losses {
-    pub values: [f64; 5],
+/// Losses by name and the gradient of their weighted sum.
+pub(super) struct Expectation {
+    /// Those that are compared.
+    pub values: Vec<(&'static str, f64)>,
     pub gradient: Tensor,
 }
 
-impl Losses {
-    pub fn of(x: &Tensor, labels: &[u8], w: &LossWeights) -> Self {
-        let left_out = w.lovasz_leaves_out_10.then_some(10);
-        let parts = [
-            (w.cross_entropy, oracle::cross_entropy(x, labels)),
-            (w.focal, oracle::focal(x, labels)),
-            (w.dice, oracle::soft_dice(x, labels, w.dice_background)),
-            (w.lovasz, oracle::lovasz_softmax(x, labels, left_out)),
-        ];
-        let mut values = [0.0; 5];
+impl Expectation {
+    /// Of the classes that `labels` name. A loss without weight may cost nothing and then reads zero: it is not compared.
+    pub fn of_classes(x: &Tensor, labels: &[u8], w: &LossWeights) -> Result<Self> {
+        let (mut total, mut values) = (0.0, Vec::new());
         let mut gradient = Tensor::zeros(x.shape);
-        for (i, (weight, (loss, d))) in parts.into_iter().enumerate() {
-            let weight = f64::from(weight);
-            values[0] += weight * loss;
-            values[i + 1] = loss;
+        for term in terms(w).filter(|term| term.weight != 0.0) {
+            let weight = f64::from(term.weight);
+            let (loss, d) = match term.name {
+                "cross_entropy" => oracle::cross_entropy(x, labels),
+                "focal" => oracle::focal(x, labels),
+                "dice" => oracle::soft_dice(x, labels, w.dice_background),
+                "lovasz" => oracle::lovasz_softmax(x, labels, w.lovasz_leaves_out_10.then_some(10)),
+                other => return Err(Error::Internal(format!("{other} has no oracle"))),
+            };
+            total += weight * loss;
+            values.push((term.name, loss));
             gradient = oracle::add_forward(&gradient, &d.map(|v| v * weight));
         }
-        Self { values, gradient }
+        values.push((TOTAL, total));
+        Ok(Self { values, gradient })
     }
 
-    /// Expects those that have a weight: another may cost nothing and then reads zero.
-    pub fn expect(&self, truth: &mut Truth, w: &LossWeights) {
-        let weights = [1.0, w.cross_entropy, w.focal, w.dice, w.lovasz];
-        for ((name, value), weight) in LOSSES.iter().zip(self.values).zip(weights) {
-            if weight != 0.0 {
-                truth.expect(name, &[value], LOSS);
-            }
-        }
+    pub fn expect(&self, truth: &mut Truth) {
+        self.values.iter().for_each(|(name, value)| truth.expect(name, &[*value], LOSS));
     }
 }
 
+/// The losses of a sum, as the words after their total have them.
+fn terms(w: &LossWeights) -> impl Iterator<Item = LossTerm> {
+    w.losses(&[0.0; LossWeights::WORDS]).terms.into_iter()
+}
+
 /// Has the words of a loss compared.
-pub(super) fn output_losses(net: &mut Net, loss: crate::engine::graph::Value) {
-    for (index, name) in LOSSES.iter().enumerate() {
-        net.float(name, loss, index);
-    }
+pub(super) fn output_losses(net: &mut Net, loss: Value, w: &LossWeights) {
+    net.float(TOTAL, loss, 0);
+    terms(w).enumerate().for_each(|(index, term)| net.float(term.name, loss, index + 1));
 }
 
 /// A mixture of weights in words.
 pub(super) fn mixture(w: &LossWeights) -> String {
-    let parts = [
-        (w.cross_entropy, "cross-entropy"),
-        (w.focal, "focal"),
-        (w.dice, if w.dice_background { "Dice with background" } else { "Dice" }),
-        (w.lovasz, if w.lovasz_leaves_out_10 { "Lovász without 10" } else { "Lovász" }),
-    ];
-    let named = parts.iter().filter(|(weight, _)| *weight != 0.0);
-    let named: Vec<String> = named.map(|(weight, name)| format!("{weight} {name}")).collect();
-    named.join(" + ")
+    let named = terms(w).filter(|term| term.weight != 0.0);
+    let named: Vec<String> = named.map(|term| format!("{} {}", term.weight, term.name)).collect();
+    let background = if w.dice_background { " with background" } else { "" };
+    let left_out = if w.lovasz_leaves_out_10 { " without label 10" } else { "" };
+    format!("{}{background}{left_out}", named.join(" + "))
 }
 
 struct LossCase {
@@ -184,17 +180,17 @@ impl GraphCase for LossCase {
             (net.input("logits", shape), net.words("labels", shape.n * shape.voxels()));
         let loss = ops::segmentation_loss(&mut net.graph, x, target, self.weights)?;
         net.differentiate_loss(loss)?;
-        output_losses(net, loss);
+        output_losses(net, loss, &self.weights);
         Ok(())
     }
 
     fn truth(&self, dtype: DType) -> Result<Truth> {
         let (x, labels) = (self.logits.values(dtype)?, self.logits.labels());
-        let losses = Losses::of(&x, &labels, &self.weights);
+        let losses = Expectation::of_classes(&x, &labels, &self.weights)?;
         let mut truth = Truth::new(dtype);
         truth.input("logits", &x);
         truth.labels("labels", &labels);
-        losses.expect(&mut truth, &self.weights);
+        losses.expect(&mut truth);
         truth.expect_gradient("logits", &losses.gradient.data, GRADIENT);
         Ok(truth)
     }

@@ -1,7 +1,7 @@
 //! Unlabelled classes merged into background: the operation alone, and before each loss.
 
 use super::case::{Case, GraphCase};
-use super::loss::{EVERY, GRADIENT, Losses, mixture, output_losses};
+use super::loss::{EVERY, Expectation, GRADIENT, mixture, output_losses};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, as_stored, labels, tensor};
 use super::plannings::{Planning, plannings};
@@ -155,20 +155,21 @@ impl GraphCase for MergedLoss {
         let target = net.words("labels", self.classes.unlabelled.len() * self.classes.voxels());
         let loss = ops::segmentation_loss(&mut net.graph, merged, target, self.weights)?;
         net.differentiate_loss(loss)?;
-        output_losses(net, loss);
+        output_losses(net, loss, &self.weights);
         Ok(())
     }
 
     fn truth(&self, dtype: DType) -> Result<Truth> {
         let (x, masks) = (self.classes.logits(dtype)?, self.classes.masks());
         let labels = self.classes.labels();
-        let losses = Losses::of(&oracle::merge_forward(&x, &masks), &labels, &self.weights);
+        let losses =
+            Expectation::of_classes(&oracle::merge_forward(&x, &masks), &labels, &self.weights)?;
         let dx = oracle::merge_backward(&x, &masks, &losses.gradient);
         let mut truth = Truth::new(dtype);
         truth.input("logits", &x);
         truth.words("unlabelled", masks.concat());
         truth.labels("labels", &labels);
-        losses.expect(&mut truth, &self.weights);
+        losses.expect(&mut truth);
         truth.expect_gradient("logits", &dx.data, GRADIENT);
         Ok(truth)
     }

@@ -1,7 +1,7 @@
 //! Losses of overlapping regions with their gradient to the logits.
 
 use super::case::{Case, GraphCase};
-use super::loss::{GRADIENT, LOSSES, Losses, mixture, output_losses};
+use super::loss::{Expectation, GRADIENT, TOTAL, mixture, output_losses};
 use super::net::{Net, Truth, as_stored, labels, random, tensor};
 use crate::Result;
 use crate::engine::graph::DType;
@@ -82,12 +82,20 @@ struct RegionCase {
 }
 
 /// Weighted losses as the result has them and the gradient of their sum.
-fn losses(x: &Tensor, labels: &RegionLabels<'_>, w: &LossWeights) -> Losses {
+fn losses(x: &Tensor, labels: &RegionLabels<'_>, w: &LossWeights) -> Expectation {
     let (ce, dce) = oracle::binary_cross_entropy(x, labels);
     let (dice, ddice) = oracle::region_dice(x, labels);
     let (a, b) = (f64::from(w.cross_entropy), f64::from(w.dice));
     let gradient = oracle::add_forward(&dce.map(|v| v * a), &ddice.map(|v| v * b));
-    Losses { values: [a * ce + b * dice, ce, 0.0, dice, 0.0], gradient }
+    let total = a * ce + b * dice;
+    let values = vec![
+        (TOTAL, total),
+        ("cross_entropy", ce),
+        ("focal", 0.0),
+        ("dice", dice),
+        ("lovasz", 0.0),
+    ];
+    Expectation { values, gradient }
 }
 
 impl GraphCase for RegionCase {
@@ -110,7 +118,7 @@ impl GraphCase for RegionCase {
         let targets = RegionTargets { labels, table, entries, unlabelled };
         let loss = ops::region_loss(&mut net.graph, x, targets, self.weights, false)?;
         net.differentiate_loss(loss)?;
-        output_losses(net, loss);
+        output_losses(net, loss, &self.weights);
         Ok(())
     }
 
@@ -127,9 +135,7 @@ impl GraphCase for RegionCase {
         truth.labels("labels", &labels);
         truth.words("table", table);
         truth.words("unlabelled", unlabelled.concat());
-        for (name, value) in LOSSES.iter().zip(losses.values) {
-            truth.expect(name, &[value], super::loss::LOSS);
-        }
+        losses.expect(&mut truth);
         truth.expect_gradient("logits", &losses.gradient.data, GRADIENT);
         Ok(truth)
     }

@@ -90,7 +90,7 @@ fn scaled_gradients(t: u64, scale: f64) -> Vec<f64> {
 }
 
 /// The parameter block with the dispatches of an update.
-struct Rig<'a> {
+struct Stepper<'a> {
     gpu: &'a Gpu,
     optimizer: &'a Optimizer,
     store: Store,
@@ -101,7 +101,7 @@ struct Rig<'a> {
     compared: Vec<Compared>,
 }
 
-impl<'a> Rig<'a> {
+impl<'a> Stepper<'a> {
     fn new(gpu: &'a Gpu, caps: &Caps, case: &'a Update) -> Result<Self> {
         let specs = NAMES.map(spec);
         let store = Store::new(gpu, &specs, true)?;
@@ -193,7 +193,7 @@ impl Update {
 
     /// Runs all steps.
     pub fn run(&self, gpu: &Gpu, caps: &Caps) -> Result<Ran> {
-        let rig = Rig::new(gpu, caps, self)?;
+        let rig = Stepper::new(gpu, caps, self)?;
         let weights = random(COUNT, 1);
         for name in NAMES {
             rig.store.write(gpu, Region::Weights, name, &singles(&weights))?;
@@ -206,7 +206,7 @@ impl Update {
         }
     }
 
-    fn run_plain(&self, mut rig: Rig<'_>, mut expected: Parameters) -> Result<Ran> {
+    fn run_plain(&self, mut rig: Stepper<'_>, mut expected: Parameters) -> Result<Ran> {
         let start = expected.weights.clone();
         for t in 1..=4 {
             let grad = random(COUNT, 10 + t);
@@ -226,7 +226,7 @@ impl Update {
     /// Nine steps, of which three overflow; weights, moments and scale after each.
     fn run_scaled(
         &self,
-        mut rig: Rig<'_>,
+        mut rig: Stepper<'_>,
         mut expected: Parameters,
         start: LossScale,
     ) -> Result<Ran> {

@@ -15,12 +15,12 @@ const LEAST: u64 = 16;
 /// One buffer with a place for each of some dispatches.
 pub struct Uniforms {
     buffer: wgpu::Buffer,
-    places: Vec<Place>,
+    places: Vec<UniformPlace>,
     /// What [`Uniforms::send`] writes.
     staged: Vec<u8>,
 }
 
-struct Place {
+struct UniformPlace {
     kernel: Arc<Kernel>,
     offset: u64,
 }
@@ -37,7 +37,7 @@ impl Uniforms {
         for kernel in kernels {
             let offset = end.next_multiple_of(alignment);
             end = offset + bytes_of(&kernel);
-            places.push(Place { kernel, offset });
+            places.push(UniformPlace { kernel, offset });
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let buffer = gpu.buffer("parameters of dispatches", end, usage)?;
@@ -62,7 +62,7 @@ impl Uniforms {
     /// Sets every member of a place, for the next [`Uniforms::send`]. A member that is not named is an error, and so are a
     /// name that the kernel has not and two values of one.
     pub fn set(&mut self, index: usize, members: &[Setting<'_>]) -> Result<()> {
-        let Place { kernel, offset } = self.place(index)?;
+        let UniformPlace { kernel, offset } = self.place(index)?;
         let mut written = Vec::new();
         for (name, words) in members {
             written.push((*name, kernel.member(name, words.len())?, *words));
@@ -92,13 +92,13 @@ impl Uniforms {
 
     /// Changes one word of a place before whatever is submitted next.
     pub fn change(&self, gpu: &Gpu, index: usize, name: &str, word: u32) -> Result<()> {
-        let Place { kernel, offset } = self.place(index)?;
+        let UniformPlace { kernel, offset } = self.place(index)?;
         let at = kernel.member(name, 1)?;
         gpu.upload(&self.buffer, offset + u64::from(at), &word.to_le_bytes());
         Ok(())
     }
 
-    fn place(&self, index: usize) -> Result<&Place> {
+    fn place(&self, index: usize) -> Result<&UniformPlace> {
         let missing = || Error::Internal(format!("no dispatch {index} has parameters"));
         self.places.get(index).ok_or_else(missing)
     }

@@ -124,10 +124,10 @@ impl Patches {
     ) -> Result<Self> {
         augment.check()?;
         let capacity = Capacity::new(gpu, caps, budget);
-        let needs = Needs::of(sources, augment, &capacity)?;
-        check_binding(needs.sizes.voxels, caps)?;
-        let scratch = Scratch::new(gpu, augment, &needs.sizes)?;
-        let staging = needs.staging.map(|p| Resident::new(gpu, p, |b| scratch.bind(gpu, b)));
+        let demand = Demand::of(sources, augment, &capacity)?;
+        check_binding(demand.sizes.voxels, caps)?;
+        let scratch = Scratch::new(gpu, augment, &demand.sizes)?;
+        let staging = demand.staging.map(|p| Resident::new(gpu, p, |b| scratch.bind(gpu, b)));
         Ok(Self {
             gpu: gpu.clone(),
             caps: caps.clone(),
@@ -136,7 +136,7 @@ impl Patches {
             capacity,
             cases: sources.iter().map(|s| s.cases.len()).collect(),
             volumes: Volumes::default(),
-            cacheable: needs.cacheable,
+            cacheable: demand.cacheable,
         })
     }
 
@@ -210,7 +210,7 @@ impl Patches {
 }
 
 /// What the cases and the settings ask for.
-struct Needs {
+struct Demand {
     /// Bytes of all cases that may lie in GPU memory as a whole.
     cacheable: u64,
     sizes: Sizes,
@@ -218,39 +218,39 @@ struct Needs {
     staging: Option<Places>,
 }
 
-impl Needs {
+impl Demand {
     fn of(sources: &[Source<'_>], augment: &Augment, capacity: &Capacity) -> Result<Self> {
         let sizes = Sizes { voxels: 1, coefficients: 1, blocks: Vec::new() };
-        let mut needs = Self { cacheable: 0, sizes, staging: None };
+        let mut demand = Self { cacheable: 0, sizes, staging: None };
         let mut reaches = Vec::new();
         for source in sources {
             let voxels = source.size.patch.iter().product::<usize>() as u64;
-            needs.sizes.voxels = needs.sizes.voxels.max(voxels);
+            demand.sizes.voxels = demand.sizes.voxels.max(voxels);
             for case in source.cases {
                 let reach = Reach::of(&source.size, case.spacing, augment);
                 check_extent(case, &reach)?;
-                let sizes = &mut needs.sizes;
+                let sizes = &mut demand.sizes;
                 sizes.coefficients = sizes.coefficients.max(reach.coefficients as u64);
                 let firsts = (0..case.channels).step_by(LANES);
                 sizes.blocks.extend(firsts.map(|first| (case.channels - first).min(LANES)));
                 if capacity.holds(case) {
-                    needs.cacheable += capacity.places(case.channels, case.shape).bytes;
+                    demand.cacheable += capacity.places(case.channels, case.shape).bytes;
                 }
                 reaches.push((case, reach));
             }
         }
-        needs.sizes.blocks.sort_unstable();
-        needs.sizes.blocks.dedup();
-        let all = needs.cacheable <= capacity.budget;
+        demand.sizes.blocks.sort_unstable();
+        demand.sizes.blocks.dedup();
+        let all = demand.cacheable <= capacity.budget;
         for (case, reach) in reaches.iter().filter(|(case, _)| !all || !capacity.holds(case)) {
             let places = capacity.places(case.channels, reach.bounds(case.shape));
-            let places = needs.staging.map_or(places, |other| other.union(&places));
+            let places = demand.staging.map_or(places, |other| other.union(&places));
             if !capacity.fits(&places) {
                 return Err(too_large(case, reach));
             }
-            needs.staging = Some(places);
+            demand.staging = Some(places);
         }
-        Ok(needs)
+        Ok(demand)
     }
 }
 

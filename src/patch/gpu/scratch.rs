@@ -53,13 +53,13 @@ pub(super) struct BlockParts<'a> {
 }
 
 /// Binds a pass to its parameters and to some buffers.
-struct Binder<'a> {
+struct PassBinder<'a> {
     gpu: &'a Gpu,
     uniforms: &'a Uniforms,
     interpolation: Interpolation,
 }
 
-impl Binder<'_> {
+impl PassBinder<'_> {
     fn bind(&self, pass: Pass, buffers: &[(&str, &wgpu::Buffer)]) -> Result<wgpu::BindGroup> {
         let whole = buffers.iter().map(|(name, buffer)| (*name, BufferPart::whole(buffer)));
         self.bind_parts(pass, whole.collect())
@@ -96,7 +96,7 @@ impl Scratch {
         let taps = buffer("weights of blurs", (radius + 1) * VECTOR, written)?;
         let partial = buffer("parts of moments", 3 * GROUPS as u64 * VECTOR, Usage::STORAGE)?;
         let total = buffer("moments", 3 * VECTOR, Usage::STORAGE)?;
-        let binder = Binder { gpu, uniforms: &uniforms, interpolation };
+        let binder = PassBinder { gpu, uniforms: &uniforms, interpolation };
         let twice = augment.blur_prob > 0.0 || augment.low_res_prob > 0.0;
         let spare = twice.then(|| {
             let usage = written | Usage::COPY_SRC;
@@ -129,7 +129,8 @@ impl Scratch {
 
     /// Binds a block of a volume to the patch kernel.
     pub fn bind(&self, gpu: &Gpu, block: BlockParts<'_>) -> Result<wgpu::BindGroup> {
-        let binder = Binder { gpu, uniforms: &self.uniforms, interpolation: self.interpolation };
+        let binder =
+            PassBinder { gpu, uniforms: &self.uniforms, interpolation: self.interpolation };
         let [a, b, c, d] = block.channels;
         let named = vec![
             ("image0", a),
@@ -147,7 +148,7 @@ impl Scratch {
 
 impl Spare {
     fn new(
-        binder: &Binder<'_>,
+        binder: &PassBinder<'_>,
         image: &wgpu::Buffer,
         spare: wgpu::Buffer,
         taps: &wgpu::Buffer,
