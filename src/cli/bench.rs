@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::args::MemoryArgs;
 use crate::bench::{
-    CaseReport, Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure,
+    CaseReport, Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, Timing, least,
     planned, time_table,
 };
 use crate::engine::gpu::{AdapterReport, Gpu};
@@ -86,10 +86,14 @@ pub fn run(args: &Args) -> Result<()> {
     for name in names {
         eprintln!("{name} ...");
         let configuration = Configuration::named(name)?;
-        let mut report = {
-            let roofline = args.kernels.as_ref().map(|_| &roofline);
-            measure(&gpu, (&configuration, footprint), args.repeats, roofline, args.tune)?
+        let timing = Timing {
+            configuration: &configuration,
+            footprint,
+            repeats: args.repeats,
+            roofline: args.kernels.as_ref().map(|_| &roofline),
+            tuning: args.tune,
         };
+        let mut report = timing.measure(&gpu)?;
         report.kernels.retain(|kernel| args.wants(kernel.command.kernel));
         if !args.json {
             print(&report)?;

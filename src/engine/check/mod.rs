@@ -16,7 +16,8 @@ mod rig;
 mod stages;
 mod update;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use case::{Case, GraphCase};
 pub use measure::{Compared, Tolerance};
@@ -160,7 +161,7 @@ struct Runner<'a> {
     gpu: &'a Gpu,
     operation: &'static str,
     case: &'a Case,
-    truths: BTreeMap<bool, Truth>,
+    truths: HashMap<DType, Truth>,
 }
 
 impl Runner<'_> {
@@ -169,12 +170,12 @@ impl Runner<'_> {
             Case::Update(case) => return case.run(self.gpu, caps),
             Case::Graph(case) => case,
         };
-        let halves = dtype == DType::F16;
-        if !self.truths.contains_key(&halves) {
-            self.truths.insert(halves, case.truth(dtype)?);
-        }
+        let truth = match self.truths.entry(dtype) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(case.truth(dtype)?),
+        };
         let rig = Rig::new(self.gpu, caps, purpose, |net| case.build(net))?;
-        rig.run(self.gpu, &self.truths[&halves])
+        rig.run(self.gpu, truth)
     }
 
     /// The row of a variant, and the names of all variants of its kernels.
@@ -259,7 +260,7 @@ impl Operation {
         let own = caps(gpu);
         for case in self.cases() {
             let plannings = case.plannings(&own);
-            let truths = BTreeMap::new();
+            let truths = HashMap::new();
             let mut runner = Runner { gpu, operation: self.name, case: &case, truths };
             for planning in plannings.iter().filter(|planning| extent.holds(planning, &own)) {
                 runner.planning(planning, each);
@@ -304,7 +305,7 @@ mod tests {
     fn a_case_that_cannot_run_is_a_failed_row() {
         let gpu = crate::engine::gpu::testing::gpu();
         let case = OPERATIONS[0].cases().remove(0);
-        let truths = BTreeMap::new();
+        let truths = HashMap::new();
         let mut runner = Runner { gpu: &gpu, operation: "first", case: &case, truths };
         let mut planning = case.plannings(&caps(&gpu)).remove(0);
         let good = runner.row(&planning, 0, Purpose::Training).row;
