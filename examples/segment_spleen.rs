@@ -6,21 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ndarray::Axis;
-use u2seg::low_level::dataset::{Dataset, Fold};
-use u2seg::low_level::domain::PlanOptions;
-use u2seg::low_level::files;
-use u2seg::low_level::gpu::Gpu;
-use u2seg::low_level::imaging::morphology::{Connectivity, fill_holes, keep_largest};
-use u2seg::low_level::imaging::phantom::{SPLEEN, ct_phantom};
-use u2seg::low_level::imaging::write_image;
-use u2seg::low_level::patch::Augment;
-use u2seg::low_level::run::overlay::{self, OverlayInput, SOFT_TISSUE};
-use u2seg::low_level::run::{CONFIG, Observer, Run};
-use u2seg::low_level::score::metrics::{Comparison, DEFAULT_TOLERANCE_MM};
-use u2seg::low_level::segment::{PredictOptions, Predictor};
-use u2seg::low_level::train::{Length, Reading, RunConfig};
-use u2seg::{Error, Result};
+use u2seg::{
+    Augment, Comparison, Connectivity, Dataset, Error, Fold, Gpu, Length, Observer, Overlay,
+    PlanOptions, PredictOptions, Predictor, Reading, Result, Run, RunConfig, fill_holes,
+    keep_largest, write_phantoms,
+};
+
+/// The value of the spleen in the labels.
+const SPLEEN: u8 = 1;
+/// Hounsfield units of soft tissue.
+const SOFT_TISSUE: [f32; 2] = [-160.0, 240.0];
 
 /// Trains a universal network on spleen CTs and segments one that it has not seen.
 #[derive(Parser)]
@@ -71,29 +66,8 @@ fn choose(args: &Args) -> Result<(PathBuf, Option<String>)> {
         "data: synthetic CT phantoms, made in {} (no real images found; give --data Task09_Spleen)",
         made.display()
     );
-    make_phantoms(&made)?;
+    write_phantoms(&made, 6, [32, 96, 112], [5.0, 3.0, 3.0])?;
     Ok((made, Some("phantom_5".into())))
-}
-
-fn make_phantoms(dir: &Path) -> Result<()> {
-    for folder in ["imagesTr", "labelsTr"] {
-        let folder = dir.join(folder);
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-    }
-    let (shape, spacing) = ([32, 96, 112], [5.0, 3.0, 3.0]);
-    let mut training = Vec::new();
-    for index in 0..6 {
-        let (image, label) = ct_phantom(index, shape, spacing)?;
-        let file = format!("phantom_{index}.nii.gz");
-        let channel = image.data().index_axis(Axis(0), 0);
-        write_image(&dir.join("imagesTr").join(&file), channel, image.grid())?;
-        label.write(&dir.join("labelsTr").join(&file))?;
-        training.push(serde_json::json!({"image": format!("./imagesTr/{file}"), "label": format!("./labelsTr/{file}")}));
-    }
-    let description = serde_json::json!({
-        "name": "Spleen", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "spleen"}, "training": training,
-    });
-    files::write_atomically(&dir.join("dataset.json"), description.to_string().as_bytes())
 }
 
 /// Few cases have to stand for many: contrast agent brightens organs, thin slices are noisier.
@@ -114,7 +88,7 @@ fn begin_anew(run: &Path) -> Result<()> {
     if !run.exists() {
         return Ok(());
     }
-    if !run.join(CONFIG).exists() {
+    if !run.join("config.toml").exists() {
         let remedy = "Choose another --out, or move the folder away.";
         return Err(Error::file(run, "a folder that is no run", "a run, or nothing yet", remedy));
     }
@@ -170,18 +144,18 @@ fn run(args: &Args) -> Result<()> {
         Predictor::new(&gpu, &model, 0, &PredictOptions::default())?.segment(&image)?;
     keep_largest(&mut labels, SPLEEN, Connectivity::Full);
     fill_holes(&mut labels, SPLEEN);
-    let scores = Comparison::of(&truth, &labels)?.scores(&SPLEEN.into(), DEFAULT_TOLERANCE_MM);
+    let scores = Comparison::of(&truth, &labels)?.scores(&SPLEEN.into(), 1.0);
     let mask = args.out.join(format!("{}.nii.gz", case.id));
     labels.write(&mask)?;
     let picture = args.out.join(format!("{}.png", case.id));
-    let view = OverlayInput {
+    let view = Overlay {
         image: &image,
         truth: Some(&truth),
         prediction: &labels,
         window: Some(SOFT_TISSUE),
         caption: "SPLEEN",
     };
-    overlay::render(&picture, &view)?;
+    view.write(&picture)?;
     println!("segmented {} after {} steps: Dice {:.3}", case.id, run.steps(), scores.dice);
     println!("mask: {}\npicture: {}", mask.display(), picture.display());
     Ok(())

@@ -1,4 +1,49 @@
-//! `u2seg` trains and runs 3D U²-Net, one universal network for many organs, on any GPU through WebGPU.
+//! Trains and runs 3D U²-Net, one universal network for many organs, on any GPU through WebGPU.
+//!
+//! A [`Dataset`] is a folder of labelled images. A [`Run`] plans it (a [`DomainPlan`]: spacing, patch, normalisation), trains a
+//! network and leaves a [`Model`] in its folder; [`Runs`] are the folds of a cross-validation, or several networks. A
+//! [`Predictor`] segments a [`Volume`] with a model, [`evaluate`] scores masks, [`verify`] says what is wrong with data.
+//!
+//! Volumes are arrays C, D, H, W and label maps arrays D, H, W of the canonical RAS image: D runs from foot to head, H from back to
+//! front, W from left to right. Masks are written on the grid of the input's file. Spacings are millimetres, D, H, W.
+//!
+#![cfg_attr(not(without_gpu), doc = "```")]
+#![cfg_attr(without_gpu, doc = "```no_run")]
+//! use u2seg::*;
+//!
+//! # fn main() -> Result<()> {
+//! # let folder = tempfile::tempdir().map_err(|e| Error::io("temp", e))?;
+//! # let folder = folder.path();
+//! let data = folder.join("Task09_Spleen");
+//! write_phantoms(&data, 4, [16, 48, 48], [5.0, 6.0, 6.0])?; // made-up CTs; yours would lie there
+//!
+//! let gpu = Gpu::open("auto")?;
+//! let mut config = RunConfig::new(vec![data.clone()]);
+//! config.length = Length::Steps(4); // some thousands make a good network
+//! config.fold = Fold::Index(0);
+//! let mut options = PlanOptions::default();
+//! options.patch = Some([16, 16, 16]);
+//! let mut run = Run::begin(&gpu, config, &options, &folder.join("run"))?;
+//! run.train(&mut ())?; // an Observer instead of () follows it and may stop it
+//! let scores = run.validate(&mut ())?; // of the held-out cases
+//! println!("mean Dice {:.2}", scores[0].summary.foreground_mean.dice);
+//!
+//! let image = read_image(&data.join("imagesTr/phantom_0.nii.gz"))?;
+//! let mask = Predictor::new(&gpu, &run.model()?, 0, &PredictOptions::default())?.segment(&image)?;
+//! assert_eq!(mask.shape(), [16, 48, 48]);
+//! mask.write(&folder.join("phantom_0.nii.gz"))?;
+//!
+//! let truth = data.join("labelsTr/phantom_0.nii.gz");
+//! let summary = evaluate(&folder.join("phantom_0.nii.gz"), &truth, &EvaluateOptions::default())?;
+//! assert_eq!(summary.metric_per_case.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Trainer`] takes single steps, for training loops of your own. What lies below, from WGSL to tensors, is
+//! in [`low_level`], which may change with every version.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod base;
 mod bench;
@@ -17,3 +62,31 @@ mod segment;
 mod train;
 
 pub use base::error::{BoxedError, Error, GpuFault, Result};
+pub use dataset::{
+    Case, Class, Dataset, DatasetReport, Exclusion, Fault, Fold, Labels, Selection, verify,
+    write_phantoms,
+};
+pub use domain::{
+    CleanUp, CleanUpStep, DomainPlan, PlanOptions, PresetChoice, Recipe, Unify, Weighting,
+};
+pub use engine::exec::LossScale;
+pub use engine::gpu::{AdapterReport, Gpu, adapters};
+pub use engine::graph::DType;
+pub use engine::ops::{LossTerm, LossWeights, Losses, Optimizer};
+pub use engine::tune::Mode as TuneMode;
+pub use imaging::morphology::{Connectivity, fill_holes, keep_largest};
+pub use imaging::{
+    Grid, Known, LabelMap, Match, Normalisation, Volume, read_image, read_images, read_labels,
+};
+pub use net::{DomainAdapter, Downsample, Mode, Model, NetConfig};
+pub use patch::{Augment, Interpolation};
+pub use run::overlay::Overlay;
+pub use run::{Adaptation, DomainScores, Observer, Run, RunRequest, Runs};
+pub use score::metrics::{Comparison, Scores};
+pub use score::summary::{CaseScores, Summary};
+pub use score::{ClassKey, EvaluateOptions, evaluate};
+pub use segment::{Ensemble, PredictOptions, Predictor};
+pub use train::{
+    DomainCases, DomainSampling, Freeze, Length, LrSchedule, Memory, PatchSampling, Reading,
+    RunConfig, Start, Step, Trainer,
+};

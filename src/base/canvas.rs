@@ -23,14 +23,14 @@ pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
 
 /// Fills a rectangle, what of it lies on the picture.
 pub fn fill(
-    paper: &mut RgbImage,
+    canvas: &mut RgbImage,
     (x, y): (u32, u32),
     (width, height): (u32, u32),
     colour: [u8; 3],
 ) {
-    for row in y..(y + height).min(paper.height()) {
-        for column in x..(x + width).min(paper.width()) {
-            paper.put_pixel(column, row, Rgb(colour));
+    for row in y..(y + height).min(canvas.height()) {
+        for column in x..(x + width).min(canvas.width()) {
+            canvas.put_pixel(column, row, Rgb(colour));
         }
     }
 }
@@ -41,12 +41,12 @@ pub fn text_width(text: &str) -> u32 {
 }
 
 /// Writes text in capitals, 14 pixels high, its upper left corner at the given place.
-pub fn text(paper: &mut RgbImage, text: &str, (x, y): (u32, u32), colour: [u8; 3]) {
+pub fn text(canvas: &mut RgbImage, text: &str, (x, y): (u32, u32), colour: [u8; 3]) {
     for (position, letter) in text.chars().enumerate() {
         for (column, bits) in glyph(letter).into_iter().enumerate() {
             for row in (0..7).filter(|row| bits >> row & 1 == 1) {
                 let place = (x + position as u32 * 12 + column as u32 * 2, y + row * 2);
-                fill(paper, place, (2, 2), colour);
+                fill(canvas, place, (2, 2), colour);
             }
         }
     }

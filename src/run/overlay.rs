@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// What to draw; all of one shape.
 #[derive(Debug, Clone, Copy)]
-pub struct OverlayInput<'a> {
+pub struct Overlay<'a> {
     /// The image, whose first channel is shown.
     pub image: &'a Volume,
     /// The reference, drawn in greens, where there is one.
@@ -78,7 +78,7 @@ struct Panel<'a> {
     frame_width: u32,
 }
 
-impl OverlayInput<'_> {
+impl Overlay<'_> {
     /// Voxels along D, H, W.
     fn shape(&self) -> [usize; 3] {
         self.image.shape()
@@ -88,10 +88,46 @@ impl OverlayInput<'_> {
     fn intensities(&self) -> &[f32] {
         &self.image.as_slice()[..self.prediction.as_slice().len()]
     }
+
+    /// Writes the picture as PNG.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Overlay::draw`], and where the file cannot be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_png(path.as_ref(), &self.draw()?)
+    }
+
+    /// The picture.
+    ///
+    /// # Errors
+    ///
+    /// Where a label map has another shape than the image.
+    pub fn draw(&self) -> Result<RgbImage> {
+        let shape = self.shape();
+        let mut labels = self.truth.into_iter().chain([self.prediction]);
+        if let Some(other) = labels.find(|labels| labels.shape() != shape) {
+            let message =
+                format!("labels of {:?} voxels over an image of {shape:?}", other.shape());
+            return Err(Error::shape("overlay", message));
+        }
+        let panels: Vec<Panel> = PLANES.iter().map(|plane| Panel::new(self, plane)).collect();
+        let inner = panels.iter().map(|panel| panel.size[0]).max().unwrap_or(1).max(320);
+        let width = panels.iter().map(|panel| panel.frame_width + GAP).sum::<u32>() + GAP;
+        let mut paper = RgbImage::from_pixel(width, HEADER + inner + FOOTER, Rgb(PAPER));
+        let window = window_of(self);
+        let mut left = GAP;
+        for panel in &panels {
+            draw_panel(&mut paper, self, panel, Frame { left, height: inner, window });
+            left += panel.frame_width + GAP;
+        }
+        draw_legend(&mut paper, self, HEADER + inner + (FOOTER - 14) / 2);
+        Ok(paper)
+    }
 }
 
 impl<'a> Panel<'a> {
-    fn new(view: &OverlayInput, plane: &'a Plane) -> Self {
+    fn new(view: &Overlay, plane: &'a Plane) -> Self {
         let (shape, spacing) = (view.shape(), view.image.spacing());
         let voxels = [shape[plane.down], shape[plane.across]];
         let height = voxels[0] as f64 * spacing[plane.down];
@@ -173,7 +209,7 @@ fn taps(voxels: usize, pixels: usize) -> Vec<(usize, usize, f32)> {
 
 /// The slice along an axis with the most foreground in the reference, or in the prediction where the reference
 /// has none; the middle where there is no foreground at all.
-fn fullest_slice(view: &OverlayInput, axis: usize) -> usize {
+fn fullest_slice(view: &Overlay, axis: usize) -> usize {
     let shape = view.shape();
     let stride: usize = shape[axis + 1..].iter().product();
     let fullest = |labels: &LabelMap| {
@@ -189,7 +225,7 @@ fn fullest_slice(view: &OverlayInput, axis: usize) -> usize {
 }
 
 /// The intensities shown as black and white.
-fn window_of(view: &OverlayInput) -> [f32; 2] {
+fn window_of(view: &Overlay) -> [f32; 2] {
     if let Some(window) = view.window {
         return window;
     }
@@ -206,41 +242,6 @@ fn window_of(view: &OverlayInput) -> [f32; 2] {
     }
 }
 
-/// Draws the picture and writes it as PNG.
-///
-/// # Errors
-///
-/// As those of [`draw`], and where the file cannot be written.
-pub fn render(path: impl AsRef<Path>, view: &OverlayInput) -> Result<()> {
-    write_png(path.as_ref(), &draw(view)?)
-}
-
-/// Draws the picture.
-///
-/// # Errors
-///
-/// Where a label map has another shape than the image.
-pub fn draw(view: &OverlayInput) -> Result<RgbImage> {
-    let shape = view.shape();
-    let mut labels = view.truth.into_iter().chain([view.prediction]);
-    if let Some(other) = labels.find(|labels| labels.shape() != shape) {
-        let message = format!("labels of {:?} voxels over an image of {shape:?}", other.shape());
-        return Err(Error::shape("overlay", message));
-    }
-    let panels: Vec<Panel> = PLANES.iter().map(|plane| Panel::new(view, plane)).collect();
-    let inner = panels.iter().map(|panel| panel.size[0]).max().unwrap_or(1).max(320);
-    let width = panels.iter().map(|panel| panel.frame_width + GAP).sum::<u32>() + GAP;
-    let mut paper = RgbImage::from_pixel(width, HEADER + inner + FOOTER, Rgb(PAPER));
-    let window = window_of(view);
-    let mut left = GAP;
-    for panel in &panels {
-        draw_panel(&mut paper, view, panel, Frame { left, height: inner, window });
-        left += panel.frame_width + GAP;
-    }
-    draw_legend(&mut paper, view, HEADER + inner + (FOOTER - 14) / 2);
-    Ok(paper)
-}
-
 /// Place of a panel on the paper, and the intensity window.
 struct Frame {
     left: u32,
@@ -248,7 +249,7 @@ struct Frame {
     window: [f32; 2],
 }
 
-fn draw_panel(paper: &mut RgbImage, view: &OverlayInput, panel: &Panel, frame: Frame) {
+fn draw_panel(paper: &mut RgbImage, view: &Overlay, panel: &Panel, frame: Frame) {
     let [height, width] = panel.size;
     text(paper, panel.plane.name, (frame.left, 10), INK);
     let shape = view.shape();
@@ -313,7 +314,7 @@ fn draw_sides(paper: &mut RgbImage, panel: &Panel, (left, top): (u32, u32), heig
     }
 }
 
-fn draw_legend(paper: &mut RgbImage, view: &OverlayInput, y: u32) {
+fn draw_legend(paper: &mut RgbImage, view: &Overlay, y: u32) {
     let classes = |labels: &LabelMap| {
         let mut present = [false; 256];
         labels.as_slice().iter().for_each(|label| present[usize::from(*label)] = true);
@@ -363,8 +364,8 @@ mod tests {
         (volume(shape, spacing, image), labels)
     }
 
-    fn view<'a>(image: &'a Volume, prediction: &'a LabelMap) -> OverlayInput<'a> {
-        OverlayInput { image, truth: None, prediction, window: None, caption: "" }
+    fn view<'a>(image: &'a Volume, prediction: &'a LabelMap) -> Overlay<'a> {
+        Overlay { image, truth: None, prediction, window: None, caption: "" }
     }
 
     #[test]
@@ -372,7 +373,7 @@ mod tests {
         // RAS: the voxel at the high ends is right, anterior and superior.
         let shape = [6, 7, 8];
         let (image, labels) = single(shape, [1.0; 3], [5, 6, 7]);
-        let view = OverlayInput { window: Some([0.0, 100.0]), ..view(&image, &labels) };
+        let view = Overlay { window: Some([0.0, 100.0]), ..view(&image, &labels) };
         for plane in &PLANES {
             let panel = Panel::new(&view, plane);
             let grey = panel.resample(shape, 1, |index| image.as_slice()[index]);
@@ -388,11 +389,11 @@ mod tests {
     #[test]
     fn panels_keep_the_physical_aspect() {
         let (image, labels) = single([10, 20, 40], [5.0, 2.0, 0.5], [1, 1, 1]);
-        let view = OverlayInput { truth: Some(&labels), caption: "x", ..view(&image, &labels) };
+        let view = Overlay { truth: Some(&labels), caption: "x", ..view(&image, &labels) };
         // 50 x 40 x 20 mm.
         let sizes = PLANES.each_ref().map(|plane| Panel::new(&view, plane).size);
         assert_eq!(sizes, [[440, 220], [440, 176], [440, 352]]);
-        let picture = draw(&view).unwrap();
+        let picture = view.draw().unwrap();
         assert_eq!(picture.height(), 440 + HEADER + FOOTER);
     }
 
@@ -414,16 +415,15 @@ mod tests {
     fn a_png_is_written_and_wrong_input_refused() {
         let (shape, spacing) = ([12, 24, 24], [10.0, 12.0, 14.0]);
         let (image, labels) = ct_phantom(1, shape, spacing).unwrap();
-        let view =
-            OverlayInput { truth: Some(&labels), caption: "phantom_1", ..view(&image, &labels) };
+        let view = Overlay { truth: Some(&labels), caption: "phantom_1", ..view(&image, &labels) };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("overlay.png");
-        render(&path, &view).unwrap();
+        view.write(&path).unwrap();
         assert!(std::fs::read(&path).unwrap().starts_with(b"\x89PNG"));
-        assert!(render(folder.path().join("no/such/folder.png"), &view).is_err());
+        assert!(view.write(folder.path().join("no/such/folder.png")).is_err());
         let (_, other) = single([11, 24, 24], spacing, [0; 3]);
-        assert!(draw(&OverlayInput { truth: Some(&other), ..view }).is_err());
-        assert!(draw(&OverlayInput { prediction: &other, ..view }).is_err());
+        assert!(Overlay { truth: Some(&other), ..view }.draw().is_err());
+        assert!(Overlay { prediction: &other, ..view }.draw().is_err());
     }
 
     #[test]
@@ -445,7 +445,7 @@ mod tests {
             let view = view(&image, &labels);
             let [low, high] = window_of(&view);
             assert!(high > low);
-            draw(&view).unwrap();
+            view.draw().unwrap();
         }
     }
 }

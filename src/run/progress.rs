@@ -41,7 +41,7 @@ const LEFT: u32 = 90;
 const RIGHT: u32 = 30;
 const TOP: u32 = 30;
 const BOTTOM: u32 = 50;
-const PAPER: RGBColor = RGBColor(18, 20, 24);
+const BACKGROUND: RGBColor = RGBColor(18, 20, 24);
 const GRID: RGBColor = RGBColor(48, 52, 60);
 const INK: [u8; 3] = [228, 232, 238];
 const COLOURS: [[u8; 3]; 6] = [
@@ -88,12 +88,12 @@ fn picture(curves: &[Curve]) -> Result<RgbImage> {
     let mut pixels = vec![0; 3 * SIZE.0 as usize * SIZE.1 as usize];
     let labels = plot(curves, &mut pixels);
     let labels = labels.map_err(|e| Error::Internal(format!("progress: {e}")))?;
-    let paper = RgbImage::from_raw(SIZE.0, SIZE.1, pixels);
-    let mut paper = paper.ok_or_else(|| Error::Internal("progress of another size".into()))?;
+    let canvas = RgbImage::from_raw(SIZE.0, SIZE.1, pixels);
+    let mut canvas = canvas.ok_or_else(|| Error::Internal("progress of another size".into()))?;
     for label in labels {
-        text(&mut paper, &label.text, label.place, label.colour);
+        text(&mut canvas, &label.text, label.place, label.colour);
     }
-    Ok(paper)
+    Ok(canvas)
 }
 
 /// Draws grid and curves, and gives the words around them: fonts differ between systems, the canvas has its own letters.
@@ -107,7 +107,7 @@ fn plot(
     let room = ((high - low) * 0.05).max(1e-6);
     let (low, high) = (low - room, high + room);
     let area = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
-    area.fill(&PAPER)?;
+    area.fill(&BACKGROUND)?;
     let mut chart = ChartBuilder::on(&area)
         .margin_left(LEFT)
         .margin_right(RIGHT)
@@ -162,9 +162,9 @@ mod tests {
         log.push(r#"{"step":200,"domain":"a","loss":null}"#.into());
         let found = curves(&log.join("\n"));
         assert_eq!(found.iter().map(|c| c.points.len()).collect::<Vec<_>>(), [100, 99]);
-        let paper = picture(&found).unwrap();
+        let canvas = picture(&found).unwrap();
         let height = |x: u32, colour: [u8; 3]| {
-            (0..SIZE.1).find(|y| paper.get_pixel(x, *y).0 == colour).unwrap_or_default()
+            (0..SIZE.1).find(|y| canvas.get_pixel(x, *y).0 == colour).unwrap_or_default()
         };
         assert!(height(LEFT + 20, COLOURS[1]) < height(LEFT + 400, COLOURS[1]));
         // one reading, a constant and many names fit as well

@@ -34,6 +34,7 @@ enum Origin<'a> {
 
 /// A run in its folder: begun or gone on with, trained with checkpoints and logs, validated.
 pub struct Run {
+    /// As it was given: the variants that the run chose are those of its training.
     gpu: Gpu,
     folder: PathBuf,
     config: RunConfig,
@@ -73,7 +74,6 @@ impl Run {
         options: &PlanOptions,
         folder: &Path,
     ) -> Result<Self> {
-        check_new(folder)?;
         let plans = train::plan(&config, options)?;
         let (run, record) = Self::start(gpu, config, &plans, Origin::New(&options.preset), folder)?;
         write_plan(&run.config, &plans, folder)?;
@@ -132,19 +132,19 @@ impl Run {
         }
         train::warn_of_left_out(&config, plans);
         let graphs = |caps: &Caps| train::planned_graphs(&config, plans, caps);
-        let (gpu, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
+        let (tuned, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
             (tune::Record::resume(gpu, &folder.join(TUNING), &graphs)?.0, None)
         } else {
-            let (gpu, _) = tune::tuned(gpu, config.tune, &graphs)?;
-            let record = tune::Record::of(&gpu, &graphs)?;
-            (gpu, Some(record))
+            let (tuned, _) = tune::tuned(gpu, config.tune, &graphs)?;
+            let record = tune::Record::of(&tuned, &graphs)?;
+            (tuned, Some(record))
         };
         let trainer = if checkpoint.exists() {
-            Trainer::resume(&gpu, config.clone(), domains.clone(), &checkpoint)?
+            Trainer::resume(&tuned, config.clone(), domains.clone(), &checkpoint)?
         } else {
-            Trainer::new(&gpu, config.clone(), domains.clone())?
+            Trainer::new(&tuned, config.clone(), domains.clone())?
         };
-        let folder = folder.to_path_buf();
+        let (gpu, folder) = (gpu.clone(), folder.to_path_buf());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
         Ok((Self { gpu, folder, config, domains, trainer, steps, _claim: None }, record))
     }

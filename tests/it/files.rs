@@ -332,8 +332,8 @@ const LITTLE_ROOM: &str = "U2SEG_TEST_LITTLE_ROOM";
 fn every_writer_says_that_there_is_no_room() {
     use crate::common::volumes::{volume, write_image, write_mask};
     use std::collections::BTreeMap;
+    use u2seg::Overlay;
     use u2seg::low_level::imaging::{Grid, LabelMap};
-    use u2seg::low_level::run::overlay::{OverlayInput, render};
     use u2seg::low_level::score::metrics::Comparison;
     use u2seg::low_level::score::summary::{CaseScores, Summary};
 
@@ -367,7 +367,7 @@ fn every_writer_says_that_there_is_no_room() {
     let image: Vec<f32> = labels.iter().map(|v| f32::from(*v)).collect();
     let grid = Grid::ras(shape, [1.0; 3]);
     let nothing = LabelMap::from_vec(vec![0; labels.len()], grid.clone()).unwrap();
-    let view = OverlayInput {
+    let view = Overlay {
         image: &volume(1, image.clone(), &grid),
         truth: None,
         prediction: &nothing,
@@ -388,7 +388,7 @@ fn every_writer_says_that_there_is_no_room() {
         write_mask(&at(1), &labels, &grid),
         write_image(&at(2), &image, &grid),
         write_image(&at(3), &image, &grid),
-        render(at(4), &view),
+        view.write(at(4)),
         summary.write(at(5)),
         // one byte too many, which only the last flush finds
         write_atomically(&at(6), &[b'x'; 4097]),
