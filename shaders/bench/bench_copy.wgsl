@@ -4,7 +4,7 @@
 // lanes side by side, so that the pattern is the best that any kernel can hope for.
 // Source: McCalpin, STREAM (the copy kernel).
 
-struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { count: u32 }
 
 override WG: u32 = 64u;
 

@@ -18,7 +18,7 @@ struct Params {
   n: u32, ins: u32, outs: u32, tiles: u32,
   od: u32, oh: u32, ow: u32, quads: u32,
   id: u32, ih: u32, iw: u32, cols: u32,
-  pd: u32, ph: u32, pad: u32, weight_in: u32,
+  pd: u32, ph: u32, weight_in: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_out: u32,
   src_base: u32, aux_base: u32, out_base: u32, planes: u32,
 }

@@ -19,7 +19,7 @@ struct Params {
   id: u32, ih: u32, iw: u32, cols: u32,
   pd: u32, ph: u32, pw: u32, weight_in: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_out: u32,
-  src_base: u32, aux_base: u32, out_base: u32, pad: u32,
+  src_base: u32, aux_base: u32, out_base: u32,
 }
 
 override BIAS: bool = true;

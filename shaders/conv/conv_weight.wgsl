@@ -10,7 +10,7 @@
 // Source: the chain rule of conv.wgsl.
 
 struct Params {
-  pad: u32, ins: u32, outs: u32, parts: u32,
+  ins: u32, outs: u32, parts: u32,
   od: u32, oh: u32, ow: u32, quads: u32,
   id: u32, ih: u32, iw: u32, rows: u32,
   pd: u32, ph: u32, pw: u32, per_sample: u32,

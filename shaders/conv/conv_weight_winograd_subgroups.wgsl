@@ -16,14 +16,14 @@
 // needs subgroups
 
 struct Params {
-  pad: u32, ins: u32, outs: u32, parts: u32,
+  ins: u32, outs: u32, parts: u32,
   od: u32, oh: u32, ow: u32, quads: u32,
   id: u32, ih: u32, iw: u32, rows: u32,
   pd: u32, ph: u32, pw: u32, per_sample: u32,
   src_blocks: u32, coef_first: u32, grad_blocks: u32, gcoef_first: u32,
   src_base: u32, dy_base: u32, raw_base: u32, part_first: u32,
   all_outs: u32, all_ins: u32, out_first: u32, in_first: u32,
-  groups: u32, pad1: u32, pad2: u32, pad3: u32,
+  groups: u32,
 }
 
 override KD: u32 = 3u;

@@ -18,7 +18,7 @@ struct Params {
   n: u32, blocks: u32, d: u32, h: u32,
   w: u32, chunk: u32, chunks: u32, quads: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
-  src_base: u32, aux_base: u32, out_base: u32, pad: u32,
+  src_base: u32, aux_base: u32, out_base: u32,
 }
 
 override FLIP: bool = false;

@@ -17,7 +17,10 @@ struct Params {
   n: u32, blocks: u32, d: u32, h: u32,
   w: u32, chunk: u32, chunks: u32, quads: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
-  src_base: u32, aux_base: u32, out_base: u32, out_first: u32,
+  src_base: u32, aux_base: u32, out_base: u32,
+  // section MOMENTS
+  out_first: u32,
+  // end MOMENTS
 }
 
 override FLIP: bool = false;

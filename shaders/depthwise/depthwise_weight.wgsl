@@ -11,11 +11,11 @@
 // Source: the chain rule of depthwise.wgsl.
 
 struct Params {
-  pad: u32, blocks: u32, d: u32, h: u32,
+  blocks: u32, d: u32, h: u32,
   w: u32, quads: u32, columns: u32, parts: u32,
   src_blocks: u32, coef_first: u32, grad_blocks: u32, gcoef_first: u32,
   src_base: u32, dy_base: u32, raw_base: u32, part_first: u32,
-  all_blocks: u32, block_first: u32, per_sample: u32, pad0: u32,
+  all_blocks: u32, block_first: u32, per_sample: u32,
 }
 
 override UD: u32 = 1u;

@@ -13,7 +13,7 @@ struct Params {
   blocks: u32, voxels: u32, h: u32, w: u32,
   first: u32, a_base: u32, b_base: u32, aaux_base: u32,
   baux_base: u32, out_base: u32, a_voxels: u32, b_voxels: u32,
-  run: u32, per_block: u32, pad0: u32, pad1: u32,
+  run: u32, per_block: u32,
 }
 
 override TWO: bool = true;

@@ -6,7 +6,7 @@
 // One thread an output vec4; repeated until one row is left.
 // Source: two-pass reduction without atomics, so that results repeat to the bit.
 
-struct Params { count: u32, rows: u32, group: u32, groups: u32, out_base: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { count: u32, rows: u32, group: u32, groups: u32 }
 
 override WG: u32 = 64u;
 
@@ -24,6 +24,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     let end = min(begin + params.group, params.rows);
     var s = vec4<f32>(0.0);
     for (var row = begin; row < end; row++) { s += src[row * params.count + i]; }
-    out[params.out_base + t] = s;
+    out[t] = s;
   }
 }

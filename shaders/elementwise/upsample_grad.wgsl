@@ -5,7 +5,7 @@
 // Bindings (vec4 = 4 channel lanes): dy [N*CB, D*UD, H*UH, W*UW], out [N*CB, D, H, W]. One thread an output vec4.
 // Source: the chain rule of nearest-neighbour upsampling.
 
-struct Params { blocks: u32, d: u32, h: u32, w: u32, dy_base: u32, out_base: u32, pad0: u32, pad1: u32 }
+struct Params { blocks: u32, d: u32, h: u32, w: u32, dy_base: u32, out_base: u32 }
 
 override ACC: bool = false;
 override UD: u32 = 2u;

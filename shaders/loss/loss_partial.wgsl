@@ -23,7 +23,6 @@ struct Params {
     row: u32,
     chunks: u32,
     chunk: u32,
-    pad0: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

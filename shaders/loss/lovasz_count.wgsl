@@ -12,7 +12,6 @@ struct Params {
     count: u32,
     tiles: u32,
     bit: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

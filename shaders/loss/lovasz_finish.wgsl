@@ -10,8 +10,6 @@
 struct Params {
     classes: u32,
     tiles: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

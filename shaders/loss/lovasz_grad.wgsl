@@ -23,9 +23,6 @@ struct Params {
     classes: u32,
     class_id: u32,
     bit: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -27,8 +27,6 @@ struct Params {
     first: u32,
     class_id: u32,
     ignore: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -18,8 +18,6 @@ struct Params {
     n0: u32,
     src_base: u32,
     out_base: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

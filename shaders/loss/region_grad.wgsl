@@ -26,8 +26,6 @@ struct Params {
     w_dice: f32,
     scale: f32,
     src_base: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

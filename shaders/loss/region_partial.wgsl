@@ -27,9 +27,6 @@ struct Params {
     chunks: u32,
     chunk: u32,
     src_base: u32,
-    pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -11,7 +11,6 @@ struct Params {
     samples: u32,
     voxels: u32,
     classes: u32,
-    pad0: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -7,7 +7,7 @@
 // gamma [CB], beta [CB], coef [N*CB, 4]. One workgroup a (sample, channel block): lanes merge strided parts, then a tree.
 // Source: Chan, Golub, LeVeque 1983; instance norm of Ulyanov et al. 2016 with biased variance.
 
-struct Params { blocks: u32, channel_blocks: u32, voxels: u32, chunk: u32, chunks: u32, eps: f32, pad0: u32, pad1: u32 }
+struct Params { blocks: u32, channel_blocks: u32, voxels: u32, chunk: u32, chunks: u32, eps: f32 }
 
 override WHOLE: bool = false;
 override COUNTED: bool = false;

@@ -9,7 +9,7 @@
 // cache lines one after another.
 // Source: the chain rule; the reductions of the batch norm backward pass.
 
-struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, da_base: u32, r_base: u32, first: u32, pad: u32 }
+struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, da_base: u32, r_base: u32, first: u32 }
 
 override WG: u32 = 64u;
 

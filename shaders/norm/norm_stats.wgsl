@@ -7,7 +7,7 @@
 // cache lines one after another. Sums are shifted by the lane's first value, so that a large mean cancels nothing.
 // Source: Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983.
 
-struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, base: u32, first: u32, pad0: u32, pad1: u32 }
+struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, base: u32, first: u32 }
 
 override WG: u32 = 64u;
 

@@ -8,7 +8,7 @@
 // Lanes add their sums in a tree through workgroup memory, or with the section SUBGROUPS by subgroup operations.
 // Source: Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983.
 
-struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, base: u32, first: u32, pad0: u32, pad1: u32 }
+struct Params { blocks: u32, voxels: u32, chunk: u32, chunks: u32, base: u32, first: u32 }
 
 override WG: u32 = 64u;
 

@@ -9,7 +9,7 @@
 // fixed, so that results repeat to the bit. Two runs, the second of one group with MERGE = 1, leave one triple.
 // Source: two-pass reduction without atomics.
 
-struct Params { count: u32, groups: u32, pad0: u32, pad1: u32 }
+struct Params { count: u32, groups: u32 }
 
 override MERGE: u32 = 0u;
 const LANES: u32 = 64u;

@@ -15,7 +15,7 @@ struct Params {
   groups: u32, tiles: u32, cols: u32, src_voxels: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_in: u32,
   src_base: u32, aux_base: u32, out_base: u32, weight_out: u32,
-  h: u32, w: u32, pad0: u32, pad1: u32,
+  h: u32, w: u32,
 }
 
 override TRANSPOSE: bool = false;

@@ -16,7 +16,7 @@ struct Params {
   groups: u32, tiles: u32, cols: u32, src_voxels: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_in: u32,
   src_base: u32, aux_base: u32, out_base: u32, weight_out: u32,
-  h: u32, w: u32, steps: u32, pad: u32,
+  h: u32, w: u32, steps: u32,
 }
 
 override TRANSPOSE: bool = false;

@@ -15,7 +15,7 @@ enable wgpu_cooperative_matrix;
 diagnostic(off, derivative_uniformity);
 
 struct Params {
-  pad0: u32, voxels: u32, ins: u32, outs: u32,
+  voxels: u32, ins: u32, outs: u32,
   parts: u32, in_tiles: u32, out_tiles: u32, src_voxels: u32,
   src_blocks: u32, coef_first: u32, grad_blocks: u32, gcoef_first: u32,
   src_base: u32, dy_base: u32, raw_base: u32, part_first: u32,

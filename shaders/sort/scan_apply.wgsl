@@ -1,5 +1,5 @@
 // Prefix sums inside tiles, in place, the downward half of a scan; TILE = WG * ITEMS (4096 at the defaults).
-//   exclusive: data[i] <- carry[tile] + Σ_(j < i in the tile) data[j]; inclusive: data[i] is added too
+//   data[i] <- carry[tile] + Σ_(j < i in the tile) data[j]
 //
 // Bindings
 //   data   u32 [count]               addends, then their prefix sums
@@ -13,7 +13,6 @@ struct Params {
     count: u32,
     tiles: u32,
     use_carry: u32,
-    inclusive: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -47,8 +46,7 @@ fn main(
     }
     for (var i = begin; i < end; i += 1u) {
         let value = data[i];
-        let after = before + value;
-        data[i] = select(before, after, params.inclusive != 0u);
-        before = after;
+        data[i] = before;
+        before += value;
     }
 }

@@ -8,16 +8,13 @@
 //
 // A scan of n_0 values in place, any n_0 up to 2^27 (sums must stay under 2^32):
 //   level 0 is the data; while n_l > TILE: scan_reduce level l -> level l+1, n_(l+1) = ceil(n_l / TILE)
-//   scan_apply on the last level with use_carry 0, then on each lower level with carry = the level above, use_carry 1;
-//   `inclusive` as wished on level 0, always 0 above.
+//   scan_apply on the last level with use_carry 0, then on each lower level with carry = the level above, use_carry 1.
 // Scratch: one u32 buffer of n_l for each level above 0 (2^27 values: 32,768 and 8).
 // Source: reduce-then-scan, Merrill & Grimshaw 2009.
 
 struct Params {
     count: u32,
     tiles: u32,
-    pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -6,7 +6,7 @@
 // the flag. A thread takes RUN vectors. They are told by their bits: implementations may assume that there are none.
 // Source: Micikevicius et al. 2018, "Mixed precision training" (dynamic loss scaling).
 
-struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { count: u32 }
 
 override WG: u32 = 64u;
 

@@ -8,7 +8,7 @@
 // One thread.
 // Source: Micikevicius et al. 2018, "Mixed precision training" (dynamic loss scaling).
 
-struct Params { growth: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { growth: u32 }
 
 const LARGEST: f32 = 16777216.0;
 

@@ -7,7 +7,7 @@
 // One thread a vec4.
 // Source: Nesterov 1983, in the form of torch.optim.SGD(nesterov=True).
 
-struct Params { count: u32, rate: f32, momentum: f32, decay: f32, scale: f32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { count: u32, rate: f32, momentum: f32, decay: f32, scale: f32 }
 
 override SCALED: bool = false;
 override WG: u32 = 64u;

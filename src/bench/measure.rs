@@ -57,42 +57,63 @@ pub struct ConfigurationReport {
     pub kernels: Vec<KernelReport>,
 }
 
-/// Times a configuration: `repeats` runs of each, after one to warm up.
-pub fn measure(
-    gpu: &Gpu,
-    (configuration, footprint): (&Configuration, Footprint),
-    repeats: usize,
-    roofline: Option<&Roofline>,
-    mode: tune::Mode,
-) -> Result<ConfigurationReport> {
-    let (gpu, tuning) = tune::tuned(gpu, mode, &workloads(configuration, footprint.dtype)?)?;
-    let gpu = &gpu;
-    let batch = &configuration.batch;
-    let domain = configuration.network.domain(0)?;
-    let voxels = batch.samples * batch.patch.iter().product::<usize>();
-    let image: Vec<f32> =
-        (0..voxels * domain.channels).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
-    let labels: Vec<u8> = (0..voxels).map(|i| ((i / 97) % domain.classes) as u8).collect();
-    let mut report = ConfigurationReport {
-        name: configuration.name,
-        forward_ms: f64::NAN,
-        step_ms: None,
-        encode_ms: None,
-        submit_ms: None,
-        start_s: None,
-        tuning,
-        planned_mib: 0.0,
-        recomputed: 0,
-        allocated_mib: 0.0,
-        kernels: Vec::new(),
-    };
-    if configuration.train {
-        let kind = (configuration, footprint);
-        time_training(gpu, kind, (&image, &labels), repeats, &mut report, roofline)?;
+/// How a configuration is timed.
+#[derive(Clone, Copy)]
+pub struct Timing<'a> {
+    pub configuration: &'a Configuration,
+    pub footprint: Footprint,
+    /// Timed runs of each figure, after one to warm up.
+    pub repeats: usize,
+    /// What each kernel is rated against; without it kernels are not timed one by one.
+    pub roofline: Option<&'a Roofline>,
+    /// How the variants of kernels are chosen before.
+    pub tuning: tune::Mode,
+}
+
+/// What a step reads: an image N, C, D, H, W and labels N, D, H, W.
+struct Example {
+    image: Vec<f32>,
+    labels: Vec<u8>,
+}
+
+impl Example {
+    fn of(configuration: &Configuration) -> Result<Self> {
+        let batch = &configuration.batch;
+        let domain = configuration.network.domain(0)?;
+        let voxels = batch.samples * batch.patch.iter().product::<usize>();
+        let grey = |i: usize| ((i * 7919) % 1000) as f32 / 500.0 - 1.0;
+        let image = (0..voxels * domain.channels).map(grey).collect();
+        let labels = (0..voxels).map(|i| ((i / 97) % domain.classes) as u8).collect();
+        Ok(Self { image, labels })
     }
-    let kind = (configuration, footprint.dtype);
-    forward(gpu, kind, &image, repeats, &mut report, roofline)?;
-    Ok(report)
+}
+
+impl Timing<'_> {
+    /// Times the configuration.
+    pub fn measure(&self, gpu: &Gpu) -> Result<ConfigurationReport> {
+        let Self { configuration, footprint, .. } = *self;
+        let workloads = workloads(configuration, footprint.dtype)?;
+        let (gpu, tuning) = tune::tuned(gpu, self.tuning, &workloads)?;
+        let example = Example::of(configuration)?;
+        let mut report = ConfigurationReport {
+            name: configuration.name,
+            forward_ms: f64::NAN,
+            step_ms: None,
+            encode_ms: None,
+            submit_ms: None,
+            start_s: None,
+            tuning,
+            planned_mib: 0.0,
+            recomputed: 0,
+            allocated_mib: 0.0,
+            kernels: Vec::new(),
+        };
+        if configuration.train {
+            self.train(&gpu, &example, &mut report)?;
+        }
+        self.forward(&gpu, &example, &mut report)?;
+        Ok(report)
+    }
 }
 
 /// The forward pass of a configuration.
@@ -133,118 +154,111 @@ pub fn least(gpu: &Gpu, configuration: &Configuration, dtype: DType) -> Result<M
     Memory::least(&configuration.network, &batches, &settings, &caps(gpu))
 }
 
-fn time_training(
-    gpu: &Gpu,
-    (configuration, footprint): (&Configuration, Footprint),
-    (image, labels): (&[f32], &[u8]),
-    repeats: usize,
-    report: &mut ConfigurationReport,
-    roofline: Option<&Roofline>,
-) -> Result<()> {
-    let before = gpu.allocated();
-    let start = Instant::now();
-    let batches = configuration.batches();
-    let settings = settings(footprint);
-    let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
-    report.planned_mib = session.memory().total() as f64 / MIB;
-    report.recomputed = session.memory().recomputed;
-    session.initialise(0)?;
-    session.step(0, image, labels, 1e-3)?;
-    gpu.wait()?;
-    report.start_s = Some(start.elapsed().as_secs_f64());
-    // as a checkpoint does
-    session.read(Region::Weights)?;
-    report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
-    let (mut steps, mut encodes, mut submits) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..repeats {
+impl Timing<'_> {
+    fn train(&self, gpu: &Gpu, example: &Example, report: &mut ConfigurationReport) -> Result<()> {
+        let before = gpu.allocated();
         let start = Instant::now();
+        let Self { configuration, footprint, repeats, .. } = *self;
+        let Example { image, labels } = example;
+        let batches = configuration.batches();
+        let settings = settings(footprint);
+        let mut session = Session::new(gpu, &configuration.network, &batches, settings)?;
+        report.planned_mib = session.memory().total() as f64 / MIB;
+        report.recomputed = session.memory().recomputed;
+        session.initialise(0)?;
         session.step(0, image, labels, 1e-3)?;
         gpu.wait()?;
-        steps.push(start.elapsed().as_secs_f64() * 1e3);
-        let [encode, submit] = session.launch_seconds(0)?;
-        encodes.push(encode * 1e3);
-        submits.push(submit * 1e3);
-    }
-    report.step_ms = Some(median(steps));
-    report.encode_ms = Some(median(encodes));
-    report.submit_ms = Some(median(submits));
-    if let Some(roofline) = roofline {
-        for domain in configuration.distinct() {
-            if domain > 0 {
-                other_step(&mut session, (configuration, domain), image, labels)?;
-            }
-            let times = (0..repeats).map(|_| session.time_commands(domain));
-            report.kernels.extend(kernels(&times.collect::<Result<Vec<_>>>()?, roofline)?);
-        }
-        slowest_first(&mut report.kernels);
-    }
-    Ok(())
-}
-
-/// A step of a domain that is not timed as a whole, so that its commands run on what they run on in training: a partly labelled
-/// one lacks its last class.
-fn other_step(
-    session: &mut Session,
-    (configuration, domain): (&Configuration, usize),
-    image: &[f32],
-    labels: &[u8],
-) -> Result<()> {
-    let batch = &configuration.batches()[domain];
-    let last = configuration.network.domain(domain)?.classes - 1;
-    if !batch.targets.partial {
-        return session.step(domain, image, labels, 1e-3);
-    }
-    let mut mask = [0; 8];
-    mask[last / 32] = 1 << (last % 32);
-    session.set_unlabelled(domain, &vec![mask; batch.samples])?;
-    let labels: Vec<u8> = labels.iter().map(|label| label % last as u8).collect();
-    session.step(domain, image, &labels, 1e-3)
-}
-
-fn forward(
-    gpu: &Gpu,
-    (configuration, dtype): (&Configuration, DType),
-    image: &[f32],
-    repeats: usize,
-    report: &mut ConfigurationReport,
-    roofline: Option<&Roofline>,
-) -> Result<()> {
-    let before = gpu.allocated();
-    let params = net::parameters(&configuration.network)?;
-    let weights = |name: &str| {
-        let spec = params.iter().find(|p| p.name == name);
-        let spec = spec.ok_or_else(|| Error::Internal(format!("no parameter {name}")))?;
-        let count = spec.packing.elements();
-        let value = |i: usize| match spec.init {
-            Init::Constant(value) => value,
-            Init::Kaiming { fan_in } => {
-                (((i * 7919) % 1000) as f32 / 500.0 - 1.0) * (6.0 / fan_in as f32).sqrt()
-            }
-        };
-        Ok(Cow::Owned((0..count).map(value).collect()))
-    };
-    let forward = Forward::new(gpu, &forward_spec(configuration, dtype), weights)?;
-    if !configuration.train {
-        report.planned_mib = forward.bytes() as f64 / MIB;
+        report.start_s = Some(start.elapsed().as_secs_f64());
+        // as a checkpoint does
+        session.read(Region::Weights)?;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
+        let (mut steps, mut encodes, mut submits) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..repeats {
+            let start = Instant::now();
+            session.step(0, image, labels, 1e-3)?;
+            gpu.wait()?;
+            steps.push(start.elapsed().as_secs_f64() * 1e3);
+            let launch = session.launch_seconds(0)?;
+            encodes.push(launch.encoding * 1e3);
+            submits.push(launch.submitting * 1e3);
+        }
+        report.step_ms = Some(median(steps));
+        report.encode_ms = Some(median(encodes));
+        report.submit_ms = Some(median(submits));
+        if let Some(roofline) = self.roofline {
+            for domain in configuration.distinct() {
+                if domain > 0 {
+                    self.other_step(&mut session, domain, example)?;
+                }
+                let times = (0..repeats).map(|_| session.time_commands(domain));
+                report.kernels.extend(kernels(&times.collect::<Result<Vec<_>>>()?, roofline)?);
+            }
+            slowest_first(&mut report.kernels);
+        }
+        Ok(())
     }
-    forward.run(image)?;
-    let mut times = Vec::new();
-    for _ in 0..repeats {
-        let start = Instant::now();
-        forward.program().run(gpu)?;
-        gpu.wait()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+
+    /// A step of a domain that is not timed as a whole, so that its commands run on what they run on in training: a partly labelled
+    /// one lacks its last class.
+    fn other_step(&self, session: &mut Session, domain: usize, example: &Example) -> Result<()> {
+        let Example { image, labels } = example;
+        let batch = &self.configuration.batches()[domain];
+        let last = self.configuration.network.domain(domain)?.classes - 1;
+        if !batch.targets.partial {
+            return session.step(domain, image, labels, 1e-3);
+        }
+        let mut mask = [0; 8];
+        mask[last / 32] = 1 << (last % 32);
+        session.set_unlabelled(domain, &vec![mask; batch.samples])?;
+        let labels: Vec<u8> = labels.iter().map(|label| label % last as u8).collect();
+        session.step(domain, image, &labels, 1e-3)
     }
-    report.forward_ms = median(times);
-    if let (Some(roofline), false) = (roofline, configuration.train) {
-        let times = (0..repeats)
-            .map(|_| forward.program().time_commands(gpu))
-            .collect::<Result<Vec<_>>>()?;
-        report.kernels = kernels(&times, roofline)?;
-        slowest_first(&mut report.kernels);
+
+    fn forward(
+        &self,
+        gpu: &Gpu,
+        example: &Example,
+        report: &mut ConfigurationReport,
+    ) -> Result<()> {
+        let before = gpu.allocated();
+        let Self { configuration, repeats, .. } = *self;
+        let params = net::parameters(&configuration.network)?;
+        let weights = |name: &str| {
+            let spec = params.iter().find(|p| p.name == name);
+            let spec = spec.ok_or_else(|| Error::Internal(format!("no parameter {name}")))?;
+            let count = spec.packing.elements();
+            let value = |i: usize| match spec.init {
+                Init::Constant(value) => value,
+                Init::Kaiming { fan_in } => {
+                    (((i * 7919) % 1000) as f32 / 500.0 - 1.0) * (6.0 / fan_in as f32).sqrt()
+                }
+            };
+            Ok(Cow::Owned((0..count).map(value).collect()))
+        };
+        let forward =
+            Forward::new(gpu, &forward_spec(configuration, self.footprint.dtype), weights)?;
+        if !configuration.train {
+            report.planned_mib = forward.bytes() as f64 / MIB;
+            report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
+        }
+        forward.run(&example.image)?;
+        let mut times = Vec::new();
+        for _ in 0..repeats {
+            let start = Instant::now();
+            forward.program().run(gpu)?;
+            gpu.wait()?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        report.forward_ms = median(times);
+        if let (Some(roofline), false) = (self.roofline, configuration.train) {
+            let times = (0..repeats)
+                .map(|_| forward.program().time_commands(gpu))
+                .collect::<Result<Vec<_>>>()?;
+            report.kernels = kernels(&times, roofline)?;
+            slowest_first(&mut report.kernels);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn slowest_first(kernels: &mut [KernelReport]) {
@@ -252,7 +266,10 @@ fn slowest_first(kernels: &mut [KernelReport]) {
 }
 
 /// Medians over the runs.
-fn kernels(runs: &[Vec<(CommandInfo, f64)>], roofline: &Roofline) -> Result<Vec<KernelReport>> {
+pub(super) fn kernels(
+    runs: &[Vec<(CommandInfo, f64)>],
+    roofline: &Roofline,
+) -> Result<Vec<KernelReport>> {
     let first = runs.first().ok_or_else(|| Error::Internal("no run was timed".into()))?;
     Ok(first
         .iter()

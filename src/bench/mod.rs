@@ -3,10 +3,12 @@
 mod config;
 mod measure;
 mod roofline;
+mod table;
 
 pub use config::{Configuration, NAMES};
-pub use measure::{ConfigurationReport, KernelReport, least, measure, planned};
+pub use measure::{ConfigurationReport, KernelReport, Timing, least, planned};
 pub use roofline::Roofline;
+pub use table::{CaseReport, time_table};
 
 /// The median; the mean of the middle two for an even count.
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,17 +1,17 @@
 //! Measured copy bandwidth and multiply-add rate of an adapter.
 
-use std::time::Instant;
-
 use super::median;
 use crate::Result;
-use crate::engine::gpu::{Gpu, Kernel};
+use crate::engine::exec::{
+    BoundDispatch, BufferPart, Command, Setting, Uniforms, bind, caps, time,
+};
+use crate::engine::gpu::Gpu;
 use crate::engine::graph::fold;
 use crate::engine::shader::KernelKey;
 
 const REPEATS: usize = 7;
-const WORKGROUP: usize = 64;
 /// Vectors that a lane of the copy kernel takes.
-const RUN: usize = 4;
+const RUN: u32 = 4;
 
 /// What no kernel of an adapter can exceed.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -36,43 +36,30 @@ impl Roofline {
     }
 }
 
-/// Seconds of a dispatch, synchronised: the median after one run to warm up.
-fn time(gpu: &Gpu, kernel: &Kernel, buffers: &[&wgpu::Buffer], groups: usize) -> Result<f64> {
-    let entries: Vec<wgpu::BindGroupEntry<'_>> = kernel
-        .reflection
-        .bindings
-        .iter()
-        .zip(buffers)
-        .map(|(binding, buffer)| wgpu::BindGroupEntry {
-            binding: binding.index,
-            resource: buffer.as_entire_binding(),
-        })
-        .collect();
-    let group = gpu.bind_group(&kernel.label, kernel, &entries)?;
-    let [x, y] = fold(groups, &crate::engine::exec::caps(gpu))?;
-    let mut seconds = Vec::new();
-    for repeat in 0..=REPEATS {
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.set_pipeline(&kernel.pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(x, y, 1);
-        drop(pass);
-        let start = Instant::now();
-        gpu.submit(&kernel.label, encoder)?;
-        gpu.wait()?;
-        if repeat > 0 {
-            seconds.push(start.elapsed().as_secs_f64());
-        }
-    }
-    Ok(median(seconds))
-}
-
-fn uniform(gpu: &Gpu, words: [u32; 4]) -> Result<wgpu::Buffer> {
-    let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let buffer = gpu.buffer("benchmark parameters", 16, usage)?;
-    gpu.upload(&buffer, 0, bytemuck::cast_slice(&words));
-    Ok(buffer)
+/// Seconds of a dispatch of so many threads: the median after one run to warm up.
+fn seconds(
+    gpu: &Gpu,
+    key: &KernelKey,
+    buffers: &[(&str, &wgpu::Buffer)],
+    settings: &[Setting<'_>],
+    threads: usize,
+) -> Result<f64> {
+    let kernel = gpu.kernel(key)?;
+    let mut uniforms = Uniforms::new(gpu, [kernel.clone()])?;
+    uniforms.set(0, settings)?;
+    uniforms.send(gpu);
+    let whole = buffers.iter().map(|(name, buffer)| (*name, BufferPart::whole(buffer)));
+    let named: Vec<_> = whole.chain([("params", uniforms.part(0)?)]).collect();
+    let command = Command::Dispatch(BoundDispatch {
+        label: key.file.into(),
+        group: bind(gpu, key.file, &kernel, &named)?,
+        groups: fold(threads.div_ceil(kernel.invocations), &caps(gpu))?,
+        kernel,
+        flops: 0,
+    });
+    time(gpu, &command)?;
+    let times = (0..REPEATS).map(|_| time(gpu, &command)).collect::<Result<_>>()?;
+    Ok(median(times))
 }
 
 fn copy(gpu: &Gpu) -> Result<f64> {
@@ -80,22 +67,24 @@ fn copy(gpu: &Gpu) -> Result<f64> {
     let count = (bytes / 16) as usize;
     let source = gpu.buffer("copy source", bytes, wgpu::BufferUsages::STORAGE)?;
     let target = gpu.buffer("copy target", bytes, wgpu::BufferUsages::STORAGE)?;
-    let params = uniform(gpu, [count as u32, 0, 0, 0])?;
-    let kernel =
-        gpu.kernel(&KernelKey::new("bench_copy.wgsl").wide(crate::engine::exec::caps(gpu).wide()))?;
-    let groups = count.div_ceil(WORKGROUP * RUN);
-    let seconds = time(gpu, &kernel, &[&params, &source, &target], groups)?;
+    let key = KernelKey::new("bench_copy.wgsl").tile("RUN", RUN).wide(caps(gpu).wide());
+    let buffers = [("src", &source), ("out", &target)];
+    let threads = count.div_ceil(RUN as usize);
+    let seconds = seconds(gpu, &key, &buffers, &[("count", &[count as u32])], threads)?;
     Ok(2.0 * bytes as f64 / seconds)
 }
 
 fn fma(gpu: &Gpu) -> Result<f64> {
-    let (groups, steps) = if gpu.is_software() { (64, 64) } else { (8192, 256) };
-    let threads = groups * WORKGROUP;
+    let (threads, steps) = if gpu.is_software() { (1 << 12, 64) } else { (1 << 19, 256) };
     let out = gpu.buffer("sums", (threads * 16) as u64, wgpu::BufferUsages::STORAGE)?;
-    let words = [steps as u32, threads as u32, 0.5f32.to_bits(), 1.0f32.to_bits()];
-    let params = uniform(gpu, words)?;
-    let kernel = gpu.kernel(&KernelKey::new("bench_fma.wgsl"))?;
-    let seconds = time(gpu, &kernel, &[&params, &out], groups)?;
+    let settings: [Setting<'_>; 4] = [
+        ("steps", &[steps as u32]),
+        ("threads", &[threads as u32]),
+        ("scale", &[0.5f32.to_bits()]),
+        ("shift", &[1.0f32.to_bits()]),
+    ];
+    let key = KernelKey::new("bench_fma.wgsl");
+    let seconds = seconds(gpu, &key, &[("out", &out)], &settings, threads)?;
     // 8 links of 8 chains of 4 lanes in each step
     let flops = threads * steps * 8 * 8 * 4 * 2;
     Ok(flops as f64 / seconds)

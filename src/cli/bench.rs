@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::args::MemoryArgs;
 use crate::bench::{
-    Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, least, measure, planned,
+    CaseReport, Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, Timing, least,
+    planned, time_table,
 };
 use crate::engine::gpu::{AdapterReport, Gpu};
 use crate::engine::graph::DType;
@@ -17,9 +18,10 @@ pub struct Args {
     /// Configurations to time; by default all on a GPU, hippo and hippo-plain on a software adapter.
     #[arg(long, num_args = 1.., value_parser = NAMES)]
     config: Vec<String>,
-    /// Time each kernel too.
-    #[arg(long)]
-    kernels: bool,
+    /// Time each kernel too, those of the configurations and those of the table of cases; with names only kernels whose
+    /// files hold one of them.
+    #[arg(long, num_args = 0.., value_name = "NAME")]
+    kernels: Option<Vec<String>>,
     /// Timed runs of each figure; the median counts.
     #[arg(long, default_value_t = 5)]
     repeats: usize,
@@ -39,6 +41,14 @@ pub struct Args {
     device: String,
 }
 
+impl Args {
+    /// Whether a kernel is to be listed.
+    fn wants(&self, file: &str) -> bool {
+        let names = self.kernels.as_deref().unwrap_or_default();
+        names.is_empty() || names.iter().any(|name| file.contains(name.as_str()))
+    }
+}
+
 #[derive(serde::Serialize)]
 struct Report<'a> {
     adapter: &'a str,
@@ -47,6 +57,9 @@ struct Report<'a> {
     version: &'a str,
     roofline: Roofline,
     configurations: Vec<ConfigurationReport>,
+    /// Kernels of the table of cases.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cases: Vec<CaseReport>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -73,14 +86,27 @@ pub fn run(args: &Args) -> Result<()> {
     for name in names {
         eprintln!("{name} ...");
         let configuration = Configuration::named(name)?;
-        let report = {
-            let roofline = args.kernels.then_some(&roofline);
-            measure(&gpu, (&configuration, footprint), args.repeats, roofline, args.tune)?
+        let timing = Timing {
+            configuration: &configuration,
+            footprint,
+            repeats: args.repeats,
+            roofline: args.kernels.as_ref().map(|_| &roofline),
+            tuning: args.tune,
         };
+        let mut report = timing.measure(&gpu)?;
+        report.kernels.retain(|kernel| args.wants(kernel.command.kernel));
         if !args.json {
             print(&report)?;
         }
         configurations.push(report);
+    }
+    let mut cases = Vec::new();
+    if args.kernels.is_some() {
+        eprintln!("the table of cases ...");
+        cases = time_table(&gpu, &roofline, args.repeats, |kernel| args.wants(kernel))?;
+        if !args.json {
+            print_cases(&cases)?;
+        }
     }
     if args.json {
         let report = Report {
@@ -90,6 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
             version: env!("CARGO_PKG_VERSION"),
             roofline,
             configurations,
+            cases,
         };
         let text =
             serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
@@ -176,17 +203,8 @@ fn print(report: &ConfigurationReport) -> Result<()> {
     if report.kernels.is_empty() {
         return Ok(());
     }
-    say!("\n{:>9}{:>9}{:>10}{:>8}  kernel, variant, shape", "ms", "GB/s", "GFLOP/s", "roof");
-    for kernel in &report.kernels {
-        say!(
-            "{}  {} [{}] {} {}",
-            figures(kernel),
-            kernel.command.kernel,
-            kernel.command.variant,
-            kernel.command.shape,
-            kernel.command.label
-        );
-    }
+    say!("\n{HEAD}  kernel, variant, shape");
+    report.kernels.iter().try_for_each(print_kernel)?;
     say!("\n{:>9}  sum by kernel", "ms");
     let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
     for kernel in &report.kernels {
@@ -198,6 +216,25 @@ fn print(report: &ConfigurationReport) -> Result<()> {
         say!("{ms:>9.2}  {kernel}");
     }
     say!("");
+    Ok(())
+}
+
+const HEAD: &str = "       ms     GB/s   GFLOP/s    roof";
+
+fn print_kernel(kernel: &KernelReport) -> Result<()> {
+    let command = &kernel.command;
+    let (file, variant) = (command.kernel, &command.variant);
+    say!("{}  {file} [{variant}] {} {}", figures(kernel), command.shape, command.label);
+    Ok(())
+}
+
+/// The kernels of each case, forward and backward.
+fn print_cases(cases: &[CaseReport]) -> Result<()> {
+    say!("{HEAD}  kernel, variant, shape in the table of cases");
+    for case in cases {
+        say!("{}", case.case);
+        case.kernels.iter().try_for_each(print_kernel)?;
+    }
     Ok(())
 }
 

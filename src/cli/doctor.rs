@@ -1,11 +1,14 @@
 //! `u2seg doctor`.
 
-use crate::engine::check::{Row, by_kernel, examine};
+use crate::engine::check::{Extent, OPERATIONS, Row, by_kernel};
 use crate::engine::gpu::Gpu;
 use crate::{Error, GpuFault, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Only as the adapter is: leave out small bindings, few groups, tensors in f16.
+    #[arg(long)]
+    quick: bool,
     /// Print every case and variant, not the failed ones alone.
     #[arg(long)]
     all: bool,
@@ -23,22 +26,36 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.json {
         say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);
     }
-    let mut told = Ok(());
-    let rows = examine(&gpu, |row| {
-        if told.is_ok() {
-            told = tell(row, args);
-        }
-    })?;
-    told?;
+    let extent = if args.quick { Extent::Quick } else { Extent::Adapter };
+    let mut rows: Vec<Row> = Vec::new();
+    for operation in OPERATIONS {
+        let (before, mut told) = (rows.len(), Ok(()));
+        operation.examine(&gpu, extent, &mut |row| {
+            let printed = !args.json && (args.all || !row.passed());
+            if printed && told.is_ok() {
+                told = tell(&row);
+            }
+            rows.push(row);
+        });
+        told?;
+        eprintln!("{}: {} checks", operation.name, rows.len() - before);
+    }
     let failed = rows.iter().filter(|row| !row.passed()).count();
     if args.json {
         let json = serde_json::to_string_pretty(&rows);
         say!("{}", json.map_err(|e| Error::Internal(e.to_string()))?);
     } else {
-        say!("\n{:<28}{:>8}{:>8}{:>15}", "kernel", "checks", "failed", "largest error");
+        say!(
+            "\n{:<36}{:>8}{:>8}{:>15}{:>12}",
+            "kernel",
+            "checks",
+            "failed",
+            "largest error",
+            "of allowed"
+        );
         for (kernel, summary) in by_kernel(&rows) {
-            let (checks, failed) = (summary.checks, summary.failed);
-            say!("{kernel:<28}{checks:>8}{failed:>8}{:>15.1e}", summary.error);
+            let (checks, failed, share) = (summary.checks, summary.failed, summary.share * 100.0);
+            say!("{kernel:<36}{checks:>8}{failed:>8}{:>15.1e}{share:>11.0}%", summary.error);
         }
         say!("\n{} checks, {failed} failed", rows.len());
     }
@@ -53,14 +70,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn tell(row: &Row, args: &Args) -> Result<()> {
+fn tell(row: &Row) -> Result<()> {
+    let Row { case, planning, variant, .. } = row;
+    let gradients = if row.inference { ", without gradients" } else { "" };
     let verdict = if row.passed() { "pass" } else { "FAIL" };
-    let case = format!("{}, variant {}", row.case, row.variant);
-    if args.json || (row.passed() && !args.all) {
-        eprintln!("{verdict} {case}");
-    } else {
-        let why = row.failure.as_deref().unwrap_or_default();
-        say!("{verdict}  {:>8.1e}  {case} {why}", row.error);
-    }
+    let why = row.failure.as_deref().unwrap_or_default();
+    say!(
+        "{verdict}  {:>8.1e}  {case}; planned for {planning}{gradients}, variant {variant} {why}",
+        row.error
+    );
     Ok(())
 }

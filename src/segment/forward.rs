@@ -84,7 +84,7 @@ impl Forward {
             store.write(gpu, Region::Weights, &spec.name, &weights(&spec.name)?)?;
         }
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &plan, &[], (&store, &pool))?;
+        let program = Program::new(gpu, &plan, &[], &store, &pool)?;
         let logits_layout = graph.layout(logits)?.clone();
         let bytes = pool.bytes() + store.bytes();
         Ok(Self { gpu: gpu.clone(), program, image, logits, layout, logits_layout, bytes })

@@ -34,7 +34,7 @@ fn batch(
         (case, patch::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
     };
     let drawn = (0..count).map(draw).collect();
-    Ok(Batch { domain, samples: Sample::ready((domain, &source), drawn, cache)? })
+    Ok(Batch { domain, samples: Sample::ready(domain, &source, drawn, cache)? })
 }
 
 /// Draws batches from step `first` (from 0) on, a few ahead of the trainer, until the receiver is dropped.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::footprint::{Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given, LossInputs};
-use crate::engine::exec::{CommandInfo, LossScale, Pool, Program, Readback, Store, caps};
+use crate::engine::exec::{CommandInfo, Launch, LossScale, Pool, Program, Readback, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{
     Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value,
@@ -217,7 +217,7 @@ impl Session {
         let mut domains = Vec::new();
         for ((built, plan), mine) in built.into_iter().zip(&fitted.plans).zip(&touched) {
             let tail = Update { mine, all: &touched, settings: &settings }.lower(&store, &caps)?;
-            let program = Program::new(gpu, plan, &tail.dispatches, (&store, &pool))?;
+            let program = Program::new(gpu, plan, &tail.dispatches, &store, &pool)?;
             domains.push(DomainProgram::new(built, program, &tail, mine, plan.steps.len())?);
         }
         let counts = vec![0; store.params().len()];
@@ -366,11 +366,11 @@ impl Session {
     }
 
     /// Seconds to encode and to submit a domain's forward and backward pass; waits for it afterwards.
-    pub fn launch_seconds(&self, domain: usize) -> Result<[f64; 2]> {
+    pub fn launch_seconds(&self, domain: usize) -> Result<Launch> {
         let d = &self.domains[domain];
-        let seconds = d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
+        let launch = d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
         self.gpu.wait()?;
-        Ok(seconds)
+        Ok(launch)
     }
 
     /// Losses of a domain's last run; waits for it.

@@ -17,7 +17,7 @@ use super::footprint::Memory;
 use super::session::Session;
 use super::setup;
 use crate::domain::DomainPlan;
-use crate::engine::exec::LossScale;
+use crate::engine::exec::{LossScale, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Region;
 use crate::engine::ops::Losses;
@@ -122,7 +122,8 @@ impl Trainer {
         let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = setup::network(&config, &plans);
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
-        let patches = Patches::new(gpu, &sources, &config.augment, config.case_bytes())?;
+        let patches =
+            Patches::new(gpu, &caps(gpu), &sources, &config.augment, config.case_bytes())?;
         let settings = setup::settings(&config, patches.bytes());
         let session = Session::new(gpu, &network, &setup::batches(&plans), settings)?;
         Ok(Self {

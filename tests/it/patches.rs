@@ -97,10 +97,10 @@ fn made(
     draws: &[Draw],
 ) -> Result<(Vec<f32>, Vec<u32>, u64)> {
     let source = Source { cases: std::slice::from_ref(case), size };
-    let mut patches = Patches::within(gpu, caps, &[source], augment, budget)?;
+    let mut patches = Patches::new(gpu, caps, &[source], augment, budget)?;
     let out = Out::new(gpu, draws.len(), case.channels, size.patch);
     let drawn = draws.iter().map(|draw| (0, draw.clone())).collect();
-    let samples = Sample::ready((0, &source), drawn, &mut patches.cache())?;
+    let samples = Sample::ready(0, &source, drawn, &mut patches.cache())?;
     for (at, sample) in samples.iter().enumerate() {
         patches.make(&source, sample, at, &out.target())?;
     }
@@ -317,7 +317,7 @@ fn the_budget_changes_no_patch_and_is_kept() {
     const COUNT: usize = 60;
     let mut results = Vec::new();
     for budget in [1 << 30, one, 9 * 18 * 22 * 20 + 1024, 0] {
-        let mut patches = Patches::new(&gpu, &[source], &augment, budget).unwrap();
+        let mut patches = Patches::new(&gpu, &caps(&gpu), &[source], &augment, budget).unwrap();
         let out = Out::new(&gpu, COUNT, 2, size.patch);
         let mut cache = patches.cache();
         // long stretches of one case, so that others leave
@@ -325,7 +325,7 @@ fn the_budget_changes_no_patch_and_is_kept() {
             let index = at / 15 * 2 % 3;
             let mut rng = rng_for(5, at as u64, 1);
             let draw = draw_patch(&cases[index], &size, Focus::Foreground, &augment, &mut rng);
-            let samples = Sample::ready((0, &source), vec![(index, draw)], &mut cache).unwrap();
+            let samples = Sample::ready(0, &source, vec![(index, draw)], &mut cache).unwrap();
             patches.make(&source, &samples[0], at, &out.target()).unwrap();
             assert!(patches.cached() <= budget);
         }
@@ -345,7 +345,7 @@ fn a_case_is_sent_once_and_steps_take_no_memory() {
     let source = Source { cases: &cases, size };
     let augment = Augment { blur_prob: 0.5, gamma_prob: 0.5, noise_prob: 0.5, ..Augment::u2net() };
     let two = 2 * 5 * 16 * 16 * 16 + 1024;
-    let mut patches = Patches::new(&gpu, &[source], &augment, two).unwrap();
+    let mut patches = Patches::new(&gpu, &caps(&gpu), &[source], &augment, two).unwrap();
     let out = Out::new(&gpu, 1, 1, size.patch);
     let mut cache = patches.cache();
     let mut step = 0;
@@ -355,7 +355,7 @@ fn a_case_is_sent_once_and_steps_take_no_memory() {
         let mut rng = rng_for(1, step, 0);
         let draw = draw_patch(&cases[index], &size, Focus::Anywhere, &augment, &mut rng);
         step += 1;
-        let samples = Sample::ready((0, &source), vec![(index, draw)], &mut cache).unwrap();
+        let samples = Sample::ready(0, &source, vec![(index, draw)], &mut cache).unwrap();
         patches.make(&source, &samples[0], 0, &out.target()).unwrap();
         gpu.allocated() > before
     };
@@ -392,10 +392,14 @@ fn what_an_adapter_cannot_hold_is_refused_at_the_start() {
     let capacity = Capacity::new(&gpu, &caps(&gpu), 1 << 20);
     assert!(capacity.holds(&cases[0]) && !Capacity::new(&gpu, &caps(&gpu), 100).holds(&cases[0]));
     let source = Source { cases: &cases, size: PatchSize::plain([40_000, 1, 1]) };
-    let error = Patches::new(&gpu, &[source], &Augment::none(), 1 << 20).err().unwrap().to_string();
+    let error = Patches::new(&gpu, &caps(&gpu), &[source], &Augment::none(), 1 << 20)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("--patch") || error.contains("--spacing"), "{error}");
     let augment = Augment { gamma_prob: 2.0, ..Augment::none() };
     let source = Source { cases: &cases, size: PatchSize::plain([8; 3]) };
-    let error = Patches::new(&gpu, &[source], &augment, 1 << 20).err().unwrap().to_string();
+    let error =
+        Patches::new(&gpu, &caps(&gpu), &[source], &augment, 1 << 20).err().unwrap().to_string();
     assert!(error.contains("augment.gamma_prob"), "{error}");
 }

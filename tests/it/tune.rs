@@ -102,7 +102,7 @@ fn a_run_goes_on_bit_for_bit_with_the_kernels_that_it_began_with() {
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn the_doctor_finds_the_adapter_well() {
-    let mut args = vec!["doctor"];
+    let mut args = vec!["doctor", "--quick"];
     let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
     args.extend(["--device", &device]);
     let output = program::command(&args).output().unwrap();

@@ -1,6 +1,9 @@
 //! What a value passes through before an operation reads it or after one made it, in the oracle and in a graph.
 
-use super::rig::{Rig, random};
+use std::fmt;
+
+use super::measure::Tolerance;
+use super::net::{Net, Truth, random};
 use crate::Result;
 use crate::engine::activation::Activation;
 use crate::engine::graph::{Packing, Value};
@@ -15,12 +18,42 @@ const EPS: f64 = ops::EPS as f64;
 pub struct Prep {
     pub norm: bool,
     pub act: bool,
+    /// D, H, W.
     pub up: [usize; 3],
 }
 
 pub const PLAIN: Prep = Prep { norm: false, act: false, up: [1; 3] };
-pub const NORM_ACT: Prep = Prep { norm: true, act: true, up: [1; 3] };
+pub const ACT: Prep = Prep { act: true, ..PLAIN };
+pub const NORM: Prep = Prep { norm: true, ..PLAIN };
+pub const NORM_ACT: Prep = Prep { act: true, ..NORM };
 pub const UP: Prep = Prep { up: [2; 3], ..NORM_ACT };
+
+impl fmt::Display for Prep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [d, h, w] = self.up;
+        f.write_str(if self.norm { " norm" } else { "" })?;
+        f.write_str(if self.act { " act" } else { "" })?;
+        if self.up == [1; 3] { Ok(()) } else { write!(f, " up {d},{h},{w}") }
+    }
+}
+
+impl Prep {
+    /// Appends the operations.
+    pub fn build(&self, net: &mut Net, name: &str, x: Value) -> Result<Value> {
+        let mut value = x;
+        if self.norm {
+            // those of a concatenation are padded each on its own
+            let packing = Packing::Channels { segments: net.graph.layout(x)?.segments.clone() };
+            let gamma = net.param(&format!("{name}.gamma"), packing.clone());
+            let beta = net.param(&format!("{name}.beta"), packing);
+            value = ops::instance_norm(&mut net.graph, value, gamma, beta)?;
+        }
+        if self.act {
+            value = ops::activate(&mut net.graph, value, Activation::LeakyRelu)?;
+        }
+        ops::upsample(&mut net.graph, value, self.up)
+    }
+}
 
 /// A [`Prep`] of one tensor with what the oracle makes of it.
 pub struct Stage {
@@ -30,13 +63,16 @@ pub struct Stage {
     gamma: Vec<f64>,
     beta: Vec<f64>,
     normed: Tensor,
+    /// The oracle's result.
     pub y: Tensor,
 }
 
 impl Stage {
+    /// Runs the oracle forward.
     pub fn new(prep: Prep, name: &str, x: &Tensor, seed: u64) -> Self {
         let channels = x.shape.c;
-        let gamma: Vec<f64> = random(channels, seed).iter().map(|v| 1.0 + 0.5 * v).collect();
+        let gamma = random(channels, seed);
+        let gamma: Vec<f64> = gamma.iter().map(|v| f64::from((1.0 + 0.5 * v) as f32)).collect();
         let beta = random(channels, seed + 1);
         let normed = match prep.norm {
             true => oracle::instance_norm_forward(x, &gamma, &beta, EPS),
@@ -55,24 +91,8 @@ impl Stage {
         &self.x
     }
 
-    pub fn build(&self, rig: &mut Rig, x: Value) -> Result<Value> {
-        let mut value = x;
-        if self.prep.norm {
-            // those of a concatenation are padded each on its own
-            let segments = rig.graph.layout(x)?.segments.clone();
-            let packing = Packing::Channels { segments };
-            let gamma = rig.param(&format!("{}.gamma", self.name), packing.clone(), &self.gamma);
-            let beta = rig.param(&format!("{}.beta", self.name), packing, &self.beta);
-            value = ops::instance_norm(&mut rig.graph, value, gamma, beta)?;
-        }
-        if self.prep.act {
-            value = ops::activate(&mut rig.graph, value, Activation::LeakyRelu)?;
-        }
-        ops::upsample(&mut rig.graph, value, self.prep.up)
-    }
-
-    /// The oracle's gradient of the input; that of gamma and beta is expected of the rig.
-    pub fn backward(&self, rig: &mut Rig, dy: &Tensor) -> Tensor {
+    /// The oracle's gradient of the input; gamma and beta go into the truth with their gradients.
+    pub fn backward(&self, truth: &mut Truth, dy: &Tensor) -> Tensor {
         let mut d = oracle::upsample_backward(self.normed.shape, self.prep.up, dy);
         if self.prep.act {
             d = oracle::activation_backward(Activation::LeakyRelu, &self.normed, &d);
@@ -81,8 +101,13 @@ impl Stage {
             return d;
         }
         let (dx, dgamma, dbeta) = oracle::instance_norm_backward(&self.x, &self.gamma, EPS, &d);
-        rig.expect_gradient(&format!("{}.gamma", self.name), &dgamma, 1e-4);
-        rig.expect_gradient(&format!("{}.beta", self.name), &dbeta, 1e-4);
+        for (part, values, gradient) in
+            [("gamma", &self.gamma, dgamma), ("beta", &self.beta, dbeta)]
+        {
+            let name = format!("{}.{part}", self.name);
+            truth.param(&name, values);
+            truth.expect_gradient(&name, &gradient, Tolerance::OfLargest(1e-4));
+        }
         dx
     }
 }

@@ -1,12 +1,18 @@
-//! Programs: plans bound to pipelines, bind groups and buffers, and the parameter store that programs share.
+//! Dispatches bound by name, encoded, submitted and timed; programs, which are plans bound so; and the memory that programs share.
 
+mod command;
+mod pool;
 mod program;
 mod readback;
 mod store;
+mod uniforms;
 
-pub use program::{CommandInfo, Pool, Program};
+pub use command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, time};
+pub use pool::Pool;
+pub use program::{CommandInfo, Program};
 pub use readback::Readback;
 pub use store::{LossScale, Store, region_words};
+pub use uniforms::{Setting, Uniforms};
 
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;

@@ -6,53 +6,15 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::Store;
+use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, time};
+use super::pool::Pool;
+use super::store::Store;
+use super::uniforms::{Setting, Uniforms};
 use crate::engine::gpu::{Gpu, Kernel};
 use crate::engine::graph::{Bind, Dispatch, Graph, Region, Storage, Value};
 use crate::engine::plan::{Plan, Step};
 use crate::engine::shader::KernelKey;
 use crate::{Error, Result};
-
-/// Activation memory that programs share, since one runs at a time: the k-th largest slot of each uses the k-th buffer.
-pub struct Pool {
-    buffers: Vec<wgpu::Buffer>,
-    bytes: u64,
-}
-
-impl Pool {
-    /// Bytes of the buffers that serve every one of the plans.
-    pub fn sizes<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Vec<u64> {
-        let mut sizes: Vec<u64> = Vec::new();
-        for plan in plans {
-            for (index, bytes) in plan.slots.iter().enumerate() {
-                match sizes.get_mut(index) {
-                    Some(size) => *size = (*size).max(*bytes),
-                    None => sizes.push(*bytes),
-                }
-            }
-        }
-        sizes
-    }
-
-    /// Buffers large enough for every one of the plans.
-    pub fn new<'a>(gpu: &Gpu, plans: impl IntoIterator<Item = &'a Plan>) -> Result<Self> {
-        let sizes = Self::sizes(plans);
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
-        let buffers = sizes
-            .iter()
-            .enumerate()
-            .map(|(index, bytes)| gpu.buffer(&format!("slot {index}"), *bytes, usage))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self { buffers, bytes: sizes.iter().sum() })
-    }
-
-    /// Bytes of all buffers.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
 
 /// What a command does, for timings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -70,30 +32,28 @@ pub struct CommandInfo {
     pub bytes: u64,
 }
 
-enum Command {
-    Run { info: CommandInfo, kernel: Arc<Kernel>, group: wgpu::BindGroup, groups: [u32; 2] },
-    Copy { from: wgpu::Buffer, to: wgpu::Buffer, bytes: u64 },
+impl CommandInfo {
+    fn copy(bytes: u64) -> Self {
+        Self {
+            label: "copy".into(),
+            kernel: "copy",
+            variant: String::new(),
+            shape: format!("{bytes} bytes"),
+            flops: 0,
+            bytes: 2 * bytes,
+        }
+    }
 }
 
 /// Everything that one run needs, prepared.
 pub struct Program {
     commands: Vec<Command>,
+    /// What each command does.
+    infos: Vec<CommandInfo>,
+    /// Place of each command's parameters; none for a copy.
+    places: Vec<Option<usize>>,
+    uniforms: Uniforms,
     values: HashMap<Value, (wgpu::Buffer, usize)>,
-    uniforms: wgpu::Buffer,
-    /// Offset and members of the uniform of each dispatch, to change them between runs.
-    uniform_places: Vec<Option<UniformPlace>>,
-    budget: u64,
-}
-
-#[derive(Clone)]
-struct UniformPlace {
-    offset: u64,
-    members: Vec<(String, u32)>,
-}
-
-/// Arithmetic operations after which a submission is closed, so that no watchdog resets the GPU.
-fn submission_budget(gpu: &Gpu) -> u64 {
-    if gpu.is_software() { 4_000_000_000 } else { 200_000_000_000 }
 }
 
 impl Program {
@@ -102,56 +62,39 @@ impl Program {
         gpu: &Gpu,
         plan: &Plan,
         tail: &[Dispatch],
-        (store, pool): (&Store, &Pool),
+        store: &Store,
+        pool: &Pool,
     ) -> Result<Self> {
         let graph = &plan.graph;
-        let steps: Vec<Step> = plan
-            .steps
-            .iter()
-            .cloned()
-            .chain(tail.iter().cloned().map(Box::new).map(Step::Run))
-            .collect();
-        let kernels = compile(gpu, &steps)?;
+        let last = tail.iter().cloned().map(Box::new).map(Step::Run);
+        let steps: Vec<Step> = plan.steps.iter().cloned().chain(last).collect();
+        let kernels = kernels(gpu, &steps)?;
+        let uniforms = parameters(gpu, &steps, &kernels)?;
         let binder = Binder { gpu, graph, plan, store, pool };
-        let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment);
-        let mut places = Vec::new();
-        let mut bytes = Vec::new();
+        let (mut commands, mut infos, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for step in &steps {
-            let Step::Run(dispatch) = step else {
-                places.push(None);
-                continue;
-            };
-            let kernel = kernel_of(&kernels, &dispatch.kernel)?;
-            let offset = (bytes.len() as u64).next_multiple_of(alignment);
-            bytes.resize(offset as usize, 0);
-            bytes.extend(uniform_bytes(kernel, &dispatch.params)?);
-            let members = kernel.reflection.params.clone();
-            places.push(Some(UniformPlace { offset, members }));
-        }
-        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let uniforms = gpu.buffer("parameters of dispatches", bytes.len().max(16) as u64, usage)?;
-        gpu.upload(&uniforms, 0, &bytes);
-        let mut commands = Vec::new();
-        for (step, place) in steps.iter().zip(&places) {
-            commands.push(match (step, place) {
-                (Step::Run(dispatch), Some(place)) => {
-                    let kernel = kernel_of(&kernels, &dispatch.kernel)?;
-                    binder.run(dispatch, kernel, &uniforms, place.offset)?
+            let place = places.iter().flatten().count();
+            match step {
+                Step::Run(dispatch) => {
+                    let kernel = &kernels[place];
+                    commands.push(binder.run(dispatch, kernel, uniforms.part(place)?)?);
+                    infos.push(binder.info(dispatch, kernel));
+                    places.push(Some(place));
                 }
-                (Step::Copy { from, to, words }, _) => Command::Copy {
-                    from: binder.slot(*from)?.clone(),
-                    to: binder.slot(*to)?.clone(),
-                    bytes: (*words * 4) as u64,
-                },
-                _ => return Err(Error::Internal("a dispatch without parameters".into())),
-            });
+                Step::Copy { from, to, words } => {
+                    let bytes = (*words * 4) as u64;
+                    let (from, to) = (binder.slot(*from)?.clone(), binder.slot(*to)?.clone());
+                    commands.push(Command::Copy { from, to, at: 0, bytes });
+                    infos.push(CommandInfo::copy(bytes));
+                    places.push(None);
+                }
+            }
         }
-        let mut values = HashMap::new();
-        for value in plan.value_to_slot.keys() {
-            values.insert(*value, (binder.slot(*value)?.clone(), graph.info(*value).words));
-        }
-        let budget = submission_budget(gpu);
-        Ok(Self { commands, values, uniforms, uniform_places: places, budget })
+        let slots = plan.value_to_slot.keys();
+        let values = slots
+            .map(|value| Ok((*value, (binder.slot(*value)?.clone(), graph.info(*value).words))))
+            .collect::<Result<_>>()?;
+        Ok(Self { commands, infos, places, uniforms, values })
     }
 
     /// Number of dispatches and copies of a run.
@@ -165,21 +108,8 @@ impl Program {
     }
 
     /// What each command does, in order.
-    pub fn describe(&self) -> Vec<CommandInfo> {
-        self.commands
-            .iter()
-            .map(|command| match command {
-                Command::Run { info, .. } => info.clone(),
-                Command::Copy { bytes, .. } => CommandInfo {
-                    label: "copy".into(),
-                    kernel: "copy",
-                    variant: String::new(),
-                    shape: format!("{bytes} bytes"),
-                    flops: 0,
-                    bytes: 2 * bytes,
-                },
-            })
-            .collect()
+    pub fn describe(&self) -> &[CommandInfo] {
+        &self.infos
     }
 
     /// Changes members of a dispatch's uniform before the next run.
@@ -189,15 +119,9 @@ impl Program {
         command: usize,
         params: &[(&'static str, u32)],
     ) -> Result<()> {
-        let place = self.uniform_places.get(command).and_then(Option::as_ref);
+        let place = self.places.get(command).copied().flatten();
         let place = place.ok_or_else(|| Error::Internal("parameters of a copy".into()))?;
-        for (name, word) in params {
-            let member = place.members.iter().find(|(member, _)| member == name);
-            let (_, offset) =
-                member.ok_or_else(|| Error::Internal(format!("no parameter {name}")))?;
-            gpu.upload(&self.uniforms, place.offset + u64::from(*offset), &word.to_le_bytes());
-        }
-        Ok(())
+        params.iter().try_for_each(|(name, word)| self.uniforms.change(gpu, place, name, *word))
     }
 
     /// Writes a value's memory, from its first word.
@@ -229,60 +153,8 @@ impl Program {
     /// Runs the commands one by one, waits for each, and gives what it was and its seconds: the device's own timestamps where
     /// a GPU has them, else the wall clock.
     pub fn time_commands(&self, gpu: &Gpu) -> Result<Vec<(CommandInfo, f64)>> {
-        let stamps =
-            gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) && !gpu.is_software();
-        let infos = self.describe();
-        infos
-            .into_iter()
-            .zip(&self.commands)
-            .map(|(info, command)| {
-                let seconds = match command {
-                    Command::Run { .. } if stamps => self.stamped(gpu, command)?,
-                    _ => self.clocked(gpu, command)?,
-                };
-                Ok((info, seconds))
-            })
-            .collect()
-    }
-
-    fn clocked(&self, gpu: &Gpu, command: &Command) -> Result<f64> {
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        self.encode(&mut encoder, std::slice::from_ref(command));
-        let start = Instant::now();
-        gpu.submit("timed command", encoder)?;
-        gpu.wait()?;
-        Ok(start.elapsed().as_secs_f64())
-    }
-
-    fn stamped(&self, gpu: &Gpu, command: &Command) -> Result<f64> {
-        let Command::Run { kernel, group, groups, .. } = command else {
-            return Err(Error::Internal("a copy has no timestamps".into()));
-        };
-        let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("timestamps"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2,
-        });
-        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let ticks = gpu.buffer("timestamps", 16, usage)?;
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some("timed command"),
-            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                query_set: &queries,
-                beginning_of_pass_write_index: Some(0),
-                end_of_pass_write_index: Some(1),
-            }),
-        });
-        pass.set_pipeline(&kernel.pipeline);
-        pass.set_bind_group(0, group, &[]);
-        pass.dispatch_workgroups(groups[0], groups[1], 1);
-        drop(pass);
-        encoder.resolve_query_set(&queries, 0..2, &ticks, 0);
-        gpu.submit("timed command", encoder)?;
-        let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.download(&ticks, 0, 16)?);
-        let period = f64::from(gpu.queue().get_timestamp_period());
-        Ok(stamps[1].wrapping_sub(stamps[0]) as f64 * period * 1e-9)
+        let commands = self.infos.iter().cloned().zip(&self.commands);
+        commands.map(|(info, command)| Ok((info, time(gpu, command)?))).collect()
     }
 
     /// Encodes and submits one run, in submissions of bounded work.
@@ -291,98 +163,44 @@ impl Program {
         Ok(())
     }
 
-    /// Runs some of the commands, in order; returns the seconds of encoding and of submitting.
-    pub fn run_part(&self, gpu: &Gpu, part: std::ops::Range<usize>) -> Result<[f64; 2]> {
-        let mut seconds = [0.0; 2];
+    /// Runs some of the commands, in order.
+    pub fn run_part(&self, gpu: &Gpu, part: std::ops::Range<usize>) -> Result<Launch> {
         let commands = self.commands.get(part).ok_or_else(|| {
             Error::Internal(format!("a run has {} commands", self.commands.len()))
         })?;
-        let mut left = commands;
-        while !left.is_empty() {
-            let mut encoder = gpu
-                .device()
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("run") });
-            let start = Instant::now();
-            left = self.encode(&mut encoder, left);
-            let commands = gpu.finish("run", encoder)?;
-            seconds[0] += start.elapsed().as_secs_f64();
-            let start = Instant::now();
-            gpu.submit_finished("run", commands)?;
-            seconds[1] += start.elapsed().as_secs_f64();
-        }
-        Ok(seconds)
-    }
-
-    /// Encodes commands until the budget is spent; returns those that are left.
-    fn encode<'a>(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        commands: &'a [Command],
-    ) -> &'a [Command] {
-        let (mut spent, mut next) = (0, 0);
-        while next < commands.len() && spent < self.budget {
-            if let Command::Copy { from, to, bytes } = &commands[next] {
-                encoder.copy_buffer_to_buffer(from, 0, to, 0, *bytes);
-                next += 1;
-                continue;
-            }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some("run"),
-                timestamp_writes: None,
-            });
-            while let Some(Command::Run { info, kernel, group, groups }) = commands.get(next) {
-                pass.insert_debug_marker(&info.label);
-                pass.set_pipeline(&kernel.pipeline);
-                pass.set_bind_group(0, group, &[]);
-                pass.dispatch_workgroups(groups[0], groups[1], 1);
-                spent += info.flops;
-                next += 1;
-                if spent >= self.budget {
-                    break;
-                }
-            }
-        }
-        &commands[next..]
+        submit(gpu, "run", commands)
     }
 }
 
-fn compile(gpu: &Gpu, steps: &[Step]) -> Result<HashMap<KernelKey, Arc<Kernel>>> {
-    let keys: HashSet<&KernelKey> = steps
-        .iter()
-        .filter_map(|step| match step {
-            Step::Run(dispatch) => Some(&dispatch.kernel),
-            Step::Copy { .. } => None,
-        })
-        .collect();
+fn dispatches(steps: &[Step]) -> impl Iterator<Item = &Dispatch> {
+    steps.iter().filter_map(|step| match step {
+        Step::Run(dispatch) => Some(dispatch.as_ref()),
+        Step::Copy { .. } => None,
+    })
+}
+
+/// The kernel of each dispatch.
+fn kernels(gpu: &Gpu, steps: &[Step]) -> Result<Vec<Arc<Kernel>>> {
+    let keys: HashSet<&KernelKey> = dispatches(steps).map(|dispatch| &dispatch.kernel).collect();
     let start = Instant::now();
-    let kernels: HashMap<_, _> = keys
-        .into_par_iter()
-        .map(|key| Ok((key.clone(), gpu.kernel(key)?)))
-        .collect::<Result<_>>()?;
+    let kernels: HashMap<&KernelKey, Arc<Kernel>> =
+        keys.into_par_iter().map(|key| Ok((key, gpu.kernel(key)?))).collect::<Result<_>>()?;
     log::debug!("{} kernels in {:.2} s", kernels.len(), start.elapsed().as_secs_f64());
     gpu.keep_pipelines();
-    Ok(kernels)
+    Ok(dispatches(steps).map(|dispatch| kernels[&dispatch.kernel].clone()).collect())
 }
 
-fn kernel_of<'a>(
-    kernels: &'a HashMap<KernelKey, Arc<Kernel>>,
-    key: &KernelKey,
-) -> Result<&'a Arc<Kernel>> {
-    kernels.get(key).ok_or_else(|| Error::Internal(format!("{key:?} was not compiled")))
-}
-
-fn uniform_bytes(kernel: &Kernel, params: &[(&'static str, u32)]) -> Result<Vec<u8>> {
-    let members = &kernel.reflection.params;
-    let mut bytes = vec![0; (kernel.reflection.params_bytes as usize).max(16)];
-    for (name, word) in params {
-        let member = members.iter().find(|(member, _)| member == name);
-        let (_, offset) = member.ok_or_else(|| {
-            Error::shader(kernel.label.clone(), format!("params has no member {name}"))
-        })?;
-        let at = *offset as usize;
-        bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+/// The parameters of each dispatch, on their way.
+fn parameters(gpu: &Gpu, steps: &[Step], kernels: &[Arc<Kernel>]) -> Result<Uniforms> {
+    let mut uniforms = Uniforms::new(gpu, kernels.iter().cloned())?;
+    for (place, dispatch) in dispatches(steps).enumerate() {
+        let words = dispatch.params.iter();
+        let members: Vec<Setting<'_>> =
+            words.map(|(name, word)| (*name, std::slice::from_ref(word))).collect();
+        uniforms.set(place, &members)?;
     }
-    Ok(bytes)
+    uniforms.send(gpu);
+    Ok(uniforms)
 }
 
 struct Binder<'a> {
@@ -415,18 +233,11 @@ impl Binder<'_> {
             })
     }
 
-    fn region(
-        &self,
-        region: Region,
-        start: usize,
-        words: usize,
-    ) -> Result<(&wgpu::Buffer, u64, u64)> {
-        Ok((self.store.buffer(region)?, (start * 4) as u64, (words * 4) as u64))
-    }
-
-    fn memory(&self, bind: Bind) -> Result<(&wgpu::Buffer, u64, u64)> {
+    fn memory(&self, bind: Bind) -> Result<BufferPart<'_>> {
         let (value, start, words) = match bind {
-            Bind::Region { region, start, words } => return self.region(region, start, words),
+            Bind::Region { region, start, words } => {
+                return Ok(BufferPart::words(self.store.buffer(region)?, start, words));
+            }
             Bind::Value { value, start, words } => (value, start, words),
         };
         let region = match self.graph.info(value).storage {
@@ -437,9 +248,9 @@ impl Binder<'_> {
         match region {
             Some((region, index)) => {
                 let first = self.store.get(&self.graph.params()[index].name)?.start;
-                self.region(region, first + start, words)
+                Ok(BufferPart::words(self.store.buffer(region)?, first + start, words))
             }
-            None => Ok((self.slot(value)?, (start * 4) as u64, (words * 4) as u64)),
+            None => Ok(BufferPart::words(self.slot(value)?, start, words)),
         }
     }
 
@@ -447,45 +258,112 @@ impl Binder<'_> {
         &self,
         dispatch: &Dispatch,
         kernel: &Arc<Kernel>,
-        uniforms: &wgpu::Buffer,
-        offset: u64,
+        params: BufferPart<'_>,
     ) -> Result<Command> {
-        let mut entries = Vec::new();
-        for binding in &kernel.reflection.bindings {
-            let (buffer, start, bytes) = if binding.name == "params" {
-                (uniforms, offset, u64::from(kernel.reflection.params_bytes).max(16))
-            } else {
-                let bind = dispatch.bindings.iter().find(|(name, _)| *name == binding.name);
-                let (_, bind) = bind.ok_or_else(|| {
-                    Error::shader(
-                        kernel.label.clone(),
-                        format!("nothing is bound to {}", binding.name),
-                    )
-                })?;
-                self.memory(*bind)?
-            };
-            entries.push(wgpu::BindGroupEntry {
-                binding: binding.index,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: start,
-                    size: wgpu::BufferSize::new(bytes),
-                }),
-            });
+        let mut named = vec![("params", params)];
+        for (name, bind) in &dispatch.bindings {
+            named.push((*name, self.memory(*bind)?));
         }
-        let group = self.gpu.bind_group(&dispatch.label, kernel, &entries)?;
-        Ok(Command::Run {
-            info: CommandInfo {
-                label: dispatch.label.clone(),
-                kernel: dispatch.kernel.file,
-                variant: kernel.label.split_once(' ').map_or("", |(_, rest)| rest).into(),
-                shape: self.shape(dispatch),
-                flops: dispatch.flops,
-                bytes: dispatch.bytes,
-            },
+        Ok(Command::Dispatch(BoundDispatch {
+            label: dispatch.label.clone(),
+            group: bind(self.gpu, &dispatch.label, kernel, &named)?,
             kernel: kernel.clone(),
-            group,
             groups: dispatch.groups,
-        })
+            flops: dispatch.flops,
+        }))
+    }
+
+    fn info(&self, dispatch: &Dispatch, kernel: &Kernel) -> CommandInfo {
+        CommandInfo {
+            label: dispatch.label.clone(),
+            kernel: dispatch.kernel.file,
+            variant: kernel.label.split_once(' ').map_or("", |(_, rest)| rest).into(),
+            shape: self.shape(dispatch),
+            flops: dispatch.flops,
+            bytes: dispatch.bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::caps;
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+    use crate::engine::graph::{Caps, Init, Layout, Packing, ParamSpec, Scope};
+    use crate::engine::ops::{self, Optimizer, optimizer_dispatch};
+    use crate::engine::plan::PlanRequest;
+
+    /// The sum of two inputs, kept, and an update of one parameter.
+    struct Small {
+        gpu: Gpu,
+        store: Store,
+        program: Program,
+        inputs: [Value; 2],
+        sum: Value,
+    }
+
+    impl Small {
+        fn new() -> Self {
+            let gpu = gpu();
+            let caps = Caps { max_groups: 1, ..caps(&gpu) };
+            let mut graph = Graph::new();
+            let layout = Layout::new(1, 4, [1, 2, 2]);
+            let inputs = ["a", "b"].map(|name| graph.input(name, layout.clone()));
+            let sum = ops::add(&mut graph, inputs[0], inputs[1]).unwrap();
+            graph.keep(sum);
+            let spec = ParamSpec {
+                name: "w".into(),
+                dims: vec![4],
+                scope: Scope::Shared,
+                packing: Packing::Channels { segments: vec![4] },
+                init: Init::Constant(0.0),
+            };
+            let store = Store::new(&gpu, [&spec], true).unwrap();
+            let plan = Plan::new(&graph, &caps, &PlanRequest::default()).unwrap();
+            let pool = Pool::new(&gpu, [&plan]).unwrap();
+            let sgd = Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 };
+            let tail = optimizer_dispatch(&sgd, 0, 64, &caps).unwrap();
+            let program = Program::new(&gpu, &plan, &tail, &store, &pool).unwrap();
+            Self { gpu, store, program, inputs, sum }
+        }
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn a_run_makes_what_is_kept_again_and_again_and_allocates_nothing() {
+        let Small { gpu, store, program, inputs: [a, b], sum } = Small::new();
+        assert_eq!((program.len(), program.describe().len()), (2, 2));
+        let kernels: Vec<&str> = program.describe().iter().map(|info| info.kernel).collect();
+        assert_eq!(kernels, ["add.wgsl", "sgd.wgsl"]);
+        store.write(&gpu, Region::Grads, "w", &[1.0; 4]).unwrap();
+        program.set_params(&gpu, 1, &[("rate", 0.5f32.to_bits())]).unwrap();
+        program.write(&gpu, a, &[1.0f32; 16]).unwrap();
+        let before = gpu.allocated();
+        for run in 1..=3u8 {
+            program.write(&gpu, b, &[f32::from(run); 16]).unwrap();
+            program.run(&gpu).unwrap();
+        }
+        assert_eq!(gpu.allocated(), before);
+        assert_eq!(program.read::<f32>(&gpu, sum).unwrap()[..16], [4.0; 16]);
+        assert_eq!(store.read_all(&gpu, Region::Weights).unwrap(), [[-1.5; 4]]);
+        // the first command alone
+        let launch = program.run_part(&gpu, 0..1).unwrap();
+        assert!(launch.last.is_some());
+        assert_eq!(store.read_all(&gpu, Region::Weights).unwrap(), [[-1.5; 4]]);
+        let timed = program.time_commands(&gpu).unwrap();
+        assert!(timed.len() == 2 && timed.iter().all(|(_, seconds)| *seconds > 0.0));
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn what_a_program_has_not_is_refused() {
+        let Small { gpu, program, inputs: [a, _], .. } = Small::new();
+        assert!(program.write(&gpu, a, &[1.0f32; 17]).is_err());
+        assert!(program.value(Value(99)).is_err());
+        assert!(program.run_part(&gpu, 1..3).is_err());
+        assert!(program.set_params(&gpu, 2, &[]).is_err());
+        let error = program.set_params(&gpu, 1, &[("speed", 1)]).unwrap_err().to_string();
+        assert!(error.contains("sgd.wgsl") && error.contains("speed"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::command::{Command, Launch, submit};
 use crate::engine::gpu::{Gpu, unread};
 use crate::{Error, Result};
 
@@ -12,7 +13,7 @@ type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 struct Flight {
     staging: wgpu::Buffer,
     bytes: u64,
-    submission: wgpu::SubmissionIndex,
+    launch: Launch,
     mapped: Receiver<Mapped>,
 }
 
@@ -43,23 +44,24 @@ impl Readback {
         let Some(staging) = self.free.pop() else {
             return Err(Error::Internal(format!("{} readings are under way", self.flights.len())));
         };
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
-        let submission = gpu.submit("read back", encoder)?;
+        let (from, to) = (buffer.clone(), staging.clone());
+        let launch = submit(gpu, "read back", &[Command::Copy { from, to, at: 0, bytes }])?;
         let (sender, mapped) = sync_channel(1);
         staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
             // whoever gave the reading up has dropped the receiver
             sender.send(result).ok();
         });
-        self.flights.push_back(Flight { staging, bytes, submission, mapped });
+        self.flights.push_back(Flight { staging, bytes, launch, mapped });
         Ok(())
     }
 
     /// The oldest reading. Waits for its run, not for later ones; none where nothing was asked for.
     pub fn take<W: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Vec<W>>> {
         let Some(flight) = self.flights.pop_front() else { return Ok(None) };
-        let Flight { staging, bytes, submission, mapped } = flight;
-        gpu.wait_for(submission)?;
+        let Flight { staging, bytes, launch, mapped } = flight;
+        if let Some(submission) = launch.last {
+            gpu.wait_for(submission)?;
+        }
         mapped.recv().map_err(unread)?.map_err(unread)?;
         let view = staging.get_mapped_range(..bytes).map_err(unread)?;
         let words = bytemuck::pod_collect_to_vec(&view);
@@ -67,5 +69,33 @@ impl Readback {
         staging.unmap();
         self.free.push(staging);
         Ok(Some(words))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn readings_come_in_order_with_what_was_there_when_they_were_asked_for() {
+        let gpu = gpu();
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer = gpu.buffer("words", 16, usage).unwrap();
+        let mut readback = Readback::new(&gpu, 4, 2).unwrap();
+        assert!(readback.take::<u32>(&gpu).unwrap().is_none());
+        assert!(readback.ask(&gpu, &buffer, 5).is_err());
+        for word in [1u32, 2] {
+            gpu.upload(&buffer, 0, bytemuck::cast_slice(&[word; 4]));
+            readback.ask(&gpu, &buffer, 3).unwrap();
+        }
+        // as many as there is room for
+        assert!(readback.ask(&gpu, &buffer, 3).is_err());
+        assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [1; 3]);
+        readback.ask(&gpu, &buffer, 4).unwrap();
+        assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [2; 3]);
+        assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [2; 4]);
+        assert!(readback.take::<u32>(&gpu).unwrap().is_none());
     }
 }

@@ -171,3 +171,57 @@ impl Store {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+    use crate::engine::graph::{Init, Packing, Scope};
+
+    fn spec(name: &str, channels: usize) -> ParamSpec {
+        ParamSpec {
+            name: name.into(),
+            dims: vec![channels],
+            scope: Scope::Shared,
+            packing: Packing::Channels { segments: vec![channels] },
+            init: Init::Constant(0.0),
+        }
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn tensors_are_read_as_they_were_written_each_in_its_place() {
+        let gpu = gpu();
+        let specs = [spec("a", 3), spec("b", 70), spec("a", 3)];
+        let store = Store::new(&gpu, &specs, true).unwrap();
+        // a name that comes twice is one tensor
+        assert_eq!(store.params().len(), 2);
+        assert_eq!((store.position("b"), store.position("c")), (Some(1), None));
+        let b = store.get("b").unwrap();
+        assert!(b.start.is_multiple_of(ALIGN_WORDS) && b.span >= 70);
+        assert_eq!(region_words(&specs[..2]), b.start + b.span);
+        let values: Vec<f32> = (0..70).map(|v| v as f32).collect();
+        for region in [Region::Weights, Region::Grads, Region::Moment1, Region::Moment2] {
+            assert_eq!(store.read_all(&gpu, region).unwrap(), [vec![0.0; 3], vec![0.0; 70]]);
+            store.write(&gpu, region, "b", &values).unwrap();
+            assert_eq!(store.read_all(&gpu, region).unwrap(), [vec![0.0; 3], values.clone()]);
+        }
+        assert!(store.write(&gpu, Region::Weights, "b", &values[1..]).is_err());
+        assert!(store.write(&gpu, Region::Weights, "c", &values).is_err());
+        let state = LossScale { scale: 8.0, good: 3, skipped: 2 };
+        store.write_loss_scale(&gpu, &state).unwrap();
+        assert_eq!(store.read_loss_scale(&gpu).unwrap(), state);
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn what_a_store_has_not_is_refused() {
+        let gpu = gpu();
+        let clash = [spec("a", 3), spec("a", 4)];
+        assert!(Store::new(&gpu, &clash, false).is_err());
+        let store = Store::new(&gpu, &clash[..1], false).unwrap();
+        assert!(store.buffer(Region::Weights).is_ok());
+        assert!(store.buffer(Region::Grads).is_err() && store.read_loss_scale(&gpu).is_err());
+        assert!(store.get("b").is_err());
+    }
+}

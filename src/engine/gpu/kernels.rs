@@ -13,6 +13,8 @@ pub struct Kernel {
     pub layout: wgpu::BindGroupLayout,
     /// Bindings and parameters; the workgroup is that of the file's defaults.
     pub reflection: Arc<Reflection>,
+    /// Invocations of a workgroup.
+    pub invocations: usize,
     /// File name with the specialisation, for messages.
     pub label: String,
 }
@@ -64,8 +66,23 @@ impl Kernel {
             (pipeline, layout)
         });
         let (pipeline, layout) = made.map_err(|e| Error::shader(key.file, e.to_string()))?;
+        let usual = reflection.workgroup.iter().product();
+        let set = key.overrides.iter().find(|(name, _)| *name == "WG");
+        let invocations = set.map_or(usual, |(_, size)| *size) as usize;
         log::debug!("{label}: compiled in {:.2} s", start.elapsed().as_secs_f64());
-        Ok(Self { pipeline, layout, reflection, label })
+        Ok(Self { pipeline, layout, reflection, invocations, label })
+    }
+
+    /// Byte offset of a member of `params` that takes so many words.
+    pub(crate) fn member(&self, name: &str, words: usize) -> Result<u32> {
+        let fail = |message: String| Err(Error::shader(self.label.clone(), message));
+        match self.reflection.params.iter().find(|member| member.name == name) {
+            None => fail(format!("params has no member {name}")),
+            Some(member) if member.bytes as usize != 4 * words => {
+                fail(format!("{words} words for the {} bytes of params.{name}", member.bytes))
+            }
+            Some(member) => Ok(member.offset),
+        }
     }
 }
 

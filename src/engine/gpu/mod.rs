@@ -3,6 +3,8 @@
 mod adapters;
 mod kernels;
 mod pipelines;
+#[cfg(test)]
+pub mod testing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

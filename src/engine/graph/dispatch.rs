@@ -97,7 +97,7 @@ pub struct Dispatch {
     pub kernel: KernelKey,
     /// Memory by the shader's names.
     pub bindings: Vec<(&'static str, Bind)>,
-    /// Members of the kernel's `params` uniform; unnamed ones are zero, floats go as bits.
+    /// Members of the kernel's `params` uniform, each once; floats go as bits.
     pub params: Vec<(&'static str, u32)>,
     /// Workgroups in x and y.
     pub groups: [u32; 2],

@@ -68,7 +68,9 @@ impl Scan {
                     dispatch.bind("carry", lowering.whole(*carry)).param("use_carry", 1)
                 }
                 // the kernel does not read it, but a binding wants a buffer of its own
-                None => dispatch.bind("carry", lowering.whole(idle(lowering.graph)?)),
+                None => dispatch
+                    .bind("carry", lowering.whole(idle(lowering.graph)?))
+                    .param("use_carry", 0),
             });
         }
         Ok(dispatches)

@@ -61,6 +61,7 @@ pub fn optimizer_dispatch(
         .bind("state", region(Region::Grads))
         .param("count", count)
         .param_f32("scale", 1.0)
+        .param_f32("rate", 0.0)
         .work((now * 12) as u64, (now * 28) as u64);
         dispatches.push(match optimizer {
             Optimizer::Adam { betas, eps, weight_decay } => dispatch
@@ -68,7 +69,8 @@ pub fn optimizer_dispatch(
                 .param_f32("decay", *weight_decay)
                 .param_f32("beta1", betas[0])
                 .param_f32("beta2", betas[1])
-                .param_f32("eps", *eps),
+                .param_f32("eps", *eps)
+                .param_f32("inv_sqrt_c2", 1.0),
             Optimizer::Sgd { momentum, weight_decay } => {
                 dispatch.param_f32("decay", *weight_decay).param_f32("momentum", *momentum)
             }

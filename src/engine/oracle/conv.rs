@@ -5,7 +5,7 @@ use crate::engine::shape::Shape;
 
 /// Kernel, stride and zero padding of a convolution, each in D, H, W order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConvSpec {
+pub struct Geometry {
     /// Kernel extent.
     pub kernel: [usize; 3],
     /// Step between outputs.
@@ -16,7 +16,7 @@ pub struct ConvSpec {
     pub pad_hi: [usize; 3],
 }
 
-impl ConvSpec {
+impl Geometry {
     /// A stride-1 convolution that keeps the extent: kernel 1 or 3 on every axis.
     pub fn same(kernel: usize) -> Self {
         let pad = [kernel / 2; 3];
@@ -45,13 +45,13 @@ impl ConvSpec {
     }
 }
 
-fn output_shape(x: &Shape, spec: &ConvSpec, cout: usize) -> Shape {
+fn output_shape(x: &Shape, spec: &Geometry, cout: usize) -> Shape {
     let [d, h, w] = spec.output(x.spatial());
     Shape { n: x.n, c: cout, d, h, w }
 }
 
 /// Visits (output index, input index, weight index) of every multiply-add.
-fn visit(x: &Tensor, y: &Tensor, spec: &ConvSpec, mut f: impl FnMut(usize, usize, usize)) {
+fn visit(x: &Tensor, y: &Tensor, spec: &Geometry, mut f: impl FnMut(usize, usize, usize)) {
     let (cin, cout) = (x.shape.c, y.shape.c);
     let taps = spec.kernel.iter().product::<usize>();
     for n in 0..x.shape.n {
@@ -70,7 +70,7 @@ fn visit(x: &Tensor, y: &Tensor, spec: &ConvSpec, mut f: impl FnMut(usize, usize
 }
 
 /// `y[o] = b[o] + Σ w[o, i, k] · x[i, stride · position + k - pad_lo]`; `w` is (cout, cin, kd, kh, kw).
-pub fn conv_forward(x: &Tensor, w: &[f64], b: &[f64], spec: &ConvSpec, cout: usize) -> Tensor {
+pub fn conv_forward(x: &Tensor, w: &[f64], b: &[f64], spec: &Geometry, cout: usize) -> Tensor {
     let mut y = Tensor::zeros(output_shape(&x.shape, spec, cout));
     let voxels = y.shape.voxels();
     for (i, value) in y.data.iter_mut().enumerate() {
@@ -86,7 +86,7 @@ pub fn conv_forward(x: &Tensor, w: &[f64], b: &[f64], spec: &ConvSpec, cout: usi
 pub fn conv_backward(
     x: &Tensor,
     w: &[f64],
-    spec: &ConvSpec,
+    spec: &Geometry,
     dy: &Tensor,
 ) -> (Tensor, Vec<f64>, Vec<f64>) {
     let mut dx = Tensor::zeros(x.shape);
@@ -107,7 +107,7 @@ mod tests {
     use super::super::testing::{check, check_tensor, dot, random, tensor};
     use super::*;
 
-    fn case(n: usize, cin: usize, cout: usize, spatial: [usize; 3], spec: ConvSpec) {
+    fn case(n: usize, cin: usize, cout: usize, spatial: [usize; 3], spec: Geometry) {
         let x = tensor(n, cin, spatial, 1);
         let w = random(cout * cin * spec.kernel.iter().product::<usize>(), 2);
         let b = random(cout, 3);
@@ -127,26 +127,26 @@ mod tests {
         let shape = Shape::new(1, 1, [1, 1, 4]).unwrap();
         let x = Tensor::new(shape, vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         let spec =
-            ConvSpec { kernel: [1, 1, 3], stride: [1, 1, 2], pad_lo: [0; 3], pad_hi: [0, 0, 1] };
+            Geometry { kernel: [1, 1, 3], stride: [1, 1, 2], pad_lo: [0; 3], pad_hi: [0, 0, 1] };
         let y = conv_forward(&x, &[1.0, 10.0, 100.0], &[0.5], &spec, 1);
         assert_eq!(y.data, vec![321.5, 43.5]);
     }
 
     #[test]
     fn gradients_match_central_differences() {
-        case(2, 3, 2, [3, 4, 5], ConvSpec::same(3));
-        case(1, 5, 3, [1, 3, 2], ConvSpec::same(1));
-        case(1, 1, 2, [1, 1, 1], ConvSpec::same(3));
+        case(2, 3, 2, [3, 4, 5], Geometry::same(3));
+        case(1, 5, 3, [1, 3, 2], Geometry::same(1));
+        case(1, 1, 2, [1, 1, 1], Geometry::same(3));
     }
 
     #[test]
     fn gradients_of_strided_and_asymmetric_convolutions() {
-        let spec = ConvSpec { kernel: [3; 3], stride: [2; 3], pad_lo: [0; 3], pad_hi: [1; 3] };
+        let spec = Geometry { kernel: [3; 3], stride: [2; 3], pad_lo: [0; 3], pad_hi: [1; 3] };
         case(1, 2, 3, [4, 5, 6], spec);
-        let mixed = ConvSpec { stride: [1, 2, 2], pad_lo: [1, 0, 0], ..spec };
+        let mixed = Geometry { stride: [1, 2, 2], pad_lo: [1, 0, 0], ..spec };
         case(2, 2, 1, [3, 5, 4], mixed);
         let odd =
-            ConvSpec { kernel: [1, 2, 3], stride: [3, 1, 2], pad_lo: [0, 2, 0], pad_hi: [1, 0, 3] };
+            Geometry { kernel: [1, 2, 3], stride: [3, 1, 2], pad_lo: [0, 2, 0], pad_hi: [1, 0, 3] };
         case(1, 2, 2, [4, 1, 5], odd);
     }
 }

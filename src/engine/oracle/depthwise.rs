@@ -51,7 +51,7 @@ pub fn depthwise_backward(x: &Tensor, w: &[f64], dy: &Tensor) -> (Tensor, Vec<f6
 
 #[cfg(test)]
 mod tests {
-    use super::super::conv::{ConvSpec, conv_backward, conv_forward};
+    use super::super::conv::{Geometry, conv_backward, conv_forward};
     use super::super::testing::{check, check_tensor, dot, random, tensor};
     use super::*;
 
@@ -59,10 +59,10 @@ mod tests {
     fn one_channel_equals_the_dense_convolution() {
         let x = tensor(2, 1, [3, 5, 4], 1);
         let (w, b) = (random(TAPS, 2), random(1, 3));
-        let dense = conv_forward(&x, &w, &b, &ConvSpec::same(3), 1);
+        let dense = conv_forward(&x, &w, &b, &Geometry::same(3), 1);
         assert_eq!(depthwise_forward(&x, &w, &b), dense);
         let (dx, dw, db) = depthwise_backward(&x, &w, &dense);
-        assert_eq!((dx, dw, db), conv_backward(&x, &w, &ConvSpec::same(3), &dense));
+        assert_eq!((dx, dw, db), conv_backward(&x, &w, &Geometry::same(3), &dense));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct SgdNesterov {
 
 /// What the loss is multiplied by, dynamically, after Micikevicius et al. 2018.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LossScale {
+pub struct DynamicScale {
     pub scale: f64,
     /// Steps since the scale last changed.
     pub good: u32,
@@ -34,7 +34,7 @@ pub struct LossScale {
     pub skipped: u32,
 }
 
-impl LossScale {
+impl DynamicScale {
     /// The gradients divided by the scale, or none where one of them overflowed; then the scale of the next step.
     pub fn unscale(&mut self, grads: &[f64], growth: u32) -> Option<Vec<f64>> {
         let scale = self.scale;

@@ -19,6 +19,6 @@ pub use embedded::{shared, source, sources};
 pub use key::KernelKey;
 pub use lint::lint;
 pub use needs::{Needs, needs, standard};
-pub use reflect::{Binding, BindingKind, Reflection};
+pub use reflect::{Binding, BindingKind, Member, Reflection};
 pub use specialise::specialise;
 pub use tuning::{Choice, Class, Cooperative, Tuning};

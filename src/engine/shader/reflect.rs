@@ -18,6 +18,14 @@ pub struct Binding {
     pub kind: BindingKind,
 }
 
+/// A member of the uniform `params`; offset and size in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    pub offset: u32,
+    pub bytes: u32,
+}
+
 /// What a kernel's caller must know, read from the shader itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reflection {
@@ -25,8 +33,8 @@ pub struct Reflection {
     pub bindings: Vec<Binding>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,
-    /// Members of the uniform `params`, those of structs within in their place, with their byte offsets.
-    pub params: Vec<(String, u32)>,
+    /// Members of the uniform `params`, those of structs within in their place.
+    pub params: Vec<Member>,
     /// Bytes of the uniform `params`.
     pub params_bytes: u32,
 }
@@ -75,7 +83,7 @@ pub(super) fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflec
                 return Err(fail("the uniform is a struct"));
             };
             reflection.params_bytes = *span;
-            reflection.params = flat_members(module, members, 0);
+            reflection.params = flat_members(module, &layouter, members, 0);
         }
         reflection.bindings.push(Binding { name: name.clone(), index: binding.binding, kind });
     }
@@ -83,17 +91,28 @@ pub(super) fn reflect_module(file: &str, module: &naga::Module) -> Result<Reflec
     Ok(reflection)
 }
 
-/// Names and byte offsets of a struct's members from `start` on, those of structs within in their place.
+/// Members of a struct that begins at `start`, those of structs within in their place.
 fn flat_members(
     module: &naga::Module,
+    layouter: &naga::proc::Layouter,
     members: &[naga::StructMember],
     start: u32,
-) -> Vec<(String, u32)> {
-    let flat = members.iter().flat_map(|member| match &module.types[member.ty].inner {
-        naga::TypeInner::Struct { members, .. } => {
-            flat_members(module, members, start + member.offset)
+) -> Vec<Member> {
+    let flat = members.iter().flat_map(|member| {
+        let offset = start + member.offset;
+        match &module.types[member.ty].inner {
+            naga::TypeInner::Struct { members, .. } => {
+                flat_members(module, layouter, members, offset)
+            }
+            _ => {
+                let bytes = layouter[member.ty].size;
+                member
+                    .name
+                    .iter()
+                    .map(|name| Member { name: name.clone(), offset, bytes })
+                    .collect()
+            }
         }
-        _ => member.name.iter().map(|name| (name.clone(), start + member.offset)).collect(),
     });
     flat.collect()
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::site::Site;
-use crate::engine::exec::{Pool, Program, Store};
+use crate::engine::exec::{Command, Pool, Program, Store, submit};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
 use crate::engine::plan::{Draft, Plan, Step};
@@ -101,7 +101,7 @@ impl<'a> Bench<'a> {
             refused: 0,
         };
         for (position, (variant, plan)) in lowered.iter().zip(&plans).enumerate() {
-            match Program::new(gpu, plan, &[], (&bench.store, &pool)) {
+            match Program::new(gpu, plan, &[], &bench.store, &pool) {
                 Ok(program) => {
                     let counts = counted(&site.choice.site, &variant.dispatches);
                     bench.trials.push(Trial { position, program, counts, seconds: Vec::new() });
@@ -173,18 +173,18 @@ impl<'a> Bench<'a> {
     /// Runs a trial once on fresh inputs and reads what it made.
     fn outputs(&self, trial: &Trial) -> Result<Vec<Vec<f32>>> {
         let program = &trial.program;
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let mut inputs = Vec::new();
         for value in self.values.iter().filter(|v| program.value(**v).is_ok()) {
             let (buffer, words) = program.value(*value)?;
             let pattern = match self.graph.info(*value).dtype {
                 DType::F32 => &self.patterns.0,
                 DType::F16 => &self.patterns.1,
             };
-            fill(&mut encoder, pattern, buffer, words);
+            inputs.extend(fill(pattern, buffer, words));
         }
         let weights = self.store.buffer(Region::Weights)?;
-        fill(&mut encoder, &self.patterns.0, weights, (weights.size() / 4) as usize);
-        self.gpu.submit("inputs of a variant", encoder)?;
+        inputs.extend(fill(&self.patterns.0, weights, (weights.size() / 4) as usize));
+        submit(self.gpu, "inputs of a variant", &inputs)?;
         program.run(self.gpu)?;
         self.results
             .iter()
@@ -208,16 +208,17 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn fill(
-    encoder: &mut wgpu::CommandEncoder,
-    pattern: &wgpu::Buffer,
-    buffer: &wgpu::Buffer,
+fn fill<'a>(
+    pattern: &'a wgpu::Buffer,
+    buffer: &'a wgpu::Buffer,
     words: usize,
-) {
-    for start in (0..words).step_by(PATTERN) {
-        let bytes = ((words - start).min(PATTERN) * 4) as u64;
-        encoder.copy_buffer_to_buffer(pattern, 0, buffer, (start * 4) as u64, bytes);
-    }
+) -> impl Iterator<Item = Command> + 'a {
+    (0..words).step_by(PATTERN).map(move |start| Command::Copy {
+        from: pattern.clone(),
+        to: buffer.clone(),
+        at: (start * 4) as u64,
+        bytes: ((words - start).min(PATTERN) * 4) as u64,
+    })
 }
 
 /// An f16 as f32.
@@ -361,8 +362,7 @@ mod tests {
     fn wrong_and_failing_variants_are_refused() {
         use crate::engine::exec::caps;
         use crate::engine::graph::{Init, Layout, Packing, Scope};
-        let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
-        let gpu = Gpu::open(&device).unwrap();
+        let gpu = crate::engine::gpu::testing::gpu();
         let caps = caps(&gpu);
         let mut graph = Graph::new();
         let param = |graph: &mut Graph, name: &str, packing: Packing| {

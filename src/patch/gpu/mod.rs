@@ -2,23 +2,26 @@
 //! make is what `data::make_patch` makes in plain loops.
 
 mod cache;
-mod passes;
+mod kernels;
+mod scratch;
 mod volumes;
 mod work;
 
 pub use cache::{Cache, Capacity};
-pub use passes::kernels as patch_kernels;
+pub use kernels::kernels as patch_kernels;
 pub use volumes::Piece;
 
 use rayon::prelude::*;
 
 use cache::{Answer, Key, Places};
-use passes::Passes;
-use volumes::{Volume, Volumes};
+use scratch::{Scratch, Sizes, VECTOR};
+use volumes::{Resident, Volumes};
+use work::{Drawn, Work};
 
-use crate::engine::exec::caps;
+use crate::engine::exec::{Command, submit};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
+use crate::engine::shape::LANES;
 use crate::imaging::Prepared;
 use crate::patch::{Augment, Draw, MAX_EXTENT, PatchSize, Reach};
 use crate::{Error, Result};
@@ -49,7 +52,8 @@ impl Sample {
 
     /// Readies drawn samples (case and draw) of a domain, in the order in which they will be made.
     pub fn ready(
-        (domain, source): (usize, &Source<'_>),
+        domain: usize,
+        source: &Source<'_>,
         drawn: Vec<(usize, Draw)>,
         cache: &mut Cache,
     ) -> Result<Vec<Self>> {
@@ -96,25 +100,22 @@ pub struct Target<'a> {
 /// Kernels, memory and the cached volumes of a run.
 pub struct Patches {
     gpu: Gpu,
-    passes: Passes,
+    caps: Caps,
+    scratch: Scratch,
     capacity: Capacity,
     /// Cases of each domain.
     cases: Vec<usize>,
     volumes: Volumes,
     /// For boxes of cases that find no room.
-    staging: Option<Volume>,
+    staging: Option<Resident>,
     /// Bytes of all cases that may find room.
     cacheable: u64,
 }
 
 impl Patches {
-    /// Compiles the kernels and makes what a step needs; `budget` bytes are for whole cases.
-    pub fn new(gpu: &Gpu, sources: &[Source<'_>], augment: &Augment, budget: u64) -> Result<Self> {
-        Self::within(gpu, &caps(gpu), sources, augment, budget)
-    }
-
-    /// As [`Patches::new`], within limits narrower than the device's.
-    pub fn within(
+    /// Compiles the kernels and makes what a step needs, within the limits of `caps`, which may be narrower than the device's;
+    /// `budget` bytes are for whole cases.
+    pub fn new(
         gpu: &Gpu,
         caps: &Caps,
         sources: &[Source<'_>],
@@ -123,17 +124,19 @@ impl Patches {
     ) -> Result<Self> {
         augment.check()?;
         let capacity = Capacity::new(gpu, caps, budget);
-        let needs = Needs::of(sources, augment, &capacity)?;
-        let passes = Passes::new((gpu, caps), sources, augment, needs.coefficients)?;
-        let staging = needs.staging.map(|p| Volume::new(gpu, p, |b| passes.bind(gpu, b)));
+        let demand = Demand::of(sources, augment, &capacity)?;
+        check_binding(demand.sizes.voxels, caps)?;
+        let scratch = Scratch::new(gpu, augment, &demand.sizes)?;
+        let staging = demand.staging.map(|p| Resident::new(gpu, p, |b| scratch.bind(gpu, b)));
         Ok(Self {
             gpu: gpu.clone(),
+            caps: caps.clone(),
             staging: staging.transpose()?,
-            passes,
+            scratch,
             capacity,
             cases: sources.iter().map(|s| s.cases.len()).collect(),
             volumes: Volumes::default(),
-            cacheable: needs.cacheable,
+            cacheable: demand.cacheable,
         })
     }
 
@@ -146,7 +149,7 @@ impl Patches {
     /// Bytes of GPU memory that are taken at most.
     pub fn bytes(&self) -> u64 {
         let staging = self.staging.as_ref().map_or(0, |volume| volume.places.bytes);
-        self.passes.bytes() + staging + self.cacheable.min(self.capacity.budget)
+        self.scratch.bytes() + staging + self.cacheable.min(self.capacity.budget)
     }
 
     /// Bytes of the cases that are in GPU memory now.
@@ -162,7 +165,7 @@ impl Patches {
         at: usize,
         target: &Target<'_>,
     ) -> Result<()> {
-        let Self { gpu, passes, capacity, volumes, staging, .. } = self;
+        let Self { gpu, caps, scratch, capacity, volumes, staging, .. } = self;
         let case = &source.cases[sample.key.1];
         let volume = match &sample.voxels {
             Voxels::Piece(piece) => {
@@ -176,51 +179,92 @@ impl Patches {
             Voxels::Load(leave) => {
                 volumes.leave(gpu, leave)?;
                 let places = capacity.places(case.channels, case.shape);
-                let volume = Volume::new(gpu, places, |part| passes.bind(gpu, part))?;
+                let volume = Resident::new(gpu, places, |block| scratch.bind(gpu, block))?;
                 volumes.load(gpu, sample.key, case, volume)?;
                 volumes.get(sample.key)?
             }
         };
-        passes.run(gpu, (case, volume), (&sample.draw, source.size.patch), at, target)
+        let drawn = Drawn { case, volume, draw: &sample.draw, size: source.size.patch };
+        if let Some(elastic) = &sample.draw.spatial.elastic {
+            let vectors = elastic.coefficients.iter();
+            let words: Vec<[f32; 4]> = vectors.map(|[d, h, w]| [*d, *h, *w, 0.0]).collect();
+            gpu.upload(&scratch.control, 0, bytemuck::cast_slice(&words));
+        }
+        let voxels = drawn.size.iter().product::<usize>() as u64;
+        let blocks = sample.draw.intensities.len().div_ceil(LANES);
+        for block in 0..blocks {
+            let mut commands = Work::commands(gpu, caps, scratch, &drawn, block)?;
+            let copy = |from: &wgpu::Buffer, to: &wgpu::Buffer, position: usize, bytes: u64| {
+                let (from, to) = (from.clone(), to.clone());
+                Command::Copy { from, to, at: position as u64 * bytes, bytes }
+            };
+            let image = voxels * VECTOR;
+            commands.push(copy(&scratch.image, target.image, at * blocks + block, image));
+            if block == 0 {
+                commands.push(copy(&scratch.labels, target.labels, at, voxels * 4));
+            }
+            submit(gpu, "patch", &commands)?;
+        }
+        Ok(())
     }
 }
 
 /// What the cases and the settings ask for.
-struct Needs {
+struct Demand {
     /// Bytes of all cases that may lie in GPU memory as a whole.
     cacheable: u64,
-    /// Coefficients of a field of displacements.
-    coefficients: usize,
+    sizes: Sizes,
     /// The largest box, where not all cases find room.
     staging: Option<Places>,
 }
 
-impl Needs {
+impl Demand {
     fn of(sources: &[Source<'_>], augment: &Augment, capacity: &Capacity) -> Result<Self> {
-        let mut needs = Self { cacheable: 0, coefficients: 1, staging: None };
+        let sizes = Sizes { voxels: 1, coefficients: 1, blocks: Vec::new() };
+        let mut demand = Self { cacheable: 0, sizes, staging: None };
         let mut reaches = Vec::new();
         for source in sources {
+            let voxels = source.size.patch.iter().product::<usize>() as u64;
+            demand.sizes.voxels = demand.sizes.voxels.max(voxels);
             for case in source.cases {
                 let reach = Reach::of(&source.size, case.spacing, augment);
                 check_extent(case, &reach)?;
-                needs.coefficients = needs.coefficients.max(reach.coefficients);
+                let sizes = &mut demand.sizes;
+                sizes.coefficients = sizes.coefficients.max(reach.coefficients as u64);
+                let firsts = (0..case.channels).step_by(LANES);
+                sizes.blocks.extend(firsts.map(|first| (case.channels - first).min(LANES)));
                 if capacity.holds(case) {
-                    needs.cacheable += capacity.places(case.channels, case.shape).bytes;
+                    demand.cacheable += capacity.places(case.channels, case.shape).bytes;
                 }
                 reaches.push((case, reach));
             }
         }
-        let all = needs.cacheable <= capacity.budget;
+        demand.sizes.blocks.sort_unstable();
+        demand.sizes.blocks.dedup();
+        let all = demand.cacheable <= capacity.budget;
         for (case, reach) in reaches.iter().filter(|(case, _)| !all || !capacity.holds(case)) {
             let places = capacity.places(case.channels, reach.bounds(case.shape));
-            let places = needs.staging.map_or(places, |other| other.union(&places));
+            let places = demand.staging.map_or(places, |other| other.union(&places));
             if !capacity.fits(&places) {
                 return Err(too_large(case, reach));
             }
-            needs.staging = Some(places);
+            demand.staging = Some(places);
         }
-        Ok(needs)
+        Ok(demand)
     }
+}
+
+fn check_binding(voxels: u64, caps: &Caps) -> Result<()> {
+    let most = caps.max_binding / VECTOR;
+    if voxels <= most {
+        return Ok(());
+    }
+    Err(Error::setting(
+        "patch",
+        format!("{voxels} voxels"),
+        format!("at most {most}, which one binding holds"),
+        "Use a smaller patch.",
+    ))
 }
 
 fn check_extent(case: &Prepared, reach: &Reach) -> Result<()> {

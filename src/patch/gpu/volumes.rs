@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use super::cache::{Key, Places};
+use super::scratch::BlockParts;
+use crate::engine::exec::BufferPart;
 use crate::engine::gpu::Gpu;
 use crate::imaging::{Prepared, VoxelBox};
 use crate::{Error, Result};
@@ -33,7 +35,7 @@ fn labels(case: &Prepared) -> Result<&[u8]> {
 }
 
 /// A case, or a box of one, in a buffer.
-pub(super) struct Volume {
+pub(super) struct Resident {
     pub buffer: wgpu::Buffer,
     pub places: Places,
     /// The box's first voxel and voxels along D, H, W.
@@ -43,24 +45,24 @@ pub(super) struct Volume {
     pub groups: Vec<wgpu::BindGroup>,
 }
 
-impl Volume {
-    /// Memory for a volume; `bind` makes the groups from the bindings of a block: four channels and labels.
+impl Resident {
+    /// Memory for a volume; `bind` makes the group of a block.
     pub fn new(
         gpu: &Gpu,
         places: Places,
-        bind: impl Fn([wgpu::BufferBinding<'_>; 5]) -> Result<wgpu::BindGroup>,
+        bind: impl Fn(BlockParts<'_>) -> Result<wgpu::BindGroup>,
     ) -> Result<Self> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let buffer = gpu.buffer("volume", places.bytes, usage)?;
-        let part = |(offset, bytes): (u64, u64)| wgpu::BufferBinding {
+        let part = |(offset, bytes): (u64, u64)| BufferPart {
             buffer: &buffer,
             offset,
-            size: wgpu::BufferSize::new(bytes),
+            bytes: Some(bytes),
         };
         let groups = (0..places.channels.div_ceil(4))
             .map(|block| {
-                let channel = |lane: usize| part(places.channel(4 * block + lane));
-                bind([channel(0), channel(1), channel(2), channel(3), part(places.labels())])
+                let channels = [0, 1, 2, 3].map(|lane| part(places.channel(4 * block + lane)));
+                bind(BlockParts { channels, labels: part(places.labels()) })
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { buffer, places, first: [0; 3], shape: [0; 3], groups })
@@ -107,7 +109,7 @@ impl Volume {
 /// Cases in GPU memory.
 #[derive(Default)]
 pub(super) struct Volumes {
-    entries: HashMap<Key, Volume>,
+    entries: HashMap<Key, Resident>,
 }
 
 impl Volumes {
@@ -117,7 +119,7 @@ impl Volumes {
     }
 
     /// A case that is there.
-    pub fn get(&self, key: Key) -> Result<&Volume> {
+    pub fn get(&self, key: Key) -> Result<&Resident> {
         self.entries.get(&key).ok_or_else(|| Error::Internal(format!("case {key:?} was not sent")))
     }
 
@@ -131,7 +133,13 @@ impl Volumes {
     }
 
     /// Sends a case to memory that was made for it.
-    pub fn load(&mut self, gpu: &Gpu, key: Key, case: &Prepared, mut volume: Volume) -> Result<()> {
+    pub fn load(
+        &mut self,
+        gpu: &Gpu,
+        key: Key,
+        case: &Prepared,
+        mut volume: Resident,
+    ) -> Result<()> {
         volume.fill(gpu, case)?;
         self.entries.insert(key, volume);
         Ok(())

@@ -21,7 +21,7 @@ fn stored(values: &[f32]) -> Vec<u16> {
     let plan = Plan::new(&graph, &caps, &options).unwrap();
     let store = Store::new(&gpu, graph.params(), false).unwrap();
     let pool = Pool::new(&gpu, [&plan]).unwrap();
-    let program = Program::new(&gpu, &plan, &[], (&store, &pool)).unwrap();
+    let program = Program::new(&gpu, &plan, &[], &store, &pool).unwrap();
     program.write(&gpu, x, values).unwrap();
     program.write(&gpu, zero, &vec![0.0f32; values.len()]).unwrap();
     program.run(&gpu).unwrap();

@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use u2seg::Result;
+use u2seg::low_level::check::{GraphCase, Net, Purpose, Rig, Tolerance, Truth, plannings};
+use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
+use u2seg::low_level::graph::DType;
 use u2seg::low_level::ops;
 use u2seg::low_level::ops::{LossWeights, RegionTargets};
 use u2seg::low_level::oracle;
 use u2seg::low_level::oracle::{RegionLabels, Tensor};
 use u2seg::low_level::shape::Shape;
 
-use super::harness::*;
 use crate::common;
 
 #[derive(serde::Deserialize)]
@@ -76,35 +79,86 @@ impl Case {
         };
         (value, oracle::merge_backward(&x, &masks, &dy))
     }
+}
 
-    /// Loss and gradient of the shaders.
-    fn shaders(&self, gpu: &Gpu, loss: &str) -> (f64, Vec<f64>) {
+/// A case with one of its losses, whose oracle are the stored numbers.
+struct StoredLoss<'a> {
+    case: &'a Case,
+    loss: &'a str,
+    stored: &'a Stored,
+}
+
+impl GraphCase for StoredLoss<'_> {
+    fn name(&self) -> String {
+        format!("{}, {}", self.case.name, self.loss)
+    }
+
+    fn vectors(&self) -> usize {
+        1
+    }
+
+    fn build(&self, net: &mut Net) -> Result<()> {
         let none = LossWeights { cross_entropy: 0.0, ..LossWeights::ce() };
-        let (place, weights) = match loss {
+        let (place, weights) = match self.loss {
             "cross_entropy" => (1, LossWeights::ce()),
             "focal" => (2, LossWeights { focal: 1.0, ..none }),
             "dice" => (3, LossWeights { dice: 1.0, ..none }),
             "lovasz" => (4, LossWeights { lovasz: 1.0, ..none }),
             other => panic!("{other}"),
         };
-        let mut rig = Rig::new(gpu, &plans(gpu, 1)[0].1);
-        let (x, labels) = (rig.input(&self.logits()), rig.labels(&self.labels));
-        let unlabelled = self.partial().then(|| rig.raw("unlabelled", self.masks().concat()));
-        let result = if self.regions.is_empty() {
-            let merged = unlabelled.map(|words| ops::merge_unlabelled(&mut rig.graph, x, words));
-            let merged = merged.map_or(x, Result::unwrap);
-            ops::segmentation_loss(&mut rig.graph, merged, labels, weights)
+        let case = self.case;
+        let x = net.input("logits", case.logits().shape);
+        let labels = net.words("labels", case.labels.len());
+        let words = case.masks().concat().len();
+        let unlabelled = case.partial().then(|| net.words("unlabelled", words));
+        let result = if case.regions.is_empty() {
+            let merged = match unlabelled {
+                Some(words) => ops::merge_unlabelled(&mut net.graph, x, words)?,
+                None => x,
+            };
+            ops::segmentation_loss(&mut net.graph, merged, labels, weights)?
         } else {
-            let table = rig.raw("table", self.table());
-            let targets = RegionTargets { labels, table, entries: self.regions.len(), unlabelled };
-            ops::region_loss(&mut rig.graph, x, targets, weights)
+            let (table, entries) = (net.words("table", case.regions.len()), case.regions.len());
+            let targets = RegionTargets { labels, table, entries, unlabelled };
+            ops::region_loss(&mut net.graph, x, targets, weights)?
         };
-        let result = result.unwrap();
-        rig.graph.keep(result);
-        let grads = rig.graph.backward(result, result).unwrap();
-        let dx = rig.kept_gradient(&grads, x);
-        let ran = rig.run();
-        (f64::from(ran.words::<f32>(result)[place]), ran.tensor(dx))
+        net.differentiate_loss(result)?;
+        net.float("the loss", result, place);
+        Ok(())
+    }
+
+    fn truth(&self, dtype: DType) -> Result<Truth> {
+        let mut truth = Truth::new(dtype);
+        truth.input("logits", &self.case.logits());
+        truth.labels("labels", &self.case.labels);
+        truth.words("unlabelled", self.case.masks().concat());
+        truth.words("table", self.case.table());
+        let share = Tolerance::OfEach { share: 2e-5, floor: 1e-2 };
+        truth.expect("the loss", &[self.stored.value], share);
+        truth.expect_gradient("logits", &self.stored.gradient, Tolerance::OfLargest(2e-4));
+        Ok(truth)
+    }
+}
+
+/// Fails where a value is off by more than `tolerance` of the largest expected one.
+fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}: count");
+    let scale = expected.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let error = (f - e).abs() / scale;
+        assert!(error <= tolerance, "{what}[{i}]: found {f}, expected {e} ({error:.1e})");
+    }
+}
+
+/// Runs a case planned as for a GPU.
+fn check(gpu: &Gpu, case: &StoredLoss<'_>) {
+    let planning = &plannings(&caps(gpu), case.vectors())[0];
+    let build = |net: &mut Net| case.build(net);
+    let rig = Rig::new(gpu, &planning.caps, planning.dtype, Purpose::Training, build).unwrap();
+    let ran = rig.run(gpu, &case.truth(DType::F32).unwrap()).unwrap();
+    assert_eq!(ran.compared.len(), 2);
+    for compared in ran.compared {
+        assert!(compared.share() <= 1.0, "{}: {compared:?}", case.name());
     }
 }
 
@@ -127,11 +181,7 @@ fn shaders_give_the_stored_losses() {
     let gpu = common::gpu();
     for case in cases() {
         for (loss, stored) in &case.losses {
-            let what = format!("{}, {loss}", case.name);
-            let (value, gradient) = case.shaders(&gpu, loss);
-            let error = (value - stored.value).abs();
-            assert!(error <= 2e-5 * stored.value.abs().max(1e-2), "{what}: {value} {error:.1e}");
-            close(&what, &gradient, &stored.gradient, 2e-4);
+            check(&gpu, &StoredLoss { case: &case, loss, stored });
         }
     }
 }

@@ -1,12 +1,8 @@
-//! Every operation, forward and backward, on the adapter against the f64 oracles, over case tables.
+//! Every operation, forward and backward, on the adapter against the f64 oracles: the table of `engine::check` in every way of
+//! planning, and what only a test can do.
 
-mod conv;
-mod elementwise;
 mod halves;
-mod harness;
-mod loss;
 mod losses_stored;
-mod merge;
 mod network;
-mod optimizer;
-mod region;
+mod refused;
+mod table;

@@ -1,11 +1,11 @@
 //! Directional derivatives through whole networks: what the loss changes by along a direction, against the gradient.
 
+use u2seg::low_level::check::{labels, random};
 use u2seg::low_level::graph::Region;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops::{LossWeights, Optimizer};
 use u2seg::low_level::train::{DomainBatch, Losses, Session, SessionSettings, Targets};
 
-use super::harness::{labels, random};
 use crate::common;
 
 fn config(mode: Mode, adapter: DomainAdapter, pools: [usize; 3]) -> NetConfig {

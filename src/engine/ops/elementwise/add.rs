@@ -232,6 +232,8 @@ fn dispatch(lowering: &Lowering<'_>, sources: &[Source], piece: &Portion<1>) -> 
     if let [only] = sources {
         let unused = unread(lowering, only, part)?;
         dispatch = dispatch.bind("b", unused).bind("baux", unused).bind("bcoef", unused);
+        let places = ["b_base", "b_voxels", "baux_base"];
+        dispatch = places.iter().fold(dispatch, |dispatch, name| dispatch.param(name, 0));
     }
     Ok(dispatch.work((count * voxels * 4) as u64, bytes))
 }

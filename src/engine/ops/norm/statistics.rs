@@ -38,7 +38,9 @@ impl Op for Statistics {
         if lowering.graph.moments_given(lowering.node).is_some() {
             let words = lowering.graph.info(moments).words;
             let parts = words / (layout.n * layout.blocks() * MOMENT_WORDS);
-            return Ok(vec![finish(lowering, Moments::Counted, parts)?]);
+            // the counts come with the parts
+            let finish = finish(lowering, Moments::Counted, parts)?;
+            return Ok(vec![finish.param("chunk", 0)]);
         }
         let parts = Self::parts(lowering)?;
         let (chunk, chunks, voxels) = (parts.chunk(), parts.chunks, layout.voxels());

@@ -1,0 +1,291 @@
+//! Adam and SGD over several steps, on ranges of the parameter block, alone and with a dynamic loss scale.
+
+use super::measure::{Compared, Expected, Tolerance};
+use super::net::random;
+use super::plannings::{Planning, Variants};
+use super::rig::Ran;
+use crate::Result;
+use crate::engine::exec::{LossScale, Pool, Program, Store};
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope};
+use crate::engine::ops::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};
+use crate::engine::oracle;
+use crate::engine::plan::{Plan, PlanRequest};
+
+const COUNT: usize = 1003;
+const LR: f64 = 0.01;
+const TOLERANCE: Tolerance = Tolerance::OfLargest(2e-6);
+
+/// Parameters in the block: of three the middle one is updated.
+const NAMES: [&str; 3] = ["before", "trained", "after"];
+
+/// Updates of one parameter between two others.
+pub struct Update {
+    optimizer: Optimizer,
+    /// Where a dynamic loss scale starts: some steps then overflow.
+    scale: Option<LossScale>,
+}
+
+/// The oracle's parameters with their moments.
+struct Parameters {
+    weights: Vec<f64>,
+    m: Vec<f64>,
+    v: Vec<f64>,
+}
+
+impl Parameters {
+    fn step(&mut self, optimizer: &Optimizer, grad: &[f64], t: u64) {
+        let (weights, m, v) = (&mut self.weights, &mut self.m, &mut self.v);
+        match optimizer {
+            Optimizer::Adam { betas, eps, weight_decay } => {
+                let settings = oracle::Adam {
+                    lr: LR,
+                    betas: betas.map(f64::from),
+                    eps: f64::from(*eps),
+                    weight_decay: f64::from(*weight_decay),
+                };
+                oracle::adam_step(weights, grad, m, v, t as u32, &settings);
+            }
+            Optimizer::Sgd { momentum, weight_decay } => {
+                let settings = oracle::SgdNesterov {
+                    lr: LR,
+                    momentum: f64::from(*momentum),
+                    weight_decay: f64::from(*weight_decay),
+                };
+                oracle::sgd_nesterov_step(weights, grad, m, &settings);
+            }
+        }
+    }
+}
+
+fn spec(name: &str) -> ParamSpec {
+    ParamSpec {
+        name: name.into(),
+        dims: vec![COUNT],
+        scope: Scope::Shared,
+        packing: Packing::Channels { segments: vec![COUNT] },
+        init: Init::Constant(0.0),
+    }
+}
+
+fn singles(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|v| *v as f32).collect()
+}
+
+fn doubles(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// Gradients of step `t` as they come from a pass scaled by `scale`: those of some steps overflow.
+fn scaled_gradients(t: u64, scale: f64) -> Vec<f64> {
+    let mut grads: Vec<f64> = random(COUNT, 10 + t).iter().map(|g| g * scale).collect();
+    let at = random(1, 90 + t)[0].abs() * (COUNT - 1) as f64;
+    match t {
+        2 => grads[0] = f64::INFINITY,
+        3 => grads[COUNT - 1] = f64::NAN,
+        6 => grads[at as usize] = f64::NEG_INFINITY,
+        _ => {}
+    }
+    grads
+}
+
+/// The parameter block with the dispatches of an update.
+struct Stepper<'a> {
+    gpu: &'a Gpu,
+    optimizer: &'a Optimizer,
+    store: Store,
+    program: Program,
+    tail: Vec<Dispatch>,
+    /// First dispatch of the update.
+    first: usize,
+    compared: Vec<Compared>,
+}
+
+impl<'a> Stepper<'a> {
+    fn new(gpu: &'a Gpu, caps: &Caps, case: &'a Update) -> Result<Self> {
+        let specs = NAMES.map(spec);
+        let store = Store::new(gpu, &specs, true)?;
+        let place = store.get("trained")?;
+        let (start, span) = (place.start, place.span);
+        let mut tail = match case.scale {
+            Some(_) => loss_scale_dispatches(&[(start, span)], caps)?,
+            None => Vec::new(),
+        };
+        let first = tail.len();
+        for dispatch in optimizer_dispatch(&case.optimizer, start, span, caps)? {
+            tail.push(if case.scale.is_some() { dispatch.scaled() } else { dispatch });
+        }
+        let graph = Graph::new();
+        let plan = Plan::new(&graph, caps, &PlanRequest::default())?;
+        let pool = Pool::new(gpu, [&plan])?;
+        let program = Program::new(gpu, &plan, &tail, &store, &pool)?;
+        let optimizer = &case.optimizer;
+        Ok(Self { gpu, optimizer, store, program, tail, first, compared: Vec::new() })
+    }
+
+    fn read(&self, region: Region) -> Result<Vec<Vec<f32>>> {
+        self.store.read_all(self.gpu, region)
+    }
+
+    /// What an update may change.
+    fn state(&self) -> Result<Vec<Vec<f32>>> {
+        let regions = [Region::Weights, Region::Moment1, Region::Moment2];
+        regions.iter().map(|region| Ok(self.read(*region)?.swap_remove(1))).collect()
+    }
+
+    fn compare(&mut self, what: String, found: &[f64], expected: &[f64], tolerance: Tolerance) {
+        let expected = Expected { what, values: expected.to_vec(), tolerance, gradient: false };
+        self.compared.push(expected.compare(found, DType::F32));
+    }
+
+    /// One step on gradients that are the same for all parameters, or of the trained one alone.
+    fn step(&mut self, grad: &[f64], t: u64, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.store.write(self.gpu, Region::Grads, name, &singles(grad))?;
+        }
+        for command in self.first..self.tail.len() {
+            self.program.set_params(self.gpu, command, &self.optimizer.step_params(LR, t))?;
+        }
+        self.program.run(self.gpu)
+    }
+
+    fn ran(self) -> Ran {
+        Ran {
+            compared: self.compared,
+            kernels: self.tail.iter().map(|dispatch| dispatch.kernel.file).collect(),
+            choices: Vec::new(),
+            operations: self.tail.iter().map(|dispatch| dispatch.flops).sum(),
+            bytes: self.tail.iter().map(|dispatch| dispatch.bytes).sum(),
+        }
+    }
+}
+
+impl Update {
+    pub fn name(&self) -> String {
+        let optimizer = match self.optimizer {
+            Optimizer::Adam { betas: [a, b], eps, weight_decay } => {
+                format!("Adam, betas {a} and {b}, eps {eps}, decay {weight_decay}")
+            }
+            Optimizer::Sgd { momentum, weight_decay } => {
+                format!("SGD, momentum {momentum}, decay {weight_decay}")
+            }
+        };
+        match self.scale {
+            Some(LossScale { scale, good, .. }) => {
+                format!("{optimizer}, overflowing from scale {scale} after {good} good steps")
+            }
+            None => optimizer,
+        }
+    }
+
+    /// As the adapter is, and in small bindings.
+    pub fn plannings(&self, own: &Caps) -> Vec<Planning> {
+        let small = Caps { max_binding: 1024, ..own.clone() };
+        let variants = Variants::First;
+        let planning = |name: &str, caps: Caps, plain: bool| Planning {
+            name: name.into(),
+            caps,
+            dtype: DType::F32,
+            variants: variants.clone(),
+            plain,
+        };
+        vec![planning("the adapter", own.clone(), true), planning("small bindings", small, false)]
+    }
+
+    /// Runs all steps.
+    pub fn run(&self, gpu: &Gpu, caps: &Caps) -> Result<Ran> {
+        let rig = Stepper::new(gpu, caps, self)?;
+        let weights = random(COUNT, 1);
+        for name in NAMES {
+            rig.store.write(gpu, Region::Weights, name, &singles(&weights))?;
+        }
+        let zeros = || vec![0.0; COUNT];
+        let expected = Parameters { weights, m: zeros(), v: zeros() };
+        match self.scale {
+            None => self.run_plain(rig, expected),
+            Some(start) => self.run_scaled(rig, expected, start),
+        }
+    }
+
+    fn run_plain(&self, mut rig: Stepper<'_>, mut expected: Parameters) -> Result<Ran> {
+        let start = expected.weights.clone();
+        for t in 1..=4 {
+            let grad = random(COUNT, 10 + t);
+            rig.step(&grad, t, &NAMES)?;
+            expected.step(&self.optimizer, &grad, t);
+        }
+        let found = rig.read(Region::Weights)?;
+        rig.compare("the weights".into(), &doubles(&found[1]), &expected.weights, TOLERANCE);
+        for index in [0, 2] {
+            // the neighbours stay, bit for bit
+            let what = format!("the weights {} the range", NAMES[index]);
+            rig.compare(what, &doubles(&found[index]), &start, Tolerance::Absolute(0.0));
+        }
+        Ok(rig.ran())
+    }
+
+    /// Nine steps, of which three overflow; weights, moments and scale after each.
+    fn run_scaled(
+        &self,
+        mut rig: Stepper<'_>,
+        mut expected: Parameters,
+        start: LossScale,
+    ) -> Result<Ran> {
+        rig.store.write_loss_scale(rig.gpu, &start)?;
+        let LossScale { scale, good, skipped } = start;
+        let mut scale = oracle::DynamicScale { scale: scale.into(), good, skipped };
+        // what lies beside the range is not looked at
+        for name in ["before", "after"] {
+            rig.store.write(rig.gpu, Region::Grads, name, &[f32::NAN; COUNT])?;
+        }
+        for t in 1..=9 {
+            let grads = scaled_gradients(t, scale.scale);
+            let before = rig.state()?;
+            rig.step(&grads, t, &["trained"])?;
+            let after = rig.state()?;
+            let unscaled = scale.unscale(&grads, GROWTH as u32);
+            let changes = [f64::from(u8::from(before != after))];
+            let should = [f64::from(u8::from(unscaled.is_some()))];
+            let exact = Tolerance::Absolute(0.0);
+            rig.compare(format!("whether step {t} changes anything"), &changes, &should, exact);
+            if let Some(grads) = unscaled {
+                expected.step(&self.optimizer, &grads, t);
+            }
+            let weights = doubles(&after[0]);
+            rig.compare(format!("the weights of step {t}"), &weights, &expected.weights, TOLERANCE);
+            let found = rig.store.read_loss_scale(rig.gpu)?;
+            let found = [f64::from(found.scale), found.good.into(), found.skipped.into()];
+            let right = [scale.scale, scale.good.into(), scale.skipped.into()];
+            rig.compare(format!("the loss scale of step {t}"), &found, &right, exact);
+        }
+        Ok(rig.ran())
+    }
+}
+
+const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 1e-2 };
+
+/// Updates alone.
+pub fn plain() -> [Update; 4] {
+    [
+        Optimizer::adam(),
+        Optimizer::Adam { betas: [0.8, 0.95], eps: 1e-3, weight_decay: 0.0 },
+        SGD,
+        Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 },
+    ]
+    .map(|optimizer| Update { optimizer, scale: None })
+}
+
+/// Steps whose gradients overflow change nothing but the loss scale.
+pub fn scaled() -> Vec<Update> {
+    let growth = GROWTH as u32;
+    let starts = [
+        LossScale::default(),
+        // grows in the first step, and at once after the last overflow but for it
+        LossScale { scale: 4.0, good: growth - 1, skipped: 7 },
+        // at the ends of its range
+        LossScale { scale: 1.0, good: 0, skipped: 0 },
+        LossScale { scale: (1 << 24) as f32, good: growth - 1, skipped: 0 },
+    ];
+    let each = |optimizer: Optimizer| starts.map(|start| Update { optimizer, scale: Some(start) });
+    [Optimizer::adam(), SGD].into_iter().flat_map(each).collect()
+}

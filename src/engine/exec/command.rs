@@ -1,0 +1,299 @@
+//! The one place where dispatches are bound, encoded, submitted and timed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::engine::gpu::{Gpu, Kernel};
+use crate::{Error, Result};
+
+/// BufferPart of a buffer; without `bytes` all from `offset` on.
+#[derive(Clone, Copy)]
+pub struct BufferPart<'a> {
+    pub buffer: &'a wgpu::Buffer,
+    pub offset: u64,
+    pub bytes: Option<u64>,
+}
+
+impl<'a> BufferPart<'a> {
+    /// The whole buffer.
+    pub fn whole(buffer: &'a wgpu::Buffer) -> Self {
+        Self { buffer, offset: 0, bytes: None }
+    }
+
+    /// 32-bit words of a buffer.
+    pub fn words(buffer: &'a wgpu::Buffer, start: usize, words: usize) -> Self {
+        Self { buffer, offset: (start * 4) as u64, bytes: Some((words * 4) as u64) }
+    }
+}
+
+/// Binds memory by the names of the kernel's variables. A variable that is not named is an error; names that this
+/// specialisation has no variable for are left out.
+pub fn bind(
+    gpu: &Gpu,
+    label: &str,
+    kernel: &Kernel,
+    named: &[(&str, BufferPart<'_>)],
+) -> Result<wgpu::BindGroup> {
+    let mut entries = Vec::new();
+    for wanted in &kernel.reflection.bindings {
+        let bound = named.iter().find(|(name, _)| *name == wanted.name);
+        let (_, part) = bound.ok_or_else(|| {
+            Error::shader(kernel.label.clone(), format!("nothing is bound to {}", wanted.name))
+        })?;
+        entries.push(wgpu::BindGroupEntry {
+            binding: wanted.index,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: part.buffer,
+                offset: part.offset,
+                size: part.bytes.and_then(wgpu::BufferSize::new),
+            }),
+        });
+    }
+    gpu.bind_group(label, kernel, &entries)
+}
+
+/// A dispatch that is bound.
+#[derive(Clone)]
+pub struct BoundDispatch {
+    pub label: String,
+    pub kernel: Arc<Kernel>,
+    pub group: wgpu::BindGroup,
+    /// Workgroups along the first two dimensions.
+    pub groups: [u32; 2],
+    /// Arithmetic operations, to bound submissions.
+    pub flops: u64,
+}
+
+/// What the device is to do.
+#[derive(Clone)]
+pub enum Command {
+    Dispatch(BoundDispatch),
+    /// Copies the first `bytes` of a buffer to `at` of another.
+    Copy {
+        from: wgpu::Buffer,
+        to: wgpu::Buffer,
+        at: u64,
+        bytes: u64,
+    },
+}
+
+/// What it took to hand commands over, in seconds; adapters that compute on the CPU may do the work while submitting.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    pub encoding: f64,
+    pub submitting: f64,
+    /// The last submission; none where there was nothing to do.
+    pub last: Option<wgpu::SubmissionIndex>,
+}
+
+/// Arithmetic operations after which a submission is closed, so that no watchdog resets the GPU.
+fn submission_budget(gpu: &Gpu) -> u64 {
+    if gpu.is_software() { 4_000_000_000 } else { 200_000_000_000 }
+}
+
+/// Encodes and submits commands in order, in submissions of bounded work; errors name `label`.
+pub fn submit(gpu: &Gpu, label: &str, commands: &[Command]) -> Result<Launch> {
+    let mut launch = Launch::default();
+    let mut left = commands;
+    while !left.is_empty() {
+        let mut encoder = encoder(gpu, label);
+        let start = Instant::now();
+        left = encode(&mut encoder, label, left, submission_budget(gpu));
+        let encoded = gpu.finish(label, encoder)?;
+        launch.encoding += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        launch.last = Some(gpu.submit_finished(label, encoded)?);
+        launch.submitting += start.elapsed().as_secs_f64();
+    }
+    Ok(launch)
+}
+
+/// Runs one command, waits for it, and gives its seconds: by the device's own timestamps where a GPU has them, else by the
+/// wall clock.
+pub fn time(gpu: &Gpu, command: &Command) -> Result<f64> {
+    let stamps =
+        gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) && !gpu.is_software();
+    match command {
+        Command::Dispatch(run) if stamps => stamped(gpu, run),
+        _ => {
+            let mut encoder = encoder(gpu, TIMED);
+            encode(&mut encoder, TIMED, std::slice::from_ref(command), u64::MAX);
+            let start = Instant::now();
+            gpu.submit(TIMED, encoder)?;
+            gpu.wait()?;
+            Ok(start.elapsed().as_secs_f64())
+        }
+    }
+}
+
+const TIMED: &str = "timed command";
+
+fn encoder(gpu: &Gpu, label: &str) -> wgpu::CommandEncoder {
+    let descriptor = wgpu::CommandEncoderDescriptor { label: Some(label) };
+    gpu.device().create_command_encoder(&descriptor)
+}
+
+fn dispatch(pass: &mut wgpu::ComputePass<'_>, run: &BoundDispatch) {
+    pass.insert_debug_marker(&run.label);
+    pass.set_pipeline(&run.kernel.pipeline);
+    pass.set_bind_group(0, &run.group, &[]);
+    pass.dispatch_workgroups(run.groups[0], run.groups[1], 1);
+}
+
+/// Encodes commands until the budget of operations is spent, dispatches in a row in one pass; returns those that are left.
+fn encode<'a>(
+    encoder: &mut wgpu::CommandEncoder,
+    label: &str,
+    commands: &'a [Command],
+    budget: u64,
+) -> &'a [Command] {
+    let (mut spent, mut next) = (0, 0);
+    while next < commands.len() && spent < budget {
+        if let Command::Copy { from, to, at, bytes } = &commands[next] {
+            encoder.copy_buffer_to_buffer(from, 0, to, *at, *bytes);
+            next += 1;
+            continue;
+        }
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some(label),
+            timestamp_writes: None,
+        });
+        while let Some(Command::Dispatch(run)) = commands.get(next) {
+            dispatch(&mut pass, run);
+            spent += run.flops;
+            next += 1;
+            if spent >= budget {
+                break;
+            }
+        }
+    }
+    &commands[next..]
+}
+
+fn stamped(gpu: &Gpu, run: &BoundDispatch) -> Result<f64> {
+    let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+        label: Some("timestamps"),
+        ty: wgpu::QueryType::Timestamp,
+        count: 2,
+    });
+    let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+    let ticks = gpu.buffer("timestamps", 16, usage)?;
+    let mut encoder = encoder(gpu, TIMED);
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+        label: Some(TIMED),
+        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+            query_set: &queries,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        }),
+    });
+    dispatch(&mut pass, run);
+    drop(pass);
+    encoder.resolve_query_set(&queries, 0..2, &ticks, 0);
+    gpu.submit(TIMED, encoder)?;
+    let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.download(&ticks, 0, 16)?);
+    let period = f64::from(gpu.queue().get_timestamp_period());
+    Ok(stamps[1].wrapping_sub(stamps[0]) as f64 * period * 1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Uniforms;
+    use super::*;
+    use crate::engine::gpu::testing::gpu;
+    use crate::engine::shader::KernelKey;
+
+    const WORDS: usize = 64;
+
+    /// Two buffers of vectors, and the dispatch that copies the first ones.
+    struct Copies {
+        gpu: Gpu,
+        uniforms: Uniforms,
+        buffers: [wgpu::Buffer; 2],
+        run: BoundDispatch,
+    }
+
+    impl Copies {
+        fn new(vectors: u32, flops: u64) -> Self {
+            let gpu = gpu();
+            let usage = wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST;
+            let buffers = [1.0f32, 2.0].map(|value| {
+                let buffer = gpu.buffer("words", 4 * WORDS as u64, usage).unwrap();
+                gpu.upload(&buffer, 0, bytemuck::cast_slice(&[value; WORDS]));
+                buffer
+            });
+            let kernel = gpu.kernel(&KernelKey::new("bench_copy.wgsl")).unwrap();
+            let mut uniforms = Uniforms::new(&gpu, [kernel.clone()]).unwrap();
+            uniforms.set(0, &[("count", &[vectors])]).unwrap();
+            uniforms.send(&gpu);
+            let [src, out] = &buffers;
+            let named = [
+                ("out", BufferPart::whole(out)),
+                ("params", uniforms.part(0).unwrap()),
+                ("src", BufferPart::words(src, 0, WORDS)),
+                ("nothing", BufferPart::whole(out)),
+            ];
+            let group = bind(&gpu, "copy", &kernel, &named).unwrap();
+            let label = "copy".to_string();
+            let run = BoundDispatch { label, kernel, group, groups: [1, 1], flops };
+            Self { gpu, uniforms, buffers, run }
+        }
+
+        fn read(&self) -> Vec<f32> {
+            let bytes = self.gpu.download(&self.buffers[1], 0, 4 * WORDS as u64).unwrap();
+            bytemuck::pod_collect_to_vec(&bytes)
+        }
+    }
+
+    fn mixed(ones: usize) -> Vec<f32> {
+        (0..WORDS).map(|at| if at < ones { 1.0 } else { 2.0 }).collect()
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn what_is_bound_by_name_runs_with_its_parameters() {
+        let copies = Copies::new(3, 0);
+        let command = Command::Dispatch(copies.run.clone());
+        submit(&copies.gpu, "copy", std::slice::from_ref(&command)).unwrap();
+        assert_eq!(copies.read(), mixed(12));
+        copies.uniforms.change(&copies.gpu, 0, "count", 5).unwrap();
+        assert!(time(&copies.gpu, &command).unwrap() > 0.0);
+        assert_eq!(copies.read(), mixed(20));
+    }
+
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn a_variable_without_memory_is_named() {
+        let copies = Copies::new(1, 0);
+        let named = [("src", BufferPart::whole(&copies.buffers[0]))];
+        let error = bind(&copies.gpu, "copy", &copies.run.kernel, &named).unwrap_err().to_string();
+        assert!(error.contains("bench_copy.wgsl") && error.contains("params"), "{error}");
+    }
+
+    /// Whatever the operations, so that each dispatch may be a submission of its own.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn commands_run_in_their_order() {
+        for flops in [0, u64::MAX / 4] {
+            let copies = Copies::new(4, flops);
+            let [src, out] = &copies.buffers;
+            let run = Command::Dispatch(copies.run.clone());
+            let copy = |from: &wgpu::Buffer, to: &wgpu::Buffer, at: usize, words: usize| {
+                let (at, bytes) = (4 * at as u64, 4 * words as u64);
+                Command::Copy { from: from.clone(), to: to.clone(), at, bytes }
+            };
+            // the source takes what the first dispatch made, the second half of the result what the source is then
+            let commands =
+                [run.clone(), copy(out, src, 0, 64), run.clone(), copy(src, out, 32, 32), run];
+            let launch = submit(&copies.gpu, "in order", &commands).unwrap();
+            assert!(launch.last.is_some() && launch.encoding > 0.0 && launch.submitting > 0.0);
+            let mut expected = mixed(16);
+            expected[32..48].fill(1.0);
+            assert_eq!(copies.read(), expected);
+        }
+        let launch = submit(&gpu(), "nothing", &[]).unwrap();
+        assert!(launch.last.is_none() && launch.encoding == 0.0);
+    }
+}
