@@ -393,7 +393,7 @@ fn what_an_adapter_cannot_hold_is_refused_at_the_start() {
     assert!(capacity.holds(&cases[0]) && !Capacity::new(&gpu, &caps(&gpu), 100).holds(&cases[0]));
     let source = Source { cases: &cases, size: PatchSize::plain([40_000, 1, 1]) };
     let error = Patches::new(&gpu, &[source], &Augment::none(), 1 << 20).err().unwrap().to_string();
-    assert!(error.contains("--patch") || error.contains("--spacing"), "{error}");
+    assert!(error.starts_with("patch, spacing: found"), "{error}");
     let augment = Augment { gamma_prob: 2.0, ..Augment::none() };
     let source = Source { cases: &cases, size: PatchSize::plain([8; 3]) };
     let error = Patches::new(&gpu, &[source], &augment, 1 << 20).err().unwrap().to_string();
