@@ -396,7 +396,7 @@ fn what_an_adapter_cannot_hold_is_refused_at_the_start() {
         .err()
         .unwrap()
         .to_string();
-    assert!(error.contains("--patch") || error.contains("--spacing"), "{error}");
+    assert!(error.starts_with("patch, spacing: found"), "{error}");
     let augment = Augment { gamma_prob: 2.0, ..Augment::none() };
     let source = Source { cases: &cases, size: PatchSize::plain([8; 3]) };
     let error =
