@@ -249,7 +249,7 @@ mod tests {
         for name in ["in/s1.nii.gz", "in/./s1.nii.gz", "in/../in/s1.nii.gz"] {
             let message = refused(&[&input, &at("in/s2.nii.gz")], &[&at("out/a"), &at(name)]);
             assert!(message.contains(&format!("found the input {}", input.display())), "{message}");
-            assert!(message.contains("made from case 1. Choose another -o."), "{message}");
+            assert!(message.contains("made from case 1. Choose another `output`."), "{message}");
         }
         assert_eq!(entries(folder.path()), ["in"]);
         drop(claim(&[&input], &[&at("in/s3.nii.gz"), &at("in/s2.nii.gz")]).unwrap());
