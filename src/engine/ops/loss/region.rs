@@ -183,7 +183,6 @@ impl Op for RegionGrad {
                 .bind("dlogits", to)
                 .param("out_base", out_base)
                 .param_f32("w_ce", self.0.weights.cross_entropy)
-                .param_f32("w_dice", self.0.weights.dice)
                 .param_f32("scale", 1.0)
                 .work(vectors * 80, vectors * 36);
             dispatches.push(if lowering.scaled { dispatch.scaled() } else { dispatch });
