@@ -26,8 +26,8 @@ pub struct RegionTargets {
     pub unlabelled: Option<Value>,
 }
 
-/// Binary cross-entropy and soft Dice of logits (N, regions, D, H, W). Returns a value whose first five words are total,
-/// cross-entropy, 0, Dice and 0 as f32.
+/// Binary cross-entropy and soft Dice of logits (N, regions, D, H, W). Returns a value whose first words are what
+/// [`LossWeights::losses`] takes, 0 for losses that regions have not.
 pub fn region_loss(
     graph: &mut Graph,
     logits: Value,
