@@ -1,20 +1,20 @@
 // Adds up the rows of loss_partial, or of region_partial, in a fixed order and weighs the losses:
 //   counted = max(total - left out, 1)
-//   CE = Σ nll / counted, focal = Σ (1 - p_t)² nll / counted
+//   losses of single voxels, such as CE = Σ nll / counted
 //   losses of overlap, such as dice = 1 - mean_k (2 Σ p t + s) / (Σ p + Σ t + s), over all K classes or over 1..K; 0 where that
 //   leaves none
 //   lovasz = mean_k lovasz[k]
-//   result = [w_ce CE + w_focal focal + w_dice dice + w_lovasz lovasz, CE, focal, dice, lovasz], as loss_terms.wgsl has them
+//   result = [their weighted sum, each of them in this order], as loss_terms.wgsl has them
 //
 // Bindings (K <= 256 classes)
-//   partials  f32 [rows, 3 + 3K]   of loss_partial or region_partial
+//   partials  f32 [rows, H + 3K]   of loss_partial or region_partial
 //   lovasz    f32 [K]              losses of the classes, of lovasz_finish; not read where w_lovasz is 0
-//   sums      f32 [3 + 3K]         the columns' sums
-//   dice      vec4<f32> [2 CB + 1] a, then b, slopes of the weighted losses of overlap to p[k], a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes;
-//                                  last counted, in each lane
-//   result    f32 [5]              total and components: of single voxels, of overlap, lovasz
-// `total` is the voxel count of the whole batch, for regions times K; left out is column 2: where nothing is, counted is exactly
-// total. One workgroup in all; one thread: every WG-th row, column by column.
+//   sums      f32 [H + 3K]         the columns' sums
+//   dice      vec4<f32> [2 CB + 1] a, then b, with a[k] - b[k] t[k] the slope of the weighted losses of overlap to p[k];
+//                                  CB = ceil(K / 4); 0 in padding lanes; last counted, in each lane
+//   result    f32 [1 + losses]     total and components
+// `total` is the voxel count of the whole batch, for regions times K; left out is the last of the first H columns: where nothing
+// is, counted is exactly total. One workgroup in all; one thread: every WG-th row, column by column.
 // Dispatch: one group. WG is a power of two.
 // Source: the definitions.
 

@@ -1,6 +1,6 @@
 // Gradient of the weighted losses to the logits, p = softmax(x), t = one-hot label:
 //   g[k] = a[k] - b[k] t[k] + w_lovasz dldp[k]
-//   f    = (w_ce + w_focal (1 - p_t)²) / counted        the focal factor is held constant
+//   f    = voxel_factor of loss_terms.wgsl / counted
 //   dx[k] = scale (p[k] (g[k] - Σ_j p[j] g[j]) + f (p[k] - t[k]))
 // With SCALED, scale is that of the loss (state word 0) times params.scale, so that no gradient vanishes in f16.
 // Where the label is no class (label >= K), f and the terms of overlap are 0.
@@ -14,7 +14,7 @@
 //   dlogits  vec4<f32> [samples, CB, V]   gradient, from vector out_base on; padding lanes become 0
 // `total` is the voxel count of the whole batch. One thread: one voxel, all its classes.
 // Dispatch: ceil(samples * V / WG) groups, folded into x and y (group index = x + y * groups.x).
-// Source: the softmax Jacobian; the published network detaches the focal factor.
+// Source: the softmax Jacobian.
 
 struct Params {
     weights: Weights,

@@ -1,15 +1,15 @@
 // Partial sums of cross-entropy, focal loss and soft Dice over chunks of voxels.
 //   p = softmax(x), nll = log Σ exp(x - max) - (x_t - max)
-//   columns of a row: 0 Σ nll | 1 Σ (1 - p_t)² nll | 2 voxels left out | 3+k Σ p t | 3+K+k Σ p | 3+2K+k Σ t; those of single
-//   voxels are as many as loss_terms.wgsl says
+//   columns of a row: Σ of each loss of single voxels, voxels left out, these H | H+k Σ p t | H+K+k Σ p | H+2K+k Σ t; which losses
+//   there are says loss_terms.wgsl
 // Left out are voxels whose label is no class (label >= K); they are counted in their column alone.
 //
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
 //   logits    vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
 //   labels    u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
-//   partials  f32 [rows, 3 + 3K]           one row a chunk, from row `row` on
-// One workgroup: one chunk of `chunk` voxels and one block of four classes; the groups of block 0 also sum columns 0 to 2.
-// One thread: every WG-th voxel of the chunk; then threads 0..14 add up the workgroup's 15 sums in a fixed order.
+//   partials  f32 [rows, H + 3K]           one row a chunk, from row `row` on
+// One workgroup: one chunk of `chunk` voxels and one block of four classes; the groups of block 0 also sum the first H columns.
+// One thread: every WG-th voxel of the chunk; then as many threads as sums add up the workgroup's in a fixed order.
 // Dispatch: chunks * CB groups with chunks = ceil(samples * V / chunk), folded (group index = x + y * groups.x; chunk =
 // index / CB, block = index % CB). WG is at least 16. Samples in bindings of their own: one dispatch each, with `first`
 // and `row` moved on. Then loss_finish.

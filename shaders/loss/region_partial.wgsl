@@ -1,7 +1,7 @@
 // Partial sums of the losses of regions that may overlap, each output a sigmoid of its own, over chunks of voxels.
 //   p = 1 / (1 + exp(-x)), t = 1 where the voxel's label belongs to the region, else 0
 //   entropy = max(x, 0) - x t + log(1 + exp(-|x|))
-//   columns of a row: 0 Σ entropy | 1 zero | 2 pairs of voxel and region left out | 3+r Σ p t | 3+R+r Σ p | 3+2R+r Σ t
+//   columns of a row: Σ entropy, zeros, pairs of voxel and region left out, these H | H+r Σ p t | H+R+r Σ p | H+2R+r Σ t
 // Left out are voxels whose label is beyond the table, and with PARTIAL regions that their sample does not label.
 //
 // Bindings (V voxels a sample, R <= 32 regions, CB = ceil(R / 4) blocks)
@@ -9,9 +9,9 @@
 //   labels      u32 [.., V]                  label index; voxel i of the bound samples is labels[first + i]
 //   table       u32 [entries]                bit r of a label index: it belongs to region r
 //   unlabelled  u32 [.., 8]                  bit r of a sample's first word: it does not label region r; read with PARTIAL
-//   partials    f32 [rows, 3 + 3R]           one row a chunk, from row `row` on
-// One workgroup: one chunk of `chunk` voxels and one block of four regions; the groups of block 0 also sum columns 0 to 2, over
-// all blocks. One thread: every WG-th voxel of the chunk; then threads 0..14 add up the workgroup's 15 sums in a fixed order.
+//   partials    f32 [rows, H + 3R]           one row a chunk, from row `row` on
+// One workgroup: one chunk of `chunk` voxels and one block of four regions; the groups of block 0 also sum the first H columns, over
+// all blocks. One thread: every WG-th voxel of the chunk; then as many threads as sums add up the workgroup's in a fixed order.
 // Dispatch: chunks * CB groups with chunks = ceil(samples * V / chunk), folded (group index = x + y * groups.x; chunk =
 // index / CB, block = index % CB). WG is at least 16. Samples in bindings of their own: one dispatch each, with `first`
 // and `row` moved on. Then loss_finish, with K = R.

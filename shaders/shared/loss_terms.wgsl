@@ -2,7 +2,8 @@
 // overlap stands here alone.
 //   nll = -log p_t and miss = 1 - p_t, of a voxel's label t
 //   voxel losses: cross-entropy nll | focal miss² nll
-//   the gradient of their weighted sum to the logits is factor (p - t), the focal factor held constant
+//   the gradient of their weighted sum to the logits is factor (p - t), the focal factor held constant, as the published
+//   network does
 //   losses of overlap, 1 - mean gain of the classes: Dice, gain (2 Σ p t + s) / (Σ p + Σ t + s)
 //   slopes (a, b) of their weighted sum: d loss / d p[k] = a[k] - b[k] t[k]
 //   total = Σ weight times loss
