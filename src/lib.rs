@@ -43,6 +43,7 @@
 //! A [`Trainer`] takes single steps, for training loops of your own. What lies below, from WGSL to tensors, is
 //! in [`low_level`], which may change with every version.
 
+#![warn(missing_docs)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod base;

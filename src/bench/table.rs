@@ -11,7 +11,9 @@ use crate::engine::graph::DType;
 /// The kernels of one case, forward and backward.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct CaseReport {
+    /// The case's name.
     pub case: String,
+    /// Its kernels, in order.
     pub kernels: Vec<KernelReport>,
 }
 

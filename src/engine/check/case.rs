@@ -33,7 +33,9 @@ pub trait GraphCase: Send + Sync {
 
 /// One row of the table.
 pub enum Case {
+    /// A graph, forward and backward.
     Graph(Box<dyn GraphCase>),
+    /// Steps of an optimizer.
     Update(Update),
 }
 

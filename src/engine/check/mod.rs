@@ -34,6 +34,7 @@ use crate::engine::shader::Tuning;
 
 /// An operation, or several that go together, with its cases.
 pub struct Operation {
+    /// Its name in reports.
     pub name: &'static str,
     cases: fn() -> Vec<Case>,
 }
@@ -94,7 +95,9 @@ impl Extent {
 /// What one case found in one variant of its kernels.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Row {
+    /// The operation's name.
     pub operation: &'static str,
+    /// The case's name.
     pub case: String,
     /// What it was planned for.
     pub planning: String,
@@ -147,6 +150,7 @@ impl Row {
 /// One kernel over all rows.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct KernelSummary {
+    /// Rows in which it ran.
     pub checks: usize,
     /// Rows that failed and in which it ran: it need not be the one that is wrong.
     pub failed: usize,

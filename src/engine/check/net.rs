@@ -46,7 +46,9 @@ pub fn as_stored(dtype: DType, x: &Tensor) -> Tensor {
 /// What a graph is run for. Kernels may do more at once where no gradient follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
+    /// The backward pass follows.
     Training,
+    /// It is all.
     Inference,
 }
 
@@ -61,6 +63,7 @@ pub(super) enum Place {
 
 /// A graph under construction, with the names of what goes in and what comes out.
 pub struct Net {
+    /// The graph.
     pub graph: Graph,
     purpose: Purpose,
     pub(super) tensors: Vec<(String, Value)>,

@@ -16,6 +16,7 @@ use crate::{Error, Result};
 /// What a run found.
 #[derive(Debug, Default)]
 pub struct Ran {
+    /// Each comparison.
     pub compared: Vec<Compared>,
     /// Files of the kernels that ran, one a dispatch.
     pub kernels: Vec<&'static str>,
@@ -69,6 +70,7 @@ impl Rig {
         Ok(Self { net, dtype, plan, store, program })
     }
 
+    /// The compiled case.
     pub fn program(&self) -> &Program {
         &self.program
     }

@@ -161,6 +161,7 @@ impl<'a> Stepper<'a> {
 }
 
 impl Update {
+    /// The case's name.
     pub fn name(&self) -> String {
         let optimizer = match self.optimizer {
             Optimizer::Adam { betas: [a, b], eps, weight_decay } => {

@@ -19,6 +19,7 @@ use crate::{Error, Result};
 /// What a command does, for timings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CommandInfo {
+    /// What it does.
     pub label: String,
     /// File below `shaders/`, or `copy`.
     pub kernel: &'static str,

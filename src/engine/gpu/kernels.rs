@@ -9,7 +9,9 @@ use crate::{Error, Result};
 
 /// A pipeline with its layout, as reflected from the shader.
 pub struct Kernel {
+    /// Compiled for the device.
     pub pipeline: wgpu::ComputePipeline,
+    /// Of group 0.
     pub layout: wgpu::BindGroupLayout,
     /// Bindings and parameters; the workgroup is that of the file's defaults.
     pub reflection: Arc<Reflection>,

@@ -155,10 +155,12 @@ impl Gpu {
         &self.inner.limits
     }
 
+    /// wgpu's device.
     pub fn device(&self) -> &wgpu::Device {
         &self.inner.device
     }
 
+    /// wgpu's queue.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
     }

@@ -13,7 +13,9 @@ use crate::{Error, Result};
 /// Consecutive channel blocks, or other units that a tensor is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockRun {
+    /// The first.
     pub first: usize,
+    /// How many.
     pub count: usize,
 }
 
@@ -46,16 +48,22 @@ impl CutAxis {
 /// What one dispatch covers: samples and a run along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Portion<const AXES: usize> {
+    /// The first sample.
     pub n0: usize,
+    /// How many samples.
     pub samples: usize,
+    /// The blocks along each axis.
     pub runs: [BlockRun; AXES],
 }
 
 /// Samples and channel blocks of one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
+    /// The first sample.
     pub n0: usize,
+    /// How many samples.
     pub samples: usize,
+    /// The channel blocks.
     pub blocks: BlockRun,
 }
 

@@ -13,8 +13,11 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
+    /// With memory of its own.
     Discrete,
+    /// With the CPU's memory.
     Integrated,
+    /// Apple's, with tiles and unified memory.
     Apple,
     /// Computes on the CPU.
     Software,

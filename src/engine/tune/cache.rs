@@ -11,9 +11,13 @@ use crate::{Error, Result};
 /// What a tuning holds for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
+    /// The adapter's name.
     pub adapter: String,
+    /// The graphics API.
     pub backend: String,
+    /// The driver's name.
     pub driver: String,
+    /// The driver's version.
     pub driver_info: String,
     /// Version of u2seg.
     pub version: String,

@@ -39,6 +39,7 @@ impl ConvSpec {
         self.kernel.iter().product()
     }
 
+    /// Whether each output voxel reads one input voxel.
     pub fn is_pointwise(&self) -> bool {
         *self == Self::pointwise()
     }
