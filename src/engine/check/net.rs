@@ -138,7 +138,7 @@ impl Net {
         self.outputs.push((name.into(), Place::Classes(value)));
     }
 
-    /// Appends the backward pass from a tensor, whose gradient is the input [`UPSTREAM`]; nothing in inference.
+    /// Appends the backward pass from a tensor, whose gradient is the input `UPSTREAM`; nothing in inference.
     pub fn differentiate(&mut self, y: Value) -> Result<()> {
         if self.purpose == Purpose::Inference {
             return Ok(());

@@ -98,7 +98,7 @@ pub enum Storage {
     Words,
     /// Written by the host before a run.
     Input,
-    /// A parameter, by index into [`Graph::params`].
+    /// A parameter, by index into those of the graph.
     Param(usize),
     /// The gradient of a parameter.
     Grad(usize),
