@@ -207,7 +207,7 @@ fn a_block_beyond_a_binding_is_refused() {
     graph.keep(out);
     let caps = Caps { max_binding: 1 << 14, ..Caps::default() };
     let message = Plan::new(&graph, &caps, &Default::default()).unwrap_err().to_string();
-    assert!(message.contains("use a smaller patch"), "{message}");
+    assert!(message.contains("use a smaller input"), "{message}");
 }
 
 /// Weights are bound whole: those beyond a binding are refused with the remedy.

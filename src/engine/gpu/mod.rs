@@ -220,7 +220,7 @@ impl Gpu {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.limits().max_buffer_size {
             let message = format!(
-                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller patch, batch or base width",
+                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller input, batch or base width",
                 size >> 20,
                 self.limits().max_buffer_size >> 20
             );
@@ -231,7 +231,7 @@ impl Gpu {
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
             Error::Gpu { fault, message, source } => {
-                let remedy = "use a smaller patch, batch or base width";
+                let remedy = "use a smaller input, batch or base width";
                 let message = format!("{message} ({} MiB asked for); {remedy}", size >> 20);
                 Error::Gpu { fault, message, source }
             }

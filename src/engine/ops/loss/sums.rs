@@ -63,6 +63,6 @@ pub fn aligned(base: usize) -> Result<()> {
     }
     Err(Error::shape(
         "loss",
-        "logits of one sample do not start at an aligned offset; use a patch with a multiple of 16 voxels",
+        "logits of one sample do not start at an aligned offset; use an input with a multiple of 16 voxels",
     ))
 }
