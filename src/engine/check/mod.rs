@@ -39,31 +39,43 @@ pub struct Operation {
     cases: fn() -> Vec<Case>,
 }
 
-/// The table.
-pub const OPERATIONS: &[Operation] = &[
-    Operation { name: "convolutions with three taps", cases: conv::three_taps },
-    Operation { name: "strided and padded convolutions", cases: conv::strided_and_padded },
-    Operation { name: "pointwise convolutions", cases: conv::pointwise },
-    Operation {
-        name: "pointwise convolutions by cooperative matrices",
-        cases: conv::cooperative_matrices,
-    },
-    Operation { name: "depthwise convolutions", cases: depthwise::cases },
-    Operation { name: "additions", cases: elementwise::additions },
-    Operation { name: "activations and norms", cases: elementwise::activations_and_norms },
-    Operation { name: "upsamplings", cases: elementwise::upsamplings },
-    Operation { name: "many groups", cases: elementwise::many_groups },
-    Operation { name: "losses", cases: loss::losses },
-    Operation { name: "probabilities and classes", cases: loss::probabilities_and_classes },
-    Operation { name: "losses of regions", cases: region::cases },
-    Operation { name: "merged classes", cases: merge::merged },
-    Operation { name: "losses of merged classes", cases: merge::losses },
-    Operation { name: "updates", cases: || update::plain().map(Case::Update).into() },
-    Operation {
-        name: "updates with a loss scale",
-        cases: || update::scaled().into_iter().map(Case::Update).collect(),
-    },
-];
+macro_rules! table {
+    ($($test:ident: $name:literal, $cases:expr;)*) => {
+        /// The table.
+        pub const OPERATIONS: &[Operation] = &[$(Operation { name: $name, cases: $cases }),*];
+
+        #[cfg(test)]
+        mod table {
+            $(
+                #[test]
+                #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+                fn $test() {
+                    super::tests::hold($name);
+                }
+            )*
+        }
+    };
+}
+
+// the name of a test, the name in reports, and the cases
+table! {
+    three_taps: "convolutions with three taps", conv::three_taps;
+    strided_and_padded: "strided and padded convolutions", conv::strided_and_padded;
+    pointwise: "pointwise convolutions", conv::pointwise;
+    cooperative: "pointwise convolutions by cooperative matrices", conv::cooperative_matrices;
+    depthwise: "depthwise convolutions", depthwise::cases;
+    additions: "additions", elementwise::additions;
+    activations_and_norms: "activations and norms", elementwise::activations_and_norms;
+    upsamplings: "upsamplings", elementwise::upsamplings;
+    many_groups: "many groups", elementwise::many_groups;
+    losses: "losses", loss::losses;
+    probabilities_and_classes: "probabilities and classes", loss::probabilities_and_classes;
+    losses_of_regions: "losses of regions", region::cases;
+    merged_classes: "merged classes", merge::merged;
+    losses_of_merged_classes: "losses of merged classes", merge::losses;
+    updates: "updates", || update::plain().map(Case::Update).into();
+    scaled_updates: "updates with a loss scale", || update::scaled().into_iter().map(Case::Update).collect();
+}
 
 /// Cases of the network's shapes, to be timed; no oracle looks at them.
 pub fn timed() -> Vec<Case> {
@@ -291,34 +303,4 @@ pub fn by_kernel(rows: &[Row]) -> BTreeMap<&'static str, KernelSummary> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_cases_have_one_name() {
-        let mut names = BTreeSet::new();
-        let cases = OPERATIONS.iter().flat_map(Operation::cases);
-        for case in cases.chain(timed()) {
-            assert!(names.insert(case.name()), "{}", case.name());
-        }
-    }
-
-    /// What does not fit the adapter becomes a row that fails, with what the planner says.
-    #[test]
-    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
-    fn a_case_that_cannot_run_is_a_failed_row() {
-        let gpu = crate::engine::gpu::testing::gpu();
-        let case = OPERATIONS[0].cases().remove(0);
-        let truths = HashMap::new();
-        let mut runner = Runner { gpu: &gpu, operation: "first", case: &case, truths };
-        let mut planning = case.plannings(&caps(&gpu)).remove(0);
-        let good = runner.row(&planning, 0, Purpose::Training).row;
-        assert!(good.passed() && good.error < 1e-4 && !good.kernels.is_empty(), "{good:?}");
-        assert!(good.operations > 0 && good.bytes > 0);
-        planning.caps = Caps { max_binding: 1, alignment: 1, ..planning.caps };
-        let bad = runner.row(&planning, 0, Purpose::Training).row;
-        assert!(!bad.passed() && bad.share > 1.0, "{bad:?}");
-        let kernels = by_kernel(&[good, bad]);
-        assert!(kernels.values().all(|summary| summary.checks == 1 && summary.failed == 0));
-    }
-}
+mod tests;

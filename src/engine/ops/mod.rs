@@ -16,12 +16,10 @@ mod sort;
 mod subgroup;
 mod update;
 
-pub use conv::{ConvSpec, conv};
-pub use depthwise::depthwise;
-pub use elementwise::{add, concat, materialise, upsample};
-pub use loss::{
-    LossTerm, LossWeights, Losses, MAX_CLASSES, MAX_REGIONS, RegionTargets, argmax,
-    merge_unlabelled, region_loss, segmentation_loss, softmax,
-};
-pub use norm::{EPS, activate, instance_norm};
+// each folder says what it shows; `pub(in crate::engine::ops)` is for other operations
+pub use conv::*;
+pub use depthwise::*;
+pub use elementwise::*;
+pub use loss::*;
+pub use norm::*;
 pub use update::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};

@@ -19,18 +19,18 @@ pub mod upsample;
 #[cfg(test)]
 mod testing;
 
-pub use activation::{activation_backward, activation_forward};
-pub use add::{add_backward, add_forward};
-pub use concat::{concat_backward, concat_forward};
-pub use conv::{Geometry, conv_backward, conv_forward};
-pub use depthwise::{depthwise_backward, depthwise_forward};
-pub use losses::{cross_entropy, focal, lovasz_softmax, soft_dice};
-pub use merge::{merge_backward, merge_forward};
-pub use norm::{instance_norm_backward, instance_norm_forward};
-pub use optimizer::{Adam, DynamicScale, SgdNesterov, adam_step, sgd_nesterov_step};
-pub use region::{RegionLabels, binary_cross_entropy, region_dice};
-pub use softmax::{argmax, softmax_backward, softmax_forward};
-pub use upsample::{upsample_backward, upsample_forward};
+pub use activation::*;
+pub use add::*;
+pub use concat::*;
+pub use conv::*;
+pub use depthwise::*;
+pub use losses::*;
+pub use merge::*;
+pub use norm::*;
+pub use optimizer::*;
+pub use region::*;
+pub use softmax::*;
+pub use upsample::*;
 
 use crate::engine::shape::Shape;
 use crate::{Error, Result};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use u2seg::low_level::check::{Case, Net, OPERATIONS, Operation, Purpose};
 use u2seg::low_level::graph::{Caps, DType, Dispatch, Graph, Layout};
 use u2seg::low_level::net;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
@@ -239,12 +240,37 @@ pub fn variants() -> Vec<Planned> {
     planned
 }
 
-/// Every kernel that the plans of [`all`], [`targeted`] and [`variants`], and the making of patches ask for.
+/// Kernels that the table of cases asks for, with each variant.
+fn checked() -> BTreeSet<KernelKey> {
+    let mut kernels = BTreeSet::new();
+    for case in OPERATIONS.iter().flat_map(Operation::cases) {
+        let Case::Graph(case) = case else { continue };
+        let mut net = Net::new(Purpose::Training);
+        case.build(&mut net).unwrap();
+        for position in 0.. {
+            let caps = Caps { tuning: Tuning::at(position).into(), ..Caps::default() };
+            let plan = Plan::new(&net.graph, &caps, &PlanRequest::default()).unwrap();
+            let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);
+            if position > 0 && !plan.dispatches().any(taken) {
+                break;
+            }
+            kernels.extend(plan.dispatches().map(|dispatch| dispatch.kernel.clone()));
+        }
+    }
+    kernels
+}
+
+/// Every kernel that the plans of [`all`], [`targeted`] and [`variants`], and the making of patches ask for; of files that none
+/// of these runs, what the table of cases asks for.
 pub fn kernels() -> BTreeSet<KernelKey> {
     let planned = all().into_iter().chain(targeted()).chain(variants());
     let of = |p: Planned| {
         let dispatches = p.plan.dispatches().chain(&p.tail);
         dispatches.map(|dispatch| dispatch.kernel.clone()).collect::<Vec<_>>()
     };
-    planned.flat_map(of).chain(u2seg::low_level::patch::patch_kernels()).collect()
+    let patches = u2seg::low_level::patch::patch_kernels();
+    let mut kernels: BTreeSet<KernelKey> = planned.flat_map(of).chain(patches).collect();
+    let files: BTreeSet<&str> = kernels.iter().map(|key| key.file).collect();
+    kernels.extend(checked().into_iter().filter(|key| !files.contains(key.file)));
+    kernels
 }

@@ -1,8 +1,6 @@
-//! Every operation, forward and backward, on the adapter against the f64 oracles: the table of `engine::check` in every way of
-//! planning, and what only a test can do.
+//! Operations on the adapter, beyond what the tests of `engine::check` hold each to.
 
 mod halves;
 mod losses_stored;
 mod network;
 mod refused;
-mod table;

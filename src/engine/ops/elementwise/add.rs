@@ -42,12 +42,12 @@ pub(super) fn store(graph: &mut Graph, x: Value) -> Result<Value> {
 }
 
 /// A value of one load: itself, or what a kernel writes out of a concatenation.
-pub fn single(graph: &mut Graph, x: Value) -> Result<Value> {
+pub(in crate::engine::ops) fn single(graph: &mut Graph, x: Value) -> Result<Value> {
     if graph.loads(x).len() == 1 { Ok(x) } else { store(graph, x) }
 }
 
 /// Adds a gradient, stored or lazy, to what a value has.
-pub fn accumulate(
+pub(in crate::engine::ops) fn accumulate(
     graph: &mut Graph,
     grads: &mut Gradients,
     value: Value,
@@ -71,7 +71,7 @@ pub(super) fn addend(graph: &mut Graph, grads: &Gradients, value: Value) -> Resu
 
 /// Appends the gradient of each concatenated part of `x` that wants one, by an operation on `reads` for the part whose channels
 /// start at a block.
-pub fn part_grads<O: Op + 'static>(
+pub(in crate::engine::ops) fn part_grads<O: Op + 'static>(
     graph: &mut Graph,
     grads: &mut Gradients,
     x: Value,

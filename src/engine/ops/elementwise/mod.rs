@@ -4,6 +4,6 @@ mod add;
 mod concat;
 mod upsample;
 
-pub use add::{accumulate, add, materialise, part_grads, single};
-pub use concat::concat;
-pub use upsample::upsample;
+pub use add::*;
+pub use concat::*;
+pub use upsample::*;

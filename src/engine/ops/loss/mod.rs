@@ -8,9 +8,9 @@ mod segmentation;
 mod sums;
 mod weights;
 
-pub use decide::{argmax, softmax};
-pub use merge::merge_unlabelled;
-pub use region::{MAX_REGIONS, RegionTargets, region_loss};
-pub use segmentation::segmentation_loss;
+pub use decide::*;
+pub use merge::*;
+pub use region::*;
+pub use segmentation::*;
 pub use sums::MAX_CLASSES;
-pub use weights::{LossTerm, LossWeights, Losses};
+pub use weights::*;

@@ -5,6 +5,7 @@ mod gradient;
 mod parts;
 mod statistics;
 
-pub use apply::{activate, instance_norm};
-pub use gradient::bias_grad;
-pub use statistics::{EPS, give_moments};
+pub use apply::*;
+pub(in crate::engine::ops) use gradient::bias_grad;
+pub use statistics::EPS;
+pub(in crate::engine::ops) use statistics::give_moments;

@@ -1,24 +1,19 @@
-//! The table of cases, a test an operation.
+//! What the table's rows must hold to, beside what one test an operation asks.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 
-use u2seg::low_level::check::{Case, Extent, Net, OPERATIONS, Operation, Purpose, Row};
-use u2seg::low_level::exec::caps;
-use u2seg::low_level::graph::Caps;
-use u2seg::low_level::plan::{Plan, PlanRequest};
-
-use crate::common;
+use super::*;
+use crate::engine::gpu::testing::gpu;
+use crate::engine::plan::{Plan, PlanRequest};
 
 fn operation(name: &str) -> &'static Operation {
     OPERATIONS.iter().find(|operation| operation.name == name).expect(name)
 }
 
 /// Runs an operation's cases in every way, fails with all rows that fail, and returns the rows.
-fn run(name: &str) -> Vec<Row> {
-    let gpu = common::gpu();
+fn run(name: &str, gpu: &Gpu) -> Vec<Row> {
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
-    operation(name).examine(&gpu, Extent::All, &mut |row| {
+    operation(name).examine(gpu, Extent::All, &mut |row| {
         if let Some(why) = &row.failure {
             let Row { case, planning, inference, variant, .. } = &row;
             let at = format!("planned for {planning}, inference {inference}, variant {variant}");
@@ -26,59 +21,27 @@ fn run(name: &str) -> Vec<Row> {
         }
         rows.push(row);
     });
-    println!("{name}: {} checks", rows.len());
     assert!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), rows.len(), failed.join("\n"));
     rows
-}
-
-macro_rules! operations {
-    ($($test:ident: $name:literal,)*) => {
-        $(
-            #[test]
-            #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
-            fn $test() {
-                assert!(!run($name).is_empty());
-            }
-        )*
-
-        const TESTED: &[&str] = &[$($name),*];
-    };
-}
-
-operations! {
-    convolutions_with_three_taps: "convolutions with three taps",
-    strided_and_padded_convolutions: "strided and padded convolutions",
-    pointwise_convolutions: "pointwise convolutions",
-    depthwise_convolutions: "depthwise convolutions",
-    additions: "additions",
-    activations_and_norms: "activations and norms",
-    upsamplings: "upsamplings",
-    losses_and_their_gradients: "losses",
-    probabilities_and_classes: "probabilities and classes",
-    losses_of_regions_and_their_gradients: "losses of regions",
-    merged_logits_and_their_gradient: "merged classes",
-    losses_of_merged_classes: "losses of merged classes",
-    updates_follow_the_oracles: "updates",
-    a_step_whose_gradients_overflow_changes_nothing_but_the_loss_scale: "updates with a loss scale",
 }
 
 const COOPERATIVE: &str = "pointwise convolutions by cooperative matrices";
 const MANY_GROUPS: &str = "many groups";
 
-#[test]
-fn every_operation_has_a_test() {
-    let all: BTreeSet<&str> = OPERATIONS.iter().map(|operation| operation.name).collect();
-    let tested = TESTED.iter().copied().chain([COOPERATIVE, MANY_GROUPS]);
-    assert_eq!(all, tested.collect());
+/// The test of an operation.
+pub fn hold(name: &str) {
+    let gpu = gpu();
+    let rows = run(name, &gpu);
+    match name {
+        COOPERATIVE => every_kind_of_matrices_ran(&gpu, &rows),
+        MANY_GROUPS => more_groups_than_one_dimension_holds(&gpu),
+        _ => assert!(!rows.is_empty()),
+    }
 }
 
 /// Says which kinds of matrices the adapter has not. f32 factors are also in the other cases, as every variant of tensors in f32.
-#[test]
-#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
-fn pointwise_convolutions_by_cooperative_matrices() {
-    let gpu = common::gpu();
-    let sides = caps(&gpu).cooperative;
-    let rows = run(COOPERATIVE);
+fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
+    let sides = caps(gpu).cooperative;
     for (bits, side) in [(32, sides.f32), (16, sides.f16)] {
         if side == 0 {
             let name = &gpu.report().name;
@@ -101,10 +64,8 @@ fn pointwise_convolutions_by_cooperative_matrices() {
     }
 }
 
-#[test]
-#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
-fn more_groups_than_one_dimension_holds() {
-    let caps = Caps { software: false, ..caps(&common::gpu()) };
+fn more_groups_than_one_dimension_holds(gpu: &Gpu) {
+    let caps = Caps { software: false, ..caps(gpu) };
     let Case::Graph(case) = operation(MANY_GROUPS).cases().remove(0) else { panic!("a graph") };
     let mut net = Net::new(Purpose::Training);
     case.build(&mut net).unwrap();
@@ -112,5 +73,32 @@ fn more_groups_than_one_dimension_holds() {
     let groups = plan.dispatches().map(|d| u64::from(d.groups[0]) * u64::from(d.groups[1]));
     let many = groups.filter(|groups| *groups > 65_535).count();
     assert!(many >= 2, "{many} dispatches of many groups");
-    run(MANY_GROUPS);
+}
+
+#[test]
+fn no_two_cases_have_one_name() {
+    let mut names = BTreeSet::new();
+    let cases = OPERATIONS.iter().flat_map(Operation::cases);
+    for case in cases.chain(timed()) {
+        assert!(names.insert(case.name()), "{}", case.name());
+    }
+}
+
+/// What does not fit the adapter becomes a row that fails, with what the planner says.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_case_that_cannot_run_is_a_failed_row() {
+    let gpu = gpu();
+    let case = OPERATIONS[0].cases().remove(0);
+    let truths = HashMap::new();
+    let mut runner = Runner { gpu: &gpu, operation: "first", case: &case, truths };
+    let mut planning = case.plannings(&caps(&gpu)).remove(0);
+    let good = runner.row(&planning, 0, Purpose::Training).row;
+    assert!(good.passed() && good.error < 1e-4 && !good.kernels.is_empty(), "{good:?}");
+    assert!(good.operations > 0 && good.bytes > 0);
+    planning.caps = Caps { max_binding: 1, alignment: 1, ..planning.caps };
+    let bad = runner.row(&planning, 0, Purpose::Training).row;
+    assert!(!bad.passed() && bad.share > 1.0, "{bad:?}");
+    let kernels = by_kernel(&[good, bad]);
+    assert!(kernels.values().all(|summary| summary.checks == 1 && summary.failed == 0));
 }
