@@ -62,7 +62,7 @@ mod score;
 mod segment;
 mod train;
 
-pub use base::error::{BoxedError, Error, GpuFault, Result};
+pub use base::{BoxedError, Error, GpuFault, Result};
 pub use dataset::{
     Case, Class, Dataset, DatasetReport, Exclusion, Fault, Fold, Labels, Selection, verify,
     write_phantoms,

@@ -1,8 +1,8 @@
 //! Named configurations, so that figures from different machines compare.
 
+use crate::base::{Error, Result};
 use crate::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use crate::train::{DomainBatch, Targets};
-use crate::{Error, Result};
 
 /// Names that [`Configuration::named`] knows.
 ///

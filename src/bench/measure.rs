@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::config::Configuration;
 use super::median;
 use super::roofline::Roofline;
+use crate::base::{Error, Result};
 use crate::engine::exec::{CommandInfo, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{DType, Init, Region};
@@ -16,7 +17,6 @@ use crate::net;
 use crate::segment::{Forward, ForwardSpec};
 use crate::train;
 use crate::train::{Footprint, Memory, Session, SessionSettings};
-use crate::{Error, Result};
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]

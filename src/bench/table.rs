@@ -2,7 +2,7 @@
 
 use super::measure::{KernelReport, kernels};
 use super::roofline::Roofline;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::check::{Case, Net, Purpose, Rig, timed};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;

@@ -1,6 +1,6 @@
 //! Checked tensor shapes in N, C, D, H, W order and their channel-packed layout.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Lanes of one packed channel block (`vec4<f32>`).
 pub const LANES: usize = 4;

@@ -1,6 +1,6 @@
 //! What decides a network's shape.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How domains share a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

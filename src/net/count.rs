@@ -1,7 +1,7 @@
 //! Where a network's parameters are: by part, shared and of each domain.
 
 use super::{Downsample, Mode, NetConfig, parameters};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::Scope;
 
 /// Parameters of one kind of layer.

@@ -7,8 +7,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 use super::{DomainNet, NetConfig};
 use crate::base::files::write_atomically;
+use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
-use crate::{Error, Result};
 
 /// A tensor in file order.
 #[derive(Debug, Clone, PartialEq)]

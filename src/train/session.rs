@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::footprint::{Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given, LossInputs};
+use crate::base::{Error, Result};
 use crate::engine::exec::{CommandInfo, Launch, LossScale, Pool, Program, Readback, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{
@@ -15,7 +16,6 @@ use crate::engine::ops::{LossWeights, Losses, Optimizer};
 use crate::engine::plan::{PlanRequest, Workload};
 use crate::net;
 use crate::net::NetConfig;
-use crate::{Error, Result};
 
 /// Which parameters stand still.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

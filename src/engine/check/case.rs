@@ -3,7 +3,7 @@
 use super::net::{Net, Truth};
 use super::plannings::{Planning, plannings};
 use super::update::Update;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, DType};
 
 /// A case that is a graph.

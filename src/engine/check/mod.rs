@@ -26,7 +26,7 @@ pub use plannings::{Planning, Variants, plannings};
 pub use rig::{Ran, Rig};
 pub use update::Update;
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType};

@@ -3,13 +3,13 @@
 use half::f16;
 
 use super::measure::{Expected, Tolerance};
+use crate::base::{Error, Result};
 use crate::engine::graph::{
     DType, Gradients, Graph, Init, Layout, Packing, ParamSpec, Scope, Value,
 };
 use crate::engine::ops;
 use crate::engine::oracle::Tensor;
 use crate::engine::shape::Shape;
-use crate::{Error, Result};
 
 /// Uniform values in -1..1 that f32 holds, the same for the same seed.
 pub fn random(count: usize, seed: u64) -> Vec<f64> {

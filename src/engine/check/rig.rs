@@ -6,12 +6,12 @@ use half::f16;
 
 use super::measure::Compared;
 use super::net::{Net, Place, Purpose, Truth, gradient_of, random};
+use crate::base::{Error, Result};
 use crate::engine::exec::{Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Region, Value};
 use crate::engine::plan::{Plan, PlanRequest};
 use crate::engine::shader::Choice;
-use crate::{Error, Result};
 
 /// What a run found.
 #[derive(Debug, Default)]

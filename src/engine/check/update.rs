@@ -4,7 +4,7 @@ use super::measure::{Compared, Expected, Tolerance};
 use super::net::random;
 use super::plannings::{Planning, Variants};
 use super::rig::Ran;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::{LossScale, Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope};

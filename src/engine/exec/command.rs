@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, Kernel};
-use crate::{Error, Result};
 
 /// BufferPart of a buffer; without `bytes` all from `offset` on.
 #[derive(Clone, Copy)]

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{ParamSpec, Region};
-use crate::{Error, Result};
 
 /// Words to which every tensor's place is rounded, so that it can be bound on its own.
 const ALIGN_WORDS: usize = 64;

@@ -1,7 +1,7 @@
 //! Listing and choosing adapters.
 
+use crate::base::{Error, GpuFault, Result};
 use crate::engine::shader::{Class, Cooperative};
-use crate::{Error, GpuFault, Result};
 
 /// What an adapter is and offers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]

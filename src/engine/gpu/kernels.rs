@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Gpu;
 use super::pipelines::Pipelines;
+use crate::base::{Error, Result};
 use crate::engine::shader::{BindingKind, KernelKey, Reflection, specialise};
-use crate::{Error, Result};
 
 /// A pipeline with its layout, as reflected from the shader.
 pub struct Kernel {

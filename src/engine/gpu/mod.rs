@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use adapters::{AdapterReport, adapters, no_adapter};
 pub use kernels::Kernel;
 
+use crate::base::{BoxedError, Error, GpuFault, Result};
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
-use crate::{BoxedError, Error, GpuFault, Result};
 use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.

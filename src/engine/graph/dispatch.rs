@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::value::Value;
+use crate::base::{Error, Result};
 use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
-use crate::{Error, Result};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]

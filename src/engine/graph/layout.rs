@@ -1,7 +1,7 @@
 //! Packed layouts of tensors and parameters, and their conversion from and to the order of users and files.
 
+use crate::base::{Error, Result};
 use crate::engine::shape::LANES;
-use crate::{Error, Result};
 
 /// How the elements of a tensor lie in memory; arithmetic is in f32 either way.
 #[derive(

@@ -7,8 +7,8 @@ use super::dispatch::Bind;
 use super::layout::{DType, Layout};
 use super::op::{Lowering, Node};
 use super::value::Value;
+use crate::base::{Error, Result};
 use crate::engine::shader::Choice;
-use crate::{Error, Result};
 
 /// Consecutive channel blocks, or other units that a tensor is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

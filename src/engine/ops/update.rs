@@ -1,7 +1,7 @@
 //! Optimizers: one dispatch a contiguous range of the parameter block.
 
 use super::common::WORKGROUP;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Bind, BlockRun, Caps, Dispatch, Region, fold};
 use crate::engine::shader::KernelKey;
 

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 
 pub use draft::{Draft, PlanRequest};
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Caps, Dispatch, Graph, Value};
-use crate::{Error, Result};
 use memory::Memory;
 
 /// One step of a plan.

@@ -2,7 +2,7 @@
 
 use super::key::KernelKey;
 use super::specialise::specialise;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 const MARK: &str = "// needs ";
 

@@ -1,6 +1,6 @@
 //! What a kernel's caller must know, read from the shader.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How a shader uses a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::files::{cache_folder, fingerprint, write_atomically};
+use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::engine::shader::{shared, sources};
-use crate::{Error, Result};
 
 /// What a tuning holds for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,9 +1,9 @@
 //! What the losses of classes and of regions have in common: rows of partial sums, and what becomes of them.
 
 use super::weights::VOXEL_LOSSES;
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Graph, Layout, Lowering, Scratch, Value};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Most classes that the loss kernels take.
 pub const MAX_CLASSES: usize = 256;
