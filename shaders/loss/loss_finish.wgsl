@@ -1,17 +1,18 @@
 // Adds up the rows of loss_partial, or of region_partial, in a fixed order and weighs the losses:
 //   counted = max(total - left out, 1)
 //   CE = Σ nll / counted, focal = Σ (1 - p_t)² nll / counted
-//   dice = 1 - mean_k (2 Σ p t + s) / (Σ p + Σ t + s), over all K classes or over 1..K; 0 where that leaves none
+//   losses of overlap, such as dice = 1 - mean_k (2 Σ p t + s) / (Σ p + Σ t + s), over all K classes or over 1..K; 0 where that
+//   leaves none
 //   lovasz = mean_k lovasz[k]
-//   result = [w_ce CE + w_focal focal + w_dice dice + w_lovasz lovasz, CE, focal, dice, lovasz]
+//   result = [w_ce CE + w_focal focal + w_dice dice + w_lovasz lovasz, CE, focal, dice, lovasz], as loss_terms.wgsl has them
 //
 // Bindings (K <= 256 classes)
 //   partials  f32 [rows, 3 + 3K]   of loss_partial or region_partial
 //   lovasz    f32 [K]              losses of the classes, of lovasz_finish; not read where w_lovasz is 0
 //   sums      f32 [3 + 3K]         the columns' sums
-//   dice      vec4<f32> [2 CB + 1] a, then b, with d dice / d p[k] = a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes;
+//   dice      vec4<f32> [2 CB + 1] a, then b, slopes of the weighted losses of overlap to p[k], a[k] - b[k] t[k]; CB = ceil(K / 4); 0 in padding lanes;
 //                                  last counted, in each lane
-//   result    f32 [5]              total and components, those of single voxels first
+//   result    f32 [5]              total and components: of single voxels, of overlap, lovasz
 // `total` is the voxel count of the whole batch, for regions times K; left out is column 2: where nothing is, counted is exactly
 // total. One workgroup in all; one thread: every WG-th row, column by column.
 // Dispatch: one group. WG is a power of two.
@@ -45,20 +46,18 @@ fn first_class() -> u32 {
     return select(1u, 0u, params.include_background != 0u);
 }
 
-// (2 Σ p t + s, Σ p + Σ t + s) of class k.
-fn overlap(k: u32) -> vec2<f32> {
-    let both = totals[HEADS + k];
-    let either = totals[HEADS + params.classes + k] + totals[HEADS + 2u * params.classes + k];
-    return vec2<f32>(2.0 * both + params.smoothing, either + params.smoothing);
+fn overlap(k: u32) -> Overlap {
+    let predicted = totals[HEADS + params.classes + k];
+    let labelled = totals[HEADS + 2u * params.classes + k];
+    return Overlap(totals[HEADS + k], predicted, labelled, params.smoothing);
 }
 
 // (a, b) of class k; 0 for a class that does not take part.
 fn coefficients(k: u32) -> vec2<f32> {
     var pair = vec2<f32>(0.0);
     if k >= first_class() && k < params.classes {
-        let ratio = overlap(k);
         let share = 1.0 / f32(params.classes - first_class());
-        pair = share / ratio.y * vec2<f32>(ratio.x / ratio.y, 2.0);
+        pair = overlap_slopes(params.weights, overlap(k), share);
     }
     return pair;
 }
@@ -74,14 +73,19 @@ fn write_result() {
         voxel[n] = totals[n] / counted();
         result[1u + n] = voxel[n];
     }
-    var soft_dice = 0.0;
-    if params.classes > first_class() {
-        var sum = 0.0;
-        for (var k = first_class(); k < params.classes; k += 1u) {
-            let ratio = overlap(k);
-            sum += ratio.x / ratio.y;
+    var gains = OverlapLosses();
+    for (var k = first_class(); k < params.classes; k += 1u) {
+        let own = overlap_gains(overlap(k));
+        for (var n = 0u; n < OVERLAP_LOSSES; n += 1u) {
+            gains[n] += own[n];
         }
-        soft_dice = 1.0 - sum / f32(params.classes - first_class());
+    }
+    var overlaps = OverlapLosses();
+    for (var n = 0u; n < OVERLAP_LOSSES; n += 1u) {
+        if params.classes > first_class() {
+            overlaps[n] = 1.0 - gains[n] / f32(params.classes - first_class());
+        }
+        result[1u + VOXEL_LOSSES + n] = overlaps[n];
     }
     var jaccard = 0.0;
     if params.weights.w_lovasz != 0.0 {
@@ -90,9 +94,8 @@ fn write_result() {
         }
         jaccard /= f32(params.classes);
     }
-    result[0] = total_loss(params.weights, voxel, soft_dice, jaccard);
-    result[VOXEL_LOSSES + 1u] = soft_dice;
-    result[VOXEL_LOSSES + 2u] = jaccard;
+    result[0] = total_loss(params.weights, voxel, overlaps, jaccard);
+    result[1u + VOXEL_LOSSES + OVERLAP_LOSSES] = jaccard;
 }
 
 @compute @workgroup_size(WG)

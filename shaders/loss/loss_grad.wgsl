@@ -1,14 +1,14 @@
 // Gradient of the weighted losses to the logits, p = softmax(x), t = one-hot label:
-//   g[k] = w_dice (a[k] - b[k] t[k]) + w_lovasz dldp[k]
+//   g[k] = a[k] - b[k] t[k] + w_lovasz dldp[k]
 //   f    = (w_ce + w_focal (1 - p_t)²) / counted        the focal factor is held constant
 //   dx[k] = scale (p[k] (g[k] - Σ_j p[j] g[j]) + f (p[k] - t[k]))
 // With SCALED, scale is that of the loss (state word 0) times params.scale, so that no gradient vanishes in f16.
-// Where the label is no class (label >= K), f and the Dice term are 0.
+// Where the label is no class (label >= K), f and the terms of overlap are 0.
 //
 // Bindings (V voxels a sample, K <= 256 classes, CB = ceil(K / 4) blocks)
 //   logits   vec4<f32> [samples, CB, V]   packed class scores; padding lanes are not read into the result
 //   labels   u32 [.., V]                  class index; voxel i of the bound samples is labels[first + i]
-//   dice     vec4<f32> [2 CB + 1]         of loss_finish: a, then b, which are not read where w_dice is 0; last counted
+//   dice     vec4<f32> [2 CB + 1]         of loss_finish: a, then b, not read where no loss of overlap has a weight; last counted
 //   dldp     f32 [K, total]               of lovasz_grad; not read where w_lovasz is 0
 //   state    f32 [8]                      of loss_scale; read with SCALED
 //   dlogits  vec4<f32> [samples, CB, V]   gradient, from vector out_base on; padding lanes become 0
@@ -48,9 +48,9 @@ fn one_hot(block: u32, label: u32) -> vec4<f32> {
 // Gradient to the probabilities of one block; 0 in padding lanes.
 fn outer(block: u32, voxel: u32, label: u32) -> vec4<f32> {
     var g = vec4<f32>(0.0);
-    if params.weights.w_dice != 0.0 && label < params.classes {
+    if any_overlap(params.weights) && label < params.classes {
         let blocks = (params.classes + 3u) / 4u;
-        g = params.weights.w_dice * (dice[block] - dice[blocks + block] * one_hot(block, label));
+        g = dice[block] - dice[blocks + block] * one_hot(block, label);
     }
     if params.weights.w_lovasz != 0.0 {
         let end = min(4u * block + 4u, params.classes);

@@ -1,5 +1,5 @@
 // Gradient of the losses of regions to the logits, p = 1 / (1 + exp(-x)), t = 1 where the voxel's label belongs to the region:
-//   dx[r] = scale (w_ce (p - t) / counted + w_dice (a[r] - b[r] t) p (1 - p))
+//   dx[r] = scale (w_ce (p - t) / counted + (a[r] - b[r] t) p (1 - p))
 // With SCALED, scale is that of the loss (state word 0) times params.scale, so that no gradient vanishes in f16.
 // 0 where the label is beyond the table, and with PARTIAL in regions that the sample does not label.
 //
@@ -23,7 +23,6 @@ struct Params {
     first: u32,
     out_base: u32,
     w_ce: f32,
-    w_dice: f32,
     scale: f32,
     src_base: u32,
 }
@@ -73,7 +72,7 @@ fn main(
             let rest = select(vec4<f32>(1.0), e, positive) / (vec4<f32>(1.0) + e);
             let hit = bits_of(inside, b) == vec4<u32>(1u);
             let slope = dice[b] - select(vec4<f32>(0.0), dice[blocks + b], hit);
-            let both = share * select(p, -rest, hit) + params.w_dice * slope * p * rest;
+            let both = share * select(p, -rest, hit) + slope * p * rest;
             let counts = bits_of(known, b) == vec4<u32>(1u);
             dlogits[params.out_base + base + b * params.voxels] = select(vec4<f32>(0.0), scale * both, counts);
         }

@@ -1,7 +1,10 @@
-// The losses of classes: what each voxel adds, the gradient that follows, the weighted sum. A loss of single voxels stands here alone.
+// The losses of classes: what each voxel or class adds, the gradient that follows, the weighted sum. A loss of single voxels or of
+// overlap stands here alone.
 //   nll = -log p_t and miss = 1 - p_t, of a voxel's label t
 //   voxel losses: cross-entropy nll | focal miss² nll
 //   the gradient of their weighted sum to the logits is factor (p - t), the focal factor held constant
+//   losses of overlap, 1 - mean gain of the classes: Dice, gain (2 Σ p t + s) / (Σ p + Σ t + s)
+//   slopes (a, b) of their weighted sum: d loss / d p[k] = a[k] - b[k] t[k]
 //   total = Σ weight times loss
 //
 // Asks nothing of the importing file.
@@ -26,6 +29,33 @@ fn voxel_factor(w: Weights, miss: f32) -> f32 {
     return w.w_ce + w.w_focal * miss * miss;
 }
 
-fn total_loss(w: Weights, voxel: VoxelLosses, overlap: f32, jaccard: f32) -> f32 {
-    return w.w_ce * voxel.x + w.w_focal * voxel.y + w.w_dice * overlap + w.w_lovasz * jaccard;
+// Sums of a class over the batch, and s.
+struct Overlap { both: f32, predicted: f32, labelled: f32, smoothing: f32 }
+
+// One element a loss of overlap; Rust counts as many.
+const OVERLAP_LOSSES: u32 = 1u;
+alias OverlapLosses = array<f32, OVERLAP_LOSSES>;
+
+// Numerator and denominator of the Dice gain.
+fn dice_ratio(o: Overlap) -> vec2<f32> {
+    return vec2<f32>(2.0 * o.both + o.smoothing, o.predicted + o.labelled + o.smoothing);
+}
+
+fn overlap_gains(o: Overlap) -> OverlapLosses {
+    let dice = dice_ratio(o);
+    return OverlapLosses(dice.x / dice.y);
+}
+
+// Of a class that has this share in the mean.
+fn overlap_slopes(w: Weights, o: Overlap, share: f32) -> vec2<f32> {
+    let dice = dice_ratio(o);
+    return w.w_dice * (share / dice.y * vec2<f32>(dice.x / dice.y, 2.0));
+}
+
+fn any_overlap(w: Weights) -> bool {
+    return w.w_dice != 0.0;
+}
+
+fn total_loss(w: Weights, voxel: VoxelLosses, overlap: OverlapLosses, jaccard: f32) -> f32 {
+    return w.w_ce * voxel.x + w.w_focal * voxel.y + w.w_dice * overlap[0] + w.w_lovasz * jaccard;
 }

@@ -14,8 +14,8 @@ use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::imaging::{
-    Finding, Known, Match, can_write, describe_folder, pair, read_images, read_labels, stem,
-    write_image,
+    Finding, Known, Match, can_write, describe_folder, endings, pair, read_images, read_labels,
+    stem, write_image,
 };
 use crate::net::Model;
 use crate::segment::{Ensemble, PredictOptions, Predictor};
@@ -348,8 +348,8 @@ fn single(input: &Path, output: &Path) -> Result<Job> {
         return Err(Error::setting(
             "output",
             output.display().to_string(),
-            "a name that ends in .nii or .nii.gz, or a folder",
-            "Masks are written as NIfTI-1: correct the ending.",
+            format!("a name that ends in {}, or a folder", endings()),
+            "Correct the ending.",
         ));
     } else {
         output.join(format!("{case}.nii.gz"))

@@ -27,4 +27,4 @@ pub use sniff::{Finding, describe_folder, instead};
 pub(crate) use volume::row_major;
 pub use volume::{LabelMap, Note, Volume};
 pub use voxel_box::VoxelBox;
-pub use write::{can_write, write_image, write_mask};
+pub use write::{can_write, endings, write_image, write_mask};

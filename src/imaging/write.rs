@@ -51,12 +51,19 @@ enum Format {
 }
 
 impl Format {
+    /// Every format with the ending of its files' names.
+    const ALL: [(&str, Self); 2] = [(".nii", Self::Nifti), (".nii.gz", Self::PackedNifti)];
+
     /// By the ending of its name, in whatever case.
     fn of(path: &Path) -> Option<Self> {
         let name = file_name(path).to_lowercase();
-        let endings = [(".nii.gz", Self::PackedNifti), (".nii", Self::Nifti)];
-        endings.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format)
+        Self::ALL.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format)
     }
+}
+
+/// Endings under which masks and images can be written, as a message lists them.
+pub fn endings() -> String {
+    Format::ALL.map(|(ending, _)| ending).join(" or ")
 }
 
 /// Whether a mask or an image can be written under this name.
@@ -90,7 +97,7 @@ impl Voxel for f32 {
 fn write<T: Voxel>(path: &Path, values: ArrayView3<'_, T>, grid: &Grid) -> Result<()> {
     check_shape("output", values.shape(), grid)?;
     let Some(format) = Format::of(path) else {
-        return Err(Error::file(path, "another ending", ".nii or .nii.gz", "Rename the output."));
+        return Err(Error::file(path, "another ending", endings(), "Rename the output."));
     };
     let start = start(path, grid, T::KIND)?;
     let values = row_major(values);

@@ -69,18 +69,28 @@ pub fn additions() -> Vec<Case> {
     ])
 }
 
+/// An activation alone, after a norm, and in both of two loads, as what is read and as what a gradient passes through.
+fn activated(act: Activation) -> [LayerCase<Sum>; 5] {
+    let (act, norm_act) = (Prep { act: Some(act), ..PLAIN }, Prep { act: Some(act), ..NORM });
+    [
+        sum(&[(1, act)], [1, 1, 1]),
+        sum(&[(5, act)], [3, 5, 7]).samples(2),
+        sum(&[(4, norm_act)], [2, 1, 1]).samples(2),
+        sum(&[(6, norm_act)], [11, 13, 17]),
+        sum(&[(6, norm_act), (6, act)], [3, 4, 5]).after(norm_act),
+    ]
+}
+
 pub fn activations_and_norms() -> Vec<Case> {
-    rows([
-        sum(&[(1, ACT)], [1, 1, 1]),
-        sum(&[(5, ACT)], [3, 5, 7]).samples(2),
+    let mut cases = rows(Activation::ALL.into_iter().flat_map(activated));
+    cases.extend(rows([
         sum(&[(2, NORM)], [1, 1, 1]),
         sum(&[(5, NORM)], [3, 5, 7]).samples(2),
-        sum(&[(4, NORM_ACT)], [2, 1, 1]).samples(2),
-        sum(&[(6, NORM_ACT)], [11, 13, 17]),
         sum(&[(3, NORM)], [19, 21, 23]).samples(2),
         // many chunks a channel
         sum(&[(9, NORM_ACT)], [32, 31, 33]),
-    ])
+    ]));
+    cases
 }
 
 pub fn upsamplings() -> Vec<Case> {

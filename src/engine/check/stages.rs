@@ -17,22 +17,26 @@ const EPS: f64 = ops::EPS as f64;
 #[derive(Debug, Clone, Copy)]
 pub struct Prep {
     pub norm: bool,
-    pub act: bool,
+    pub act: Option<Activation>,
     /// D, H, W.
     pub up: [usize; 3],
 }
 
-pub const PLAIN: Prep = Prep { norm: false, act: false, up: [1; 3] };
-pub const ACT: Prep = Prep { act: true, ..PLAIN };
+pub const PLAIN: Prep = Prep { norm: false, act: None, up: [1; 3] };
+pub const ACT: Prep = Prep { act: Some(Activation::LeakyRelu), ..PLAIN };
 pub const NORM: Prep = Prep { norm: true, ..PLAIN };
-pub const NORM_ACT: Prep = Prep { act: true, ..NORM };
+pub const NORM_ACT: Prep = Prep { norm: true, ..ACT };
 pub const UP: Prep = Prep { up: [2; 3], ..NORM_ACT };
 
 impl fmt::Display for Prep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [d, h, w] = self.up;
         f.write_str(if self.norm { " norm" } else { "" })?;
-        f.write_str(if self.act { " act" } else { "" })?;
+        f.write_str(if self.act.is_some() { " act" } else { "" })?;
+        // the network's own goes without a name
+        if let Some(other) = self.act.filter(|act| *act != Activation::LeakyRelu) {
+            write!(f, " {other:?}")?;
+        }
         if self.up == [1; 3] { Ok(()) } else { write!(f, " up {d},{h},{w}") }
     }
 }
@@ -48,8 +52,8 @@ impl Prep {
             let beta = net.param(&format!("{name}.beta"), packing);
             value = ops::instance_norm(&mut net.graph, value, gamma, beta)?;
         }
-        if self.act {
-            value = ops::activate(&mut net.graph, value, Activation::LeakyRelu)?;
+        if let Some(act) = self.act {
+            value = ops::activate(&mut net.graph, value, act)?;
         }
         ops::upsample(&mut net.graph, value, self.up)
     }
@@ -79,8 +83,8 @@ impl Stage {
             false => x.clone(),
         };
         let acted = match prep.act {
-            true => oracle::activation_forward(Activation::LeakyRelu, &normed),
-            false => normed.clone(),
+            Some(act) => oracle::activation_forward(act, &normed),
+            None => normed.clone(),
         };
         let y = oracle::upsample_forward(&acted, prep.up);
         Self { prep, name: name.into(), x: x.clone(), gamma, beta, normed, y }
@@ -94,8 +98,8 @@ impl Stage {
     /// The oracle's gradient of the input; gamma and beta go into the truth with their gradients.
     pub fn backward(&self, truth: &mut Truth, dy: &Tensor) -> Tensor {
         let mut d = oracle::upsample_backward(self.normed.shape, self.prep.up, dy);
-        if self.prep.act {
-            d = oracle::activation_backward(Activation::LeakyRelu, &self.normed, &d);
+        if let Some(act) = self.prep.act {
+            d = oracle::activation_backward(act, &self.normed, &d);
         }
         if !self.prep.norm {
             return d;

@@ -99,13 +99,15 @@ impl GraphCase for StoredLoss<'_> {
 
     fn build(&self, net: &mut Net) -> Result<()> {
         let none = LossWeights { cross_entropy: 0.0, ..LossWeights::ce() };
-        let (place, weights) = match self.loss {
-            "cross_entropy" => (1, LossWeights::ce()),
-            "focal" => (2, LossWeights { focal: 1.0, ..none }),
-            "dice" => (3, LossWeights { dice: 1.0, ..none }),
-            "lovasz" => (4, LossWeights { lovasz: 1.0, ..none }),
+        let weights = match self.loss {
+            "cross_entropy" => LossWeights::ce(),
+            "focal" => LossWeights { focal: 1.0, ..none },
+            "dice" => LossWeights { dice: 1.0, ..none },
+            "lovasz" => LossWeights { lovasz: 1.0, ..none },
             other => panic!("{other}"),
         };
+        let terms = weights.losses(&[0.0; LossWeights::WORDS]).terms;
+        let place = 1 + terms.iter().position(|term| term.name == self.loss).unwrap();
         let case = self.case;
         let x = net.input("logits", case.logits().shape);
         let labels = net.words("labels", case.labels.len());

@@ -26,8 +26,8 @@ pub struct RegionTargets {
     pub unlabelled: Option<Value>,
 }
 
-/// Binary cross-entropy and soft Dice of logits (N, regions, D, H, W). Returns a value whose first five words are total,
-/// cross-entropy, 0, Dice and 0 as f32.
+/// Binary cross-entropy and soft Dice of logits (N, regions, D, H, W). Returns a value whose first words are what
+/// [`LossWeights::losses`] takes, 0 for losses that regions have not.
 pub fn region_loss(
     graph: &mut Graph,
     logits: Value,
@@ -183,7 +183,6 @@ impl Op for RegionGrad {
                 .bind("dlogits", to)
                 .param("out_base", out_base)
                 .param_f32("w_ce", self.0.weights.cross_entropy)
-                .param_f32("w_dice", self.0.weights.dice)
                 .param_f32("scale", 1.0)
                 .work(vectors * 80, vectors * 36);
             dispatches.push(if lowering.scaled { dispatch.scaled() } else { dispatch });

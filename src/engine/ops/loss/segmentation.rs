@@ -11,8 +11,8 @@ use crate::engine::graph::{
 };
 use crate::engine::shader::KernelKey;
 
-/// Sum of losses of logits (N, classes, D, H, W) and labels (N·D·H·W words). Returns a value whose first five words are
-/// total, cross-entropy, focal, Dice and Lovász losses as f32.
+/// Sum of losses of logits (N, classes, D, H, W) and labels (N·D·H·W words). Returns a value whose first words are
+/// what [`LossWeights::losses`] takes.
 pub fn segmentation_loss(
     graph: &mut Graph,
     logits: Value,

@@ -1,6 +1,6 @@
 //! What the losses of classes and of regions have in common: rows of partial sums, and what becomes of them.
 
-use super::weights::VOXEL_LOSSES;
+use super::weights::{LossWeights, VOXEL_LOSSES};
 use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Graph, Layout, Lowering, Scratch, Value};
 use crate::engine::shader::KernelKey;
@@ -27,7 +27,7 @@ pub struct LossValues {
 
 /// Makes room for the values of losses of logits of this layout.
 pub fn loss_values(graph: &mut Graph, layout: &Layout) -> LossValues {
-    let result = graph.words("loss", 8);
+    let result = graph.words("loss", LossWeights::WORDS.next_multiple_of(4));
     LossValues { result, dice: graph.words("loss.dice", 8 * layout.blocks() + 4) }
 }
 

@@ -92,8 +92,11 @@ struct Weighed {
 /// Losses of single voxels, which come first, as many as in `loss_terms.wgsl`.
 pub(super) const VOXEL_LOSSES: usize = 2;
 
-/// Losses in all.
-const LOSSES: usize = VOXEL_LOSSES + 2;
+/// Losses of overlap, which come next, as many as there.
+const OVERLAP_LOSSES: usize = 1;
+
+/// Losses in all, Lovász-softmax last.
+const LOSSES: usize = VOXEL_LOSSES + OVERLAP_LOSSES + 1;
 
 impl LossWeights {
     /// Words of a loss's value that [`LossWeights::losses`] takes.
