@@ -42,14 +42,14 @@ fn dice_ratio(o: Overlap) -> vec2<f32> {
 }
 
 fn overlap_gains(o: Overlap) -> OverlapLosses {
-    let dice = dice_ratio(o);
-    return OverlapLosses(dice.x / dice.y);
+    let of_dice = dice_ratio(o);
+    return OverlapLosses(of_dice.x / of_dice.y);
 }
 
 // Of a class that has this share in the mean.
 fn overlap_slopes(w: Weights, o: Overlap, share: f32) -> vec2<f32> {
-    let dice = dice_ratio(o);
-    return w.w_dice * (share / dice.y * vec2<f32>(dice.x / dice.y, 2.0));
+    let of_dice = dice_ratio(o);
+    return w.w_dice * (share / of_dice.y * vec2<f32>(of_dice.x / of_dice.y, 2.0));
 }
 
 fn any_overlap(w: Weights) -> bool {

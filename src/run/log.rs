@@ -86,11 +86,14 @@ pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ops::LossWeights;
+    use crate::engine::ops::{LossTerm, Losses};
 
     #[test]
     fn a_line_and_the_scalars_name_every_term() {
-        let losses = LossWeights::dice_ce().losses(&[1.5, 0.5, 0.25, 1.0, 0.0]);
+        let term = |name, value| LossTerm { name, weight: 1.0, value };
+        let values = [("cross_entropy", 0.5), ("focal", 0.25), ("dice", 1.0), ("lovasz", 0.0)];
+        let terms = values.map(|(name, value)| term(name, value)).to_vec();
+        let losses = Losses { total: 1.5, terms };
         let (name, seconds_per_step) = ("A".to_string(), 0.5);
         let reading =
             Reading { step: 5, domain: 0, name, lr: 0.1, losses, seconds_per_step, progress: 0.5 };
