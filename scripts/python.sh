@@ -1,4 +1,4 @@
-# Sourced by test.sh after setup.sh: names a Python with numpy and safetensors in U2SEG_PYTHON, for tests/interop.rs. Makes
+# Sourced by test.sh after setup.sh: names a Python with numpy and safetensors in U2SEG_PYTHON, for tests/it/interop.rs. Makes
 # one in the user's cache folder where python3 lacks them; without it the tests are ignored by name.
 
 u2seg_has_packages() {

@@ -43,6 +43,7 @@
 //! A [`Trainer`] takes single steps, for training loops of your own. What lies below, from WGSL to tensors, is
 //! in [`low_level`], which may change with every version.
 
+#![warn(missing_docs)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod base;
@@ -61,7 +62,7 @@ mod score;
 mod segment;
 mod train;
 
-pub use base::error::{BoxedError, Error, GpuFault, Result};
+pub use base::{BoxedError, Error, GpuFault, Result};
 pub use dataset::{
     Case, Class, Dataset, DatasetReport, Exclusion, Fault, Fold, Labels, Selection, verify,
     write_phantoms,

@@ -7,7 +7,9 @@ pub use crate::engine::{
 
 macro_rules! rooms {
     ($($room:ident),*) => {
-        $(pub mod $room {
+        $(
+        #[doc = concat!("The room `", stringify!($room), "`.")]
+        pub mod $room {
             #[doc(inline)]
             pub use crate::$room::*;
         })*

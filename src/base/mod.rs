@@ -3,3 +3,5 @@
 pub mod canvas;
 pub mod error;
 pub mod files;
+
+pub use error::{BoxedError, Error, GpuFault, Result};

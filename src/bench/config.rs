@@ -1,8 +1,8 @@
 //! Named configurations, so that figures from different machines compare.
 
+use crate::base::{Error, Result};
 use crate::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use crate::train::{DomainBatch, Targets};
-use crate::{Error, Result};
 
 /// Names that [`Configuration::named`] knows.
 ///
@@ -19,7 +19,9 @@ pub const NAMES: [&str; 6] = ["hippo", "hippo-plain", "cube64", "paper", "spleen
 /// A network with the batch that it is timed on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Configuration {
+    /// What `--config` calls it.
     pub name: &'static str,
+    /// The network.
     pub network: NetConfig,
     /// Samples and patch are those of every domain.
     pub batch: DomainBatch,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::config::Configuration;
 use super::median;
 use super::roofline::Roofline;
+use crate::base::{Error, Result};
 use crate::engine::exec::{CommandInfo, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{DType, Init, Region};
@@ -16,15 +17,18 @@ use crate::net;
 use crate::segment::{Forward, ForwardSpec};
 use crate::train;
 use crate::train::{Footprint, Memory, Session, SessionSettings};
-use crate::{Error, Result};
 
 /// One kernel at one shape.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct KernelReport {
+    /// What runs.
     #[serde(flatten)]
     pub command: CommandInfo,
+    /// Median time.
     pub milliseconds: f64,
+    /// Bytes that it must move, by time.
     pub gigabytes_per_second: f64,
+    /// Its arithmetic, by time.
     pub gigaflops_per_second: f64,
     /// Least possible time over the time taken.
     pub roofline_share: f64,
@@ -33,6 +37,7 @@ pub struct KernelReport {
 /// What a configuration takes.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ConfigurationReport {
+    /// The configuration's name.
     pub name: &'static str,
     /// Median milliseconds of a synchronised forward pass.
     pub forward_ms: f64,
@@ -53,6 +58,7 @@ pub struct ConfigurationReport {
     pub recomputed: usize,
     /// Mebibytes of all buffers that were made.
     pub allocated_mib: f64,
+    /// Each kernel of a step, where they were timed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<KernelReport>,
 }
@@ -60,7 +66,9 @@ pub struct ConfigurationReport {
 /// How a configuration is timed.
 #[derive(Clone, Copy)]
 pub struct Timing<'a> {
+    /// What is timed.
     pub configuration: &'a Configuration,
+    /// How tensors are stored, and the memory to stay within.
     pub footprint: Footprint,
     /// Timed runs of each figure, after one to warm up.
     pub repeats: usize,

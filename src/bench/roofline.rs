@@ -1,7 +1,7 @@
 //! Measured copy bandwidth and multiply-add rate of an adapter.
 
 use super::median;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::{
     BoundDispatch, BufferPart, Command, Setting, Uniforms, bind, caps, time,
 };

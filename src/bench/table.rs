@@ -2,7 +2,7 @@
 
 use super::measure::{KernelReport, kernels};
 use super::roofline::Roofline;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::check::{Case, Net, Purpose, Rig, timed};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
@@ -11,7 +11,9 @@ use crate::engine::graph::DType;
 /// The kernels of one case, forward and backward.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct CaseReport {
+    /// The case's name.
     pub case: String,
+    /// Its kernels, in order.
     pub kernels: Vec<KernelReport>,
 }
 

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::train::{RunArgs, Watch, resume};
+use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::net::{Model, part_counts};
 use crate::run::{ADDED, Adaptation, MODEL, RunRequest, Runs, read_plan};
 use crate::train::Freeze;
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

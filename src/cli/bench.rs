@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::args::MemoryArgs;
+use crate::base::{Error, Result};
 use crate::bench::{
     CaseReport, Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, Timing, least,
     planned, time_table,
@@ -11,7 +12,6 @@ use crate::engine::gpu::{AdapterReport, Gpu};
 use crate::engine::graph::DType;
 use crate::engine::tune;
 use crate::train::Footprint;
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

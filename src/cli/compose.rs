@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
+use crate::base::Result;
 use crate::base::files::{Claim, Paths, read_json};
 use crate::domain::DomainPlan;
 use crate::net::{Model, import, read_tensors};

@@ -1,8 +1,8 @@
 //! `u2seg devices`.
 
+use crate::base::{Error, Result};
 use crate::engine::gpu::{adapters, no_adapter};
 use crate::engine::shader::Cooperative;
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

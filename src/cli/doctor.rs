@@ -1,8 +1,8 @@
 //! `u2seg doctor`.
 
+use crate::base::{Error, GpuFault, Result};
 use crate::engine::check::{Extent, OPERATIONS, Row, by_kernel};
 use crate::engine::gpu::Gpu;
-use crate::{Error, GpuFault, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::flags::Given;
 use crate::base::files::Paths;
+use crate::base::{Error, Result};
 use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
 use crate::imaging::{Match, pair};
 use crate::score::summary::names;
 use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
-use crate::{Error, Result};
 
 /// In place of a file: no description, even where there is one.
 const NONE: &str = "none";

@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use crate::Error;
+use crate::base::Error;
 
 /// Flags that help and messages write with one letter.
 const SHORT: [&str; 5] = ["input", "output", "model", "predictions", "ground_truth"];

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::base::{Error, Result};
 use crate::net::{
     DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, PartCount, independent_count,
     part_counts,
 };
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

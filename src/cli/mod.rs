@@ -21,7 +21,7 @@ mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::Result;
+use crate::base::Result;
 
 /// Trains and runs 3D U²-Net on any GPU through WebGPU.
 #[derive(Debug, Parser)]

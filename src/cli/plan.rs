@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::train::{NetArgs, RunArgs, recomputed};
+use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::run::{RunPlan, Runs};
 use crate::train::Memory;
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

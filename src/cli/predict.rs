@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use super::args::PrecisionArg;
 use super::flags::Given;
 use crate::base::files::{Claim, Paths, folder, safe_name};
+use crate::base::{Error, Result};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
@@ -18,7 +19,6 @@ use crate::imaging::{
 };
 use crate::net::Model;
 use crate::segment::{Ensemble, PredictOptions, Predictor};
-use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {

@@ -1,6 +1,6 @@
 //! Results on stdout.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// As `println!`, but returns an error from the function around it where stdout cannot be written.
 macro_rules! say {

@@ -7,10 +7,10 @@ use indicatif::ProgressBar;
 
 use super::flags::Given;
 use crate::base::files::{Claim, Paths, read_text, write_atomically};
+use crate::base::{Error, Result};
 use crate::dataset::{Contents, Dataset, DatasetReport, Exclusion, Selection, verify};
 use crate::domain::PresetChoice;
 use crate::imaging::Match;
-use crate::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Error;
+use crate::base::Error;
 
 /// The description of a dataset folder.
 pub const DESCRIPTION: &str = "dataset.json";

@@ -9,11 +9,11 @@ use super::description::Description;
 use super::groups::Groups;
 use super::labels::Labels;
 use super::splits::{SPLITS, Split, read_splits};
+use crate::base::{Error, Result};
 use crate::imaging::{
     Finding, Known, LabelMap, Match, Reference, Volume, describe_folder, pair, read_images,
     read_labels_on,
 };
-use crate::{Error, Result};
 
 /// A folder of labelled images of one domain.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::case::Fault;
-use crate::Result;
+use crate::base::Result;
 use crate::base::files::file_name;
 use crate::imaging::{by_stem, instead, stem};
 

@@ -8,8 +8,8 @@ use super::case::DESCRIPTION;
 use super::labels::{Entries, Labels};
 use super::list::{Keyed, List, Listed};
 use crate::base::files::{folder, from_object, from_value, read_json};
+use crate::base::{Error, Result};
 use crate::imaging::{Finding, describe_folder};
-use crate::{Error, Result};
 
 /// What the file says, and how it lists its cases.
 #[derive(Debug)]

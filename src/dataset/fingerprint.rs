@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use super::cases::Dataset;
-use crate::Result;
+use crate::base::Result;
 use crate::imaging::{IGNORED, nonzero_box, percentile};
 
 /// Shapes, spacings and intensities of the training cases.

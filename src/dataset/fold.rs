@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use super::case::Case;
 use super::cases::Dataset;
 use super::splits::SPLITS;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Which cases are left out of training, for validation.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

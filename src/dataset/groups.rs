@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::Case;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Groups of cases that stay on one side of every split.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::Error;
+use crate::base::Error;
 use crate::base::files::read_json;
 use crate::imaging::IGNORED;
 
@@ -107,7 +107,7 @@ impl LabelDescription {
     /// # Errors
     ///
     /// Where the file cannot be read, is no JSON, or describes no labels that can be used.
-    pub fn read(path: &Path) -> crate::Result<Self> {
+    pub fn read(path: &Path) -> crate::base::Result<Self> {
         #[derive(serde::Deserialize)]
         struct Written {
             name: Option<String>,

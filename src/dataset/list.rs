@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use super::case::{Case, Cases, DESCRIPTION, Fault};
 use super::channels::ImageFiles;
 use crate::base::files::from_object;
+use crate::base::{Error, Result};
 use crate::imaging::{by_stem, pair, stem};
-use crate::{Error, Result};
 
 /// One file or several.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::case::DESCRIPTION;
 use crate::base::files::write_atomically;
+use crate::base::{Error, Result};
 use crate::imaging::phantom::{SPLEEN, ct_phantom};
 use crate::imaging::write_image;
-use crate::{Error, Result};
 
 /// Writes `cases` CTs of one spleen each as a Decathlon folder: `phantom_0` and so on, of `shape` voxels of `spacing` mm, both
 /// D, H, W. The same arguments give the same files.

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::cases::Dataset;
 use super::groups::groups;
 use crate::base::files::read_text;
+use crate::base::{Error, Result};
 use crate::imaging::Match;
-use crate::{Error, Result};
 
 /// A case to leave out.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

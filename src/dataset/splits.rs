@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::case::Case;
 use crate::base::files::{from_object, read_json};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// nnU-Net's file of folds.
 pub const SPLITS: &str = "splits_final.json";

@@ -13,11 +13,11 @@ use super::channels::ImageFiles;
 use super::labels::Labels;
 use super::patients::{same_patient, shared};
 use super::selection::Exclusion;
+use crate::base::{Error, Result};
 use crate::imaging::{
     IGNORED, Known, MAX_VOXELS, Reference, Volume, read_image, read_images, read_labels,
     read_labels_on,
 };
-use crate::{Error, Result};
 
 /// What a case holds.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::inference::{CleanUp, Weighting};
 use super::written::WrittenPlan;
+use crate::base::{Error, Result};
 use crate::dataset::Labels;
 use crate::imaging::Normalisation;
-use crate::{Error, Result};
 
 /// A domain's plan: plain and editable.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -3,9 +3,9 @@
 use super::inference::Weighting;
 use super::plan::DomainPlan;
 use super::preset::{Preset, PresetChoice};
+use crate::base::{Error, Result};
 use crate::dataset::{Dataset, Fingerprint};
 use crate::imaging::Normalisation;
-use crate::{Error, Result};
 
 /// Whose rules a run follows where the user fixes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::inference::{CleanUp, CleanUpStep};
 use crate::base::files::folder;
+use crate::base::{Error, Result};
 use crate::dataset::{Case, Class, DESCRIPTION, Dataset, LabelDescription, Labels};
 use crate::imaging::stem;
-use crate::{Error, Result};
 
 /// A published plan.
 #[derive(Debug, PartialEq)]

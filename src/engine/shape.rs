@@ -1,6 +1,6 @@
 //! Checked tensor shapes in N, C, D, H, W order and their channel-packed layout.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Lanes of one packed channel block (`vec4<f32>`).
 pub const LANES: usize = 4;
@@ -8,10 +8,15 @@ pub const LANES: usize = 4;
 /// Shape of a 5-D tensor: samples, channels, depth, height, width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Shape {
+    /// Samples.
     pub n: usize,
+    /// Channels.
     pub c: usize,
+    /// Voxels along D.
     pub d: usize,
+    /// Voxels along H.
     pub h: usize,
+    /// Voxels along W.
     pub w: usize,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::files::{file_name, folder};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Endings of NIfTI files, the longer ones first.
 pub(super) const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];

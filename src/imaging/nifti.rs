@@ -12,7 +12,7 @@ use super::place::{Match, Reference, order_on};
 use super::sniff;
 use super::volume::{LabelMap, Volume, intensity};
 use crate::base::files::read_bytes;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Most bytes that a volume may unpack to.
 const MAX_BYTES: u64 = 16 << 30;

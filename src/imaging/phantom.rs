@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::grid::Grid;
 use super::volume::{LabelMap, Volume, shaped};
-use crate::Result;
+use crate::base::Result;
 
 /// Label of the spleen.
 pub const SPLEEN: u8 = 1;

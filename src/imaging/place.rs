@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::grid::{Grid, Order, column, directions, dot, length};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Furthest that a voxel may lie from where the other file has it, as a share of the smaller grid's smallest edge.
 pub const TOLERANCE: f64 = 0.25;

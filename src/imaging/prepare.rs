@@ -6,7 +6,7 @@ use super::grid::Grid;
 use super::resample::{resample_cubic, resample_linear, resample_nearest};
 use super::volume::{LabelMap, Volume, shaped};
 use super::voxel_box::VoxelBox;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Label index of voxels that nobody labelled, in memory: no class, hence in no loss, statistic or score.
 pub const IGNORED: u8 = 255;

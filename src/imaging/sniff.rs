@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::names::{ENDINGS, stem};
-use crate::Error;
+use crate::base::Error;
 use crate::base::files::{file_name, lost_link, stand_in};
 
 /// What reading expects.

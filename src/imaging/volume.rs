@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ndarray::{Array, Array3, Array4, ArrayView, Dimension, StrideShape};
 
 use super::grid::Grid;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// An image: channels over a canonical RAS grid. Every voxel is finite.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,7 @@ use nifti::{Endianness, NiftiHeader, NiftiType};
 use super::grid::Grid;
 use super::volume::{LabelMap, check_shape, row_major};
 use crate::base::files::{file_name, write_with};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Writes labels (D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and extensions. The path
 /// ends in .nii or .nii.gz; the file is written aside and renamed.

@@ -1,7 +1,7 @@
 //! Units, blocks, samplers and transitions of the 3D U²-Net.
 
 use super::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::activation::Activation;
 use crate::engine::graph::{Graph, Init, Packing, ParamSpec, Scope, Value};
 use crate::engine::ops;

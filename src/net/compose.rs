@@ -6,8 +6,8 @@ use std::hash::Hasher;
 use fnv::FnvHasher;
 
 use super::{Model, NetConfig, Tensor, network, parameters};
+use crate::base::{Error, Result};
 use crate::engine::graph::{Graph, Layout, ParamSpec, Scope};
-use crate::{Error, Result};
 
 /// Parameters of one domain's network in the order in which it is built; the same order whatever other domains there are.
 fn domain_parameters(config: &NetConfig, index: usize) -> Result<Vec<ParamSpec>> {

@@ -1,6 +1,6 @@
 //! What decides a network's shape.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How domains share a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -40,6 +40,7 @@ pub enum Downsample {
 /// A domain as the network sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DomainNet {
+    /// The domain's name, which its tensors carry.
     pub name: String,
     /// Image channels.
     pub channels: usize,
@@ -64,13 +65,16 @@ impl DomainNet {
 /// Shape of a network over its domains.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NetConfig {
+    /// What domains share.
     pub mode: Mode,
     /// Used in the universal mode.
     pub adapter: DomainAdapter,
+    /// How levels are reached.
     #[serde(default)]
     pub downsample: Downsample,
     /// Channels of the first level.
     pub base: usize,
+    /// In the order of their indices.
     pub domains: Vec<DomainNet>,
 }
 

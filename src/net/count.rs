@@ -1,13 +1,15 @@
 //! Where a network's parameters are: by part, shared and of each domain.
 
 use super::{Downsample, Mode, NetConfig, parameters};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::Scope;
 
 /// Parameters of one kind of layer.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PartCount {
+    /// The part of the network.
     pub part: &'static str,
+    /// Parameters that all domains share.
     pub shared: usize,
     /// In the order of the network's domains.
     pub domains: Vec<usize>,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::{DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, Tensor, parameters};
+use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
-use crate::{Error, Result};
 
 /// Mode and adapter by a tensor that only they have.
 fn kind(tensors: &BTreeMap<String, Tensor>) -> Option<(Mode, DomainAdapter)> {

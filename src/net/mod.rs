@@ -13,9 +13,9 @@ pub use count::{PartCount, independent_count, part_counts};
 pub use import::import;
 pub use model::{Model, Tensor, read_tensors, write_tensors};
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Graph, Layout, Value};
 use crate::engine::ops;
-use crate::{Error, Result};
 
 /// Appends the network of `domains[index]` for a batch of `n` samples of the given size; returns the logits, which may be
 /// lazy. `image` is N,C,D,H,W with the domain's channels.

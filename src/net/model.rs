@@ -7,19 +7,22 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 use super::{DomainNet, NetConfig};
 use crate::base::files::write_atomically;
+use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
-use crate::{Error, Result};
 
 /// A tensor in file order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
+    /// Sizes, the slowest first.
     pub dims: Vec<usize>,
+    /// The numbers, the last axis fastest.
     pub values: Vec<f32>,
 }
 
 /// A self-contained model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
+    /// What is built of the weights.
     pub network: NetConfig,
     /// Plans in the order of the network's domains.
     pub domains: Vec<DomainPlan>,

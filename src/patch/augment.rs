@@ -1,6 +1,6 @@
 //! Probabilities and ranges of random changes to patches.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How images are read between voxels; labels are always the nearest voxel's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

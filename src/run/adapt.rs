@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::{Error, Result};
 use crate::dataset::Dataset;
 use crate::domain::{PlanOptions, Unify};
 use crate::net::{Mode, Model, NetConfig};
 use crate::patch::Interpolation;
 use crate::train::{Freeze, RunConfig, Start};
-use crate::{Error, Result};
 
 /// What a run takes over from the model that it adapts.
 #[derive(Debug, Clone)]

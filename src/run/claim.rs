@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::folder::{RunFolder, SUMMARY, mask_file, run_files, validation_folder};
-use crate::Result;
+use crate::base::Result;
 use crate::base::files::{Claim, Paths};
 use crate::domain::PresetChoice;
 use crate::train::datasets;

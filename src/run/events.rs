@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc32c::crc32c;
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// A file that readings are appended to; each start of a run has its own.
 pub(super) struct Events {

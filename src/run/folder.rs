@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::files::{read_json, safe_name, write_atomically};
+use crate::base::{Error, Result};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
 use crate::train::RunConfig;
-use crate::{Error, Result};
 
 /// The settings of a run.
 pub const CONFIG: &str = "config.toml";

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::events::Events;
 use super::folder::LOG;
 use crate::base::files::write_atomically;
+use crate::base::{Error, Result};
 use crate::train::Reading;
-use crate::{Error, Result};
 
 /// One reading of the loss.
 #[derive(serde::Serialize)]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::scores::DomainScores;
-use crate::Result;
+use crate::base::Result;
 use crate::train::{Reading, Step, Trainer};
 
 /// Follows runs. Every method does nothing unless it is written; an error ends the run and is given back.

@@ -8,9 +8,9 @@ use std::path::Path;
 use image::{Rgb, RgbImage};
 
 use crate::base::canvas::{fill, text, text_width, write_png};
+use crate::base::{Error, Result};
 use crate::imaging::distance::squared_distances;
 use crate::imaging::{LabelMap, Volume};
-use crate::{Error, Result};
 
 /// What to draw; all of one shape.
 #[derive(Debug, Clone, Copy)]

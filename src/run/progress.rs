@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 use super::folder::{LOG, PROGRESS};
 use crate::base::canvas::{text, text_width, write_png};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 #[derive(serde::Deserialize)]
 struct Reading {

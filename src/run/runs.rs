@@ -11,6 +11,7 @@ use super::observer::Observer;
 use super::scores::combine;
 use super::single::Run;
 use crate::base::files::{Claim, safe_name};
+use crate::base::{Error, Result};
 use crate::dataset::{Dataset, Exclusion, Fold};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::gpu::Gpu;
@@ -19,7 +20,6 @@ use crate::engine::tune;
 use crate::net::Mode;
 use crate::train;
 use crate::train::{Memory, RunConfig, datasets};
-use crate::{Error, Result};
 
 /// Beginning of the name of a fold's folder.
 const FOLD: &str = "fold_";

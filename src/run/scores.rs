@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::folder::{SUMMARY, read_plan, validation_folder};
+use crate::base::{Error, Result};
 use crate::dataset::{Class, Labels};
 use crate::domain::CleanUpStep;
 use crate::score::ClassKey;
 use crate::score::summary::{CaseScores, Summary};
-use crate::{Error, Result};
 
 /// Clean-up of a class that helps, with the mean Dice of its held-out masks without and with it.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,6 +13,7 @@ use super::progress;
 use super::scores::DomainScores;
 use super::validate::validate;
 use crate::base::files::Claim;
+use crate::base::{Error, Result};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
@@ -20,7 +21,6 @@ use crate::net::Model;
 use crate::segment::{PredictOptions, Predictor};
 use crate::train;
 use crate::train::{DomainCases, Freeze, Reading, RunConfig, Start, Trainer};
-use crate::{Error, Result};
 
 /// What a run begins from.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::folder::{mask_file, validation_folder};
 use super::scores::{ChosenCleanUp, DomainScores, key};
+use crate::base::{Error, Result};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
 use crate::imaging::{Known, Match, Reference, read_labels_on};
@@ -12,7 +13,6 @@ use crate::score::metrics::{Comparison, DEFAULT_TOLERANCE_MM};
 use crate::score::summary::CaseScores;
 use crate::segment::{Decision, Kept, Predictor, finish};
 use crate::train::DomainCases;
-use crate::{Error, Result};
 
 /// Segments the held-out cases of a domain into `out`, the folder of its run, chooses the clean-up that helps unless the plan has
 /// one, and scores them with it; `plan` gets what was chosen.

@@ -10,10 +10,10 @@ use super::class_key::ClassKey;
 use super::metrics::{Comparison, DEFAULT_TOLERANCE_MM, Scores};
 use super::pairs::{MaskPair, pair_masks};
 use super::summary::{CaseScores, Summary};
+use crate::base::{Error, Result};
 use crate::dataset::Class;
 use crate::domain::DescribedLabels;
 use crate::imaging::{Known, LabelMap, Match, Reference, read_labels, read_labels_on};
-use crate::{Error, Result};
 
 /// Bytes of unpacked masks that are read at a time, unless a single case has more.
 const AT_ONCE: u64 = 1 << 27;

@@ -18,9 +18,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::class_key::ClassKey;
+use crate::base::{Error, Result};
 use crate::imaging::distance::{squared_distances, surface_of};
 use crate::imaging::{LabelMap, VoxelBox, row_major};
-use crate::{Error, Result};
 
 /// Tolerance of the normalised surface Dice where none is given, in millimetres.
 pub const DEFAULT_TOLERANCE_MM: f64 = 1.0;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::summary::listed;
 use crate::base::files::file_name;
+use crate::base::{Error, Result};
 use crate::imaging::{by_stem, describe_folder};
-use crate::{Error, Result};
 
 /// A reference and what was predicted for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::class_key::ClassKey;
 use super::metrics::Scores;
 use crate::base::files::{read_json, write_atomically};
+use crate::base::{Error, Result};
 use crate::dataset::Labels;
-use crate::{Error, Result};
 
 /// Means over cases or classes; the counts are fractions then.
 pub type MeanScores = Scores<f64>;

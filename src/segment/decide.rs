@@ -1,9 +1,9 @@
 //! Which clean-up a domain's masks get: what raises the mean Dice of held-out cases, and nothing else.
 
 use super::clean_up::apply;
+use crate::base::{Error, Result};
 use crate::domain::{CleanUp, CleanUpStep};
 use crate::imaging::{IGNORED, LabelMap};
-use crate::{Error, Result};
 
 /// Held-out cases below which no clean-up is kept: they would say too little.
 const ENOUGH_CASES: usize = 3;

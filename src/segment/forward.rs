@@ -1,6 +1,6 @@
 //! The forward program of one domain.
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::{Pool, Program, Store, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{DType, Graph, Layout, Region, Value};

@@ -7,6 +7,7 @@ use ndarray::{Array4, ArrayViewMut1, Axis};
 use super::clean_up::clean_up;
 use super::forward::{Forward, ForwardSpec};
 use super::window::{gaussian, linear, positions};
+use crate::base::{Error, Result};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::DType;
@@ -15,7 +16,6 @@ use crate::imaging::{
     Grid, LabelMap, Prepared, Volume, prepare, resample_cubic, resample_linear, row_major,
 };
 use crate::net::Model;
-use crate::{Error, Result};
 
 /// How volumes are segmented.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use super::cases::DomainCases;
 use super::config::RunConfig;
 use super::domain_sampling::DomainSampler;
+use crate::base::{Error, Result};
 use crate::patch;
 use crate::patch::{Cache, Sample};
-use crate::{Error, Result};
 
 /// A step's input, drawn.
 pub(super) struct Batch {

@@ -5,11 +5,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::config::RunConfig;
+use crate::base::{Error, Result};
 use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::imaging::{LabelMap, Prepared, Volume};
 use crate::patch::{PatchSize, Source};
-use crate::{Error, Result};
 use crate::{dataset, imaging};
 
 /// A domain with its training data.

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::domain_sampling::LossHistory;
 use super::learning_rate::LrState;
 use super::session::Session;
+use crate::base::{Error, Result};
 use crate::engine::exec::LossScale;
 use crate::engine::graph::Region;
 use crate::net::{Model, Tensor, read_tensors, write_tensors};
-use crate::{Error, Result};
 
 /// Where a training stands. Some fields are written under the names that they had first.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]

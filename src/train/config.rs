@@ -8,6 +8,7 @@ use super::domain_sampling::DomainSampling;
 use super::learning_rate::LrSchedule;
 use super::session::Freeze;
 use crate::base::files::{read_toml, write_atomically};
+use crate::base::{Error, Result};
 use crate::dataset::{Fold, Selection};
 use crate::domain::Recipe;
 use crate::engine::graph::DType;
@@ -15,7 +16,6 @@ use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::tune;
 use crate::net::{DomainAdapter, Downsample, Mode};
 use crate::patch::{Augment, Focus};
-use crate::{Error, Result};
 
 /// How long to train; the learning rate's schedule is fitted to it.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]

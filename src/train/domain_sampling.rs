@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::RngExt;
 
+use crate::base::{Error, Result};
 use crate::patch::rng_for;
-use crate::{Error, Result};
 
 /// How domains share the steps.
 #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]

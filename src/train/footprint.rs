@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
+use crate::base::{Error, Result};
 use crate::engine::exec::{Pool, region_words};
 use crate::engine::graph::{Caps, DType, ParamSpec};
 use crate::engine::plan::{Plan, PlanRequest, Workload};
-use crate::{Error, Result};
 
 /// How tensors are stored, and what memory there is for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

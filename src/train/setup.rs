@@ -4,7 +4,7 @@ use super::config::RunConfig;
 use super::footprint::{Footprint, Memory};
 use super::session::{Freeze, SessionSettings, workloads};
 use super::targets::{DomainBatch, Targets};
-use crate::Result;
+use crate::base::Result;
 use crate::domain::DomainPlan;
 use crate::engine::graph::Caps;
 use crate::engine::plan::Workload;

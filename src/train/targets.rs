@@ -1,11 +1,11 @@
 //! What the labels of a domain mean to its loss, and what the loss reads beside them.
 
+use crate::base::{Error, Result};
 use crate::engine::exec::Program;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Graph, Value};
 use crate::engine::ops;
 use crate::engine::ops::{LossWeights, RegionTargets};
-use crate::{Error, Result};
 
 /// What the labels of a domain are. By default classes, all of them labelled in every case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

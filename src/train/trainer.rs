@@ -16,6 +16,7 @@ use super::domain_sampling::DomainSampler;
 use super::footprint::Memory;
 use super::session::Session;
 use super::setup;
+use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::engine::exec::{LossScale, caps};
 use crate::engine::gpu::Gpu;
@@ -23,7 +24,6 @@ use crate::engine::graph::Region;
 use crate::engine::ops::Losses;
 use crate::net::{Model, NetConfig};
 use crate::patch::{Patches, Target};
-use crate::{Error, Result};
 
 /// A training step that was submitted.
 #[derive(Debug, Clone, PartialEq)]

@@ -153,6 +153,27 @@ fn bindings_and_groups_fit_the_adapter() {
 }
 
 /// Memory is reused: a plan needs less than its values together, and inference less than training.
+/// In all networks and in every variant, those that no adapter at hand can run among them.
+#[test]
+fn dispatches_set_each_parameter_and_bind_each_variable_of_their_kernels() {
+    let mut known = HashMap::new();
+    for planned in nets::all().into_iter().chain(nets::targeted()).chain(nets::variants()) {
+        for dispatch in planned.plan.dispatches().chain(&planned.tail) {
+            let key = dispatch.kernel.plain();
+            let interface = known.entry(key).or_insert_with_key(|key| reflect(key).unwrap());
+            let what = format!("{}: {:?}", planned.name, dispatch.kernel);
+            let members: HashSet<&str> =
+                interface.params.iter().map(|member| member.name.as_str()).collect();
+            let set: HashSet<&str> = dispatch.params.iter().map(|(name, _)| *name).collect();
+            assert_eq!(set, members, "{what}");
+            for variable in interface.bindings.iter().filter(|b| b.name != "params") {
+                let bound = dispatch.bindings.iter().any(|(name, _)| *name == variable.name);
+                assert!(bound, "{what}: {}", variable.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn slots_are_shared() {
     let plans = nets::all();
@@ -207,7 +228,7 @@ fn a_block_beyond_a_binding_is_refused() {
     graph.keep(out);
     let caps = Caps { max_binding: 1 << 14, ..Caps::default() };
     let message = Plan::new(&graph, &caps, &Default::default()).unwrap_err().to_string();
-    assert!(message.contains("use a smaller patch"), "{message}");
+    assert!(message.contains("use a smaller input"), "{message}");
 }
 
 /// Weights are bound whole: those beyond a binding are refused with the remedy.

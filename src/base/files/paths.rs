@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::name::folder;
 use super::place::{Finder, Key, Place};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// The files of one command. Nothing that it reads may be written over, and nothing that it writes may be written twice, by
 /// whatever links, detours or letter cases the paths lead to one place.

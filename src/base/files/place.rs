@@ -10,7 +10,7 @@ use file_id::FileId;
 
 use super::name::folder;
 use super::write::{MAX_LINKS, link_loop, regular};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// What a path leads to: something that exists, and the names below it of what does not exist yet.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 const AGAIN: &str = "Copy or download the file again.";
 

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::name::folder;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Symbolic links in a row before they count as a loop; what Linux allows.
 pub(super) const MAX_LINKS: u32 = 40;

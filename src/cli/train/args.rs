@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
+use crate::base::{Error, Result};
 use crate::cli::args::{MemoryArgs, size, triple, window};
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
@@ -14,7 +15,6 @@ use crate::net::{DomainAdapter, Downsample, Mode};
 use crate::patch::{Augment, Interpolation};
 use crate::run::RunRequest;
 use crate::train::{DomainSampling, Length, RunConfig};
-use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub(super) use args::{NetArgs, RunArgs};
 pub(super) use watch::{Watch, recomputed};
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::gpu::Gpu;
 use crate::run::{CONFIG, Observer, Runs};
 

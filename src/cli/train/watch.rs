@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};

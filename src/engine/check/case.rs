@@ -3,7 +3,7 @@
 use super::net::{Net, Truth};
 use super::plannings::{Planning, plannings};
 use super::update::Update;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, DType};
 
 /// A case that is a graph.
@@ -33,7 +33,9 @@ pub trait GraphCase: Send + Sync {
 
 /// One row of the table.
 pub enum Case {
+    /// A graph, forward and backward.
     Graph(Box<dyn GraphCase>),
+    /// Steps of an optimizer.
     Update(Update),
 }
 

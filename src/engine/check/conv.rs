@@ -5,7 +5,7 @@ use super::layer::{Backward, Input, Layer, LayerCase, Param};
 use super::net::Net;
 use super::plannings::{Planning, cooperative};
 use super::stages::{ACT, NORM, NORM_ACT, PLAIN, Prep, UP};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, DType, Packing, Value};
 use crate::engine::ops;
 use crate::engine::ops::ConvSpec;

@@ -6,7 +6,7 @@ use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, tensor};
 use super::plannings::{Planning, Variants};
 use super::stages::{ACT, NORM, NORM_ACT, PLAIN, Prep, UP};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::activation::Activation;
 use crate::engine::graph::{Caps, DType, Value};
 use crate::engine::ops;

@@ -4,7 +4,7 @@ use super::case::{Case, GraphCase};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, as_stored, random, tensor};
 use super::stages::{PLAIN, Prep, Stage};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{DType, Packing, Value};
 use crate::engine::ops;
 use crate::engine::oracle;
@@ -172,7 +172,7 @@ impl<L: Layer + 'static> GraphCase for LayerCase<L> {
                 Some(other) => ops::add(&mut net.graph, other, one)?,
             });
         }
-        let y = y.ok_or_else(|| crate::Error::Internal("a layer without copies".into()))?;
+        let y = y.ok_or_else(|| crate::base::Error::Internal("a layer without copies".into()))?;
         let out = self.after.build(net, "after", y)?;
         net.differentiate(out)?;
         net.output("y", out)?;
@@ -191,7 +191,8 @@ impl<L: Layer + 'static> GraphCase for LayerCase<L> {
             })
             .collect();
         let made = sum(params.iter().map(|own| self.layer.forward(&parts, own)).collect());
-        let made = made.ok_or_else(|| crate::Error::Internal("a layer without copies".into()))?;
+        let made =
+            made.ok_or_else(|| crate::base::Error::Internal("a layer without copies".into()))?;
         let after = Stage::new(self.after, "after", &made, 3);
         let dy = Tensor { shape: after.y.shape, data: random(after.y.data.len(), 4) };
         let dy = as_stored(dtype, &dy);

@@ -4,13 +4,13 @@ use super::case::{Case, GraphCase};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, as_stored, labels, tensor};
 use super::plannings::{Planning, plannings};
+use crate::base::{Error, Result};
 use crate::engine::graph::{Caps, DType, Value};
 use crate::engine::ops;
 use crate::engine::ops::{LossTerm, LossWeights};
 use crate::engine::oracle;
 use crate::engine::oracle::Tensor;
 use crate::engine::shape::Shape;
-use crate::{Error, Result};
 
 /// Name of the weighted sum of losses.
 pub(super) const TOTAL: &str = "the total loss";

@@ -9,7 +9,12 @@ pub enum Tolerance {
     /// values may be off by more, as an activation's derivative jumps where rounding changes a sign.
     OfLargest(f64),
     /// Of each value as a share of itself, taken for no less than `floor`.
-    OfEach { share: f64, floor: f64 },
+    OfEach {
+        /// The share.
+        share: f64,
+        /// The least value that it is taken of.
+        floor: f64,
+    },
     /// Of any value.
     Absolute(f64),
 }
@@ -20,6 +25,7 @@ const F16: f64 = 500.0;
 /// A result as it should be.
 #[derive(Debug, Clone)]
 pub(super) struct Expected {
+    /// What was compared.
     pub what: String,
     pub values: Vec<f64>,
     pub tolerance: Tolerance,
@@ -30,9 +36,11 @@ pub(super) struct Expected {
 /// A result that was compared.
 #[derive(Debug, Clone)]
 pub struct Compared {
+    /// What was compared.
     pub what: String,
     /// As the tolerance measures it.
     pub error: f64,
+    /// The error that is allowed.
     pub allowed: f64,
 }
 

@@ -5,7 +5,7 @@ use super::loss::{EVERY, Expectation, GRADIENT, mixture, output_losses};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, as_stored, labels, tensor};
 use super::plannings::{Planning, plannings};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, DType, Value};
 use crate::engine::ops;
 use crate::engine::ops::LossWeights;

@@ -26,7 +26,7 @@ pub use plannings::{Planning, Variants, plannings};
 pub use rig::{Ran, Rig};
 pub use update::Update;
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType};
@@ -34,6 +34,7 @@ use crate::engine::shader::Tuning;
 
 /// An operation, or several that go together, with its cases.
 pub struct Operation {
+    /// Its name in reports.
     pub name: &'static str,
     cases: fn() -> Vec<Case>,
 }
@@ -106,7 +107,9 @@ impl Extent {
 /// What one case found in one variant of its kernels.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Row {
+    /// The operation's name.
     pub operation: &'static str,
+    /// The case's name.
     pub case: String,
     /// What it was planned for.
     pub planning: String,
@@ -159,6 +162,7 @@ impl Row {
 /// One kernel over all rows.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct KernelSummary {
+    /// Rows in which it ran.
     pub checks: usize,
     /// Rows that failed and in which it ran: it need not be the one that is wrong.
     pub failed: usize,

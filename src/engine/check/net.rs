@@ -3,13 +3,13 @@
 use half::f16;
 
 use super::measure::{Expected, Tolerance};
+use crate::base::{Error, Result};
 use crate::engine::graph::{
     DType, Gradients, Graph, Init, Layout, Packing, ParamSpec, Scope, Value,
 };
 use crate::engine::ops;
 use crate::engine::oracle::Tensor;
 use crate::engine::shape::Shape;
-use crate::{Error, Result};
 
 /// Uniform values in -1..1 that f32 holds, the same for the same seed.
 pub fn random(count: usize, seed: u64) -> Vec<f64> {
@@ -46,7 +46,9 @@ pub fn as_stored(dtype: DType, x: &Tensor) -> Tensor {
 /// What a graph is run for. Kernels may do more at once where no gradient follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
+    /// The backward pass follows.
     Training,
+    /// It is all.
     Inference,
 }
 
@@ -61,6 +63,7 @@ pub(super) enum Place {
 
 /// A graph under construction, with the names of what goes in and what comes out.
 pub struct Net {
+    /// The graph.
     pub graph: Graph,
     purpose: Purpose,
     pub(super) tensors: Vec<(String, Value)>,
@@ -135,7 +138,7 @@ impl Net {
         self.outputs.push((name.into(), Place::Classes(value)));
     }
 
-    /// Appends the backward pass from a tensor, whose gradient is the input [`UPSTREAM`]; nothing in inference.
+    /// Appends the backward pass from a tensor, whose gradient is the input `UPSTREAM`; nothing in inference.
     pub fn differentiate(&mut self, y: Value) -> Result<()> {
         if self.purpose == Purpose::Inference {
             return Ok(());

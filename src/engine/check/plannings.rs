@@ -5,10 +5,13 @@ use crate::engine::graph::{Caps, DType};
 /// Limits and preferences that a case is planned for.
 #[derive(Debug, Clone)]
 pub struct Planning {
+    /// What reports call it.
     pub name: String,
+    /// The limits and what is chosen by them.
     pub caps: Caps,
     /// How its tensors are stored.
     pub dtype: DType,
+    /// Which variants run.
     pub variants: Variants,
     /// Whether its limits are the adapter's own and its tensors in f32.
     pub plain: bool,

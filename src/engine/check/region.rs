@@ -3,7 +3,7 @@
 use super::case::{Case, GraphCase};
 use super::loss::{Expectation, GRADIENT, TOTAL, mixture, output_losses};
 use super::net::{Net, Truth, as_stored, labels, random, tensor};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::DType;
 use crate::engine::ops;
 use crate::engine::ops::{LossWeights, RegionTargets};

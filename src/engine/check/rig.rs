@@ -6,16 +6,17 @@ use half::f16;
 
 use super::measure::Compared;
 use super::net::{Net, Place, Purpose, Truth, gradient_of, random};
+use crate::base::{Error, Result};
 use crate::engine::exec::{Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Region, Value};
 use crate::engine::plan::{Plan, PlanRequest};
 use crate::engine::shader::Choice;
-use crate::{Error, Result};
 
 /// What a run found.
 #[derive(Debug, Default)]
 pub struct Ran {
+    /// Each comparison.
     pub compared: Vec<Compared>,
     /// Files of the kernels that ran, one a dispatch.
     pub kernels: Vec<&'static str>,
@@ -69,6 +70,7 @@ impl Rig {
         Ok(Self { net, dtype, plan, store, program })
     }
 
+    /// The compiled case.
     pub fn program(&self) -> &Program {
         &self.program
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::measure::Tolerance;
 use super::net::{Net, Truth, random};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::activation::Activation;
 use crate::engine::graph::{Packing, Value};
 use crate::engine::ops;

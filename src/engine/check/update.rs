@@ -4,7 +4,7 @@ use super::measure::{Compared, Expected, Tolerance};
 use super::net::random;
 use super::plannings::{Planning, Variants};
 use super::rig::Ran;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::{LossScale, Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope};
@@ -161,6 +161,7 @@ impl<'a> Stepper<'a> {
 }
 
 impl Update {
+    /// The case's name.
     pub fn name(&self) -> String {
         let optimizer = match self.optimizer {
             Optimizer::Adam { betas: [a, b], eps, weight_decay } => {

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, Kernel};
-use crate::{Error, Result};
 
 /// BufferPart of a buffer; without `bytes` all from `offset` on.
 #[derive(Clone, Copy)]
 pub struct BufferPart<'a> {
+    /// The buffer.
     pub buffer: &'a wgpu::Buffer,
+    /// Bytes before the part.
     pub offset: u64,
+    /// Bytes of the part; without, all that follow.
     pub bytes: Option<u64>,
 }
 
@@ -55,8 +58,11 @@ pub fn bind(
 /// A dispatch that is bound.
 #[derive(Clone)]
 pub struct BoundDispatch {
+    /// What it does, for errors and reports.
     pub label: String,
+    /// The compiled kernel.
     pub kernel: Arc<Kernel>,
+    /// Its bindings.
     pub group: wgpu::BindGroup,
     /// Workgroups along the first two dimensions.
     pub groups: [u32; 2],
@@ -67,12 +73,17 @@ pub struct BoundDispatch {
 /// What the device is to do.
 #[derive(Clone)]
 pub enum Command {
+    /// Runs a kernel.
     Dispatch(BoundDispatch),
     /// Copies the first `bytes` of a buffer to `at` of another.
     Copy {
+        /// Where bytes are read, from its start.
         from: wgpu::Buffer,
+        /// Where they are written.
         to: wgpu::Buffer,
+        /// Bytes before the place in it.
         at: u64,
+        /// How many bytes.
         bytes: u64,
     },
 }
@@ -80,7 +91,9 @@ pub enum Command {
 /// What it took to hand commands over, in seconds; adapters that compute on the CPU may do the work while submitting.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
+    /// Seconds of encoding.
     pub encoding: f64,
+    /// Seconds of submitting; on adapters that compute on the CPU the work may be in them.
     pub submitting: f64,
     /// The last submission; none where there was nothing to do.
     pub last: Option<wgpu::SubmissionIndex>,

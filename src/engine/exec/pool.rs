@@ -1,6 +1,6 @@
 //! Activation memory.
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::gpu::Gpu;
 use crate::engine::plan::Plan;
 

@@ -10,15 +10,16 @@ use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, t
 use super::pool::Pool;
 use super::store::Store;
 use super::uniforms::{Setting, Uniforms};
+use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, Kernel};
 use crate::engine::graph::{Bind, Dispatch, Graph, Region, Storage, Value};
 use crate::engine::plan::{Plan, Step};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// What a command does, for timings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CommandInfo {
+    /// What it does.
     pub label: String,
     /// File below `shaders/`, or `copy`.
     pub kernel: &'static str,

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::command::{Command, Launch, submit};
+use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, unread};
-use crate::{Error, Result};
 
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 

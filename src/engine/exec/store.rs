@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{ParamSpec, Region};
-use crate::{Error, Result};
 
 /// Words to which every tensor's place is rounded, so that it can be bound on its own.
 const ALIGN_WORDS: usize = 64;
@@ -15,6 +15,7 @@ const SCALE_WORDS: usize = 8;
 /// What the loss is multiplied by before its gradient passes through f16; part of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossScale {
+    /// What losses are multiplied by.
     pub scale: f32,
     /// Steps since the scale last changed.
     pub good: u32,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::command::BufferPart;
+use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, Kernel};
-use crate::{Error, Result};
 
 /// A member of a kernel's `params` and its words; floats go as bits.
 pub type Setting<'a> = (&'a str, &'a [u32]);

@@ -1,32 +1,38 @@
 //! Listing and choosing adapters.
 
+use crate::base::{Error, GpuFault, Result};
 use crate::engine::shader::{Class, Cooperative};
-use crate::{Error, GpuFault, Result};
 
 /// What an adapter is and offers.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct AdapterReport {
     /// Position in [`adapters`].
     pub index: usize,
+    /// As the driver says.
     pub name: String,
     /// vulkan, metal or dx12.
     pub backend: String,
     /// discrete, integrated, virtual, cpu or other.
     pub device_type: String,
+    /// The driver's name.
     pub driver: String,
+    /// The driver's version, as it says.
     pub driver_info: String,
     /// Bytes that one storage binding can cover.
     pub max_binding_bytes: u64,
     /// Bytes of the largest buffer.
     pub max_buffer_bytes: u64,
+    /// Whether shaders may compute in f16.
     pub f16: bool,
     /// Whether shaders may use 64-bit integers.
     pub int64: bool,
+    /// Whether shaders may use subgroup operations.
     pub subgroups: bool,
     /// Invocations of every subgroup; zero where their number varies or there are none.
     pub subgroup_size: u32,
     /// Cooperative matrices that shaders may use.
     pub cooperative: Cooperative,
+    /// Whether kernels can be timed on the GPU.
     pub timestamps: bool,
 }
 

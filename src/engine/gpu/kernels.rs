@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::Gpu;
 use super::pipelines::Pipelines;
+use crate::base::{Error, Result};
 use crate::engine::shader::{BindingKind, KernelKey, Reflection, specialise};
-use crate::{Error, Result};
 
 /// A pipeline with its layout, as reflected from the shader.
 pub struct Kernel {
+    /// Compiled for the device.
     pub pipeline: wgpu::ComputePipeline,
+    /// Of group 0.
     pub layout: wgpu::BindGroupLayout,
     /// Bindings and parameters; the workgroup is that of the file's defaults.
     pub reflection: Arc<Reflection>,

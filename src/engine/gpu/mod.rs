@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use adapters::{AdapterReport, adapters, no_adapter};
 pub use kernels::Kernel;
 
+use crate::base::{BoxedError, Error, GpuFault, Result};
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
-use crate::{BoxedError, Error, GpuFault, Result};
 use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.
@@ -155,10 +155,12 @@ impl Gpu {
         &self.inner.limits
     }
 
+    /// wgpu's device.
     pub fn device(&self) -> &wgpu::Device {
         &self.inner.device
     }
 
+    /// wgpu's queue.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.inner.queue
     }
@@ -218,7 +220,7 @@ impl Gpu {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.limits().max_buffer_size {
             let message = format!(
-                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller patch, batch or base width",
+                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller input, batch or base width",
                 size >> 20,
                 self.limits().max_buffer_size >> 20
             );
@@ -229,7 +231,7 @@ impl Gpu {
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
             Error::Gpu { fault, message, source } => {
-                let remedy = "use a smaller patch, batch or base width";
+                let remedy = "use a smaller input, batch or base width";
                 let message = format!("{message} ({} MiB asked for); {remedy}", size >> 20);
                 Error::Gpu { fault, message, source }
             }

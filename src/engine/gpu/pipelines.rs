@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::files::{cache_folder, fingerprint, folder, write_atomically};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Bytes before the backend's own: a fingerprint of those.
 const HEAD: usize = 8;

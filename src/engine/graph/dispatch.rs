@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::value::Value;
+use crate::base::{Error, Result};
 use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
-use crate::{Error, Result};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,9 +83,23 @@ pub enum Region {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bind {
     /// Part of a value.
-    Value { value: Value, start: usize, words: usize },
+    Value {
+        /// The value.
+        value: Value,
+        /// Words before the part.
+        start: usize,
+        /// Words of the part.
+        words: usize,
+    },
     /// Part of the parameter block.
-    Region { region: Region, start: usize, words: usize },
+    Region {
+        /// The region.
+        region: Region,
+        /// Words before the part.
+        start: usize,
+        /// Words of the part.
+        words: usize,
+    },
 }
 
 /// One kernel run.

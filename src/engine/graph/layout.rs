@@ -1,7 +1,7 @@
 //! Packed layouts of tensors and parameters, and their conversion from and to the order of users and files.
 
+use crate::base::{Error, Result};
 use crate::engine::shape::LANES;
-use crate::{Error, Result};
 
 /// How the elements of a tensor lie in memory; arithmetic is in f32 either way.
 #[derive(
@@ -9,6 +9,7 @@ use crate::{Error, Result};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum DType {
+    /// 32 bits.
     #[default]
     F32,
     /// Two a word: rounded when stored, infinite beyond ±65504.
@@ -148,11 +149,26 @@ fn channel_lanes(segments: &[usize]) -> Vec<(usize, usize)> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packing {
     /// One value a channel (bias, gamma, beta): `[blocks] vec4`.
-    Channels { segments: Vec<usize> },
+    Channels {
+        /// Channels of each concatenated part.
+        segments: Vec<usize>,
+    },
     /// (Cout, Cin, taps): `[out blocks, in blocks, taps] mat4x4`, column j = input lane j.
-    Matrix { out: usize, ins: Vec<usize>, taps: usize },
+    Matrix {
+        /// Output channels.
+        out: usize,
+        /// Input channels of each concatenated part.
+        ins: Vec<usize>,
+        /// Taps of the kernel.
+        taps: usize,
+    },
     /// (C, 1, taps): `[blocks, taps] vec4`.
-    Depthwise { segments: Vec<usize>, taps: usize },
+    Depthwise {
+        /// Channels of each concatenated part.
+        segments: Vec<usize>,
+        /// Taps of the kernel.
+        taps: usize,
+    },
 }
 
 impl Packing {

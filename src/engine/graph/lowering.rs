@@ -7,13 +7,15 @@ use super::dispatch::Bind;
 use super::layout::{DType, Layout};
 use super::op::{Lowering, Node};
 use super::value::Value;
+use crate::base::{Error, Result};
 use crate::engine::shader::Choice;
-use crate::{Error, Result};
 
 /// Consecutive channel blocks, or other units that a tensor is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockRun {
+    /// The first.
     pub first: usize,
+    /// How many.
     pub count: usize,
 }
 
@@ -46,16 +48,22 @@ impl CutAxis {
 /// What one dispatch covers: samples and a run along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Portion<const AXES: usize> {
+    /// The first sample.
     pub n0: usize,
+    /// How many samples.
     pub samples: usize,
+    /// The blocks along each axis.
     pub runs: [BlockRun; AXES],
 }
 
 /// Samples and channel blocks of one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
+    /// The first sample.
     pub n0: usize,
+    /// How many samples.
     pub samples: usize,
+    /// The channel blocks.
     pub blocks: BlockRun,
 }
 
@@ -131,7 +139,7 @@ impl Lowering<'_> {
         if words as u64 * 4 > self.caps.max_binding {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let found = format!(
-                "one channel block takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller patch",
+                "one channel block takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller input",
                 mib(words as u64 * 4),
                 mib(self.caps.max_binding)
             );

@@ -20,7 +20,7 @@ pub use lowering::{BlockRun, CutAxis, Part, Portion};
 pub use op::{Gradients, Lowering, Node, Op, Scratch};
 pub use value::{Init, Load, ParamSpec, Scope, Storage, Value, ValueInfo};
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// A network of operations, forward and backward alike: what is computed, for every adapter and precision alike.
 #[derive(Debug, Clone, Default)]

@@ -7,7 +7,7 @@ use super::Graph;
 use super::dispatch::{Caps, Dispatch};
 use super::layout::DType;
 use super::value::Value;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// A node of a planned graph and the adapter that it is lowered for.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Graph, Load, Node, Storage, Value};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 impl Graph {
     /// Stored values that a node reads, through lazy ones; none for a lazy node, whose consumers read. Working memory is not

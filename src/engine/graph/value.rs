@@ -47,9 +47,27 @@ pub struct ParamSpec {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Load {
     /// `act(norm(source))`, read through indices divided by `up` (D, H, W); `norm` are coefficients.
-    Forward { source: Value, norm: Option<Value>, act: Option<Activation>, up: [usize; 3] },
+    Forward {
+        /// The stored tensor.
+        source: Value,
+        /// Coefficients of the norm.
+        norm: Option<Value>,
+        /// The activation, after the norm.
+        act: Option<Activation>,
+        /// Factors of upsampling along D, H, W.
+        up: [usize; 3],
+    },
     /// Gradient of `raw`, from the gradient `upstream` of `act(norm(raw))`; `coef` are coefficients of the norm's gradient.
-    Gradient { upstream: Value, raw: Value, coef: Option<Value>, act: Option<Activation> },
+    Gradient {
+        /// The gradient after norm and activation.
+        upstream: Value,
+        /// The tensor before them.
+        raw: Value,
+        /// Coefficients of the norm's gradient.
+        coef: Option<Value>,
+        /// The activation.
+        act: Option<Activation>,
+    },
 }
 
 impl Load {
@@ -80,7 +98,7 @@ pub enum Storage {
     Words,
     /// Written by the host before a run.
     Input,
-    /// A parameter, by index into [`Graph::params`].
+    /// A parameter, by index into those of the graph.
     Param(usize),
     /// The gradient of a parameter.
     Grad(usize),

@@ -1,8 +1,8 @@
 //! What several operations need.
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Gradients, Node, Value};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Below this many threads to keep busy, an adapter is a CPU: loads are dear, so that a thread does more with each.
 pub const FEW_THREADS: usize = 4096;

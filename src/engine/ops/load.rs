@@ -1,6 +1,6 @@
 //! Turning a value's load into kernel switches and bindings.
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::activation::Activation;
 use crate::engine::graph::{Dispatch, Graph, Layout, Load, Lowering, Part, Value};
 use crate::engine::shader::KernelKey;

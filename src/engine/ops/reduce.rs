@@ -1,7 +1,7 @@
 //! Fixed-order sums of the partial results of a weight gradient.
 
 use super::common::WORKGROUP;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Dispatch, Lowering, Scratch, Value, fold};
 use crate::engine::shader::KernelKey;
 

@@ -1,8 +1,8 @@
 //! Radix sort and prefix sums as dispatches; the recipes stand in the shaders' headers.
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Graph, Lowering, Storage, Value, ValueInfo, fold};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Values of a tile of the scan kernels.
 const SCAN_TILE: usize = 4096;

@@ -1,8 +1,8 @@
 //! Kernels whose subgroups share what each invocation loaded.
 
+use crate::base::{Error, Result};
 use crate::engine::graph::Caps;
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Lanes of a subgroup where its invocations can share what each of them loaded.
 pub fn sharing(caps: &Caps) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! Optimizers: one dispatch a contiguous range of the parameter block.
 
 use super::common::WORKGROUP;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Bind, BlockRun, Caps, Dispatch, Region, fold};
 use crate::engine::shader::KernelKey;
 
@@ -10,9 +10,21 @@ use crate::engine::shader::KernelKey;
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Optimizer {
     /// Adam with L2 weight decay added to the gradient.
-    Adam { betas: [f32; 2], eps: f32, weight_decay: f32 },
+    Adam {
+        /// Decay of the mean and of the mean square of gradients.
+        betas: [f32; 2],
+        /// Added to the root of the mean square.
+        eps: f32,
+        /// Share of each weight that joins its gradient.
+        weight_decay: f32,
+    },
     /// Stochastic gradient descent with Nesterov momentum.
-    Sgd { momentum: f32, weight_decay: f32 },
+    Sgd {
+        /// Share of the last direction that goes on.
+        momentum: f32,
+        /// Share of each weight that joins its gradient.
+        weight_decay: f32,
+    },
 }
 
 impl Optimizer {

@@ -32,8 +32,8 @@ pub use region::*;
 pub use softmax::*;
 pub use upsample::*;
 
+use crate::base::{Error, Result};
 use crate::engine::shape::Shape;
-use crate::{Error, Result};
 
 /// A dense f64 tensor in N, C, D, H, W order.
 #[derive(Debug, Clone, PartialEq)]

@@ -27,6 +27,7 @@ pub struct SgdNesterov {
 /// What the loss is multiplied by, dynamically, after Micikevicius et al. 2018.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DynamicScale {
+    /// What losses are multiplied by.
     pub scale: f64,
     /// Steps since the scale last changed.
     pub good: u32,

@@ -1,7 +1,7 @@
 //! A graph made ready for an adapter: how its tensors are stored, which moments come along, the working memory of every node.
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Bind, Caps, DType, Dispatch, Graph, Lowering, Node, Scratch, Storage};
-use crate::{Error, Result};
 
 /// How a graph is planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 
 pub use draft::{Draft, PlanRequest};
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Caps, Dispatch, Graph, Value};
-use crate::{Error, Result};
 use memory::Memory;
 
 /// One step of a plan.
@@ -25,7 +25,14 @@ pub enum Step {
     /// Runs a kernel.
     Run(Box<Dispatch>),
     /// Copies a value that is still needed before a kernel adds to it.
-    Copy { from: Value, to: Value, words: usize },
+    Copy {
+        /// The value that is still needed.
+        from: Value,
+        /// The value that the kernel adds to.
+        to: Value,
+        /// Words of each.
+        words: usize,
+    },
 }
 
 /// Steps and memory of one run of a graph.

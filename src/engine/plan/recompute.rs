@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::draft::Draft;
 use super::memory::Memory;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{FLOPS_PER_BYTE, Graph, Value};
 
 /// Arithmetic operations and bytes moved.

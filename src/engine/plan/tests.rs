@@ -1,7 +1,7 @@
 //! What plans promise, on graphs of made-up operations: no kernel runs.
 
 use super::{Plan, PlanRequest, Step};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{
     Caps, DType, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Scratch, Value,
 };

@@ -8,7 +8,7 @@ use super::lint::lint;
 use super::needs::{self, Needs};
 use super::reflect::{Reflection, message, reflect_module};
 use super::specialise::specialise;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 struct Compiled {
     module: naga::Module,

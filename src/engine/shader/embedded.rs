@@ -1,6 +1,6 @@
 //! The files of `shaders/`, as the build found them.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Every kernel's file: name and source.
 pub fn sources() -> &'static [(&'static str, &'static str)] {

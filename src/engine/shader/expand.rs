@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::embedded::{shared, source};
 use super::key::KernelKey;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 const IMPORT: &str = "// import ";
 /// Ends a shared file in the expanded text.

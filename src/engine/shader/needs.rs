@@ -2,13 +2,14 @@
 
 use super::key::KernelKey;
 use super::specialise::specialise;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 const MARK: &str = "// needs ";
 
 /// What an adapter must offer beyond the portable core.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// Subgroup operations.
     pub subgroups: bool,
     /// Cooperative matrices, an extension of naga's.
     pub cooperative: bool,

@@ -1,35 +1,46 @@
 //! What a kernel's caller must know, read from the shader.
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How a shader uses a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindingKind {
+    /// Read, the same for all.
     Uniform,
+    /// Read.
     ReadStorage,
+    /// Read and written.
     ReadWriteStorage,
 }
 
 /// A binding of group 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
+    /// As the shader has it.
     pub name: String,
+    /// Its number in the group.
     pub index: u32,
+    /// How the shader uses it.
     pub kind: BindingKind,
 }
 
 /// A member of the uniform `params`; offset and size in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// As the shader has it.
     pub name: String,
+    /// Bytes before it.
     pub offset: u32,
+    /// Its size.
     pub bytes: u32,
 }
 
 /// What a kernel's caller must know, read from the shader itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reflection {
+    /// Invocations of a workgroup along x, y, z.
     pub workgroup: [u32; 3],
+    /// By number.
     pub bindings: Vec<Binding>,
     /// Bytes of workgroup memory.
     pub workgroup_bytes: u32,

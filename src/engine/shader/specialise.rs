@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::key::KernelKey;
 use super::{expand, storage};
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 const MARK: &str = "// unroll";
 

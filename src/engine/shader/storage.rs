@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::key::KernelKey;
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How a binding lies in memory, and what the rewritten text calls to read and write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,14 +7,17 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Kinds of adapters that the shipped table tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
+    /// With memory of its own.
     Discrete,
+    /// With the CPU's memory.
     Integrated,
+    /// Apple's, with tiles and unified memory.
     Apple,
     /// Computes on the CPU.
     Software,

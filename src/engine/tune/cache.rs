@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::files::{cache_folder, fingerprint, write_atomically};
+use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::engine::shader::{shared, sources};
-use crate::{Error, Result};
 
 /// What a tuning holds for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
+    /// The adapter's name.
     pub adapter: String,
+    /// The graphics API.
     pub backend: String,
+    /// The driver's name.
     pub driver: String,
+    /// The driver's version.
     pub driver_info: String,
     /// Version of u2seg.
     pub version: String,

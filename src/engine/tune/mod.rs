@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use cache::Identity;
 pub use record::Record;
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::{Identity, Mode, Report, drafts, tuned};
 use crate::base::files::{read_json, write_atomically};
+use crate::base::{Error, Result};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::plan::Workload;
-use crate::{Error, Result};
 
 /// Adapter and variants of a run.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

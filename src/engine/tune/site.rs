@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::FLOPS_PER_BYTE;
 use crate::engine::plan::Draft;
 use crate::engine::shader::Choice;

@@ -6,11 +6,11 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::site::Site;
+use crate::base::{Error, Result};
 use crate::engine::exec::{Command, Pool, Program, Store, submit};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
 use crate::engine::plan::{Draft, Plan, Step};
-use crate::{Error, Result};
 
 /// Largest difference from the default's results, of their largest value: as in the case tables.
 const TOLERANCE: f32 = 1e-4;

@@ -18,13 +18,13 @@ use scratch::{Scratch, Sizes, VECTOR};
 use volumes::{Resident, Volumes};
 use work::{Drawn, Work};
 
+use crate::base::{Error, Result};
 use crate::engine::exec::{Command, submit};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::shape::LANES;
 use crate::imaging::Prepared;
 use crate::patch::{Augment, Draw, MAX_EXTENT, PatchSize, Reach};
-use crate::{Error, Result};
 
 /// Where the voxels of a sample come from.
 #[derive(Debug, Clone, PartialEq)]

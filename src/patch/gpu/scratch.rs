@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::kernels::{Pass, keys};
+use crate::base::{Error, Result};
 use crate::engine::exec::{BufferPart, Uniforms, bind};
 use crate::engine::gpu::Gpu;
 use crate::patch::{Augment, Interpolation};
-use crate::{Error, Result};
 
 /// Bytes of a packed voxel.
 pub(super) const VECTOR: u64 = 16;

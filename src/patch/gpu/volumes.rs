@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use super::cache::{Key, Places};
 use super::scratch::BlockParts;
+use crate::base::{Error, Result};
 use crate::engine::exec::BufferPart;
 use crate::engine::gpu::Gpu;
 use crate::imaging::{Prepared, VoxelBox};
-use crate::{Error, Result};
 
 /// A box of a case.
 #[derive(Debug, Clone, PartialEq)]

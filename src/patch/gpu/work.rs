@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::kernels::{Pass, blur_key, intensity_key, low_res_key, moments_key, patch_key, taps};
 use super::scratch::{GROUPS, Scratch};
 use super::volumes::Resident;
+use crate::base::{Error, Result};
 use crate::engine::exec::{BoundDispatch, Command, Setting};
 use crate::engine::gpu::{Gpu, Kernel};
 use crate::engine::graph::{Caps, fold};
@@ -12,7 +13,6 @@ use crate::engine::shader::KernelKey;
 use crate::engine::shape::LANES;
 use crate::imaging::Prepared;
 use crate::patch::{Draw, Elastic, Intensity, gaussian, low_res_size};
-use crate::{Error, Result};
 
 /// Voxels along D of a thread of the patch kernel on a GPU; on a CPU all of them.
 const CHUNK: usize = 8;

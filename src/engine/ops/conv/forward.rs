@@ -10,11 +10,11 @@ use super::shared::SharedConv;
 use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
 use super::tile::{ConvMethod, ConvSite, ConvTile};
 use super::weight_grad::weight_grad;
+use crate::base::{Error, Result};
 use crate::engine::graph::{
     CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Value, fold,
 };
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// `conv(x) + bias`; `x` may be lazy or a concatenation. Weight (Cout, Cin, kD, kH, kW), bias (Cout).
 pub fn conv(

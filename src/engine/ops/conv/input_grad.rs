@@ -8,7 +8,7 @@ use super::super::subgroup::{SharedRow, Subgroup};
 use super::shared::SharedConv;
 use super::spec::{ConvSpec, taps_key};
 use super::tile::{ConvMethod, ConvSite, ConvTile};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{
     CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Portion, Value, fold,
 };

@@ -3,7 +3,7 @@
 use super::super::subgroup::{SharedRow, Subgroup};
 use super::spec::{ConvSpec, sizes};
 use super::tile::{ConvMethod, ConvTile};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Dispatch, Lowering, Portion, fold};
 use crate::engine::shader::KernelKey;
 

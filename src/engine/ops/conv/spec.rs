@@ -1,8 +1,8 @@
 //! Geometry of a convolution, and how kernels are told of it.
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Layout};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Geometry of a convolution; every array is D, H, W.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,7 @@ impl ConvSpec {
         self.kernel.iter().product()
     }
 
+    /// Whether each output voxel reads one input voxel.
     pub fn is_pointwise(&self) -> bool {
         *self == Self::pointwise()
     }

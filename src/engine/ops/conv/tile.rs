@@ -7,7 +7,7 @@ use super::super::common::distinct;
 use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
 use super::spec::ConvSpec;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, Lowering};
 use crate::engine::shader::Choice;
 

@@ -9,7 +9,7 @@ use super::super::reduce::{partial_sums, reduce};
 use super::super::subgroup::shared;
 use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
 use super::tile::ConvWeightTile;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{CutAxis, Dispatch, Graph, Lowering, Op, Portion, Scratch, Value, fold};
 use crate::engine::shader::{Choice, KernelKey};
 

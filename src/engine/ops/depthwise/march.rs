@@ -8,12 +8,12 @@ use super::super::load::{SOURCE, Source};
 use super::super::norm::{bias_grad, give_moments};
 use super::tile::{March, TAPS};
 use super::weight_grad::weight_grad;
+use crate::base::{Error, Result};
 use crate::engine::graph::{
     BlockRun, CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion,
     Value, fold,
 };
 use crate::engine::shader::{Choice, KernelKey};
-use crate::{Error, Result};
 
 /// Depthwise convolution of every channel with its own 3x3x3 taps. Weight (C, 1, 3, 3, 3), bias (C); `x` may be lazy or a
 /// concatenation.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
 use super::super::subgroup::sharing;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, Layout, Lowering};
 use crate::engine::shader::{Choice, KernelKey};
 

@@ -6,7 +6,7 @@ use super::super::common::{WORKGROUP, switches};
 use super::super::load::{Source, WeightSources};
 use super::super::reduce::{partial_sums, reduce};
 use super::tile::{Columns, QUAD, TAPS};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{
     BlockRun, CutAxis, Dispatch, Graph, Lowering, Op, Portion, Scratch, Value, fold,
 };

@@ -4,13 +4,13 @@ use std::fmt::{Display, Formatter};
 
 use super::super::common::{WORKGROUP, output_grad, switches};
 use super::super::load::{Source, SourceNames};
+use crate::base::{Error, Result};
 use crate::engine::activation::Activation;
 use crate::engine::graph::{
     Bind, BlockRun, Caps, CutAxis, Dispatch, Gradients, Graph, Lowering, Node, Op, Part, Portion,
     Value, fold,
 };
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// `a + b`, each read through its load.
 pub fn add(graph: &mut Graph, a: Value, b: Value) -> Result<Value> {

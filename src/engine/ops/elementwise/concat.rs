@@ -1,7 +1,7 @@
 //! Concatenation over channels.
 
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Value};
-use crate::{Error, Result};
 
 /// Concatenation over channels; never stored.
 pub fn concat(graph: &mut Graph, parts: &[Value]) -> Result<Value> {

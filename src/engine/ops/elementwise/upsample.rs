@@ -2,9 +2,9 @@
 
 use super::super::common::{WORKGROUP, output_grad};
 use super::add::{addend, materialise};
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Gradients, Graph, Load, Lowering, Node, Op, Value, fold};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Nearest-neighbour upsampling by a factor for each of D, H, W; never stored.
 pub fn upsample(graph: &mut Graph, x: Value, factors: [usize; 3]) -> Result<Value> {

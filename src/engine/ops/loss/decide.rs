@@ -3,9 +3,9 @@
 use super::super::common::WORKGROUP;
 use super::super::elementwise::materialise;
 use super::sums::{MAX_CLASSES, aligned};
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Gradients, Graph, Lowering, Node, Op, Value, fold};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Class probabilities of each voxel (N, classes, D, H, W).
 pub fn softmax(graph: &mut Graph, logits: Value) -> Result<Value> {

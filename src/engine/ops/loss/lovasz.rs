@@ -3,7 +3,7 @@
 use super::super::common::WORKGROUP;
 use super::super::sort::{Scan, Sort};
 use super::sums::aligned;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Dispatch, Graph, Layout, Lowering, Scratch, Value, fold};
 use crate::engine::shader::KernelKey;
 
@@ -65,7 +65,9 @@ impl Lovasz<'_> {
 
     fn memory(&self, dldp: Value, scratch: &[Value]) -> Result<LovaszMemory> {
         let [partials, lovasz, counts, rest @ ..] = scratch else {
-            return Err(crate::Error::Internal("the Lovász loss lacks its working memory".into()));
+            return Err(crate::base::Error::Internal(
+                "the Lovász loss lacks its working memory".into(),
+            ));
         };
         let sort = Sort::new(self.total(), rest)?;
         let levels = &rest[Sort::scratch(self.total()).len()..];

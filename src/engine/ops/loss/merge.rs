@@ -3,9 +3,9 @@
 use super::super::common::{WORKGROUP, output_grad};
 use super::super::elementwise::{accumulate, materialise};
 use super::sums::{CLASS_WORDS, MAX_CLASSES};
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Gradients, Graph, Lowering, Node, Op, Value, fold};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Logits (N, classes, D, H, W) in which the probability of the classes that a sample does not label is the background's:
 /// they count for background in every loss of that sample, and no voxel of it may be labelled with one of them. `unlabelled` has

@@ -4,11 +4,11 @@ use super::super::common::{WORKGROUP, output_grad};
 use super::super::elementwise::{accumulate, materialise};
 use super::sums::{CHUNK, CLASS_WORDS, finish, loss_sums, loss_values};
 use super::weights::LossWeights;
+use crate::base::{Error, Result};
 use crate::engine::graph::{
     Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Part, Scratch, Value, fold,
 };
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Most regions: a bit each.
 pub const MAX_REGIONS: usize = 32;

@@ -5,11 +5,11 @@ use super::super::elementwise::{accumulate, materialise};
 use super::lovasz::Lovasz;
 use super::sums::{CHUNK, MAX_CLASSES, aligned, finish, loss_sums, loss_values};
 use super::weights::LossWeights;
+use crate::base::{Error, Result};
 use crate::engine::graph::{
     Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Part, Scratch, Value, fold,
 };
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Sum of losses of logits (N, classes, D, H, W) and labels (N·D·H·W words). Returns a value whose first words are
 /// what [`LossWeights::losses`] takes.

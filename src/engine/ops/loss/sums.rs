@@ -1,9 +1,9 @@
 //! What the losses of classes and of regions have in common: rows of partial sums, and what becomes of them.
 
 use super::weights::{LossWeights, VOXEL_LOSSES};
+use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Graph, Layout, Lowering, Scratch, Value};
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Most classes that the loss kernels take.
 pub const MAX_CLASSES: usize = 256;
@@ -63,6 +63,6 @@ pub fn aligned(base: usize) -> Result<()> {
     }
     Err(Error::shape(
         "loss",
-        "logits of one sample do not start at an aligned offset; use a patch with a multiple of 16 voxels",
+        "logits of one sample do not start at an aligned offset; use an input with a multiple of 16 voxels",
     ))
 }

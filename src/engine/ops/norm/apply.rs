@@ -4,9 +4,9 @@ use super::super::common::output_grad;
 use super::super::elementwise::{accumulate, materialise};
 use super::gradient::norm_grad;
 use super::statistics::Statistics;
+use crate::base::{Error, Result};
 use crate::engine::activation::Activation;
 use crate::engine::graph::{Dispatch, Gradients, Graph, Load, Lowering, Node, Op, Value};
-use crate::{Error, Result};
 
 /// Instance norm over D, H, W of each sample and channel, with biased variance. `gamma` and `beta` have a value a channel.
 /// The result is lazy; its statistics are computed here.

@@ -3,12 +3,12 @@
 use super::super::common::switches;
 use super::super::elementwise::materialise;
 use super::parts::{ChannelParts, NormPass};
+use crate::base::{Error, Result};
 use crate::engine::activation::Activation;
 use crate::engine::graph::{
     Dispatch, Graph, Load, Lowering, Node, Op, Portion, Scratch, Value, fold,
 };
 use crate::engine::shader::KernelKey;
-use crate::{Error, Result};
 
 /// Appends the gradients of gamma and beta of a node that norms and activates (raw tensor, gamma, beta, coefficients), and gives
 /// the coefficients with which loads form the gradient before both from the one after, `da`.

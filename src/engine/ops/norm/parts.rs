@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::{WORKGROUP, distinct};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, Layout, Lowering};
 use crate::engine::shader::{Choice, KernelKey};
 

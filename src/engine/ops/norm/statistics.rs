@@ -1,7 +1,7 @@
 //! Mean, scale, shift and 1/std of each sample and channel block.
 
 use super::parts::{ChannelParts, NormPass};
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Dispatch, Gradients, Graph, Lowering, Node, Op, Scratch, Value, fold};
 use crate::engine::shader::KernelKey;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::common::{WORKGROUP, distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::coop::CooperativeTile;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, DType, Dispatch, Lowering, fold};
 use crate::engine::shader::{Choice, KernelKey};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
 use super::super::load::{ChannelBlocks, WeightSources};
 use super::coop::CooperativeTile;
-use crate::Result;
+use crate::base::Result;
 use crate::engine::graph::{Caps, Dispatch, Layout, Lowering, Portion, fold};
 use crate::engine::shader::Choice;
 
