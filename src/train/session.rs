@@ -229,8 +229,7 @@ impl Session {
 
     /// Draws Kaiming normal weights; biases zero, norms one. The same seed gives the same weights everywhere.
     pub fn initialise(&self, seed: u64) -> Result<()> {
-        use rand::SeedableRng;
-        use rand_distr::{Distribution, StandardNormal};
+        use rand::{RngExt, SeedableRng};
         for (index, stored) in self.store.params().iter().enumerate() {
             let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(index as u64 + 1);
@@ -239,8 +238,12 @@ impl Session {
                 Init::Constant(value) => vec![value; count],
                 Init::Kaiming { fan_in } => {
                     let deviation = (2.0 / fan_in as f64).sqrt();
-                    let draws: rand_distr::Iter<_, _, f64> = StandardNormal.sample_iter(&mut rng);
-                    draws.take(count).map(|draw| (draw * deviation) as f32).collect()
+                    let mut normal = || {
+                        // Box–Muller; 1 - u keeps the logarithm finite
+                        let (u, v): (f64, f64) = (rng.random(), rng.random());
+                        (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+                    };
+                    (0..count).map(|_| (normal() * deviation) as f32).collect()
                 }
             };
             self.write(Region::Weights, &stored.spec.name, &values)?;
