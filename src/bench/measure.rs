@@ -10,7 +10,7 @@ use crate::base::{Error, Result};
 use crate::engine::exec::{CommandInfo, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{DType, Init, Region};
-use crate::engine::ops::{LossWeights, Optimizer};
+use crate::engine::ops::{LossWeights, Optimizer, class_bits};
 use crate::engine::plan::Workload;
 use crate::engine::tune;
 use crate::net;
@@ -215,9 +215,7 @@ impl Timing<'_> {
         if !batch.targets.partial {
             return session.step(domain, image, labels, 1e-3);
         }
-        let mut mask = [0; 8];
-        mask[last / 32] = 1 << (last % 32);
-        session.set_unlabelled(domain, &vec![mask; batch.samples])?;
+        session.set_unlabelled(domain, &vec![class_bits([last]); batch.samples])?;
         let labels: Vec<u8> = labels.iter().map(|label| label % last as u8).collect();
         session.step(domain, image, &labels, 1e-3)
     }

@@ -80,25 +80,25 @@ mod tests {
     use super::super::{DomainAdapter, DomainNet};
     use super::*;
 
-    #[test]
-    fn parts_are_those_of_the_published_code() {
-        let domains = [(1, 2), (1, 2), (1, 3), (2, 3), (1, 2)]
-            .iter()
-            .enumerate()
-            .map(|(index, &(channels, classes))| DomainNet {
-                name: format!("d{index}"),
-                channels,
-                classes,
-                pools: [5; 3],
-            })
-            .collect();
-        let config = NetConfig {
+    /// Five tasks of the Decathlon with these halvings along D, H, W.
+    fn decathlon(pools: [[usize; 3]; 5]) -> NetConfig {
+        let sizes = [(1, 2), (1, 2), (1, 3), (2, 3), (1, 2)].into_iter().zip(pools).enumerate();
+        let domain = |(index, ((channels, classes), pools))| {
+            let name = format!("d{index}");
+            DomainNet { name, channels, classes, pools }
+        };
+        NetConfig {
             mode: Mode::Universal,
             adapter: DomainAdapter::Separable,
             downsample: Downsample::Full,
             base: 16,
-            domains,
-        };
+            domains: sizes.map(domain).collect(),
+        }
+    }
+
+    #[test]
+    fn parts_are_those_of_the_published_code() {
+        let config = decathlon([[5; 3]; 5]);
         let counts = part_counts(&config).unwrap();
         let of = |part: &str| counts.iter().find(|c| c.part == part).unwrap();
         assert_eq!(of("pointwise convolutions").total(), 1_138_864);
@@ -109,29 +109,7 @@ mod tests {
 
     #[test]
     fn independent_networks_have_their_own_pools() {
-        let domains = [
-            (1, 2, [4, 5, 5]),
-            (1, 2, [5, 5, 5]),
-            (1, 3, [3, 3, 3]),
-            (2, 3, [2, 5, 5]),
-            (1, 2, [4, 5, 5]),
-        ]
-        .iter()
-        .enumerate()
-        .map(|(index, &(channels, classes, pools))| DomainNet {
-            name: format!("d{index}"),
-            channels,
-            classes,
-            pools,
-        })
-        .collect();
-        let config = NetConfig {
-            mode: Mode::Universal,
-            adapter: DomainAdapter::Separable,
-            downsample: Downsample::Full,
-            base: 16,
-            domains,
-        };
+        let config = decathlon([[4, 5, 5], [5; 3], [3; 3], [2, 5, 5], [4, 5, 5]]);
         assert_eq!(independent_count(&config).unwrap(), 134_508_692);
     }
 }

@@ -189,7 +189,9 @@ impl Run {
         while !stopped && let Some(step) = trainer.step()? {
             tell(&step.readings, observer)?;
             stopped = observer.step(&step)?.is_break();
-            if step.number.is_multiple_of(self.config.checkpoint_every) {
+            let due = step.number.is_multiple_of(self.config.checkpoint_every);
+            // the last step's follows below
+            if due && !stopped && !trainer.is_finished() {
                 save(&self.folder, trainer, observer)?;
             }
         }

@@ -80,11 +80,7 @@ impl SessionSettings {
 /// A domain's forward, backward and update dispatches.
 struct DomainProgram {
     program: Program,
-    image: Value,
-    labels: Value,
-    given: Given,
-    loss: Value,
-    logits: Value,
+    ends: Ends,
     layout: Layout,
     logits_layout: Layout,
     /// Commands before the update.
@@ -107,14 +103,19 @@ pub struct Session {
     readings: Readback,
 }
 
-/// A domain's graph and what the host reads and writes of it.
-struct Built {
-    graph: Graph,
+/// What the host reads and writes of a domain's graph.
+struct Ends {
     image: Value,
     labels: Value,
     given: Given,
     loss: Value,
     logits: Value,
+}
+
+/// A domain's graph.
+struct Built {
+    graph: Graph,
+    ends: Ends,
 }
 
 fn build(
@@ -138,7 +139,8 @@ fn build(
     graph.keep(logits);
     graph.keep(loss.result);
     graph.backward(loss.result, loss.result)?;
-    Ok(Built { graph, image, labels, given: loss.given, loss: loss.result, logits })
+    let ends = Ends { image, labels, given: loss.given, loss: loss.result, logits };
+    Ok(Built { graph, ends })
 }
 
 /// The graphs of all domains.
@@ -309,19 +311,19 @@ impl Session {
 
     fn upload(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
         let d = &self.domains[domain];
-        d.program.write(&self.gpu, d.image, &d.layout.pack(image)?)?;
+        d.program.write(&self.gpu, d.ends.image, &d.layout.pack(image)?)?;
         let words: Vec<u32> = labels.iter().map(|label| u32::from(*label)).collect();
         if words.len() != d.layout.n * d.layout.voxels() {
             return Err(Error::shape("labels", format!("{} labels for {}", words.len(), d.layout)));
         }
-        d.program.write(&self.gpu, d.labels, &words)
+        d.program.write(&self.gpu, d.ends.labels, &words)
     }
 
     /// Sets which classes or regions each sample of a partly labelled domain's next batches does not label, until set again: bit
     /// `k % 32` of word `k / 32` for output k. Background is always labelled. No voxel of a sample may hold a class that it does
     /// not label.
     pub fn set_unlabelled(&mut self, domain: usize, samples: &[[u32; 8]]) -> Result<()> {
-        self.domains[domain].given.set_unlabelled(samples)
+        self.domains[domain].ends.given.set_unlabelled(samples)
     }
 
     /// Forward and backward pass, no update. Image N,C,D,H,W, labels N,D,H,W. Where gradients pass through f16 those of the
@@ -329,7 +331,7 @@ impl Session {
     pub fn gradients(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
         self.upload(domain, image, labels)?;
         let d = &self.domains[domain];
-        d.given.write(&self.gpu, &d.program)?;
+        d.ends.given.write(&self.gpu, &d.program)?;
         d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
         Ok(())
     }
@@ -343,7 +345,7 @@ impl Session {
     /// Buffers of a domain's packed image and of its labels, a word each, for who writes them on the GPU.
     pub fn inputs(&self, domain: usize) -> Result<[&wgpu::Buffer; 2]> {
         let d = &self.domains[domain];
-        Ok([d.program.value(d.image)?.0, d.program.value(d.labels)?.0])
+        Ok([d.program.value(d.ends.image)?.0, d.program.value(d.ends.labels)?.0])
     }
 
     /// One training step at learning rate `lr` on inputs that are in place.
@@ -356,7 +358,7 @@ impl Session {
             let params = self.settings.optimizer.step_params(lr, self.counts[*param]);
             d.program.set_params(&self.gpu, *command, &params)?;
         }
-        d.given.write(&self.gpu, &d.program)?;
+        d.ends.given.write(&self.gpu, &d.program)?;
         d.program.run(&self.gpu)
     }
 
@@ -376,14 +378,14 @@ impl Session {
     /// Losses of a domain's last run; waits for it.
     pub fn losses(&self, domain: usize) -> Result<Losses> {
         let d = &self.domains[domain];
-        let words: Vec<f32> = d.program.read(&self.gpu, d.loss)?;
+        let words: Vec<f32> = d.program.read(&self.gpu, d.ends.loss)?;
         self.losses_of(&words)
     }
 
     /// Asks for the losses of a domain's last run, which [`Session::take_losses`] gives; waits for nothing.
     pub fn ask_losses(&mut self, domain: usize) -> Result<()> {
         let d = &self.domains[domain];
-        let (buffer, _) = d.program.value(d.loss)?;
+        let (buffer, _) = d.program.value(d.ends.loss)?;
         self.readings.ask(&self.gpu, buffer, LossWeights::WORDS)
     }
 
@@ -402,7 +404,7 @@ impl Session {
     /// Logits N,K,D,H,W of a domain's last run; waits for it.
     pub fn logits(&self, domain: usize) -> Result<Vec<f32>> {
         let d = &self.domains[domain];
-        d.logits_layout.unpack(&d.program.read(&self.gpu, d.logits)?)
+        d.logits_layout.unpack(&d.program.read(&self.gpu, d.ends.logits)?)
     }
 }
 
@@ -505,13 +507,9 @@ impl DomainProgram {
         };
         Ok(Self {
             program,
-            image: built.image,
-            labels: built.labels,
-            given: built.given,
-            loss: built.loss,
-            logits: built.logits,
-            layout: built.graph.layout(built.image)?.clone(),
-            logits_layout: built.graph.layout(built.logits)?.clone(),
+            layout: built.graph.layout(built.ends.image)?.clone(),
+            logits_layout: built.graph.layout(built.ends.logits)?.clone(),
+            ends: built.ends,
             gradient_commands,
             updates: tail.updates.iter().map(after).collect(),
             touched: touched.iter().copied().collect(),

@@ -91,6 +91,8 @@ struct Module {
     passed_on: BTreeMap<String, Vec<String>>,
     /// Modules whose wildcard is passed on.
     wildcards: Vec<Vec<String>>,
+    /// Names of the items that the file itself has.
+    items: BTreeSet<String>,
 }
 
 struct Reader {
@@ -212,6 +214,20 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
+fn name_of(item: &syn::Item) -> Option<String> {
+    let name = match item {
+        syn::Item::Const(item) => &item.ident,
+        syn::Item::Enum(item) => &item.ident,
+        syn::Item::Fn(item) => &item.sig.ident,
+        syn::Item::Static(item) => &item.ident,
+        syn::Item::Struct(item) => &item.ident,
+        syn::Item::Trait(item) => &item.ident,
+        syn::Item::Type(item) => &item.ident,
+        _ => return None,
+    };
+    Some(name.to_string())
+}
+
 /// Reads the module at `path` of the crate.
 fn read(path: Vec<String>, text: &str, file: PathBuf) -> Module {
     let parsed = syn::parse_file(text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
@@ -220,7 +236,8 @@ fn read(path: Vec<String>, text: &str, file: PathBuf) -> Module {
         _ => None,
     });
     let children = children.collect();
-    let module = Module { file, ..Module::default() };
+    let items = parsed.items.iter().filter_map(name_of).collect();
+    let module = Module { file, items, ..Module::default() };
     let mut reader = Reader { at: path, children, in_test: false, module };
     reader.visit_file(&parsed);
     reader.module
@@ -237,6 +254,17 @@ fn target(modules: &Modules, path: &[String]) -> Option<Vec<String>> {
         let mut source = source.clone();
         source.extend_from_slice(&path[at + 1..]);
         return target(modules, &source);
+    }
+    if !module.items.contains(name) {
+        for wildcard in &module.wildcards {
+            let mut source = wildcard.clone();
+            source.extend_from_slice(&path[at..]);
+            if let Some(found) = target(modules, &source)
+                && modules[&found].items.contains(name)
+            {
+                return Some(found);
+            }
+        }
     }
     Some(path[..at].to_vec())
 }

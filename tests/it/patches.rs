@@ -1,4 +1,4 @@
-//! Patches that shaders make, compared with the plain loops of `data::make_patch`.
+//! Patches that shaders make, compared with the plain loops of `patch::make_patch`.
 
 use crate::common;
 use crate::common::program;

@@ -44,12 +44,7 @@ impl Classes {
     }
 
     fn masks(&self) -> Vec<[u32; 8]> {
-        let mask = |classes: &Vec<usize>| {
-            let mut words = [0; 8];
-            classes.iter().for_each(|k| words[k / 32] |= 1 << (k % 32));
-            words
-        };
-        self.unlabelled.iter().map(mask).collect()
+        self.unlabelled.iter().map(|classes| ops::class_bits(classes.iter().copied())).collect()
     }
 
     /// Labels of the classes that a sample has; some voxels are ignored.

@@ -23,6 +23,11 @@ pub fn random(count: usize, seed: u64) -> Vec<f64> {
     (0..count).map(|_| next()).collect()
 }
 
+/// Values as memory takes them.
+pub(super) fn singles(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|v| *v as f32).collect()
+}
+
 /// A random tensor N, C, D, H, W.
 pub fn tensor(n: usize, c: usize, spatial: [usize; 3], seed: u64) -> Result<Tensor> {
     let shape = Shape::new(n, c, spatial)?;

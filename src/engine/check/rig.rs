@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::f16;
 
 use super::measure::Compared;
-use super::net::{Net, Place, Purpose, Truth, gradient_of, random};
+use super::net::{Net, Place, Purpose, Truth, gradient_of, random, singles};
 use crate::base::{Error, Result};
 use crate::engine::exec::{Pool, Program, Store};
 use crate::engine::gpu::Gpu;
@@ -35,10 +35,6 @@ pub struct Rig {
     plan: Plan,
     store: Store,
     program: Program,
-}
-
-fn singles(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|v| *v as f32).collect()
 }
 
 fn named<'a, T>(list: &'a [(String, T)], name: &str) -> Result<&'a T> {

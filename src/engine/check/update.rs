@@ -1,7 +1,7 @@
 //! Adam and SGD over several steps, on ranges of the parameter block, alone and with a dynamic loss scale.
 
 use super::measure::{Compared, Expected, Tolerance};
-use super::net::random;
+use super::net::{random, singles};
 use super::plannings::{Planning, Variants};
 use super::rig::Ran;
 use crate::base::Result;
@@ -66,10 +66,6 @@ fn spec(name: &str) -> ParamSpec {
         packing: Packing::Channels { segments: vec![COUNT] },
         init: Init::Constant(0.0),
     }
-}
-
-fn singles(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|v| *v as f32).collect()
 }
 
 fn doubles(values: &[f32]) -> Vec<f64> {

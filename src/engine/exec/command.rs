@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, Kernel};
 
-/// BufferPart of a buffer; without `bytes` all from `offset` on.
+/// A part of a buffer.
 #[derive(Clone, Copy)]
 pub struct BufferPart<'a> {
     /// The buffer.

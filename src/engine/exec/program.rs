@@ -66,34 +66,33 @@ impl Program {
         store: &Store,
         pool: &Pool,
     ) -> Result<Self> {
-        let graph = &plan.graph;
-        let last = tail.iter().cloned().map(Box::new).map(Step::Run);
-        let steps: Vec<Step> = plan.steps.iter().cloned().chain(last).collect();
-        let kernels = kernels(gpu, &steps)?;
-        let uniforms = parameters(gpu, &steps, &kernels)?;
-        let binder = Binder { gpu, graph, plan, store, pool };
+        let dispatches: Vec<&Dispatch> = plan.dispatches().chain(tail).collect();
+        let kernels = kernels(gpu, &dispatches)?;
+        let uniforms = parameters(gpu, &dispatches, &kernels)?;
+        let binder = Binder { gpu, graph: &plan.graph, plan, store, pool };
         let (mut commands, mut infos, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        for step in &steps {
-            let place = places.iter().flatten().count();
-            match step {
-                Step::Run(dispatch) => {
-                    let kernel = &kernels[place];
-                    commands.push(binder.run(dispatch, kernel, uniforms.part(place)?)?);
-                    infos.push(binder.info(dispatch, kernel));
-                    places.push(Some(place));
-                }
-                Step::Copy { from, to, words } => {
-                    let bytes = (*words * 4) as u64;
-                    let (from, to) = (binder.slot(*from)?.clone(), binder.slot(*to)?.clone());
-                    commands.push(Command::Copy { from, to, at: 0, bytes });
-                    infos.push(CommandInfo::copy(bytes));
-                    places.push(None);
-                }
+        let mut bound = dispatches.iter().zip(&kernels).enumerate();
+        let copies = plan.steps.iter().map(|step| match step {
+            Step::Run(_) => None,
+            Step::Copy { from, to, words } => Some((*from, *to, (*words * 4) as u64)),
+        });
+        for copy in copies.chain(tail.iter().map(|_| None)) {
+            if let Some((from, to, bytes)) = copy {
+                let (from, to) = (binder.slot(from)?.clone(), binder.slot(to)?.clone());
+                commands.push(Command::Copy { from, to, at: 0, bytes });
+                infos.push(CommandInfo::copy(bytes));
+                places.push(None);
+            } else if let Some((place, (dispatch, kernel))) = bound.next() {
+                commands.push(binder.run(dispatch, kernel, uniforms.part(place)?)?);
+                infos.push(binder.info(dispatch, kernel));
+                places.push(Some(place));
             }
         }
         let slots = plan.value_to_slot.keys();
         let values = slots
-            .map(|value| Ok((*value, (binder.slot(*value)?.clone(), graph.info(*value).words))))
+            .map(|value| {
+                Ok((*value, (binder.slot(*value)?.clone(), plan.graph.info(*value).words)))
+            })
             .collect::<Result<_>>()?;
         Ok(Self { commands, infos, places, uniforms, values })
     }
@@ -173,28 +172,21 @@ impl Program {
     }
 }
 
-fn dispatches(steps: &[Step]) -> impl Iterator<Item = &Dispatch> {
-    steps.iter().filter_map(|step| match step {
-        Step::Run(dispatch) => Some(dispatch.as_ref()),
-        Step::Copy { .. } => None,
-    })
-}
-
 /// The kernel of each dispatch.
-fn kernels(gpu: &Gpu, steps: &[Step]) -> Result<Vec<Arc<Kernel>>> {
-    let keys: HashSet<&KernelKey> = dispatches(steps).map(|dispatch| &dispatch.kernel).collect();
+fn kernels(gpu: &Gpu, dispatches: &[&Dispatch]) -> Result<Vec<Arc<Kernel>>> {
+    let keys: HashSet<&KernelKey> = dispatches.iter().map(|dispatch| &dispatch.kernel).collect();
     let start = Instant::now();
     let kernels: HashMap<&KernelKey, Arc<Kernel>> =
         keys.into_par_iter().map(|key| Ok((key, gpu.kernel(key)?))).collect::<Result<_>>()?;
     log::debug!("{} kernels in {:.2} s", kernels.len(), start.elapsed().as_secs_f64());
     gpu.keep_pipelines();
-    Ok(dispatches(steps).map(|dispatch| kernels[&dispatch.kernel].clone()).collect())
+    Ok(dispatches.iter().map(|dispatch| kernels[&dispatch.kernel].clone()).collect())
 }
 
 /// The parameters of each dispatch, on their way.
-fn parameters(gpu: &Gpu, steps: &[Step], kernels: &[Arc<Kernel>]) -> Result<Uniforms> {
+fn parameters(gpu: &Gpu, dispatches: &[&Dispatch], kernels: &[Arc<Kernel>]) -> Result<Uniforms> {
     let mut uniforms = Uniforms::new(gpu, kernels.iter().cloned())?;
-    for (place, dispatch) in dispatches(steps).enumerate() {
+    for (place, dispatch) in dispatches.iter().enumerate() {
         let words = dispatch.params.iter();
         let members: Vec<Setting<'_>> =
             words.map(|(name, word)| (*name, std::slice::from_ref(word))).collect();

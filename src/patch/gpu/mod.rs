@@ -1,5 +1,5 @@
 //! Makes drawn patches on the GPU: one kernel takes a patch out of a case, further ones change its intensities. What they
-//! make is what `data::make_patch` makes in plain loops.
+//! make is what `patch::make_patch` makes in plain loops.
 
 mod cache;
 mod kernels;

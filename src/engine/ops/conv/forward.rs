@@ -8,11 +8,11 @@ use super::super::pointwise::Product;
 use super::input_grad::input_grads;
 use super::shared::SharedConv;
 use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
-use super::tile::{ConvMethod, ConvSite, ConvTile};
+use super::tile::{ConvCall, ConvMethod, ConvSite, ConvTile};
 use super::weight_grad::weight_grad;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
-    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Value, fold,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Value,
 };
 use crate::engine::shader::KernelKey;
 
@@ -218,41 +218,34 @@ impl ConvPart {
         let key = taps_key(self.key("conv.wgsl", piece), &self.spec);
         let (tile, choice) = site.choose(&switches(&key), lowering)?;
         let label = format!("conv {}", lowering.name(self.y));
+        let call = ConvCall { lowering, piece, label, key, tile };
         let dispatch = match tile.method {
             ConvMethod::Shared | ConvMethod::Winograd => {
                 let [inner, outer] = [self.source.layout.spatial, y.spatial];
                 let (spec, pad) = (self.spec, self.spec.pad_lo);
                 let conv = SharedConv { spec, lanes, pad, inner, outer };
-                conv.dispatch(lowering, piece, label, key, tile)?
+                conv.dispatch(call)?
             }
-            ConvMethod::Direct => self.direct(lowering, piece, label, key, tile)?,
+            ConvMethod::Direct => self.direct(call)?,
         };
         Ok(dispatch.chosen(choice))
     }
 
-    fn direct(
-        &self,
-        lowering: &Lowering<'_>,
-        piece: &Portion<2>,
-        label: String,
-        key: KernelKey,
-        tile: ConvTile,
-    ) -> Result<Dispatch> {
-        let y = lowering.graph.layout(self.y)?;
+    fn direct(&self, call: ConvCall<'_>) -> Result<Dispatch> {
+        let y = call.lowering.graph.layout(self.y)?;
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let ConvTile { vox, lines, out, .. } = tile;
-        let tiles = piece.runs[0].count.div_ceil(out);
+        let ConvTile { vox, lines, out, .. } = call.tile;
         let quads = y.spatial[2].div_ceil(vox);
-        let threads = quads * y.spatial[0] * y.spatial[1].div_ceil(lines) * tiles * piece.samples;
-        let key = row_key(key, &self.spec, vox)
+        let rows = y.spatial[0] * y.spatial[1].div_ceil(lines);
+        let threads = quads * rows * call.tiles() * call.piece.samples;
+        let key = row_key(call.key.clone(), &self.spec, vox)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
             .tile("CIN", lanes(&self.source.layout))
             .tile("KW", kernel[2] as u32)
             .tile("SW", stride[2] as u32);
-        let groups = fold(threads.div_ceil(WORKGROUP), lowering.caps)?;
-        let dispatch =
-            Dispatch::new(label, key, groups).param("tiles", tiles).param("quads", quads);
+        let call = ConvCall { key, ..call };
+        let dispatch = call.dispatch(threads.div_ceil(WORKGROUP), quads)?;
         Ok(sizes(dispatch, self.source.layout.spatial, y.spatial, pad_lo))
     }
 }

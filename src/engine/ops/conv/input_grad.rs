@@ -7,10 +7,10 @@ use super::super::pointwise::Product;
 use super::super::subgroup::{SharedRow, Subgroup};
 use super::shared::SharedConv;
 use super::spec::{ConvSpec, taps_key};
-use super::tile::{ConvMethod, ConvSite, ConvTile};
+use super::tile::{ConvCall, ConvMethod, ConvSite, ConvTile};
 use crate::base::Result;
 use crate::engine::graph::{
-    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Portion, Value, fold,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Portion, Value,
 };
 use crate::engine::shader::KernelKey;
 
@@ -121,22 +121,17 @@ impl ConvInputGrad {
         let key = taps_key(key, &self.spec);
         let (tile, choice) = site.choose(&switches(&key), lowering)?;
         let label = format!("conv input gradient {}", lowering.name(out));
+        let call = ConvCall { lowering, piece, label, key, tile };
         let dispatch = match tile.method {
             ConvMethod::Winograd => {
-                let key = key.set("TRANSPOSE", 1).set("BIAS", 0);
+                let key = call.key.clone().set("TRANSPOSE", 1).set("BIAS", 0);
                 let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
                 let [inner, outer] = [source.layout.spatial, dx.spatial];
                 let conv = SharedConv { spec: self.spec, lanes: 4, pad, inner, outer };
-                conv.dispatch(lowering, piece, label, key, tile)?
+                conv.dispatch(ConvCall { key, ..call })?
             }
-            ConvMethod::Shared => {
-                let dispatch = self.shared(lowering, piece, label, key, tile)?;
-                self.sizes(dispatch, &source.layout, dx)
-            }
-            ConvMethod::Direct => {
-                let dispatch = self.direct(lowering, piece, label, key, tile)?;
-                self.sizes(dispatch, &source.layout, dx)
-            }
+            ConvMethod::Shared => self.sizes(self.shared(call, dx)?, &source.layout, dx),
+            ConvMethod::Direct => self.sizes(self.direct(call, dx)?, &source.layout, dx),
         };
         Ok(dispatch.chosen(choice))
     }
@@ -163,58 +158,37 @@ impl ConvInputGrad {
         ((vox - 1 + pw + first * sw) / sw + 1, first)
     }
 
-    fn shared(
-        &self,
-        lowering: &Lowering<'_>,
-        piece: &Portion<2>,
-        label: String,
-        key: KernelKey,
-        tile: ConvTile,
-    ) -> Result<Dispatch> {
-        let [out] = lowering.outputs()?;
-        let dx = lowering.graph.layout(out)?;
+    fn shared(&self, call: ConvCall<'_>, dx: &Layout) -> Result<Dispatch> {
         let ConvSpec { stride: [sd, sh, sw], pad_lo: [_, _, pw], .. } = self.spec;
-        let ConvTile { vox, out, .. } = tile;
+        let ConvTile { vox, out, .. } = call.tile;
         let (inputs, first) = self.row(vox);
         // each parity of D and H counts on its own
         let [planes, height] = [dx.spatial[0].div_ceil(sd), dx.spatial[1].div_ceil(sh)];
-        let group = Subgroup::new(height, lowering.caps, &label)?;
+        let group = Subgroup::new(height, call.lowering.caps, &call.label)?;
         let row = SharedRow { inputs, columns: out * 4, stride: sh };
         let key = group
-            .key(key, "conv_input_subgroups.wgsl", row)
+            .key(call.key.clone(), "conv_input_subgroups.wgsl", row)
             .tile("VOX", vox as u32)
             .tile("OUT", out as u32)
             .tile("FIRST", first as u32)
             .tile("SW", sw as u32)
             .tile("PW", pw as u32);
         let quads = dx.spatial[2].div_ceil(vox);
-        let tiles = piece.runs[0].count.div_ceil(out);
-        let runs = piece.samples * planes * height.div_ceil(group.run) * quads;
-        let groups = group.groups(runs) * sd * sh * tiles;
-        Ok(Dispatch::new(label, key, fold(groups, lowering.caps)?)
-            .param("tiles", tiles)
-            .param("quads", quads)
-            .param("planes", planes))
+        let runs = call.piece.samples * planes * height.div_ceil(group.run) * quads;
+        let groups = group.groups(runs) * sd * sh * call.tiles();
+        Ok(ConvCall { key, ..call }.dispatch(groups, quads)?.param("planes", planes))
     }
 
-    fn direct(
-        &self,
-        lowering: &Lowering<'_>,
-        piece: &Portion<2>,
-        label: String,
-        key: KernelKey,
-        tile: ConvTile,
-    ) -> Result<Dispatch> {
-        let [out] = lowering.outputs()?;
-        let dx = lowering.graph.layout(out)?;
+    fn direct(&self, call: ConvCall<'_>, dx: &Layout) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
-        let ConvTile { vox, lines, out, .. } = tile;
+        let ConvTile { vox, lines, out, .. } = call.tile;
         let (row, first) = self.row(vox);
         // each parity of D and H counts on its own
         let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
         let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
-        let tiles = piece.runs[0].count.div_ceil(out);
-        let key = key
+        let key = call
+            .key
+            .clone()
             .tile("VOX", vox as u32)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
@@ -224,8 +198,7 @@ impl ConvInputGrad {
             .tile("SW", stride[2] as u32)
             .tile("PW", pad_lo[2] as u32);
         let quads = dx.spatial[2].div_ceil(vox);
-        let threads = quads * lattice * tiles * piece.samples;
-        let groups = fold(threads.div_ceil(WORKGROUP), lowering.caps)?;
-        Ok(Dispatch::new(label, key, groups).param("tiles", tiles).param("quads", quads))
+        let threads = quads * lattice * call.tiles() * call.piece.samples;
+        ConvCall { key, ..call }.dispatch(threads.div_ceil(WORKGROUP), quads)
     }
 }

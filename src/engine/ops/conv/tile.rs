@@ -8,8 +8,8 @@ use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
 use super::spec::ConvSpec;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Lowering};
-use crate::engine::shader::Choice;
+use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, fold};
+use crate::engine::shader::{Choice, KernelKey};
 
 /// How a convolution or its input gradient is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,30 @@ impl Display for ConvTile {
             ConvMethod::Shared => write!(f, "shared VOX={vox} OUT={out}"),
             ConvMethod::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
         }
+    }
+}
+
+/// A kernel about to run on a piece of the work.
+pub struct ConvCall<'a> {
+    pub lowering: &'a Lowering<'a>,
+    pub piece: &'a Portion<2>,
+    pub label: String,
+    /// The kernel with the switches of the site.
+    pub key: KernelKey,
+    pub tile: ConvTile,
+}
+
+impl ConvCall<'_> {
+    /// Output tiles of a piece.
+    pub fn tiles(&self) -> usize {
+        self.piece.runs[0].count.div_ceil(self.tile.out)
+    }
+
+    /// The dispatch of so many workgroups; `quads` tiles lie along W.
+    pub fn dispatch(self, groups: usize, quads: usize) -> Result<Dispatch> {
+        let tiles = self.tiles();
+        let groups = fold(groups, self.lowering.caps)?;
+        Ok(Dispatch::new(self.label, self.key, groups).param("tiles", tiles).param("quads", quads))
     }
 }
 

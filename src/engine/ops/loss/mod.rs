@@ -12,5 +12,5 @@ pub use decide::*;
 pub use merge::*;
 pub use region::*;
 pub use segmentation::*;
-pub use sums::MAX_CLASSES;
+pub use sums::{MAX_CLASSES, class_bits};
 pub use weights::*;

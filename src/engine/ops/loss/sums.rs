@@ -11,6 +11,13 @@ pub const MAX_CLASSES: usize = 256;
 /// Words a sample of the bits of classes: bit `k % 32` of word `k / 32` is class k's.
 pub const CLASS_WORDS: usize = MAX_CLASSES / 32;
 
+/// The bits of these classes, or regions, below [`MAX_CLASSES`].
+pub fn class_bits(classes: impl IntoIterator<Item = usize>) -> [u32; CLASS_WORDS] {
+    let mut words = [0; CLASS_WORDS];
+    classes.into_iter().for_each(|k| words[k / 32] |= 1 << (k % 32));
+    words
+}
+
 /// Voxels of a chunk of partial sums.
 pub const CHUNK: usize = 2048;
 
