@@ -6,10 +6,12 @@ mod grid;
 pub mod morphology;
 mod names;
 mod nifti;
+mod normalise;
 pub mod phantom;
 mod place;
 mod prepare;
 mod resample;
+mod restore;
 mod sniff;
 mod volume;
 mod voxel_box;
@@ -18,10 +20,9 @@ mod write;
 pub use grid::Grid;
 pub use names::{by_stem, pair, stem};
 pub use nifti::{Known, read_image, read_images, read_labels, read_labels_on};
+pub use normalise::{Normalisation, percentile};
 pub use place::{Match, Reference, TOLERANCE};
-pub use prepare::{
-    IGNORED, MAX_VOXELS, Normalisation, Prepared, nonzero_box, percentile, prepare, prepared_size,
-};
+pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, prepared_size};
 pub use resample::{resample_cubic, resample_linear, resample_nearest};
 pub use sniff::{Finding, describe_folder, instead};
 pub(crate) use volume::row_major;
