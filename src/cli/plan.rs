@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::say::bytes;
 use super::train::{NetArgs, RunArgs, recomputed};
 use crate::base::{Error, Result};
-use crate::domain::DomainPlan;
+use crate::domain::{DomainPlan, Limit};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::run::{RunPlan, Runs};
-use crate::train::Memory;
+use crate::train::{Length, Memory, TrainingBudget};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,6 +24,9 @@ pub struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Print channels, classes and normalisation of each domain, too, and what is largest where most is in memory.
+    #[arg(long)]
+    verbose: bool,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -34,51 +38,192 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     out: Option<PathBuf>,
     domains: Vec<DomainPlan>,
+    /// What kept the patch of each domain from being larger.
+    limits: Vec<Limit>,
+    /// What patches were chosen for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<TrainingBudget>,
+    length: Length,
+    /// Bytes on the adapter that training may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vram: Option<u64>,
     /// Bytes on the adapter.
     memory: Memory,
     /// Bytes that cases and patches take at most, about.
     cases: u64,
 }
 
+/// Columns of a terminal that a plan keeps to.
+const WIDTH: usize = 80;
+/// Letters of a domain's name that are told in any case.
+const LEAST_NAME: usize = 8;
+
+/// Columns between cells.
+const GAP: &str = "  ";
+
 impl Report {
-    fn print(&self, adapter: &str) -> Result<()> {
+    fn new(plan: RunPlan, written: bool) -> Self {
+        let RunPlan { run, domains, limits, memory, case_bytes: cases } = plan;
+        let config = run.config;
+        Self {
+            out: written.then_some(run.folder),
+            domains,
+            limits,
+            budget: config.budget,
+            length: config.length,
+            vram: config.vram,
+            memory,
+            cases,
+        }
+    }
+
+    fn print(&self, adapter: &str, verbose: bool) -> Result<()> {
         if let Some(out) = &self.out {
             say!("{}", out.display());
         }
+        for line in table(self.rows()) {
+            say!("{line}");
+        }
+        self.domains.iter().try_for_each(note)?;
+        say!("");
+        self.print_memory(adapter)?;
+        say!("Length      {}", self.length());
+        if verbose { self.print_details() } else { Ok(()) }
+    }
+
+    /// Head and cells of a row for each domain.
+    fn rows(&self) -> Vec<[String; 7]> {
+        let head = ["domain", "mm", "patch", "batch", "pools", "GPU", "limited by"];
+        let own = self.memory.total() - self.memory.activations;
+        let rows = self.domains.iter().zip(&self.limits).zip(&self.memory.domains);
+        let rows = rows.map(|((d, limit), activations)| {
+            [
+                d.name.clone(),
+                joined(d.spacing.map(millimetres)),
+                joined(d.patch),
+                d.batch.to_string(),
+                joined(d.pools),
+                bytes(own + activations + self.cases),
+                limited(*limit).into(),
+            ]
+        });
+        std::iter::once(head.map(String::from)).chain(rows).collect()
+    }
+
+    fn print_memory(&self, adapter: &str) -> Result<()> {
+        let Memory { parameters, activations, uniforms, read_back, .. } = &self.memory;
+        let of = self.vram.map(|vram| format!(" of {}", bytes(vram))).unwrap_or_default();
+        say!("GPU memory  {}{of} on {adapter}", bytes(self.memory.total() + self.cases));
+        say!(
+            "            {} activations{}, {} weights and moments,",
+            bytes(*activations),
+            recomputed(&self.memory),
+            bytes(*parameters)
+        );
+        let rest = uniforms + read_back;
+        say!(
+            "            {} dispatches and checkpoints, {} cases and patches at most",
+            bytes(rest),
+            bytes(self.cases)
+        );
+        Ok(())
+    }
+
+    fn length(&self) -> String {
+        let length = match self.length {
+            Length::Steps(steps) => format!("{steps} steps"),
+            Length::Minutes(minutes) => format!("{minutes} minutes"),
+        };
+        let budget = self.budget.filter(|budget| budget.length() == self.length);
+        let budget = budget.map(|budget| format!(" (--budget {})", name(budget)));
+        format!("{length}{}", budget.unwrap_or_default())
+    }
+
+    /// What the table has no room for.
+    fn print_details(&self) -> Result<()> {
+        say!("");
         for d in &self.domains {
-            let cut = d.crop.map(|crop| format!(" resized from {crop:?}")).unwrap_or_default();
-            let preset = d.preset.as_ref().map(|name| format!("; as published for {name}"));
             say!(
-                "{}: {} channels, classes {}; patch {:?}{cut} at {:.3?} mm (D, H, W), batch {}, pools {:?}{}",
+                "{}: {} channels; classes {}; {:?}",
                 d.name,
                 d.channels,
                 d.labels.names().join(", "),
-                d.patch,
-                d.spacing,
-                d.batch,
-                d.pools,
-                preset.unwrap_or_default()
+                d.normalisation
             );
         }
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        say!(
-            "memory on {adapter}: {:.1} MiB for weights, gradients and moments, {:.1} MiB for activations, {:.1} MiB for dispatches and checkpoints, {:.1} MiB in all{}; at most about {:.0} MiB more for cases and patches",
-            mib(self.memory.parameters),
-            mib(self.memory.activations),
-            mib(self.memory.uniforms + self.memory.read_back),
-            mib(self.memory.total()),
-            recomputed(&self.memory),
-            mib(self.cases)
-        );
-        if self.out.is_some() {
-            return Ok(());
-        }
-        say!("largest where most is in memory:");
+        say!("\nlargest where most is in memory:");
         for value in &self.memory.peak {
-            say!("{:>10.1} MiB  {}", mib(value.bytes), value.name);
+            say!("{:>10}  {}", bytes(value.bytes), value.name);
         }
         Ok(())
     }
+}
+
+/// What else is to know of a domain's patches.
+fn note(d: &DomainPlan) -> Result<()> {
+    if let Some(crop) = d.crop {
+        say!("{}: patches are resized from {}", d.name, joined(crop));
+    }
+    if let Some(preset) = &d.preset {
+        say!("{}: as published for {preset}", d.name);
+    }
+    Ok(())
+}
+
+fn name(budget: TrainingBudget) -> &'static str {
+    match budget {
+        TrainingBudget::Quick => "quick",
+        TrainingBudget::Standard => "standard",
+        TrainingBudget::Thorough => "thorough",
+    }
+}
+
+/// What kept a patch from being larger, in a few letters.
+fn limited(by: Limit) -> &'static str {
+    match by {
+        Limit::MedianCase => "median case",
+        Limit::Memory => "memory",
+        Limit::Buffer => "buffer size",
+        Limit::Quick => "quick budget",
+        Limit::Patch => "--patch",
+        Limit::Voxels => "--patch-voxels",
+        Limit::Published => "as published",
+    }
+}
+
+/// Millimetres to two digits, without zeros at the end.
+fn millimetres(mm: f64) -> String {
+    let text = format!("{mm:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').into()
+}
+
+/// D, H, W.
+fn joined<T: ToString>(axes: [T; 3]) -> String {
+    axes.map(|axis| axis.to_string()).join("x")
+}
+
+/// Lines of cells under each other; long names are cut so that lines fit a terminal.
+fn table(mut rows: Vec<[String; 7]>) -> Vec<String> {
+    let widest = |rows: &[[String; 7]], column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let rest: usize = (1..7).map(|column| GAP.len() + widest(&rows, column)).sum();
+    let most = WIDTH.saturating_sub(rest).max(LEAST_NAME);
+    for [name, ..] in &mut rows {
+        if name.chars().count() > most {
+            *name = name.chars().take(most - 1).chain(['…']).collect();
+        }
+    }
+    let widths: Vec<usize> = (0..7).map(|column| widest(&rows, column)).collect();
+    let line = |row: &[String; 7]| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| match column {
+            3 | 5 => format!("{cell:>width$}"),
+            _ => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join(GAP).trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -87,14 +232,17 @@ pub fn run(args: &Args) -> Result<()> {
     let out = args.out.clone().unwrap_or_default();
     let mut runs = Runs::new(args.run.request(config, options, &out))?;
     let caps = caps(&gpu);
-    let plans = if args.out.is_some() { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
-    let report = |RunPlan { run, domains, memory, case_bytes: cases, .. }: RunPlan| {
-        let out = args.out.is_some().then_some(run.folder);
-        Report { out, domains, memory, cases }
-    };
-    let reports: Vec<Report> = plans.into_iter().map(report).collect();
+    let written = args.out.is_some();
+    let plans = if written { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
+    let reports: Vec<Report> = plans.into_iter().map(|plan| Report::new(plan, written)).collect();
     if !args.json {
-        return reports.iter().try_for_each(|report| report.print(&gpu.report().name));
+        for (index, report) in reports.iter().enumerate() {
+            if index > 0 {
+                say!("");
+            }
+            report.print(&gpu.report().name, args.verbose)?;
+        }
+        return Ok(());
     }
     let text = match reports.as_slice() {
         [one] => serde_json::to_string_pretty(one),
@@ -102,4 +250,22 @@ pub fn run(args: &Args) -> Result<()> {
     };
     say!("{}", text.map_err(|e| Error::Internal(e.to_string()))?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_a_terminal_whatever_domains_are_called() {
+        let long = ["A very long name of a domain", "400x0.75x0.75", "192x192x224", "16", "5x5x5"];
+        let [name, mm, patch, batch, pools] = long.map(String::from);
+        let row = [name, mm, patch, batch, pools, "23.98 GiB".into(), "--patch-voxels".into()];
+        let head = ["domain", "mm", "patch", "batch", "pools", "GPU", "limited by"];
+        let lines = table(vec![head.map(String::from), row]);
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:#?}");
+        assert!(lines[1].starts_with("A very lo") && lines[1].contains('…'), "{lines:#?}");
+        assert_eq!(millimetres(0.78125), "0.78");
+        assert_eq!(millimetres(5.0), "5");
+    }
 }

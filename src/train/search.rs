@@ -289,34 +289,129 @@ mod tests {
     }
 
     /// What a plan takes of a budget.
-    fn taken(config: &RunConfig, chosen: &[PlannedDomain], caps: &Caps) -> f64 {
+    fn taken(config: &RunConfig, chosen: &[PlannedDomain]) -> f64 {
         let plans: Vec<_> = chosen.iter().map(|c| c.plan.clone()).collect();
-        let memory = super::super::planned_memory(config, &plans, caps).unwrap();
+        let memory = super::super::planned_memory(config, &plans, &caps()).unwrap();
         assert_eq!(memory.recomputed, 0, "{plans:?}");
         (memory.total() + reserved(config, &plans)) as f64 / config.vram.unwrap() as f64
     }
 
+    fn chosen(
+        config: &RunConfig,
+        domains: Vec<(DomainPlan, Fingerprint)>,
+        options: &PlanOptions,
+    ) -> Vec<PlannedDomain> {
+        choose(config, domains, options, &caps()).unwrap()
+    }
+
+    fn one(
+        config: &RunConfig,
+        domain: (DomainPlan, Fingerprint),
+        options: &PlanOptions,
+    ) -> PlannedDomain {
+        chosen(config, vec![domain], options).remove(0)
+    }
+
     #[test]
     fn patches_fill_the_memory_or_cover_the_median_case() {
-        for (name, domain) in
-            [("spleen", spleen()), ("hippocampus", hippocampus()), ("liver", liver())]
-        {
+        let domains = [("spleen", spleen()), ("hippocampus", hippocampus()), ("liver", liver())];
+        let mut table = Vec::new();
+        for (name, domain) in domains {
             for gib in [4, 8, 24] {
-                let (config, caps) = (config(1, gib), caps());
-                let start = Instant::now();
-                let chosen =
-                    choose(&config, vec![domain.clone()], &PlanOptions::default(), &caps).unwrap();
-                let share = taken(&config, &chosen, &caps);
-                let PlannedDomain { plan, limit } = &chosen[0];
+                let config = config(1, gib);
+                let found = chosen(&config, vec![domain.clone()], &PlanOptions::default());
+                let share = taken(&config, &found);
+                let PlannedDomain { plan, limit } = &found[0];
+                let DomainPlan { patch, batch, pools, .. } = plan;
                 println!(
-                    "{name} {gib} GiB: {:?} x {} pools {:?} {share:.3} {limit:?} {:.2?}",
-                    plan.patch,
-                    plan.batch,
-                    plan.pools,
-                    start.elapsed()
+                    "{name} in {gib} GiB: {patch:?} x {batch}, {pools:?}, {share:.3}, {limit:?}"
                 );
-                assert!(share <= 1.0);
+                match limit {
+                    Limit::MedianCase => assert_eq!(name, "hippocampus"),
+                    limit => assert!(*limit == Limit::Memory && (0.8..=1.0).contains(&share)),
+                }
+                plan.check(std::path::Path::new("plan.json")).unwrap();
+                table.push((*patch, *batch, *pools));
             }
         }
+        // what the documents tell
+        assert_eq!(table[1], ([40, 224, 256], 2, [3, 5, 5]));
+        assert_eq!(table[3..6], [([40, 56, 40], 7, [3; 3]); 3]);
+        assert_eq!(table[7], ([128; 3], 2, [5; 3]));
+    }
+
+    #[test]
+    fn domains_of_one_network_share_its_memory() {
+        let config = config(3, 8);
+        let found =
+            chosen(&config, vec![spleen(), hippocampus(), liver()], &PlanOptions::default());
+        let share = taken(&config, &found);
+        assert!((0.8..=1.0).contains(&share), "{share} {found:?}");
+        assert_eq!(found[1].limit, Limit::MedianCase);
+        // nearly what each has alone
+        for (found, domain) in found.iter().zip([spleen(), hippocampus(), liver()]) {
+            let alone = one(&super::tests::config(1, 8), domain, &PlanOptions::default());
+            let voxels = |p: &PlannedDomain| p.plan.patch.iter().product::<usize>() as f64;
+            assert!(voxels(found) >= 0.7 * voxels(&alone), "{found:?} {alone:?}");
+        }
+    }
+
+    #[test]
+    fn patches_stay_small_without_a_budget_or_in_a_short_run() {
+        let (options, (small, _)) = (PlanOptions::default(), spleen());
+        let without = RunConfig::new(vec!["x".into()]);
+        let quick = RunConfig { budget: Some(TrainingBudget::Quick), ..config(1, 24) };
+        for config in [&without, &quick] {
+            let PlannedDomain { plan, limit } = one(config, spleen(), &options);
+            assert_eq!((plan, limit), (small.clone(), Limit::Quick));
+        }
+        // memory that holds no larger one
+        let little = RunConfig { vram: Some(200 << 20), ..without.clone() };
+        let PlannedDomain { plan, limit } = one(&little, spleen(), &options);
+        assert_eq!((plan, limit), (small, Limit::Memory));
+        let software = Caps { software: true, ..caps() };
+        assert_eq!(without.clone().on(&software).vram, None);
+        assert_eq!(without.clone().on(&caps()).vram, Some(caps().memory));
+        let long = RunConfig { budget: Some(TrainingBudget::Thorough), ..without };
+        assert_eq!(long.on(&software).vram, Some(software.memory));
+    }
+
+    #[test]
+    fn what_the_user_fixes_stays() {
+        let config = config(1, 8);
+        let plan = |options: PlanOptions, small: (DomainPlan, Fingerprint)| {
+            let again = (small.0.patch, small.0.batch);
+            let PlannedDomain { plan, limit } = one(&config, small, &options);
+            (plan, limit, again)
+        };
+        let fixed = PlanOptions { patch: Some([32, 64, 64]), ..PlanOptions::default() };
+        let (_, fingerprint) = liver();
+        let small = DomainPlan { patch: [32, 64, 64], ..liver().0 };
+        let (found, limit, (patch, batch)) = plan(fixed, (small, fingerprint));
+        assert_eq!((found.patch, found.batch, limit), (patch, batch, Limit::Patch));
+        let four = PlanOptions { batch: Some(4), ..PlanOptions::default() };
+        let (found, limit, _) = plan(four.clone(), liver());
+        assert_eq!((found.batch, limit), (4, Limit::Memory));
+        assert!(found.patch.iter().product::<usize>() > 700_000, "{found:?}");
+        let (found, limit, _) = plan(four, hippocampus());
+        assert_eq!((found.batch, limit), (4, Limit::MedianCase));
+        let voxels = PlanOptions { max_voxels: Some(400_000), ..PlanOptions::default() };
+        let (found, limit, _) = plan(voxels, liver());
+        assert!(found.patch.iter().product::<usize>() > 300_000, "{found:?}");
+        assert_eq!((found.batch, limit), (2, Limit::Voxels));
+        let published = PlanOptions { recipe: crate::domain::Recipe::U2net, ..Default::default() };
+        let (found, limit, (patch, _)) = plan(published, liver());
+        assert_eq!((found.patch, limit), (patch, Limit::Published));
+    }
+
+    #[test]
+    fn no_buffer_is_larger_than_the_adapter_gives() {
+        let caps = Caps { max_buffer: 256 << 20, ..caps() };
+        let config = config(1, 24);
+        let found = choose(&config, vec![liver()], &PlanOptions::default(), &caps).unwrap();
+        assert_eq!(found[0].limit, Limit::Buffer);
+        let plans = [found[0].plan.clone()];
+        let memory = super::super::planned_memory(&config, &plans, &caps).unwrap();
+        assert!((200 << 20..=256 << 20).contains(&memory.largest), "{memory:?}");
     }
 }
