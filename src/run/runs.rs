@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::claim::{Beside, Combined, claim};
 use super::folder::{
-    CONFIG, RunFolder, SUMMARY, check_new, is_begun, validation_folder, write_plan,
+    CONFIG, FOLD, RunFolder, SUMMARY, check_new, find, is_begun, validation_folder, write_plan,
 };
 use super::observer::Observer;
 use super::scores::combine;
@@ -21,9 +21,6 @@ use crate::engine::tune;
 use crate::net::Mode;
 use crate::train;
 use crate::train::{Memory, RunConfig, datasets};
-
-/// Beginning of the name of a fold's folder.
-const FOLD: &str = "fold_";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -306,19 +303,4 @@ fn combined(runs: &[RunFolder], preset: &PresetChoice) -> Result<Vec<Combined>> 
         }
     }
     Ok(files.into_iter().map(|(file, dataset)| Combined { file, dataset }).collect())
-}
-
-/// Folders with a `config.toml`, down to some depth.
-fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {
-    if folder.join(CONFIG).exists() {
-        runs.push(folder.to_path_buf());
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if depth > 0 && path.is_dir() {
-            find(&path, depth - 1, runs)?;
-        }
-    }
-    Ok(())
 }
