@@ -84,8 +84,9 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
 
 /// Scores the folds of a run together.
 fn folds(run: &Path, allow_missing: bool) -> Result<()> {
+    let which = if allow_missing { "the folds that are there" } else { "all folds" };
     for scores in combine_folds(run, allow_missing)? {
-        say!("{}, all folds", scores.domain);
+        say!("{}, {which}", scores.domain);
         print(&scores.table())?;
     }
     Ok(())

@@ -77,18 +77,17 @@ impl Report {
         }
     }
 
-    fn print(&self, adapter: &str, verbose: bool) -> Result<()> {
-        if let Some(out) = &self.out {
-            say!("{}", out.display());
+    /// What is told of the run, folder apart.
+    fn lines(&self, adapter: &str, verbose: bool) -> Vec<String> {
+        let mut lines = table(self.rows());
+        lines.extend(self.domains.iter().flat_map(notes));
+        lines.push(String::new());
+        lines.extend(self.memory_lines(adapter));
+        lines.push(format!("Length      {}", self.length()));
+        if verbose {
+            lines.extend(self.details());
         }
-        for line in table(self.rows()) {
-            say!("{line}");
-        }
-        self.domains.iter().try_for_each(note)?;
-        say!("");
-        self.print_memory(adapter)?;
-        say!("Length      {}", self.length());
-        if verbose { self.print_details() } else { Ok(()) }
+        lines
     }
 
     /// Head and cells of a row for each domain.
@@ -110,23 +109,18 @@ impl Report {
         std::iter::once(head.map(String::from)).chain(rows).collect()
     }
 
-    fn print_memory(&self, adapter: &str) -> Result<()> {
+    fn memory_lines(&self, adapter: &str) -> [String; 4] {
         let Memory { parameters, activations, uniforms, read_back, .. } = &self.memory;
         let of = self.vram.map(|vram| format!(" of {}", bytes(vram))).unwrap_or_default();
-        say!("GPU memory  {}{of} on {adapter}", bytes(self.memory.total() + self.cases));
-        say!(
-            "            {} activations{}, {} weights and moments,",
-            bytes(*activations),
-            recomputed(&self.memory),
-            bytes(*parameters)
-        );
-        let rest = uniforms + read_back;
-        say!(
-            "            {} dispatches and checkpoints, {} cases and patches at most",
-            bytes(rest),
-            bytes(self.cases)
-        );
-        Ok(())
+        let all = bytes(self.memory.total() + self.cases);
+        let (activations, again) = (bytes(*activations), recomputed(&self.memory));
+        let (rest, cases) = (bytes(parameters + uniforms + read_back), bytes(self.cases));
+        [
+            format!("GPU memory  {all}{of} on {adapter}"),
+            format!("            {activations} activations{again}"),
+            format!("            {rest} weights, moments, dispatches and checkpoints"),
+            format!("            {cases} cases and patches at most"),
+        ]
     }
 
     fn length(&self) -> String {
@@ -140,32 +134,40 @@ impl Report {
     }
 
     /// What the table has no room for.
-    fn print_details(&self) -> Result<()> {
-        say!("");
-        for d in &self.domains {
-            say!(
-                "{}: {} channels; classes {}; {:?}",
-                d.name,
-                d.channels,
-                d.labels.names().join(", "),
-                d.normalisation
-            );
-        }
-        say!("\nlargest where most is in memory:");
-        for value in &self.memory.peak {
-            say!("{:>10}  {}", bytes(value.bytes), value.name);
-        }
-        Ok(())
+    fn details(&self) -> Vec<String> {
+        let mut lines = vec![String::new()];
+        lines.extend(self.domains.iter().map(|d| {
+            let classes = d.labels.names().join(", ");
+            format!("{}: {} channels; classes {classes}; {:?}", d.name, d.channels, d.normalisation)
+        }));
+        lines.extend(["".into(), "largest where most is in memory:".into()]);
+        let peak = self.memory.peak.iter();
+        lines.extend(peak.map(|value| format!("{:>10}  {}", bytes(value.bytes), value.name)));
+        lines
     }
 }
 
 /// What else is to know of a domain's patches.
-fn note(d: &DomainPlan) -> Result<()> {
-    if let Some(crop) = d.crop {
-        say!("{}: patches are resized from {}", d.name, joined(crop));
-    }
-    if let Some(preset) = &d.preset {
-        say!("{}: as published for {preset}", d.name);
+fn notes(d: &DomainPlan) -> Vec<String> {
+    let crop = d.crop.map(|crop| format!("{}: patches are resized from {}", d.name, joined(crop)));
+    let preset = d.preset.as_ref().map(|preset| format!("{}: as published for {preset}", d.name));
+    crop.into_iter().chain(preset).collect()
+}
+
+/// Prints runs, those of which the same is told together: so folds are, mostly.
+fn print(reports: &[Report], adapter: &str, verbose: bool) -> Result<()> {
+    let told: Vec<_> =
+        reports.iter().map(|report| (report, report.lines(adapter, verbose))).collect();
+    for (index, alike) in told.chunk_by(|(_, a), (_, b)| a == b).enumerate() {
+        if index > 0 {
+            say!("");
+        }
+        for out in alike.iter().filter_map(|(report, _)| report.out.as_ref()) {
+            say!("{}", out.display());
+        }
+        for line in alike.iter().take(1).flat_map(|(_, lines)| lines) {
+            say!("{line}");
+        }
     }
     Ok(())
 }
@@ -236,13 +238,7 @@ pub fn run(args: &Args) -> Result<()> {
     let plans = if written { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
     let reports: Vec<Report> = plans.into_iter().map(|plan| Report::new(plan, written)).collect();
     if !args.json {
-        for (index, report) in reports.iter().enumerate() {
-            if index > 0 {
-                say!("");
-            }
-            report.print(&gpu.report().name, args.verbose)?;
-        }
-        return Ok(());
+        return print(&reports, &gpu.report().name, args.verbose);
     }
     let text = match reports.as_slice() {
         [one] => serde_json::to_string_pretty(one),

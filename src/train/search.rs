@@ -323,12 +323,12 @@ mod tests {
                 let share = taken(&config, &found);
                 let PlannedDomain { plan, limit } = &found[0];
                 let DomainPlan { patch, batch, pools, .. } = plan;
-                println!(
-                    "{name} in {gib} GiB: {patch:?} x {batch}, {pools:?}, {share:.3}, {limit:?}"
-                );
                 match limit {
                     Limit::MedianCase => assert_eq!(name, "hippocampus"),
-                    limit => assert!(*limit == Limit::Memory && (0.8..=1.0).contains(&share)),
+                    limit => assert!(
+                        *limit == Limit::Memory && (0.8..=1.0).contains(&share),
+                        "{name} in {gib} GiB: {plan:?}, {share}, {limit:?}"
+                    ),
                 }
                 plan.check(std::path::Path::new("plan.json")).unwrap();
                 table.push((*patch, *batch, *pools));
