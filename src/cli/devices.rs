@@ -42,13 +42,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn memory(adapter: &AdapterReport) -> String {
     let AdapterMemory { bytes, source } = adapter.memory;
-    let (has, budget) = (say::bytes(bytes), say::bytes(adapter.budget()));
     let has = match source {
-        MemorySource::Driver => format!("memory {has}"),
-        MemorySource::Host => format!("shares the machine's memory of {has}"),
-        MemorySource::Class => format!("memory not told, taken as {has}"),
+        MemorySource::Driver => say::bytes(bytes),
+        MemorySource::Host => format!("{} (the machine's)", say::bytes(bytes)),
+        MemorySource::Class => format!("not told, taken as {}", say::bytes(bytes)),
     };
-    format!("{has}, of which a run may take {budget} unless --vram says otherwise")
+    format!("memory {has}, of it {} for a run by default", say::bytes(adapter.budget()))
 }
 
 fn matrices(sides: Cooperative) -> String {

@@ -20,7 +20,7 @@ pub enum Limit {
     MedianCase,
     /// The budget of memory.
     Memory,
-    /// The largest buffer that the adapter gives.
+    /// The largest buffer or binding that the adapter gives.
     Buffer,
     /// The plan of a run that is meant to be short.
     Quick,

@@ -6,6 +6,7 @@
 //! Recomputation serves what the user fixes, and the smallest patch, where the budget holds them in no other way.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use super::config::{RunConfig, TrainingBudget};
@@ -33,7 +34,7 @@ struct Cost {
     buffer: u64,
 }
 
-/// Of shapes beyond what the engine can number.
+/// Of shapes beyond what the adapter can bind or the engine can number.
 const BEYOND: Cost = Cost { bytes: u64::MAX, buffer: u64::MAX };
 
 /// What all domains of a run have in common.
@@ -138,10 +139,7 @@ impl Climber {
 }
 
 /// The last number of a range for which `fits` holds, which holds for all before it; none where it holds for none.
-fn last(
-    range: std::ops::Range<usize>,
-    mut fits: impl FnMut(usize) -> Result<bool>,
-) -> Result<Option<usize>> {
+fn last(range: Range<usize>, mut fits: impl FnMut(usize) -> Result<bool>) -> Result<Option<usize>> {
     let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -182,10 +180,10 @@ impl Search<'_> {
             None => self.cost(&[climber.plan(choice, batch)])?,
         };
         climber.known.insert(key, cost);
-        Ok(if cost.bytes > room {
-            Some(Limit::Memory)
+        Ok(if cost.buffer > self.caps.max_buffer {
+            Some(Limit::Buffer)
         } else {
-            (cost.buffer > self.caps.max_buffer).then_some(Limit::Buffer)
+            (cost.bytes > room).then_some(Limit::Memory)
         })
     }
 
@@ -201,19 +199,17 @@ impl Search<'_> {
             return Ok(PlannedDomain { plan: climber.small.clone(), limit });
         };
         let (choice, limit) = self.fill(climber, ladder[rung], room)?;
-        if !climber.growth.covers(choice.patch) {
-            return Ok(PlannedDomain { plan: climber.plan(choice, batch), limit });
-        }
-        let most = if climber.batch_fixed {
-            batch
-        } else {
-            climber.growth.most_samples(choice.patch, batch)
+        // memory that no patch can use serves a batch
+        let most = match limit {
+            Limit::MedianCase | Limit::Buffer if !climber.batch_fixed => {
+                climber.growth.most_samples(choice.patch, batch)
+            }
+            _ => batch,
         };
-        let samples = last(batch + 1..most + 1, |samples| {
-            Ok(self.fault(climber, choice, samples, room)?.is_none())
-        })?;
-        let plan = climber.plan(choice, samples.unwrap_or(batch));
-        Ok(PlannedDomain { plan, limit: Limit::MedianCase })
+        let more = batch + 1..most + 1;
+        let fits = |samples| Ok(self.fault(climber, choice, samples, room)?.is_none());
+        let samples = last(more, fits)?.unwrap_or(batch);
+        Ok(PlannedDomain { plan: climber.plan(choice, samples), limit })
     }
 
     /// Steps along single axes, the least covered first, as long as one fits: between two rungs there may be much.
@@ -225,16 +221,22 @@ impl Search<'_> {
     ) -> Result<(PatchChoice, Limit)> {
         let mut choice = from;
         'grown: loop {
-            let mut limit = Limit::Voxels;
+            let mut faults = Vec::new();
             for larger in climber.growth.larger(choice) {
                 match self.fault(climber, larger, climber.batch, room)? {
                     None => {
                         choice = larger;
                         continue 'grown;
                     }
-                    Some(fault) => limit = fault,
+                    Some(fault) => faults.push(fault),
                 }
             }
+            let limit = match faults.first() {
+                _ if climber.growth.covers(choice.patch) => Limit::MedianCase,
+                None => Limit::Voxels,
+                Some(_) if faults.contains(&Limit::Memory) => Limit::Memory,
+                Some(_) => Limit::Buffer,
+            };
             return Ok((choice, limit));
         }
     }
@@ -325,8 +327,10 @@ mod tests {
                 let DomainPlan { patch, batch, pools, .. } = plan;
                 match limit {
                     Limit::MedianCase => assert_eq!(name, "hippocampus"),
+                    // a channel of the largest patches fills what every adapter binds
                     limit => assert!(
-                        *limit == Limit::Memory && (0.8..=1.0).contains(&share),
+                        matches!(limit, Limit::Memory | Limit::Buffer)
+                            && (0.8..=1.0).contains(&share),
                         "{name} in {gib} GiB: {plan:?}, {share}, {limit:?}"
                     ),
                 }
@@ -413,5 +417,10 @@ mod tests {
         let plans = [found[0].plan.clone()];
         let memory = super::super::planned_memory(&config, &plans, &caps).unwrap();
         assert!((200 << 20..=256 << 20).contains(&memory.largest), "{memory:?}");
+        // one sample's channels fill a binding, a batch has more of them
+        let large = super::tests::config(1, 40);
+        let found = chosen(&large, vec![liver()], &PlanOptions::default());
+        assert_eq!((found[0].plan.batch, found[0].limit), (3, Limit::Buffer));
+        assert!((0.8..=1.0).contains(&taken(&large, &found)), "{found:?}");
     }
 }
