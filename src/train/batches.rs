@@ -26,14 +26,15 @@ fn batch(
 ) -> Result<Batch> {
     use rand::RngExt;
     let (count, source) = (cases.domain.batch, cases.source());
-    let draw = |index: usize| {
+    let draw = |index: usize| -> Result<_> {
         let mut rng = patch::rng_for(config.seed, step, index as u64);
         let case = rng.random_range(0..source.cases.len());
         let focus = config.patch_sampling.focus(index, count, &mut rng);
         let augment = &config.augment;
-        (case, patch::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
+        let draw = patch::draw_patch(source.cases[case], &source.size, focus, augment, &mut rng)?;
+        Ok((case, draw))
     };
-    let drawn = (0..count).map(draw).collect();
+    let drawn = (0..count).map(draw).collect::<Result<_>>()?;
     Ok(Batch { domain, samples: Sample::ready(domain, &source, drawn, cache)? })
 }
 

@@ -59,7 +59,7 @@ impl DomainCases {
     /// Cases and size of patches.
     pub fn source(&self) -> Source<'_> {
         let size = PatchSize { crop: self.domain.crop_size(), patch: self.domain.patch };
-        Source { cases: &self.cases, size }
+        Source::new(&self.cases, size)
     }
 
     /// Reads the held-out cases once, so that one that cannot be scored is refused before hours of training.

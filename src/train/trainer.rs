@@ -280,7 +280,10 @@ impl Trainer {
     fn make(&mut self, batch: &Batch) -> Result<()> {
         let source = self.domains[batch.domain].source();
         if self.domains[batch.domain].domain.labels.partial {
-            let lacks = batch.samples.iter().map(|sample| source.cases[sample.case()].unlabelled);
+            let lacks = batch
+                .samples
+                .iter()
+                .map(|sample| self.domains[batch.domain].cases[sample.case()].unlabelled);
             self.session.set_unlabelled(batch.domain, &lacks.collect::<Vec<_>>())?;
         }
         let [image, labels] = self.session.inputs(batch.domain)?;

@@ -1,6 +1,7 @@
-//! Files that are complete or absent, what a command reads and writes, names that become paths, and the folder for what can
-//! be made again.
+//! Files that are complete or absent, what a command reads and writes, names that become paths, locks between processes, and
+//! the folder for what can be made again.
 
+mod lock;
 mod name;
 mod paths;
 mod place;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use fnv::FnvHasher;
 
+pub use lock::Lock;
 pub use name::safe_name;
 pub(crate) use name::{file_name, folder};
 pub use paths::{Claim, Paths};
