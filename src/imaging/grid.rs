@@ -94,11 +94,6 @@ impl Grid {
         [2, 1, 0].map(|axis| length(column(&self.affine, self.order.axes[axis])))
     }
 
-    /// Visits every voxel: index in canonical D, H, W order, index in the file's order (i fastest).
-    pub(super) fn each(&self, visit: impl FnMut(usize, usize)) {
-        self.order.each(self.dims, visit);
-    }
-
     /// Canonical voxel indices (x, y, z, 1) to world millimetres, rows x, y, z.
     pub fn canonical_affine(&self) -> [[f64; 4]; 3] {
         let Order { axes, flips } = self.order;

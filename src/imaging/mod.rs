@@ -2,7 +2,9 @@
 //! phantoms to try things on.
 
 pub mod distance;
+mod file_order;
 mod grid;
+mod header;
 pub mod morphology;
 mod names;
 mod nifti;
@@ -12,6 +14,7 @@ mod place;
 mod prepare;
 mod resample;
 mod restore;
+mod slabs;
 mod sniff;
 mod volume;
 mod voxel_box;
@@ -28,4 +31,4 @@ pub use sniff::{Finding, describe_folder, instead};
 pub(crate) use volume::row_major;
 pub use volume::{LabelMap, Note, Volume};
 pub use voxel_box::VoxelBox;
-pub use write::{can_write, endings, write_image, write_mask};
+pub use write::{ImageWriter, can_write, endings, write_image, write_mask};

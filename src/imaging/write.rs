@@ -1,16 +1,16 @@
 //! Writing results as NIfTI-1 on the grid of an input.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use ndarray::ArrayView3;
-use nifti::{Endianness, NiftiHeader, NiftiType};
 
+use super::file_order::{Arrangement, Voxel};
 use super::grid::Grid;
-use super::volume::{LabelMap, check_shape, row_major};
-use crate::base::files::{file_name, write_with};
+use super::header;
+use super::slabs::Slabs;
+use super::volume::{LabelMap, check_shape};
+use crate::base::files::{FileAside, GzipWriter, file_name};
 use crate::base::{Error, Result};
 
 /// Writes labels (D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and extensions. The path
@@ -71,174 +71,145 @@ pub fn can_write(path: &Path) -> bool {
     Format::of(path).is_some()
 }
 
-/// Voxels at a time between memory and file.
-const CHUNK: usize = 1 << 16;
-
-/// A type of voxels that is written.
-trait Voxel: Copy + Default {
-    const KIND: NiftiType;
-    fn put(self, bytes: &mut Bytes);
+/// A file that is being written: aside, packed on all cores where its name says so.
+enum Output {
+    Plain(FileAside),
+    Packed(GzipWriter<FileAside>),
 }
 
-impl Voxel for u8 {
-    const KIND: NiftiType = NiftiType::Uint8;
-    fn put(self, bytes: &mut Bytes) {
-        bytes.put([self]);
+impl Output {
+    /// Begins with all that comes before the voxels.
+    fn begin<T: Voxel>(path: &Path, grid: &Grid) -> Result<Self> {
+        let Some(format) = Format::of(path) else {
+            return Err(Error::file(path, "another ending", endings(), "Rename the output."));
+        };
+        let start = header::start(path, grid, T::KIND)?;
+        let file = FileAside::begin(path)?;
+        let mut output = match format {
+            Format::Nifti => Self::Plain(file),
+            Format::PackedNifti => {
+                Self::Packed(GzipWriter::new(file).map_err(|e| Error::io(path, e))?)
+            }
+        };
+        output.write_all(&start).map_err(|e| Error::io(path, e))?;
+        Ok(output)
+    }
+
+    /// A file beside it for what cannot be written yet.
+    fn scratch(&self) -> Result<std::fs::File> {
+        match self {
+            Self::Plain(file) => file.scratch(),
+            Self::Packed(packer) => packer.get_ref().scratch(),
+        }
+    }
+
+    fn finish(self, path: &Path) -> Result<()> {
+        match self {
+            Self::Plain(file) => file.finish(),
+            Self::Packed(packer) => packer.finish().map_err(|e| Error::io(path, e))?.finish(),
+        }
     }
 }
 
-impl Voxel for f32 {
-    const KIND: NiftiType = NiftiType::Float32;
-    fn put(self, bytes: &mut Bytes) {
-        bytes.float(self);
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.write(bytes),
+            Self::Packed(packer) => packer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.flush(),
+            Self::Packed(packer) => packer.flush(),
+        }
     }
 }
 
 fn write<T: Voxel>(path: &Path, values: ArrayView3<'_, T>, grid: &Grid) -> Result<()> {
     check_shape("output", values.shape(), grid)?;
-    let Some(format) = Format::of(path) else {
-        return Err(Error::file(path, "another ending", endings(), "Rename the output."));
-    };
-    let start = start(path, grid, T::KIND)?;
-    let values = row_major(values);
-    let mut own = vec![T::default(); values.len()];
-    grid.each(|canonical, file| own[file] = values[canonical]);
-    let contents = |file: &mut dyn Write| -> io::Result<()> {
-        file.write_all(&start.bytes)?;
-        let mut bytes = Bytes::new(grid.header.endianness);
-        for chunk in own.chunks(CHUNK) {
-            bytes.bytes.clear();
-            chunk.iter().for_each(|value| value.put(&mut bytes));
-            file.write_all(&bytes.bytes)?;
-        }
-        Ok(())
-    };
-    write_with(path, |file| match format {
-        Format::Nifti => contents(file),
-        Format::PackedNifti => {
-            let mut packer = GzEncoder::new(file, Compression::fast());
-            contents(&mut packer)?;
-            packer.finish().map(drop)
-        }
-    })
+    let mut output = Output::begin::<T>(path, grid)?;
+    let arrangement = Arrangement::of(grid);
+    arrangement.write(values, &mut output).map_err(|e| Error::io(path, e))?;
+    output.finish(path)
 }
 
-/// What comes before the voxels: the header of the input for voxels of this kind, and its extensions.
-fn start(path: &Path, grid: &Grid, kind: NiftiType) -> Result<Bytes> {
-    let wide = |_| {
-        let found = format!("{:?} voxels along its axes", grid.dims);
-        Error::file(path, found, format!("at most {} along each", u16::MAX), "Cut the image.")
-    };
-    let mut dim = [1; 8];
-    dim[0] = 3;
-    for (axis, count) in grid.dims.iter().enumerate() {
-        dim[axis + 1] = u16::try_from(*count).map_err(wide)?;
-    }
-    let extended: usize = grid.extensions.iter().map(|(_, data)| 8 + data.len()).sum();
-    let mut offset = 352 + extended;
-    if offset > 1 << f32::MANTISSA_DIGITS {
-        // the header has a float for it
-        offset = offset.next_multiple_of(256);
-    }
-    let header = NiftiHeader {
-        sizeof_hdr: 348,
-        dim,
-        datatype: kind as i16,
-        bitpix: 8 * kind.size_of() as i16,
-        vox_offset: offset as f32,
-        scl_slope: 1.0,
-        scl_inter: 0.0,
-        ..grid.header.clone()
-    };
-    let mut bytes = Bytes::new(header.endianness);
-    bytes.header(&header);
-    bytes.bytes.extend([u8::from(extended > 0), 0, 0, 0]);
-    for (code, data) in &grid.extensions {
-        bytes.put((8 + data.len() as i32).to_le_bytes());
-        bytes.put(code.to_le_bytes());
-        bytes.text(data, data.len());
-    }
-    bytes.bytes.resize(offset, 0);
-    Ok(bytes)
+/// A float32 image on the grid of an input that is written piece by piece, as [`write_image`] does it. The memory that it
+/// takes does not grow with the image. Dropped before [`ImageWriter::finish`], it leaves nothing.
+///
+/// A file whose slowest axis runs as D does is packed as the planes come; any other one is kept in a file without a name
+/// beside it, as large as the unpacked image, and packed at the end.
+pub struct ImageWriter {
+    path: PathBuf,
+    output: Output,
+    arrangement: Arrangement,
+    /// D, H, W.
+    shape: [usize; 3],
+    /// Planes along D that came.
+    planes: usize,
+    /// None where planes go into the file as they come.
+    slabs: Option<Slabs<f32>>,
 }
 
-/// Bytes in the order of a header.
-struct Bytes {
-    order: Endianness,
-    bytes: Vec<u8>,
-}
-
-impl Bytes {
-    fn new(order: Endianness) -> Self {
-        Self { order, bytes: Vec::new() }
+impl ImageWriter {
+    /// Begins an image on this grid. The path ends in .nii or .nii.gz.
+    ///
+    /// # Errors
+    ///
+    /// Where the path has another ending, or no file can be made there.
+    pub fn begin(path: &Path, grid: &Grid) -> Result<Self> {
+        let output = Output::begin::<f32>(path, grid)?;
+        let arrangement = Arrangement::of(grid);
+        let slabs = match arrangement.streams() {
+            true => None,
+            false => Some(Slabs::new(output.scratch()?, arrangement, grid.shape())),
+        };
+        let (path, shape) = (path.to_path_buf(), grid.shape());
+        Ok(Self { path, output, arrangement, shape, planes: 0, slabs })
     }
 
-    /// A number, given in little-endian order.
-    fn put<const N: usize>(&mut self, mut number: [u8; N]) {
-        if self.order == Endianness::Big {
-            number.reverse();
+    /// The next planes along D: values D, H, W, with the grid's H and W.
+    ///
+    /// # Errors
+    ///
+    /// Where these are other sizes than the grid's or more planes than it has, or the file takes no more.
+    pub fn add(&mut self, planes: ArrayView3<'_, f32>) -> Result<()> {
+        let [d, h, w] = self.shape;
+        let (count, rows, columns) = planes.dim();
+        if (rows, columns) != (h, w) || count > d - self.planes {
+            let found = format!("{:?} voxels after {} planes", planes.shape(), self.planes);
+            return Err(Error::shape("output", format!("{found} of {:?} (D, H, W)", self.shape)));
         }
-        self.bytes.extend(number);
+        self.planes += count;
+        let added = match &mut self.slabs {
+            Some(slabs) => slabs.add(planes),
+            None => self.arrangement.write(planes, &mut self.output),
+        };
+        added.map_err(|e| Error::io(&self.path, e))
     }
 
-    fn short(&mut self, value: i16) {
-        self.put(value.to_le_bytes());
-    }
-
-    fn long(&mut self, value: i32) {
-        self.put(value.to_le_bytes());
-    }
-
-    fn float(&mut self, value: f32) {
-        self.put(value.to_le_bytes());
-    }
-
-    /// A field of text, filled up with zeros.
-    fn text(&mut self, text: &[u8], length: usize) {
-        let end = self.bytes.len() + length;
-        self.bytes.extend(text.iter().take(length));
-        self.bytes.resize(end, 0);
-    }
-
-    /// The 348 bytes of a header, field by field as in the NIfTI-1 standard.
-    fn header(&mut self, h: &NiftiHeader) {
-        self.long(h.sizeof_hdr);
-        self.text(&h.data_type, 10);
-        self.text(&h.db_name, 18);
-        self.long(h.extents);
-        self.short(h.session_error);
-        self.bytes.extend([h.regular, h.dim_info]);
-        h.dim.iter().for_each(|size| self.put(size.to_le_bytes()));
-        [h.intent_p1, h.intent_p2, h.intent_p3].into_iter().for_each(|value| self.float(value));
-        let kinds = [h.intent_code, h.datatype, h.bitpix, h.slice_start];
-        kinds.into_iter().for_each(|value| self.short(value));
-        h.pixdim.iter().for_each(|size| self.float(*size));
-        [h.vox_offset, h.scl_slope, h.scl_inter].into_iter().for_each(|value| self.float(value));
-        self.short(h.slice_end);
-        self.bytes.extend([h.slice_code, h.xyzt_units]);
-        // a result has a range of its own
-        self.float(0.0);
-        self.float(0.0);
-        self.float(h.slice_duration);
-        self.float(h.toffset);
-        self.long(h.glmax);
-        self.long(h.glmin);
-        self.text(&h.descrip, 80);
-        self.text(&h.aux_file, 24);
-        self.short(h.qform_code);
-        self.short(h.sform_code);
-        let quaternion = [h.quatern_b, h.quatern_c, h.quatern_d];
-        let offset = [h.quatern_x, h.quatern_y, h.quatern_z];
-        quaternion.into_iter().chain(offset).for_each(|value| self.float(value));
-        let rows = [h.srow_x, h.srow_y, h.srow_z];
-        rows.into_iter().flatten().for_each(|value| self.float(value));
-        self.text(&h.intent_name, 16);
-        self.text(b"n+1\0", 4);
+    /// Completes the file, which takes its name now.
+    ///
+    /// # Errors
+    ///
+    /// Where planes are missing, or the file cannot be written whole.
+    pub fn finish(mut self) -> Result<()> {
+        if self.planes < self.shape[0] {
+            let found = format!("{} planes of {:?} (D, H, W)", self.planes, self.shape);
+            return Err(Error::shape("output", found));
+        }
+        if let Some(slabs) = self.slabs {
+            slabs.write(&mut self.output).map_err(|e| Error::io(&self.path, e))?;
+        }
+        self.output.finish(&self.path)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use nifti::{Endianness, NiftiHeader};
+
     use super::super::nifti::{Known, read_image, read_labels};
     use super::super::volume::shaped;
     use super::*;

@@ -7,7 +7,8 @@ use crate::common;
 use crate::common::volumes::{write_image, write_mask};
 use u2seg::low_level::files::write_atomically;
 use u2seg::low_level::imaging::{
-    Grid, Known, Match, Reference, read_image, read_images, read_labels, read_labels_on,
+    Grid, ImageWriter, Known, Match, Reference, read_image, read_images, read_labels,
+    read_labels_on,
 };
 
 /// The values of a dataset's labels.
@@ -549,4 +550,50 @@ fn writing_is_all_or_nothing() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     let message = read_image(&folder.path().join("absent.nii")).unwrap_err().to_string();
     assert!(message.contains("absent.nii"), "{message}");
+}
+
+#[test]
+fn images_are_written_piece_by_piece_in_any_orientation() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    for (order, signs) in
+        [([0, 1, 2], 0), ([0, 1, 2], 4), ([1, 0, 2], 3), ([2, 0, 1], 5), ([0, 2, 1], 2)]
+    {
+        let mut columns = [[0.0f32; 3]; 3];
+        for axis in 0..3 {
+            columns[axis][order[axis]] = if signs >> axis & 1 == 1 { -1.0 } else { 1.0 };
+        }
+        oriented(&at("in.nii"), columns);
+        let image = read_image(&at("in.nii")).unwrap();
+        let array = image.data().index_axis(ndarray::Axis(0), 0);
+        for name in ["out.nii", "out.nii.gz"] {
+            let mut writer = ImageWriter::begin(&at(name), image.grid()).unwrap();
+            for planes in array.axis_chunks_iter(ndarray::Axis(0), 2) {
+                assert!(!at(name).exists());
+                writer.add(planes).unwrap();
+            }
+            assert!(writer.add(array.slice(ndarray::s![..1, .., ..])).is_err());
+            writer.finish().unwrap();
+            assert_eq!(unpacked(&at(name)), unpacked(&at("in.nii")), "{order:?} {signs}");
+            std::fs::remove_file(at(name)).unwrap();
+        }
+    }
+    // neither what is given up nor what lacks planes leaves anything
+    let grid = Grid::ras([4, 3, 2], [1.0; 3]);
+    let array = ndarray::ArrayView3::from_shape([4, 3, 2], &values).unwrap();
+    let begun = || {
+        let mut writer = ImageWriter::begin(&at("half.nii.gz"), &grid).unwrap();
+        writer.add(array.slice(ndarray::s![..3, .., ..])).unwrap();
+        writer
+    };
+    drop(begun());
+    let message = begun().finish().unwrap_err().to_string();
+    assert!(message.contains("3 planes"), "{message}");
+    assert!(ImageWriter::begin(&at("a.png"), &grid).is_err());
+    let turned = ndarray::Array3::zeros([4, 2, 3]);
+    assert!(ImageWriter::begin(&at("half.nii"), &grid).unwrap().add(turned.view()).is_err());
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["in.nii"]);
 }

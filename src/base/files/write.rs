@@ -4,6 +4,8 @@ use std::fs::Metadata;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::name::folder;
 use crate::base::{Error, Result};
 
@@ -28,23 +30,70 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Where the path is a folder or a device, where `write` fails, or where the system refuses to create, write, sync or rename
 /// the file. The path then holds what it held before, and nothing else is left behind.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let refuse = |e: io::Error| Error::io(path, e);
-    let target = target(path)?;
-    let mut aside = tempfile::NamedTempFile::new_in(folder(&target)).map_err(refuse)?;
-    let mut buffer = BufWriter::new(aside.as_file_mut());
-    // a buffer that is dropped would hide that its last bytes found no room
-    write(&mut buffer).and_then(|()| buffer.flush()).map_err(refuse)?;
-    drop(buffer);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        aside.as_file().set_permissions(readable).map_err(refuse)?;
+    let mut file = FileAside::begin(path)?;
+    write(&mut file).map_err(|e| Error::io(path, e))?;
+    file.finish()
+}
+
+/// A file that is written aside, and takes its name once it is whole. Dropped before, it leaves nothing.
+pub struct FileAside {
+    path: PathBuf,
+    target: PathBuf,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl FileAside {
+    /// Begins beside the file that the path means.
+    ///
+    /// # Errors
+    ///
+    /// Where the path is a folder or a device, or where the system refuses to create a file there.
+    pub fn begin(path: &Path) -> Result<Self> {
+        let target = target(path)?;
+        let aside = NamedTempFile::new_in(folder(&target)).map_err(|e| Error::io(path, e))?;
+        Ok(Self { path: path.to_path_buf(), target, file: BufWriter::new(aside) })
     }
-    aside.as_file().sync_all().map_err(refuse)?;
-    aside.persist(&target).map_err(|e| refuse(e.error))?;
-    sync_folder(folder(&target));
-    Ok(())
+
+    /// A file without a name in the same folder, for what must be kept until it can be written; it goes with its handle.
+    ///
+    /// # Errors
+    ///
+    /// Where the system refuses to create it.
+    pub fn scratch(&self) -> Result<std::fs::File> {
+        tempfile::tempfile_in(folder(&self.target)).map_err(|e| Error::io(&self.path, e))
+    }
+
+    /// Flushes, syncs and renames.
+    ///
+    /// # Errors
+    ///
+    /// Where the system refuses one of these. The path then holds what it held before.
+    pub fn finish(self) -> Result<()> {
+        let Self { path, target, file } = self;
+        let refuse = |e: io::Error| Error::io(&path, e);
+        // a buffer that is dropped would hide that its last bytes found no room
+        let aside = file.into_inner().map_err(|e| refuse(e.into_error()))?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let readable = std::fs::Permissions::from_mode(0o644);
+            aside.as_file().set_permissions(readable).map_err(refuse)?;
+        }
+        aside.as_file().sync_all().map_err(refuse)?;
+        aside.persist(&target).map_err(|e| refuse(e.error))?;
+        sync_folder(folder(&target));
+        Ok(())
+    }
+}
+
+impl Write for FileAside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Makes the new name last through a crash. The file itself is whole and safe by now, and some file systems cannot sync folders.
