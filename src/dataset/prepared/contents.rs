@@ -133,6 +133,21 @@ impl Index {
         files.map(|path| self.contents(&path)).collect()
     }
 
+    /// The same where every file is as it was when it was read; nothing is read.
+    pub fn known(&self, case: &Case) -> Option<Vec<Key>> {
+        let known = |path: PathBuf| {
+            let now = Seen::look(&path, &std::fs::metadata(&path).ok()?).ok()?;
+            let at = std::path::absolute(&path).ok()?;
+            let files = locked(&self.files);
+            files
+                .get(at.to_str()?)
+                .filter(|seen| seen.holds(&now))
+                .map(|seen| seen.contents.clone())
+        };
+        let files = case.images.iter().chain([&case.label]).flat_map(|path| pair(path));
+        files.map(known).collect()
+    }
+
     fn contents(&self, path: &Path) -> Result<Key> {
         let refuse = |e| Error::io(path, e);
         let found = std::fs::metadata(path).map_err(refuse)?;
