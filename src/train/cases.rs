@@ -42,9 +42,14 @@ impl DomainCases {
             }
             domain.labels.encode(label.as_mut_slice());
             let normalisation = &domain.normalisation;
-            let mut prepared =
-                imaging::prepare(&image, Some(&label), domain.spacing, normalisation)
-                    .map_err(|e| e.about(&case.images[0]))?;
+            let mut prepared = imaging::prepare(
+                &image,
+                Some(&label),
+                domain.spacing,
+                normalisation,
+                domain.resampling,
+            )
+            .map_err(|e| e.about(&case.images[0]))?;
             prepared.unlabelled = unlabelled(domain, &dataset, case);
             Ok(prepared)
         };
