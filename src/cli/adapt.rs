@@ -30,11 +30,11 @@ pub struct Args {
 
 impl Args {
     /// The run that is asked for.
-    fn request(&self, model: &Path, data: &Path) -> Result<RunRequest> {
+    fn request(&self, gpu: &Gpu, model: &Path, data: &Path) -> Result<RunRequest> {
         let old = Adaptation::new(&super::args::model_file(model), data)?;
         let data = std::path::absolute(data).map_err(|e| Error::io(data, e))?;
         let network = old.network();
-        let mut config = self.run.config(vec![data], network.mode, network.adapter)?;
+        let mut config = self.run.config(gpu, vec![data], network.mode, network.adapter)?;
         let mut options = self.run.options(1)?;
         let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
         old.apply(freeze, &mut config, &mut options);
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
     match (&args.model, &args.data) {
         _ if args.run.resume => resume(&gpu, &args.out, &args.run, &mut watch),
         (Some(model), Some(data)) => {
-            let mut runs = Runs::new(args.request(model, data)?)?;
+            let mut runs = Runs::new(args.request(&gpu, model, data)?)?;
             runs.complete(&gpu, &mut watch).map(|_| ())
         }
         _ => Err(Error::Internal("neither a model nor a run to continue".into())),

@@ -29,8 +29,8 @@ pub(super) struct MemoryArgs {
     /// How activations are stored.
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) precision: PrecisionArg,
-    /// GPU memory that training may take, such as 4GiB or 3500MiB: at most an eighth of it keeps cases, and what does not fit
-    /// the rest is computed twice, as little as possible; the results stay the same to the bit.
+    /// GPU memory that training may take, such as 4GiB or 3500MiB: what does not fit is computed twice, as little as possible;
+    /// the results stay the same to the bit.
     #[arg(long, value_parser = size)]
     pub(super) vram: Option<u64>,
 }

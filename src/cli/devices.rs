@@ -1,7 +1,7 @@
 //! `u2seg devices`.
 
 use crate::base::{Error, Result};
-use crate::engine::gpu::{adapters, no_adapter};
+use crate::engine::gpu::{AdapterMemory, AdapterReport, MemorySource, adapters, no_adapter};
 use crate::engine::shader::Cooperative;
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
     for a in found {
         say!("{}: {}", a.index, a.name);
         say!("   {} {}, driver {} {}", a.device_type, a.backend, a.driver, a.driver_info);
+        say!("   {}", memory(&a));
         say!(
             "   binding {} MiB, buffer {} MiB, f16 {}, subgroups {}, cooperative matrices {}, timestamps {}",
             a.max_binding_bytes >> 20,
@@ -36,6 +37,22 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn memory(adapter: &AdapterReport) -> String {
+    let AdapterMemory { bytes, source } = adapter.memory;
+    let (has, budget) = (gib(bytes), gib(adapter.budget()));
+    let has = match source {
+        MemorySource::Driver => format!("memory {has}"),
+        MemorySource::Host => format!("shares the machine's memory of {has}"),
+        MemorySource::Class => format!("memory not told, taken as {has}"),
+    };
+    format!("{has}, of which a run may take {budget} unless --vram says otherwise")
+}
+
+/// Bytes in GiB.
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
 fn matrices(sides: Cooperative) -> String {

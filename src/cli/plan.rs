@@ -83,12 +83,12 @@ impl Report {
 
 pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
-    let (config, options) = (args.net.config(&args.run)?, args.net.options(&args.run)?);
+    let (config, options) = (args.net.config(&gpu, &args.run)?, args.net.options(&args.run)?);
     let out = args.out.clone().unwrap_or_default();
     let mut runs = Runs::new(args.run.request(config, options, &out))?;
     let caps = caps(&gpu);
     let plans = if args.out.is_some() { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
-    let report = |RunPlan { run, domains, memory, case_bytes: cases }: RunPlan| {
+    let report = |RunPlan { run, domains, memory, case_bytes: cases, .. }: RunPlan| {
         let out = args.out.is_some().then_some(run.folder);
         Report { out, domains, memory, cases }
     };

@@ -60,7 +60,8 @@ pub struct PlanOptions {
 pub const DEFAULT_VOXELS: usize = 100_000;
 /// Halvings unless the user says otherwise.
 const DEFAULT_POOLS: usize = 3;
-const DEFAULT_BATCH: usize = 2;
+/// Samples a step unless the user or memory says otherwise.
+pub const DEFAULT_BATCH: usize = 2;
 /// The published common patch and its halvings.
 const PUBLISHED_PATCH: [usize; 3] = [128; 3];
 const PUBLISHED_POOLS: usize = 5;

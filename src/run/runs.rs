@@ -13,7 +13,8 @@ use super::single::Run;
 use crate::base::files::{Claim, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::{Dataset, Exclusion, Fold};
-use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::domain::{DomainPlan, Limit, PlanOptions, PresetChoice};
+use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::tune;
@@ -46,6 +47,8 @@ pub struct RunPlan {
     pub run: RunFolder,
     /// The plan of each domain.
     pub domains: Vec<DomainPlan>,
+    /// What kept the patch of each domain from being larger.
+    pub limits: Vec<Limit>,
     /// What training takes of the GPU's memory.
     pub memory: Memory,
     /// Bytes that cases and patches take at most, about.
@@ -148,10 +151,13 @@ impl Runs {
     pub fn plan(&self, caps: &Caps) -> Result<Vec<RunPlan>> {
         let options = self.options()?;
         let plan = |run: &RunFolder| {
-            let domains = train::plan(&run.config, options)?;
-            let memory = train::planned_memory(&run.config, &domains, caps)?;
-            let case_bytes = train::reserved(&run.config, &domains);
-            Ok(RunPlan { run: run.clone(), domains, memory, case_bytes })
+            let config = run.config.clone().on(caps);
+            let planned = train::plan(&config, options, caps)?.into_iter();
+            let (domains, limits): (Vec<_>, Vec<_>) = planned.map(|d| (d.plan, d.limit)).unzip();
+            let memory = train::planned_memory(&config, &domains, caps)?;
+            let case_bytes = train::reserved(&config, &domains);
+            let run = RunFolder { folder: run.folder.clone(), config };
+            Ok(RunPlan { run, domains, limits, memory, case_bytes })
         };
         self.runs.iter().map(plan).collect()
     }
@@ -189,13 +195,13 @@ impl Runs {
             let config = run.config.clone();
             return Run::begin_claimed(gpu, config, options, &run.folder)?.complete(observer);
         }
-        if let Some(options) = &self.new {
+        if self.new.is_some() {
             // all of them first: whoever goes on then finds those that were not begun
-            let plans = self.runs.iter().map(|run| train::plan(&run.config, options));
-            let plans = plans.collect::<Result<Vec<_>>>()?;
-            for (run, plans) in self.runs.iter().zip(&plans) {
-                write_plan(&run.config, plans, &run.folder)?;
+            let plans = self.plan(&caps(gpu))?;
+            for RunPlan { run, domains, .. } in &plans {
+                write_plan(&run.config, domains, &run.folder)?;
             }
+            self.runs = plans.into_iter().map(|plan| plan.run).collect();
             self.new = None;
         }
         for run in &self.runs {

@@ -15,6 +15,7 @@ use super::validate::validate;
 use crate::base::files::Claim;
 use crate::base::{Error, Result};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::net::Model;
@@ -73,7 +74,10 @@ impl Run {
         options: &PlanOptions,
         folder: &Path,
     ) -> Result<Self> {
-        let plans = train::plan(&config, options)?;
+        let caps = caps(gpu);
+        let config = config.on(&caps);
+        let planned = train::plan(&config, options, &caps)?;
+        let plans: Vec<DomainPlan> = planned.into_iter().map(|domain| domain.plan).collect();
         let (run, record) = Self::start(gpu, config, &plans, Origin::New(&options.preset), folder)?;
         write_plan(&run.config, &plans, folder)?;
         record.iter().try_for_each(|record| record.write(&folder.join(TUNING)))?;

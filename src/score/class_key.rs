@@ -58,7 +58,7 @@ impl FromStr for ClassKey {
         // Python writes a tuple of one value with a comma behind it
         let list = list.map_or(text, |list| list.trim_end().trim_end_matches(','));
         let values: Option<Vec<u8>> =
-            list.split(',').map(|value| value.trim().parse().ok()).collect();
+            list.split(',').map(|value| value.trim().parse::<u8>().ok()).collect();
         values.map(Self::new).ok_or_else(refuse)
     }
 }

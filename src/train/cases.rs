@@ -5,9 +5,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::config::RunConfig;
+use super::search::{PlannedDomain, choose};
 use crate::base::{Error, Result};
 use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
+use crate::engine::graph::Caps;
 use crate::imaging::{LabelMap, Prepared, Volume};
 use crate::patch::{PatchSize, Source};
 use crate::{dataset, imaging};
@@ -101,15 +103,16 @@ pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset
     Ok(datasets)
 }
 
-/// Plans each domain of a run from its data.
-pub fn plan(config: &RunConfig, options: &PlanOptions) -> Result<Vec<DomainPlan>> {
+/// Plans each domain of a run from its data, for an adapter.
+pub fn plan(config: &RunConfig, options: &PlanOptions, caps: &Caps) -> Result<Vec<PlannedDomain>> {
     let datasets = datasets(config, &options.preset)?;
     datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
     let each = datasets.iter().map(|dataset| {
         let training = dataset.split(&config.fold, config.seed)?.training;
-        DomainPlan::plan(dataset, &Fingerprint::of(dataset, &training)?, options)
+        let fingerprint = Fingerprint::of(dataset, &training)?;
+        Ok((DomainPlan::plan(dataset, &fingerprint, options)?, fingerprint))
     });
-    each.collect()
+    choose(config, each.collect::<Result<Vec<_>>>()?, options, caps)
 }
 
 /// Refuses a loss of classes that exclude one another where there are regions.

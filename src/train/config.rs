@@ -11,7 +11,7 @@ use crate::base::files::{read_toml, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::{Fold, Selection};
 use crate::domain::Recipe;
-use crate::engine::graph::DType;
+use crate::engine::graph::{Caps, DType};
 use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::tune;
 use crate::net::{DomainAdapter, Downsample, Mode};
@@ -25,6 +25,34 @@ pub enum Length {
     Steps(u64),
     /// So many minutes, over all starts of the run.
     Minutes(f64),
+}
+
+/// How much work a run is meant to be: the settings of patches and steps that go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingBudget {
+    /// Minutes on the GPU of a laptop: 1,000 steps of patches of at most [`DEFAULT_VOXELS`](crate::domain::DEFAULT_VOXELS).
+    Quick,
+    /// An evening: 10,000 steps of the largest patches that the memory allows.
+    Standard,
+    /// A day: 50,000 steps of such patches.
+    Thorough,
+}
+
+impl TrainingBudget {
+    /// The steps that it stands for.
+    pub fn length(self) -> Length {
+        Length::Steps(match self {
+            Self::Quick => 1000,
+            Self::Standard => 10_000,
+            Self::Thorough => 50_000,
+        })
+    }
+
+    /// What is meant where the user says nothing: quick on adapters that compute on the CPU, unless they plan for a given memory.
+    pub fn usual(software: bool, vram: Option<u64>) -> Self {
+        if software && vram.is_none() { Self::Quick } else { Self::Standard }
+    }
 }
 
 /// Where the patches of a batch lie.
@@ -93,6 +121,9 @@ pub struct RunConfig {
     pub downsample: Downsample,
     /// Channels of the first level.
     pub base: usize,
+    /// What patches were chosen for, and the length unless the user gave another; none where only memory counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<TrainingBudget>,
     /// How long to train.
     pub length: Length,
     /// Of weights, splits and patches.
@@ -174,7 +205,8 @@ impl RunConfig {
             adapter: DomainAdapter::Separable,
             downsample: Downsample::Full,
             base: 16,
-            length: Length::Steps(1000),
+            budget: None,
+            length: TrainingBudget::Quick.length(),
             seed: 0,
             fold: Fold::None,
             selection: Selection::default(),
@@ -212,6 +244,17 @@ impl RunConfig {
                 ..own
             },
         }
+    }
+
+    /// The settings as they are on an adapter: where nobody says what memory training may take, that is what the adapter has for it.
+    /// On adapters that compute on the CPU, which share the memory of everything else, only a run that is meant to be long is
+    /// given a budget; others keep to small patches.
+    pub fn on(mut self, caps: &Caps) -> Self {
+        let long = self.budget.is_some_and(|budget| budget != TrainingBudget::Quick);
+        if !caps.software || long {
+            self.vram = self.vram.or(Some(caps.memory));
+        }
+        self
     }
 
     /// Steps between readings of the loss: at least `log_every`, such that of domains that take turns each is read.

@@ -29,6 +29,8 @@ pub struct Memory {
     pub uniforms: u64,
     /// What a checkpoint is read through: one of the four regions of parameters.
     pub read_back: u64,
+    /// The largest buffer of activations.
+    pub largest: u64,
     /// Tensors that the backward pass makes again.
     pub recomputed: usize,
     /// The largest values in memory where the largest domain has most there.
@@ -142,9 +144,11 @@ impl Common<'_> {
         };
         let plans = self.workloads.par_iter().map(plan).collect::<Result<Vec<_>>>()?;
         let region = 4 * region_words(self.params) as u64;
+        let slots = Pool::sizes(&plans);
         let memory = Memory {
             parameters: 4 * region,
-            activations: Pool::sizes(&plans).iter().sum(),
+            activations: slots.iter().sum(),
+            largest: slots.iter().copied().max().unwrap_or(0),
             uniforms: plans.iter().map(|plan| plan.uniform_bytes(self.caps)).sum(),
             read_back: region,
             recomputed: plans.iter().map(|plan| plan.again.len()).sum(),

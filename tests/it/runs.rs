@@ -9,6 +9,7 @@ use crate::common::program::{dataset, log, weights};
 use u2seg::Result;
 use u2seg::low_level::dataset::Fold;
 use u2seg::low_level::domain::{PlanOptions, PresetChoice};
+use u2seg::low_level::exec::caps;
 use u2seg::low_level::run::{DomainScores, Observer, Run, RunRequest, Runs};
 use u2seg::low_level::train;
 use u2seg::low_level::train::{Length, Reading, RunConfig, Step, Trainer};
@@ -127,7 +128,8 @@ fn a_trainer_steps_by_hand_as_its_run_does() {
     let whole = folder.path().join("run");
     let mut run = Run::begin(&gpu, config.clone(), &options(), &whole).unwrap();
     assert!(run.train(&mut ()).unwrap());
-    let plans = train::plan(&config, &options()).unwrap();
+    let planned = train::plan(&config, &options(), &caps(&gpu)).unwrap();
+    let plans: Vec<_> = planned.into_iter().map(|domain| domain.plan).collect();
     let cases = train::open(&config, &plans, &PresetChoice::None).unwrap();
     let (cases, checkpoint) = (Arc::new(cases), folder.path().join("half.safetensors"));
     let mut trainer = Trainer::new(&gpu, config.clone(), cases.clone()).unwrap();

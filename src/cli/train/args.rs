@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::base::{Error, Result};
-use crate::cli::args::{MemoryArgs, size, triple, window};
+use crate::cli::args::{PrecisionArg, size, triple, window};
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
+use crate::engine::gpu::Gpu;
 use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::tune;
 use crate::imaging::Match;
 use crate::net::{DomainAdapter, Downsample, Mode};
 use crate::patch::{Augment, Interpolation};
 use crate::run::RunRequest;
-use crate::train::{DomainSampling, Length, RunConfig};
+use crate::train::{DomainSampling, Length, RunConfig, TrainingBudget};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -87,6 +88,16 @@ enum AugmentArg {
     None,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BudgetArg {
+    /// Minutes on a laptop's GPU: 1,000 steps of small patches, of at most 100,000 voxels.
+    Quick,
+    /// An evening: 10,000 steps of the largest patches that the GPU's memory allows.
+    Standard,
+    /// A day: 50,000 steps of such patches.
+    Thorough,
+}
+
 /// `--fold`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Folds {
@@ -125,20 +136,27 @@ pub(in crate::cli) struct RunArgs {
     /// What domains of different patch sizes do in one network; by default native, and when adapting as the model's domains do.
     #[arg(long, value_enum)]
     unify: Option<UnifyArg>,
-    /// Training steps, by default 1000; the rate falls to zero over them. Under the recipe u2net at most so many, by default
-    /// 90000, and the rate falls on plateaus.
+    /// How much work the run is meant to be: what patches are chosen for and, unless --steps or --minutes says, how many steps
+    /// there are. By default standard; quick on adapters that compute on the CPU, unless --vram is given. Patches of standard
+    /// and thorough grow in the proportions of the median case until they cover it or memory is full.
+    #[arg(long, value_enum)]
+    budget: Option<BudgetArg>,
+    /// Training steps, by default those of --budget; the rate falls to zero over them. Under the recipe u2net at most so many,
+    /// by default 90000, and the rate falls on plateaus.
     #[arg(long, conflicts_with = "minutes")]
     steps: Option<u64>,
     /// Minutes to train instead of steps.
     #[arg(long)]
     minutes: Option<f64>,
-    /// Samples a step, by default 2 or what the published plan says.
+    /// Samples a step, by default what the published plan says, else 2, and more where patches cover the median case and memory
+    /// is left, up to a twentieth of the dataset's voxels.
     #[arg(long)]
     batch: Option<usize>,
     /// Patch of the network in voxels, D,H,W.
     #[arg(long, value_parser = triple::<usize>)]
     patch: Option<[usize; 3]>,
-    /// Voxels that a domain's own patch has at most; by default 100000, or 2097152 under the recipe u2net.
+    /// Voxels that a domain's own patch has at most; by default 100000 for --budget quick, what memory allows for the others, and
+    /// 2097152 under the recipe u2net.
     #[arg(long)]
     patch_voxels: Option<usize>,
     /// Halvings of D,H,W, 0 to 6 each.
@@ -194,8 +212,14 @@ pub(in crate::cli) struct RunArgs {
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
     pub tune: tune::Mode,
-    #[command(flatten)]
-    memory: MemoryArgs,
+    /// How activations are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionArg,
+    /// GPU memory that training may take, such as 4GiB or 3500MiB, by default seven eighths of what the adapter has (`u2seg
+    /// devices`). Plans use it: at most an eighth keeps cases, patches grow into the rest. What of a fixed patch does not fit is
+    /// computed twice, as little as possible, and the results stay the same to the bit.
+    #[arg(long, value_parser = size)]
+    vram: Option<u64>,
     /// Go on with the run in --out from its last checkpoint, or begin one that `u2seg plan` wrote; its settings stay as they
     /// were.
     #[arg(long = "continue")]
@@ -248,14 +272,36 @@ impl RunArgs {
         RunRequest { config, options, all_folds, out: out.to_path_buf(), reads }
     }
 
+    /// How much work the run is meant to be on an adapter; the published recipe says it itself.
+    fn budget(&self, gpu: &Gpu) -> Result<Option<TrainingBudget>> {
+        match (self.budget, self.recipe()) {
+            (None, Recipe::U2net) => Ok(None),
+            (Some(budget), Recipe::U2net) => Err(Error::setting(
+                "budget",
+                format!("{budget:?} under the recipe u2net").to_lowercase(),
+                "the recipe default: the published one has patches and steps of its own",
+                "Leave it out, or shorten the run by `steps`, `minutes` or `patch_voxels`.",
+            )),
+            (given, Recipe::Default) => Ok(Some(match given {
+                Some(BudgetArg::Quick) => TrainingBudget::Quick,
+                Some(BudgetArg::Standard) => TrainingBudget::Standard,
+                Some(BudgetArg::Thorough) => TrainingBudget::Thorough,
+                None => TrainingBudget::usual(gpu.is_software(), self.vram),
+            })),
+        }
+    }
+
     /// The settings of a run of a network on these folders, with the first fold where all are asked for.
     pub fn config(
         &self,
+        gpu: &Gpu,
         data: Vec<PathBuf>,
         mode: Mode,
         adapter: DomainAdapter,
     ) -> Result<RunConfig> {
         let mut config = RunConfig::of(self.recipe(), data, mode, adapter);
+        config.budget = self.budget(gpu)?;
+        config.length = config.budget.map_or(config.length, TrainingBudget::length);
         if let Some(loss) = self.loss {
             config.loss = match loss {
                 LossArg::DiceCe => LossWeights::dice_ce(),
@@ -284,7 +330,7 @@ impl RunArgs {
         if matches!(self.unify, Some(UnifyArg::Resize)) {
             config.augment.interpolation = Interpolation::Cubic;
         }
-        (config.dtype, config.vram) = (self.memory.precision.into(), self.memory.vram);
+        (config.dtype, config.vram) = (self.precision.into(), self.vram);
         config.tune = self.tune;
         config.domain_sampling = self.schedule.clone();
         config.fold = match &self.fold {
@@ -344,7 +390,7 @@ impl NetArgs {
     }
 
     /// The settings of a run.
-    pub fn config(&self, run: &RunArgs) -> Result<RunConfig> {
+    pub fn config(&self, gpu: &Gpu, run: &RunArgs) -> Result<RunConfig> {
         // absolute, so that the run goes on from any folder
         let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         let mode = match self.mode {
@@ -358,7 +404,7 @@ impl NetArgs {
             AdapterArg::Parallel => DomainAdapter::Parallel,
         };
         let data = self.data.iter().map(absolute).collect();
-        let mut config = run.config(data, mode, adapter)?;
+        let mut config = run.config(gpu, data, mode, adapter)?;
         config.downsample = match self.downsample {
             DownsampleArg::Full => Downsample::Full,
             DownsampleArg::Separable => Downsample::Separable,

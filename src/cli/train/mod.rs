@@ -30,7 +30,7 @@ pub fn run(args: Args) -> Result<()> {
         return resume(&gpu, &args.out, &args.run, &mut watch);
     }
     let options = args.net.options(&args.run)?;
-    let config = args.net.config(&args.run)?;
+    let config = args.net.config(&gpu, &args.run)?;
     Runs::new(args.run.request(config, options, &args.out))?.complete(&gpu, &mut watch).map(|_| ())
 }
 

@@ -22,6 +22,8 @@ pub fn caps(gpu: &Gpu) -> Caps {
     let limits = gpu.limits();
     Caps {
         max_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        max_buffer: limits.max_buffer_size,
+        memory: gpu.memory(),
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software(),

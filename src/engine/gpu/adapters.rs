@@ -1,5 +1,6 @@
 //! Listing and choosing adapters.
 
+use super::memory::AdapterMemory;
 use crate::base::{Error, GpuFault, Result};
 use crate::engine::shader::{Class, Cooperative};
 
@@ -22,6 +23,8 @@ pub struct AdapterReport {
     pub max_binding_bytes: u64,
     /// Bytes of the largest buffer.
     pub max_buffer_bytes: u64,
+    /// Memory that the adapter has.
+    pub memory: AdapterMemory,
     /// Whether shaders may compute in f16.
     pub f16: bool,
     /// Whether shaders may use 64-bit integers.
@@ -39,14 +42,22 @@ pub struct AdapterReport {
 impl AdapterReport {
     /// Which of the shipped tables serves this adapter.
     pub fn class(&self) -> Class {
-        match self.device_type.as_str() {
-            "cpu" => Class::Software,
-            _ if self.backend.eq_ignore_ascii_case("metal") || self.name.contains("Apple") => {
-                Class::Apple
-            }
-            "integrated" => Class::Integrated,
-            _ => Class::Discrete,
-        }
+        class(&self.name, &self.backend, &self.device_type)
+    }
+
+    /// Bytes of memory that a program may take unless the user says otherwise: seven eighths of what the adapter has; on adapters
+    /// that compute on the CPU an eighth of the machine's, at most 1 GiB.
+    pub fn budget(&self) -> u64 {
+        self.memory.budget()
+    }
+}
+
+fn class(name: &str, backend: &str, device_type: &str) -> Class {
+    match device_type {
+        "cpu" => Class::Software,
+        _ if backend.eq_ignore_ascii_case("metal") || name.contains("Apple") => Class::Apple,
+        "integrated" => Class::Integrated,
+        _ => Class::Discrete,
     }
 }
 
@@ -79,18 +90,21 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
     let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
+    let device_type = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::Other => "other",
+    };
+    let backend = info.backend.to_string();
+    let class = class(&info.name, &backend, device_type);
     AdapterReport {
         index,
+        memory: AdapterMemory::of(adapter, class, info.device_type),
         name: info.name,
-        backend: info.backend.to_string(),
-        device_type: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete",
-            wgpu::DeviceType::IntegratedGpu => "integrated",
-            wgpu::DeviceType::VirtualGpu => "virtual",
-            wgpu::DeviceType::Cpu => "cpu",
-            wgpu::DeviceType::Other => "other",
-        }
-        .into(),
+        backend,
+        device_type: device_type.into(),
         driver: info.driver,
         driver_info: info.driver_info,
         max_binding_bytes: limits.max_storage_buffer_binding_size,

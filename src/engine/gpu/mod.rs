@@ -2,6 +2,7 @@
 
 mod adapters;
 mod kernels;
+mod memory;
 mod pipelines;
 #[cfg(test)]
 pub mod testing;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use adapters::{AdapterReport, adapters, no_adapter};
 pub use kernels::Kernel;
+pub use memory::{AdapterMemory, MemorySource};
 
 use crate::base::{BoxedError, Error, GpuFault, Result};
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
@@ -56,7 +58,6 @@ fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFe
     if report.cooperative == Cooperative::default() {
         return (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled());
     }
-    // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files whose names end in
     // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files that say
     // `needs cooperative matrices` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
     // matrices that the adapter lists, and no plan takes them unless tuning found their results right on this adapter.
@@ -148,6 +149,11 @@ impl Gpu {
     /// Whether the adapter computes on the CPU.
     pub fn is_software(&self) -> bool {
         self.class() == Class::Software
+    }
+
+    /// Bytes of memory that a program may take unless the user says otherwise; see [`AdapterReport::budget`].
+    pub fn memory(&self) -> u64 {
+        self.report().budget()
     }
 
     /// The device's limits: the adapter's own.

@@ -11,6 +11,10 @@ use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
 pub struct Caps {
     /// Bytes that one storage binding can cover.
     pub max_binding: u64,
+    /// Bytes of the largest buffer.
+    pub max_buffer: u64,
+    /// Bytes of memory that a program may take unless the user says otherwise.
+    pub memory: u64,
     /// Alignment of a storage binding's offset in bytes.
     pub alignment: u64,
     /// Groups in one dimension of a dispatch.
@@ -48,6 +52,8 @@ impl Default for Caps {
     fn default() -> Self {
         Self {
             max_binding: 128 << 20,
+            max_buffer: 256 << 20,
+            memory: 1 << 30,
             alignment: 256,
             max_groups: 65_535,
             software: false,

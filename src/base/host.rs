@@ -1,0 +1,21 @@
+//! What the machine itself has.
+
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+/// Bytes of the machine's main memory; where a container or a batch system's job may use less of it, that. Zero where the system does
+/// not say.
+pub fn memory() -> u64 {
+    let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(memory);
+    let all = system.total_memory();
+    let allowed = system.cgroup_limits().map(|limits| limits.total_memory);
+    allowed.filter(|allowed| *allowed > 0).map_or(all, |allowed| allowed.min(all))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_machine_has_memory() {
+        assert!(super::memory() > 64 << 20);
+    }
+}
