@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use super::say::bytes;
-use super::train::{NetArgs, RunArgs, recomputed};
+use super::train::{NetArgs, RunArgs, Watch, recomputed};
 use crate::base::{Error, Result};
 use crate::domain::{DomainPlan, Limit};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
+use crate::imaging::Interpolation;
 use crate::run::{RunPlan, Runs};
-use crate::train::{Length, Memory, TrainingBudget};
+use crate::train::{Length, MachineBytes, Memory, TrainingBudget};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -51,6 +52,8 @@ struct Report {
     memory: Memory,
     /// Bytes that cases and patches take at most, about.
     cases: u64,
+    /// Bytes of main memory and of the disk.
+    machine: MachineBytes,
 }
 
 /// Columns of a terminal that a plan keeps to.
@@ -63,7 +66,7 @@ const GAP: &str = "  ";
 
 impl Report {
     fn new(plan: RunPlan, written: bool) -> Self {
-        let RunPlan { run, domains, limits, memory, case_bytes: cases } = plan;
+        let RunPlan { run, domains, limits, memory, case_bytes: cases, machine } = plan;
         let config = run.config;
         Self {
             out: written.then_some(run.folder),
@@ -74,6 +77,7 @@ impl Report {
             vram: config.vram,
             memory,
             cases,
+            machine,
         }
     }
 
@@ -83,6 +87,7 @@ impl Report {
         lines.extend(self.domains.iter().flat_map(notes));
         lines.push(String::new());
         lines.extend(self.memory_lines(adapter));
+        lines.extend(self.machine_lines());
         lines.push(format!("Length      {}", self.length()));
         if verbose {
             lines.extend(self.details());
@@ -123,6 +128,15 @@ impl Report {
         ]
     }
 
+    fn machine_lines(&self) -> [String; 2] {
+        let MachineBytes { host, disk, prepared } = self.machine;
+        let (host, disk, there) = (bytes(host), bytes(disk), bytes(prepared));
+        [
+            format!("Host memory about {host}"),
+            format!("Disk        at most {disk} of prepared cases, {there} of them there"),
+        ]
+    }
+
     fn length(&self) -> String {
         let length = match self.length {
             Length::Steps(steps) => format!("{steps} steps"),
@@ -147,11 +161,21 @@ impl Report {
     }
 }
 
-/// What else is to know of a domain's patches.
+/// What else is to know of how a domain's patches are made.
 fn notes(d: &DomainPlan) -> Vec<String> {
     let crop = d.crop.map(|crop| format!("{}: patches are resized from {}", d.name, joined(crop)));
     let preset = d.preset.as_ref().map(|preset| format!("{}: as published for {preset}", d.name));
-    crop.into_iter().chain(preset).collect()
+    let axes = d.resampling.axes(d.spacing, d.spacing).into_iter().zip(["D", "H", "W"]);
+    let across = axes.filter_map(|(by, axis)| match by {
+        Interpolation::Cubic => None,
+        Interpolation::Linear => {
+            Some(format!("{}: images are resampled linearly along {axis}", d.name))
+        }
+        Interpolation::Nearest => {
+            Some(format!("{}: images are resampled along {axis} by the nearest slice", d.name))
+        }
+    });
+    crop.into_iter().chain(preset).chain(across).collect()
 }
 
 /// Prints runs, those of which the same is told together: so folds are, mostly.
@@ -230,12 +254,17 @@ fn table(mut rows: Vec<[String; 7]>) -> Vec<String> {
 
 pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
-    let (config, options) = (args.net.config(&gpu, &args.run)?, args.net.options(&args.run)?);
+    let (config, options) =
+        (args.net.config(gpu.is_software(), &args.run)?, args.net.options(&args.run)?);
     let out = args.out.clone().unwrap_or_default();
     let mut runs = Runs::new(args.run.request(config, options, &out))?;
     let caps = caps(&gpu);
     let written = args.out.is_some();
-    let plans = if written { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
+    let mut watch = Watch::new(&gpu, |_| Ok(()));
+    let plans = match written {
+        true => runs.write_plans(&caps, &mut watch),
+        false => runs.plan(&caps, &mut watch),
+    }?;
     let reports: Vec<Report> = plans.into_iter().map(|plan| Report::new(plan, written)).collect();
     if !args.json {
         return print(&reports, &gpu.report().name, args.verbose);

@@ -243,7 +243,9 @@ mod tests {
     use super::super::augment::Augment;
     use super::super::draw::{Focus, draw_patch, rng_for};
     use super::*;
-    use crate::imaging::{Grid, LabelMap, Normalisation, Volume, prepare, resample_nearest};
+    use crate::imaging::{
+        Grid, LabelMap, Normalisation, Resampling, Volume, prepare, resample_nearest,
+    };
 
     fn case(shape: [usize; 3]) -> Prepared {
         let voxels: usize = shape.iter().product();
@@ -254,7 +256,7 @@ mod tests {
         let data = ndarray::Array4::from_shape_vec((1, d, h, w), data).unwrap();
         let image = Volume::new(data, grid.clone()).unwrap();
         let label = LabelMap::from_vec(labels, grid).unwrap();
-        prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore).unwrap()
+        prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore, Resampling::Cubic).unwrap()
     }
 
     fn patch(case: &Prepared, size: [usize; 3], augment: &Augment, step: u64) -> Patch {
@@ -265,7 +267,8 @@ mod tests {
             [Focus::Foreground, Focus::Anywhere][step as usize % 2],
             augment,
             &mut rng_for(3, step, 1),
-        );
+        )
+        .unwrap();
         make_patch(case, &draw, &size)
     }
 
@@ -288,7 +291,8 @@ mod tests {
                 Focus::Foreground,
                 &Augment::none(),
                 &mut rng_for(1, step, 0),
-            );
+            )
+            .unwrap();
             let first = drawn.spatial.position([0, 0, 0], size.patch);
             assert!(drawn.spatial.on_voxels && first.iter().all(|p| p & 0xffff == 0));
             let patch = make_patch(&case, &drawn, &size);
@@ -341,7 +345,8 @@ mod tests {
         let case = case([24, 24, 24]);
         let size = PatchSize { crop: [24; 3], patch: [12; 3] };
         let drawn =
-            draw_patch(&case, &size, Focus::Anywhere, &Augment::none(), &mut rng_for(0, 0, 0));
+            draw_patch(&case, &size, Focus::Anywhere, &Augment::none(), &mut rng_for(0, 0, 0))
+                .unwrap();
         let made = make_patch(&case, &drawn, &size);
         let label = case.label.as_ref().unwrap();
         assert_eq!(made.label, resample_nearest(label, [24; 3], [12; 3]));

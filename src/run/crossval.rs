@@ -13,7 +13,16 @@ use crate::score::summary::{Summary, listed};
 use crate::train::{RunConfig, datasets};
 
 /// Settings that may differ between folds: which fold it is, and what says how to compute and not what.
-const FREE: [&str; 6] = ["fold", "tune", "vram", "volume_cache", "log_every", "checkpoint_every"];
+const FREE: [&str; 8] = [
+    "fold",
+    "tune",
+    "vram",
+    "volume_cache",
+    "cache",
+    "cache_size",
+    "log_every",
+    "checkpoint_every",
+];
 
 /// The folds of one network.
 struct Network {
