@@ -19,6 +19,7 @@ mod restore;
 mod slabs;
 mod sniff;
 mod source;
+pub mod surface;
 mod volume;
 mod voxel_box;
 mod voxels;
