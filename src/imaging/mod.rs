@@ -16,6 +16,7 @@ mod place;
 mod prepare;
 mod resample;
 mod restore;
+mod runs;
 mod slabs;
 mod sniff;
 mod source;
