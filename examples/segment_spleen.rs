@@ -131,7 +131,7 @@ fn run(args: &Args) -> Result<()> {
     let run = args.out.join("run");
     begin_anew(&run)?;
     let length = config.length;
-    let mut run = Run::begin(&gpu, config, &options, &run)?;
+    let mut run = Run::begin(&gpu, config, &options, &run, &mut Lines)?;
     println!("training on {} cases: {length:?}", run.domains()[0].cases.len());
     run.train(&mut Lines)?;
     let model = run.model()?;

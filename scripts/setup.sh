@@ -16,7 +16,7 @@ u2seg_need_rust() {
         export PATH
     fi
     if ! command -v cargo >/dev/null 2>&1; then
-        u2seg_say "found no cargo; this needs Rust 1.88 or newer. Install it from https://rustup.rs :"
+        u2seg_say "found no cargo; this needs Rust 1.91 or newer. Install it from https://rustup.rs :"
         u2seg_say "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
         return 1
     fi

@@ -23,7 +23,8 @@
 //! config.fold = Fold::Index(0);
 //! let mut options = PlanOptions::default();
 //! options.patch = Some([16, 16, 16]);
-//! let mut run = Run::begin(&gpu, config, &options, &folder.join("run"))?;
+//! # config.cache = u2seg::CachePlace::Nowhere;
+//! let mut run = Run::begin(&gpu, config, &options, &folder.join("run"), &mut ())?;
 //! run.train(&mut ())?; // an Observer instead of () follows it and may stop it
 //! let scores = run.validate(&mut ())?; // of the held-out cases
 //! println!("mean Dice {:.2}", scores[0].summary.foreground_mean.dice);
@@ -63,6 +64,7 @@ mod segment;
 mod train;
 
 pub use base::{BoxedError, Error, GpuFault, Result};
+pub use dataset::prepared::{Place as CachePlace, Progress as PreparationProgress};
 pub use dataset::{
     Case, Class, Dataset, DatasetReport, Exclusion, Fault, Fold, Labels, Selection, verify,
     write_phantoms,

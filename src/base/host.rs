@@ -12,10 +12,19 @@ pub fn memory() -> u64 {
     allowed.filter(|allowed| *allowed > 0).map_or(all, |allowed| allowed.min(all))
 }
 
+/// Bytes of main memory that no program uses, of what this one may have. Zero where the system does not say.
+pub fn free_memory() -> u64 {
+    let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(memory);
+    let free = system.available_memory();
+    system.cgroup_limits().map_or(free, |allowed| allowed.free_memory.min(free))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_machine_has_memory() {
         assert!(super::memory() > 64 << 20);
+        assert!((1..=super::memory()).contains(&super::free_memory()));
     }
 }

@@ -34,7 +34,8 @@ impl Args {
         let old = Adaptation::new(&super::args::model_file(model), data)?;
         let data = std::path::absolute(data).map_err(|e| Error::io(data, e))?;
         let network = old.network();
-        let mut config = self.run.config(gpu, vec![data], network.mode, network.adapter)?;
+        let mut config =
+            self.run.config(gpu.is_software(), vec![data], network.mode, network.adapter)?;
         let mut options = self.run.options(1)?;
         let freeze = if self.published { Freeze::Published } else { Freeze::Shared };
         old.apply(freeze, &mut config, &mut options);

@@ -30,9 +30,11 @@ impl Given<'_> {
         let Self { program, command } = self;
         let word = |name: &str| {
             let elsewhere = || program.get_subcommands().find_map(|other| flag(other, name));
-            match program.find_subcommand(name) {
-                Some(_) => format!("`u2seg {name}`"),
-                None => flag(command, name).or_else(elsewhere).unwrap_or(format!("`{name}`")),
+            // `cache` is both
+            match (flag(command, name), program.find_subcommand(name)) {
+                (Some(flag), _) => flag,
+                (None, Some(_)) => format!("`u2seg {name}`"),
+                (None, None) => elsewhere().unwrap_or(format!("`{name}`")),
             }
         };
         // every second part stands between backticks

@@ -8,6 +8,7 @@ mod say;
 mod adapt;
 mod args;
 mod bench;
+mod cache;
 mod compose;
 mod devices;
 mod doctor;
@@ -16,6 +17,8 @@ mod flags;
 mod info;
 mod plan;
 mod predict;
+mod preparation;
+mod prepare;
 mod train;
 mod verify;
 
@@ -39,6 +42,10 @@ enum Command {
     Verify(verify::Args),
     /// Plan patch, spacing and pools from the data, and what memory training needs.
     Plan(plan::Args),
+    /// Prepare the cases of dataset folders ahead of training: crop, resample, normalise and keep them.
+    Prepare(prepare::Args),
+    /// Look at the prepared cases that are kept, or remove them.
+    Cache(cache::Args),
     /// Train a network on one or more dataset folders.
     Train(train::Args),
     /// Add a domain to a model; what the domains share stays as it is.
@@ -114,6 +121,8 @@ fn run(cli: Cli, given: &flags::Given) -> Result<()> {
         Command::Devices(args) => devices::run(&args),
         Command::Verify(args) => verify::run(&args, given),
         Command::Plan(args) => plan::run(&args),
+        Command::Prepare(args) => prepare::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Train(args) => train::run(args),
         Command::Adapt(args) => adapt::run(args),
         Command::Export(args) => compose::export(&args),

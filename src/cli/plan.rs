@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::train::{NetArgs, RunArgs, recomputed};
+use super::train::{NetArgs, RunArgs, Watch, recomputed};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::run::{RunPlan, Runs};
-use crate::train::Memory;
+use crate::train::{MachineBytes, Memory};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -38,6 +38,8 @@ struct Report {
     memory: Memory,
     /// Bytes that cases and patches take at most, about.
     cases: u64,
+    /// Bytes of main memory and of the disk.
+    machine: MachineBytes,
 }
 
 impl Report {
@@ -70,6 +72,12 @@ impl Report {
             recomputed(&self.memory),
             mib(self.cases)
         );
+        say!(
+            "this machine: about {:.0} MiB of memory; at most {:.0} MiB on disk for prepared cases, of which {:.0} MiB are there",
+            mib(self.machine.host),
+            mib(self.machine.disk),
+            mib(self.machine.prepared)
+        );
         if self.out.is_some() {
             return Ok(());
         }
@@ -83,14 +91,19 @@ impl Report {
 
 pub fn run(args: &Args) -> Result<()> {
     let gpu = Gpu::open(&args.run.device)?;
-    let (config, options) = (args.net.config(&gpu, &args.run)?, args.net.options(&args.run)?);
+    let (config, options) =
+        (args.net.config(gpu.is_software(), &args.run)?, args.net.options(&args.run)?);
     let out = args.out.clone().unwrap_or_default();
     let mut runs = Runs::new(args.run.request(config, options, &out))?;
     let caps = caps(&gpu);
-    let plans = if args.out.is_some() { runs.write_plans(&caps) } else { runs.plan(&caps) }?;
-    let report = |RunPlan { run, domains, memory, case_bytes: cases, .. }: RunPlan| {
+    let mut watch = Watch::new(&gpu, |_| Ok(()));
+    let plans = match args.out {
+        Some(_) => runs.write_plans(&caps, &mut watch),
+        None => runs.plan(&caps, &mut watch),
+    }?;
+    let report = |RunPlan { run, domains, memory, case_bytes: cases, machine, .. }: RunPlan| {
         let out = args.out.is_some().then_some(run.folder);
-        Report { out, domains, memory, cases }
+        Report { out, domains, memory, cases, machine }
     };
     let reports: Vec<Report> = plans.into_iter().map(report).collect();
     if !args.json {

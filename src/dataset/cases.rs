@@ -73,6 +73,7 @@ impl Dataset {
     /// Reads a case and checks that image, label and description fit each other. Labels hold the values of the file, in the
     /// order of the image's canonical voxels.
     pub fn load(&self, case: &Case) -> Result<(Volume, LabelMap)> {
+        log::debug!("{}: its files are read", case.id);
         let image = read_images(&case.images, self.matching)?;
         self.check_channels(case, image.channels().len())?;
         let on = Reference { grid: image.grid(), path: &case.images[0] };

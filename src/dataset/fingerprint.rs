@@ -1,9 +1,10 @@
 //! What a plan needs to know of a dataset.
 
-use super::case::Case;
+use rayon::prelude::*;
+
 use super::cases::Dataset;
-use crate::base::Result;
-use crate::imaging::{IGNORED, nonzero_box, percentile};
+use super::prepared::Summary;
+use crate::imaging::percentile;
 
 /// Shapes, spacings and intensities of the training cases.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -19,29 +20,14 @@ pub struct Fingerprint {
     pub is_ct: bool,
 }
 
-/// Foreground intensities taken from each case.
-const SAMPLES: usize = 10_000;
-
 impl Fingerprint {
-    /// Reads the cases, one in memory at a time.
-    pub fn of(dataset: &Dataset, cases: &[&Case]) -> Result<Self> {
-        let (mut shapes, mut spacings, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        for case in cases {
-            let (image, mut label) = dataset.load(case)?;
-            dataset.labels.encode(label.as_mut_slice());
-            shapes.push(nonzero_box(&image).shape());
-            spacings.push(image.spacing());
-            let inside: Vec<f32> = label
-                .as_slice()
-                .iter()
-                .zip(image.as_slice())
-                .filter(|(l, _)| **l > 0 && **l != IGNORED)
-                .map(|(_, v)| *v)
-                .collect();
-            let step = inside.len().div_ceil(SAMPLES).max(1);
-            values.extend(inside.into_iter().step_by(step));
-        }
-        values.sort_by(f32::total_cmp);
+    /// Of what the cases of a dataset hold.
+    pub fn of(dataset: &Dataset, cases: &[Summary]) -> Self {
+        let shapes = cases.iter().map(|case| case.cropped).collect();
+        let spacings = cases.iter().map(|case| case.spacing).collect();
+        let mut values: Vec<f32> =
+            cases.iter().flat_map(|case| &case.foreground).copied().collect();
+        values.par_sort_unstable_by(f32::total_cmp);
         let count = values.len().max(1) as f64;
         let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
         let variance = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count;
@@ -52,7 +38,7 @@ impl Fingerprint {
             variance.sqrt() as f32,
         ];
         let is_ct = dataset.channels.first().is_some_and(|name| name.eq_ignore_ascii_case("ct"));
-        Ok(Self { shapes, spacings, foreground, is_ct })
+        Self { shapes, spacings, foreground, is_ct }
     }
 
     /// Median of each axis over the cases.

@@ -1,4 +1,5 @@
-//! Folders of labelled images: their cases and what is wrong with them, what label values mean, splits, fingerprints.
+//! Folders of labelled images: their cases and what is wrong with them, what label values mean, splits, fingerprints, and
+//! the prepared cases on disk.
 
 mod case;
 mod cases;
@@ -11,6 +12,7 @@ mod labels;
 mod list;
 mod patients;
 mod phantoms;
+pub mod prepared;
 mod selection;
 mod splits;
 mod verify;

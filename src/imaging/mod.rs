@@ -11,6 +11,7 @@ pub mod morphology;
 mod names;
 mod nifti;
 mod normalise;
+mod peek;
 pub mod phantom;
 mod place;
 mod prepare;
@@ -32,8 +33,11 @@ pub use label_values::Known;
 pub use names::{by_stem, pair, stem};
 pub use nifti::{read_image, read_images, read_labels, read_labels_on};
 pub use normalise::{Normalisation, percentile};
+pub use peek::{Extent, peek};
 pub use place::{Match, Reference, TOLERANCE};
-pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, prepared_size};
+pub use prepare::{
+    IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, prepared_size, resampled_size,
+};
 pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};
 pub use sniff::{Finding, describe_folder, instead};
 pub(crate) use volume::row_major;

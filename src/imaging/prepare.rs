@@ -60,8 +60,8 @@ pub fn nonzero_box(image: &Volume) -> VoxelBox {
     found.grown(MARGIN, shape)
 }
 
-/// Sizes D, H, W after resampling; an error where these are absurd.
-fn resampled(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usize; 3]> {
+/// Sizes D, H, W after resampling from a spacing to another; an error where these are absurd.
+pub fn resampled_size(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usize; 3]> {
     let refuse = |found: String, expected: &str| {
         Err(Error::setting("spacing", found, expected, "Choose a coarser spacing."))
     };
@@ -110,7 +110,7 @@ pub fn prepare(
         ));
     }
     let crop = nonzero_box(image);
-    let new = resampled(crop.shape(), image.spacing(), spacing)?;
+    let new = resampled_size(crop.shape(), image.spacing(), spacing)?;
     let by = resampling.axes(image.spacing(), spacing);
     let mut data = Vec::new();
     for channel in image.data().axis_iter(Axis(0)) {
@@ -140,7 +140,7 @@ pub fn prepare(
 
 /// Voxels D, H, W that an image has once it is cropped and resampled to `spacing`; an error where they would be too many.
 pub fn prepared_size(image: &Volume, spacing: [f64; 3]) -> Result<[usize; 3]> {
-    resampled(nonzero_box(image).shape(), image.spacing(), spacing)
+    resampled_size(nonzero_box(image).shape(), image.spacing(), spacing)
 }
 
 impl Prepared {
@@ -259,7 +259,7 @@ mod tests {
                 .unwrap_err();
             assert!(message.to_string().contains(part), "{spacing:?}: {message}");
         }
-        assert_eq!(resampled([9, 9, 9], [1.0; 3], [1e9; 3]).unwrap(), [1, 1, 1]);
+        assert_eq!(resampled_size([9, 9, 9], [1.0; 3], [1e9; 3]).unwrap(), [1, 1, 1]);
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub struct Volume {
 }
 
 /// Something odd about an image that can be used all the same.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Note {
     /// So many voxels hold no number that could be a measurement, and count as 0.

@@ -5,7 +5,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::augment::{Augment, Interpolation};
-use crate::imaging::{Prepared, VoxelBox};
+use crate::base::Result;
+use crate::dataset::prepared::{CaseData, Facts, Points};
+use crate::imaging::VoxelBox;
 
 /// Fractional bits of positions: they are integers, so that every adapter takes the same voxels.
 pub const FRACTION_BITS: u32 = 16;
@@ -135,47 +137,66 @@ pub fn rng_for(seed: u64, step: u64, index: u64) -> ChaCha8Rng {
 }
 
 /// Draws a patch of a case, anywhere inside where the case lacks what it should be near.
+///
+/// # Errors
+///
+/// Where a point of the case cannot be read.
 pub fn draw_patch(
-    case: &Prepared,
+    case: &dyn CaseData,
     size: &PatchSize,
     focus: Focus,
     augment: &Augment,
     rng: &mut ChaCha8Rng,
-) -> Draw {
-    let centre = centre(case, size.crop, focus, rng);
-    Draw {
-        spatial: spatial(case, centre, size, augment, rng),
-        intensities: (0..case.channels).map(|_| intensity(augment, rng)).collect(),
+) -> Result<Draw> {
+    let facts = case.facts();
+    let point = point(case, &facts, focus, rng)?;
+    let centre = centre(facts.shape, size.crop, point, rng);
+    Ok(Draw {
+        spatial: spatial(facts.spacing, centre, size, augment, rng),
+        intensities: (0..facts.channels).map(|_| intensity(augment, rng)).collect(),
         low_res_factor: between(augment.low_res_factor, rng.random()),
         interpolation: augment.interpolation,
         seed: rng.random(),
-    }
+    })
 }
 
 fn between([low, high]: [f32; 2], share: f32) -> f32 {
     low + (high - low) * share
 }
 
-fn centre(case: &Prepared, crop: [usize; 3], focus: Focus, rng: &mut ChaCha8Rng) -> [f32; 3] {
-    let labelled =
-        || Some(&case.annotated).filter(|points| !points.is_empty()).into_iter().collect();
-    let classes: Vec<&Vec<u32>> = match (focus, case.smallest) {
+/// The voxel that a patch is centred near, D, H, W; none where it may lie anywhere.
+fn point(
+    case: &dyn CaseData,
+    facts: &Facts,
+    focus: Focus,
+    rng: &mut ChaCha8Rng,
+) -> Result<Option<[usize; 3]>> {
+    let some = |of: &Points| facts.points(*of) > 0;
+    let lists: Vec<Points> = match (focus, facts.smallest) {
+        (Focus::Foreground, Some(_)) => {
+            (0..facts.foreground.len()).map(Points::Class).filter(some).collect()
+        }
+        (Focus::Smallest, Some(class)) => vec![Points::Class(class)],
         // where voxels are ignored, a patch far from all others would teach nothing
-        (Focus::Anywhere, _) | (Focus::Smallest, None) => labelled(),
-        (Focus::Smallest, Some(class)) => vec![&case.foreground[class]],
-        (Focus::Foreground, _) if case.smallest.is_none() => labelled(),
-        (Focus::Foreground, _) => case.foreground.iter().filter(|p| !p.is_empty()).collect(),
+        _ => [Points::Annotated].into_iter().filter(some).collect(),
     };
-    let point = if !classes.is_empty() {
-        let class = classes[rng.random_range(0..classes.len())];
-        let v = class[rng.random_range(0..class.len())] as usize;
-        let [_, h, w] = case.shape;
-        Some([v / (h * w), v / w % h, v % w])
-    } else {
-        None
-    };
+    if lists.is_empty() {
+        return Ok(None);
+    }
+    let list = lists[rng.random_range(0..lists.len())];
+    let index = case.point(list, rng.random_range(0..facts.points(list)))? as usize;
+    let [_, h, w] = facts.shape;
+    Ok(Some([index / (h * w), index / w % h, index % w]))
+}
+
+fn centre(
+    shape: [usize; 3],
+    crop: [usize; 3],
+    point: Option<[usize; 3]>,
+    rng: &mut ChaCha8Rng,
+) -> [f32; 3] {
     [0, 1, 2].map(|axis| {
-        let (size, want) = (case.shape[axis], crop[axis]);
+        let (size, want) = (shape[axis], crop[axis]);
         if size <= want {
             // the whole axis fits: shift it a little within the patch
             let slack = ((want - size) / 2).min(want / 8) as f32;
@@ -196,7 +217,7 @@ type Matrix = [[f64; 3]; 3];
 const IDENTITY: Matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 fn spatial(
-    case: &Prepared,
+    spacing: [f64; 3],
     centre: [f32; 3],
     size: &PatchSize,
     augment: &Augment,
@@ -217,7 +238,7 @@ fn spatial(
         // rotate in millimetres, not voxels
         for (row, line) in matrix.iter_mut().enumerate() {
             for (column, v) in line.iter_mut().enumerate() {
-                *v *= case.spacing[column] / case.spacing[row];
+                *v *= spacing[column] / spacing[row];
             }
         }
         on_voxels = false;

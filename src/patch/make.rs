@@ -267,7 +267,8 @@ mod tests {
             [Focus::Foreground, Focus::Anywhere][step as usize % 2],
             augment,
             &mut rng_for(3, step, 1),
-        );
+        )
+        .unwrap();
         make_patch(case, &draw, &size)
     }
 
@@ -290,7 +291,8 @@ mod tests {
                 Focus::Foreground,
                 &Augment::none(),
                 &mut rng_for(1, step, 0),
-            );
+            )
+            .unwrap();
             let first = drawn.spatial.position([0, 0, 0], size.patch);
             assert!(drawn.spatial.on_voxels && first.iter().all(|p| p & 0xffff == 0));
             let patch = make_patch(&case, &drawn, &size);
@@ -343,7 +345,8 @@ mod tests {
         let case = case([24, 24, 24]);
         let size = PatchSize { crop: [24; 3], patch: [12; 3] };
         let drawn =
-            draw_patch(&case, &size, Focus::Anywhere, &Augment::none(), &mut rng_for(0, 0, 0));
+            draw_patch(&case, &size, Focus::Anywhere, &Augment::none(), &mut rng_for(0, 0, 0))
+                .unwrap();
         let made = make_patch(&case, &drawn, &size);
         let label = case.label.as_ref().unwrap();
         assert_eq!(made.label, resample_nearest(label, [24; 3], [12; 3]));

@@ -9,5 +9,5 @@ pub use augment::{Augment, Interpolation};
 pub use draw::{
     Draw, Elastic, Focus, Intensity, MAX_EXTENT, PatchSize, Reach, Spatial, draw_patch, rng_for,
 };
-pub use gpu::{Cache, Capacity, Patches, Piece, Sample, Source, Target, patch_kernels};
+pub use gpu::{Cache, Capacity, Patches, Sample, Source, Target, Wanted, patch_kernels};
 pub use make::{Patch, gaussian, low_res_size, make_patch};

@@ -22,6 +22,7 @@ struct LogLine<'a> {
     terms: BTreeMap<&'static str, f32>,
     lr: f64,
     seconds_per_step: f64,
+    gpu_idle: f64,
 }
 
 /// The files that readings are appended to.
@@ -49,6 +50,7 @@ impl Log {
             terms: reading.losses.terms.iter().map(|term| (term.name, term.value)).collect(),
             lr: reading.lr,
             seconds_per_step: reading.seconds_per_step,
+            gpu_idle: reading.gpu_idle,
         };
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
         writeln!(self.lines, "{text}").map_err(|e| Error::io(&self.path, e))?;
@@ -95,12 +97,13 @@ mod tests {
         let terms = values.map(|(name, value)| term(name, value)).to_vec();
         let losses = Losses { total: 1.5, terms };
         let (name, seconds_per_step) = ("A".to_string(), 0.5);
+        let (gpu_idle, progress, lr) = (0.25, 0.5, 0.1);
         let reading =
-            Reading { step: 5, domain: 0, name, lr: 0.1, losses, seconds_per_step, progress: 0.5 };
+            Reading { step: 5, domain: 0, name, lr, losses, seconds_per_step, gpu_idle, progress };
         let folder = tempfile::tempdir().unwrap();
         Log::open(folder.path()).unwrap().add(&reading).unwrap();
         let line = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
-        let expected = r#"{"step":5,"domain":"A","loss":1.5,"cross_entropy":0.5,"dice":1.0,"focal":0.25,"lovasz":0.0,"lr":0.1,"seconds_per_step":0.5}"#;
+        let expected = r#"{"step":5,"domain":"A","loss":1.5,"cross_entropy":0.5,"dice":1.0,"focal":0.25,"lovasz":0.0,"lr":0.1,"seconds_per_step":0.5,"gpu_idle":0.25}"#;
         assert_eq!(line.trim_end(), expected);
         let tags: Vec<String> = scalars(&reading).into_iter().map(|(tag, _)| tag).collect();
         let expected =

@@ -16,6 +16,6 @@ mod validate;
 pub use adapt::Adaptation;
 pub use folder::{ADDED, CONFIG, MODEL, RunFolder, read_plan};
 pub use observer::Observer;
-pub use runs::{RunPlan, RunRequest, Runs};
+pub use runs::{PreparedDomain, RunPlan, RunRequest, Runs};
 pub use scores::{ChosenCleanUp, DomainScores};
 pub use single::Run;

@@ -5,10 +5,16 @@ use std::path::Path;
 
 use super::scores::DomainScores;
 use crate::base::Result;
+use crate::dataset::prepared::Progress;
 use crate::train::{Reading, Step, Trainer};
 
 /// Follows runs. Every method does nothing unless it is written; an error ends the run and is given back.
 pub trait Observer {
+    /// Cases are read or prepared, before a run starts.
+    fn preparing(&mut self, _progress: &Progress) -> Result<()> {
+        Ok(())
+    }
+
     /// A run is about to take its first step, or the first after it was stopped.
     fn started(&mut self, _trainer: &Trainer) -> Result<()> {
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::claim::{Beside, Combined, claim};
 use super::folder::{
@@ -12,6 +13,7 @@ use super::scores::combine;
 use super::single::Run;
 use crate::base::files::{Claim, safe_name};
 use crate::base::{Error, Result};
+use crate::dataset::prepared::{KeptCases, Place, Progress, Store};
 use crate::dataset::{Dataset, Exclusion, Fold};
 use crate::domain::{DomainPlan, Limit, PlanOptions, PresetChoice};
 use crate::engine::exec::caps;
@@ -20,7 +22,7 @@ use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::net::Mode;
 use crate::train;
-use crate::train::{Memory, RunConfig, datasets};
+use crate::train::{MachineBytes, Memory, Planned, Preparing, RunConfig, datasets};
 
 /// Beginning of the name of a fold's folder.
 const FOLD: &str = "fold_";
@@ -53,6 +55,19 @@ pub struct RunPlan {
     pub memory: Memory,
     /// Bytes that cases and patches take at most, about.
     pub case_bytes: u64,
+    /// What it takes of the machine's memory and of the disk.
+    pub machine: MachineBytes,
+}
+
+/// A domain whose cases are prepared.
+#[derive(Debug, Clone)]
+pub struct PreparedDomain {
+    /// How it was planned; without an adapter its patch is a small one.
+    pub plan: DomainPlan,
+    /// What is kept.
+    pub cases: KeptCases,
+    /// Where.
+    pub folder: PathBuf,
 }
 
 /// Runs that belong together, one or more, to be begun or to be gone on with.
@@ -62,7 +77,12 @@ pub struct Runs {
     new: Option<PlanOptions>,
     reads: Vec<PathBuf>,
     claim: Option<Claim>,
+    /// Where prepared cases are kept, once it is open.
+    store: Option<(CacheChoice, Arc<Store>)>,
 }
+
+/// Where prepared cases are kept, and how many bytes of them.
+type CacheChoice = (Place, Option<u64>);
 
 impl Runs {
     /// New runs: one, or a network for each dataset in the independent mode, and for each fold where all are asked for. Nothing
@@ -78,7 +98,7 @@ impl Runs {
             let folds = runs.iter().map(|run| folds_of(run, &options.preset));
             runs = folds.collect::<Result<Vec<_>>>()?.concat();
         }
-        Ok(Self { runs, new: Some(options), reads, claim: None })
+        Ok(Self { runs, new: Some(options), reads, claim: None, store: None })
     }
 
     /// The runs in a folder: its own, or those of folds and independent networks below it. What they write is claimed.
@@ -102,7 +122,7 @@ impl Runs {
         }
         let runs = folders.iter().map(|folder| RunFolder::read(folder));
         let runs = runs.collect::<Result<Vec<_>>>()?;
-        let mut runs = Self { runs, new: None, reads: Vec::new(), claim: None };
+        let mut runs = Self { runs, new: None, reads: Vec::new(), claim: None, store: None };
         runs.claim()?;
         Ok(runs)
     }
@@ -143,23 +163,69 @@ impl Runs {
         Ok(any)
     }
 
-    /// Plans new runs for an adapter; writes nothing.
+    /// Keeps prepared cases elsewhere, or another amount of them, than the settings of the runs say, which stay as they are.
+    pub fn keep_prepared(&mut self, place: Option<Place>, size: Option<u64>) {
+        for run in &mut self.runs {
+            run.config.cache = place.clone().unwrap_or(run.config.cache.clone());
+            run.config.cache_size = size.or(run.config.cache_size);
+        }
+    }
+
+    /// The prepared cases that a run uses; runs that keep them in one place share them.
+    fn store(&mut self, config: &RunConfig) -> Result<Arc<Store>> {
+        let choice = (config.cache.clone(), config.cache_size);
+        if let Some((_, store)) = self.store.as_ref().filter(|(open, _)| *open == choice) {
+            return Ok(store.clone());
+        }
+        let store = config.store()?;
+        self.store = Some((choice, store.clone()));
+        Ok(store)
+    }
+
+    /// Plans new runs for an adapter; writes nothing but what is known of the cases then, which spares reading them again.
     ///
     /// # Errors
     ///
     /// Where the data or the settings cannot be trained with, or the budget of memory is too small.
-    pub fn plan(&self, caps: &Caps) -> Result<Vec<RunPlan>> {
-        let options = self.options()?;
-        let plan = |run: &RunFolder| {
-            let config = run.config.clone().on(caps);
-            let planned = train::plan(&config, options, caps)?.into_iter();
+    pub fn plan(&mut self, caps: &Caps, observer: &mut dyn Observer) -> Result<Vec<RunPlan>> {
+        let mut plans = Vec::new();
+        for run in self.runs.clone() {
+            let store = self.store(&run.config)?;
+            let options = self.options()?;
+            let tell = &mut |progress: &Progress| observer.preparing(progress);
+            let mut preparing = Preparing { store: &store, tell, ahead: false };
+            let config = run.config.on(caps);
+            let planned = train::plan(&config, options, caps, &mut preparing)?.into_iter();
             let (domains, limits): (Vec<_>, Vec<_>) = planned.map(|d| (d.plan, d.limit)).unzip();
             let memory = train::planned_memory(&config, &domains, caps)?;
             let case_bytes = train::reserved(&config, &domains);
-            let run = RunFolder { folder: run.folder.clone(), config };
-            Ok(RunPlan { run, domains, limits, memory, case_bytes })
-        };
-        self.runs.iter().map(plan).collect()
+            let machine = MachineBytes::of(
+                &Planned { config: &config, domains: &domains, memory: &memory, caps },
+                &options.preset,
+                &mut preparing,
+            )?;
+            let run = RunFolder { folder: run.folder, config };
+            plans.push(RunPlan { run, domains, limits, memory, case_bytes, machine });
+        }
+        Ok(plans)
+    }
+
+    /// Prepares the cases that new runs train on, those of all folds of a cross-validation. No adapter is needed for it.
+    ///
+    /// # Errors
+    ///
+    /// Where the data cannot be trained with, or a case cannot be prepared or kept.
+    pub fn prepare(&mut self, observer: &mut dyn Observer) -> Result<Vec<PreparedDomain>> {
+        let mut prepared = Vec::new();
+        for run in self.runs.clone() {
+            let store = self.store(&run.config)?;
+            let tell = &mut |progress: &Progress| observer.preparing(progress);
+            let mut preparing = Preparing { store: &store, tell, ahead: true };
+            for (plan, cases) in train::prepare(&run.config, self.options()?, &mut preparing)? {
+                prepared.push(PreparedDomain { plan, cases, folder: store.folder().into() });
+            }
+        }
+        Ok(prepared)
     }
 
     /// Plans new runs as [`Runs::plan`] and writes `config.toml` and `plan.json` of each into its folder, where [`Runs::open`]
@@ -169,10 +235,14 @@ impl Runs {
     ///
     /// As [`Runs::plan`], and where a folder holds a run that has a checkpoint, something that a run would write is something
     /// that it reads, or a file cannot be written.
-    pub fn write_plans(&mut self, caps: &Caps) -> Result<Vec<RunPlan>> {
+    pub fn write_plans(
+        &mut self,
+        caps: &Caps,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<RunPlan>> {
         self.claim()?;
         // once all of them can be planned
-        let plans = self.plan(caps)?;
+        let plans = self.plan(caps, observer)?;
         for plan in &plans {
             write_plan(&plan.run.config, &plan.domains, &plan.run.folder)?;
         }
@@ -191,21 +261,23 @@ impl Runs {
     /// As [`Run::begin`], [`Run::open`] and [`Run::complete`].
     pub fn complete(&mut self, gpu: &Gpu, observer: &mut dyn Observer) -> Result<bool> {
         self.claim()?;
-        if let (Some(options), [run]) = (&self.new, self.runs.as_slice()) {
-            let config = run.config.clone();
-            return Run::begin_claimed(gpu, config, options, &run.folder)?.complete(observer);
+        if let (Some(options), [run]) = (self.new.clone(), self.runs.clone().as_slice()) {
+            let store = self.store(&run.config)?;
+            return Run::begin_claimed(gpu, run.clone(), &options, &store, observer)?
+                .complete(observer);
         }
         if self.new.is_some() {
             // all of them first: whoever goes on then finds those that were not begun
-            let plans = self.plan(&caps(gpu))?;
+            let plans = self.plan(&caps(gpu), observer)?;
             for RunPlan { run, domains, .. } in &plans {
                 write_plan(&run.config, domains, &run.folder)?;
             }
             self.runs = plans.into_iter().map(|plan| plan.run).collect();
             self.new = None;
         }
-        for run in &self.runs {
-            if !Run::open_claimed(gpu, run)?.complete(observer)? {
+        for run in &self.runs.clone() {
+            let store = self.store(&run.config)?;
+            if !Run::open_claimed(gpu, run, &store, observer)?.complete(observer)? {
                 return Ok(false);
             }
         }

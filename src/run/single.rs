@@ -14,6 +14,7 @@ use super::scores::DomainScores;
 use super::validate::validate;
 use crate::base::files::Claim;
 use crate::base::{Error, Result};
+use crate::dataset::prepared::{Progress, Store};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
@@ -21,7 +22,7 @@ use crate::engine::tune;
 use crate::net::Model;
 use crate::segment::{PredictOptions, Predictor};
 use crate::train;
-use crate::train::{DomainCases, Freeze, Reading, RunConfig, Start, Trainer};
+use crate::train::{DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer};
 
 /// What a run begins from.
 #[derive(Clone, Copy)]
@@ -59,28 +60,34 @@ impl Run {
         config: RunConfig,
         options: &PlanOptions,
         folder: &Path,
+        observer: &mut dyn Observer,
     ) -> Result<Self> {
         check_new(folder)?;
+        let store = config.store()?;
         let at = RunFolder { folder: folder.to_path_buf(), config };
         let claim = claim(std::slice::from_ref(&at), &options.preset, &Beside::default())?;
-        let run = Self::begin_claimed(gpu, at.config, options, folder)?;
+        let run = Self::begin_claimed(gpu, at, options, &store, observer)?;
         Ok(Self { _claim: Some(claim), ..run })
     }
 
     /// As [`Run::begin`], where what the run writes is claimed.
     pub(super) fn begin_claimed(
         gpu: &Gpu,
-        config: RunConfig,
+        at: RunFolder,
         options: &PlanOptions,
-        folder: &Path,
+        store: &Arc<Store>,
+        observer: &mut dyn Observer,
     ) -> Result<Self> {
         let caps = caps(gpu);
-        let config = config.on(&caps);
-        let planned = train::plan(&config, options, &caps)?;
+        let at = RunFolder { config: at.config.on(&caps), ..at };
+        let tell = &mut |progress: &Progress| observer.preparing(progress);
+        let mut preparing = Preparing { store, tell, ahead: true };
+        let planned = train::plan(&at.config, options, &caps, &mut preparing)?;
         let plans: Vec<DomainPlan> = planned.into_iter().map(|domain| domain.plan).collect();
-        let (run, record) = Self::start(gpu, config, &plans, Origin::New(&options.preset), folder)?;
-        write_plan(&run.config, &plans, folder)?;
-        record.iter().try_for_each(|record| record.write(&folder.join(TUNING)))?;
+        let origin = Origin::New(&options.preset);
+        let (run, record) = Self::start(gpu, &at, &plans, origin, &mut preparing)?;
+        write_plan(&run.config, &plans, &at.folder)?;
+        record.iter().try_for_each(|record| record.write(&at.folder.join(TUNING)))?;
         Ok(run)
     }
 
@@ -89,14 +96,20 @@ impl Run {
     /// # Errors
     ///
     /// Where the folder's files or the data cannot be read or do not fit each other, or the GPU fails.
-    pub fn open(gpu: &Gpu, folder: &Path) -> Result<Self> {
+    pub fn open(gpu: &Gpu, folder: &Path, observer: &mut dyn Observer) -> Result<Self> {
         let at = RunFolder::read(folder)?;
+        let store = at.config.store()?;
         let claim = claim(std::slice::from_ref(&at), &PresetChoice::None, &Beside::default())?;
-        Ok(Self { _claim: Some(claim), ..Self::open_claimed(gpu, &at)? })
+        Ok(Self { _claim: Some(claim), ..Self::open_claimed(gpu, &at, &store, observer)? })
     }
 
     /// As [`Run::open`], where what the run writes is claimed.
-    pub(super) fn open_claimed(gpu: &Gpu, at: &RunFolder) -> Result<Self> {
+    pub(super) fn open_claimed(
+        gpu: &Gpu,
+        at: &RunFolder,
+        store: &Arc<Store>,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
         let RunFolder { folder, config } = at;
         let plans = read_plan(folder)?;
         if plans.len() != config.data.len() {
@@ -107,7 +120,9 @@ impl Run {
                 "Restore the file.",
             ));
         }
-        let (run, record) = Self::start(gpu, config.clone(), &plans, Origin::Folder, folder)?;
+        let tell = &mut |progress: &Progress| observer.preparing(progress);
+        let mut preparing = Preparing { store, tell, ahead: true };
+        let (run, record) = Self::start(gpu, at, &plans, Origin::Folder, &mut preparing)?;
         record.iter().try_for_each(|record| record.write(&folder.join(TUNING)))?;
         rewind(folder, run.steps)?;
         Ok(run)
@@ -118,23 +133,24 @@ impl Run {
     /// the network, and takes the weights of its checkpoint or draws them.
     fn start(
         gpu: &Gpu,
-        config: RunConfig,
+        at: &RunFolder,
         plans: &[DomainPlan],
         origin: Origin<'_>,
-        folder: &Path,
+        preparing: &mut Preparing<'_>,
     ) -> Result<(Self, Option<tune::Record>)> {
+        let RunFolder { folder, config } = at;
         let preset = match origin {
             Origin::New(preset) => preset,
             // what means nothing in the files stands in the plans
             Origin::Folder => &PresetChoice::None,
         };
-        let domains = Arc::new(train::open(&config, plans, preset)?);
+        let domains = Arc::new(train::open(config, plans, preset, preparing)?);
         let checkpoint = folder.join(CHECKPOINT);
         if !checkpoint.exists() {
-            domains.iter().try_for_each(DomainCases::check_held_out)?;
+            domains.iter().try_for_each(|domain| domain.check_held_out(preparing.tell))?;
         }
-        train::warn_of_left_out(&config, plans);
-        let workloads = train::planned_workloads(&config, plans)?;
+        train::warn_of_left_out(config, plans);
+        let workloads = train::planned_workloads(config, plans)?;
         let (tuned, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
             (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
         } else {
@@ -147,7 +163,7 @@ impl Run {
         } else {
             Trainer::new(&tuned, config.clone(), domains.clone())?
         };
-        let (gpu, folder) = (gpu.clone(), folder.to_path_buf());
+        let (gpu, folder, config) = (gpu.clone(), folder.clone(), config.clone());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
         Ok((Self { gpu, folder, config, domains, trainer, steps, _claim: None }, record))
     }
@@ -200,6 +216,7 @@ impl Run {
             }
         }
         tell(&trainer.settle()?, observer)?;
+        log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
         save(&self.folder, trainer, observer)?;
         let finished = trainer.is_finished();
         if finished {

@@ -1,63 +1,180 @@
-//! The thread that draws the patches of each step.
+//! The patches of coming steps: drawn by one thread in the order of the steps, read from the disk by several, some steps ahead of
+//! the trainer.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::cases::DomainCases;
 use super::config::RunConfig;
 use super::domain_sampling::DomainSampler;
 use crate::base::{Error, Result};
 use crate::patch;
-use crate::patch::{Cache, Sample};
+use crate::patch::{Cache, Sample, Wanted};
 
-/// A step's input, drawn.
+/// Steps that are read ahead, at most.
+pub(super) const AHEAD: usize = 6;
+/// Bytes of voxels that are read ahead, as soon as there are two steps.
+pub(super) const AHEAD_BYTES: u64 = 256 << 20;
+
+/// A step's input, drawn and read.
 pub(super) struct Batch {
     pub domain: usize,
     pub samples: Vec<Sample>,
+    /// Gives its memory back to what is read ahead.
+    _room: Taken,
 }
 
-/// Draws the batch of a domain's step.
-fn batch(
-    cases: &DomainCases,
-    domain: usize,
-    config: &RunConfig,
-    step: u64,
-    cache: &mut Cache,
-) -> Result<Batch> {
-    use rand::RngExt;
-    let (count, source) = (cases.domain.batch, cases.source());
-    let draw = |index: usize| {
-        let mut rng = patch::rng_for(config.seed, step, index as u64);
-        let case = rng.random_range(0..source.cases.len());
-        let focus = config.patch_sampling.focus(index, count, &mut rng);
-        let augment = &config.augment;
-        (case, patch::draw_patch(&source.cases[case], &source.size, focus, augment, &mut rng))
-    };
-    let drawn = (0..count).map(draw).collect();
-    Ok(Batch { domain, samples: Sample::ready(domain, &source, drawn, cache)? })
+/// Memory for what is read ahead.
+#[derive(Default)]
+struct Room {
+    /// Steps and bytes.
+    taken: Mutex<(usize, u64)>,
+    freed: Condvar,
 }
 
-/// Draws batches from step `first` (from 0) on, a few ahead of the trainer, until the receiver is dropped.
-pub(super) fn stream(
+struct Taken {
+    room: Arc<Room>,
+    bytes: u64,
+}
+
+impl Room {
+    /// Waits until there is room for a step of so many bytes.
+    fn take(self: &Arc<Self>, bytes: u64) -> Taken {
+        let full = |taken: &mut (usize, u64)| taken.0 >= 2 && taken.1 + bytes > AHEAD_BYTES;
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.freed.wait_while(taken, full).unwrap_or_else(PoisonError::into_inner);
+        *taken = (taken.0 + 1, taken.1 + bytes);
+        Taken { room: self.clone(), bytes }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken = (taken.0 - 1, taken.1 - self.bytes);
+        self.room.freed.notify_all();
+    }
+}
+
+/// Steps to come.
+pub(super) struct Batches {
+    steps: Receiver<Receiver<Result<Batch>>>,
+}
+
+/// Who draws.
+struct Drawing {
     domains: Arc<Vec<DomainCases>>,
     config: RunConfig,
     sampler: DomainSampler,
-    first: u64,
-    mut cache: Cache,
-) -> Result<Receiver<Result<Batch>>> {
-    let (sender, receiver) = sync_channel(3);
-    let work = move || {
-        for step in first.. {
-            let domain = sampler.domain(step);
-            let batch = batch(&domains[domain], domain, &config, step, &mut cache);
-            if sender.send(batch).is_err() {
-                break;
+    cache: Cache,
+    room: Arc<Room>,
+    readers: rayon::ThreadPool,
+}
+
+impl Drawing {
+    /// Draws the samples of a step.
+    fn draw(&mut self, domain: usize, step: u64) -> Result<Vec<Wanted>> {
+        use rand::RngExt;
+        let Self { domains, config, cache, .. } = self;
+        let source = domains[domain].source();
+        let count = domains[domain].domain.batch;
+        let draw = |index: usize| -> Result<_> {
+            let mut rng = patch::rng_for(config.seed, step, index as u64);
+            let case = rng.random_range(0..source.cases.len());
+            let focus = config.patch_sampling.focus(index, count, &mut rng);
+            let size = &source.size;
+            Ok((
+                case,
+                patch::draw_patch(source.cases[case], size, focus, &config.augment, &mut rng)?,
+            ))
+        };
+        let drawn = (0..count).map(draw).collect::<Result<_>>()?;
+        Ok(Wanted::ask(domain, &source, drawn, cache))
+    }
+
+    /// Draws a step and lets its voxels be read; what will come of it.
+    fn step(&mut self, step: u64) -> Receiver<Result<Batch>> {
+        let (sender, receiver) = sync_channel(1);
+        let domain = self.sampler.domain(step);
+        match self.draw(domain, step) {
+            Ok(wanted) => self.read(domain, wanted, sender),
+            // a place of its own is free in the channel
+            Err(error) => drop(sender.send(Err(error))),
+        }
+        receiver
+    }
+
+    fn read(&self, domain: usize, wanted: Vec<Wanted>, sender: SyncSender<Result<Batch>>) {
+        use rayon::prelude::*;
+        let room = self.room.take(wanted.iter().map(Wanted::bytes).sum());
+        let domains = self.domains.clone();
+        self.readers.spawn_fifo(move || {
+            let source = domains[domain].source();
+            let samples = wanted.into_par_iter().map(|wanted| wanted.read(&source));
+            let samples = samples.collect::<Result<Vec<_>>>();
+            // the trainer may have gone
+            sender.send(samples.map(|samples| Batch { domain, samples, _room: room })).ok();
+        });
+    }
+}
+
+impl Batches {
+    /// Draws batches from step `first` (from 0) on, some ahead of the trainer, until this is dropped.
+    pub fn stream(
+        domains: Arc<Vec<DomainCases>>,
+        config: RunConfig,
+        sampler: DomainSampler,
+        first: u64,
+        cache: Cache,
+    ) -> Result<Self> {
+        let (sender, steps) = sync_channel(AHEAD);
+        let no_thread = |e: &dyn std::fmt::Display| Error::Internal(format!("no thread: {e}"));
+        let readers = rayon::ThreadPoolBuilder::new()
+            .num_threads(rayon::current_num_threads().clamp(1, MOST_READERS))
+            .thread_name(|index| format!("boxes {index}"))
+            .build()
+            .map_err(|e| no_thread(&e))?;
+        let room = Arc::new(Room::default());
+        let mut drawing = Drawing { domains, config, sampler, cache, room, readers };
+        let work = move || {
+            for step in first.. {
+                if sender.send(drawing.step(step)).is_err() {
+                    break;
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("batches".into())
+            .spawn(work)
+            .map_err(|e| no_thread(&e))?;
+        Ok(Self { steps })
+    }
+
+    /// The next step's input. `waiting` is called again and again as long as it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Where a case cannot be read, and what `waiting` gives.
+    pub fn next(&self, mut waiting: impl FnMut() -> Result<()>) -> Result<Batch> {
+        let step = until(&self.steps, &mut waiting)?;
+        until(&step, &mut waiting)?
+    }
+}
+
+/// Threads that read boxes, at most: decoding keeps one of them busy for some milliseconds a box.
+const MOST_READERS: usize = 4;
+/// How often a wait is broken.
+const BREAK: Duration = Duration::from_millis(1);
+
+fn until<T>(receiver: &Receiver<T>, waiting: &mut impl FnMut() -> Result<()>) -> Result<T> {
+    loop {
+        match receiver.recv_timeout(BREAK) {
+            Ok(value) => return Ok(value),
+            Err(RecvTimeoutError::Timeout) => waiting()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::Internal("the thread that draws batches ended".into()));
             }
         }
-    };
-    std::thread::Builder::new()
-        .name("batches".into())
-        .spawn(work)
-        .map_err(|e| Error::Internal(format!("no thread for batches: {e}")))?;
-    Ok(receiver)
+    }
 }

@@ -1,17 +1,17 @@
 //! The cases of each domain: planned from, prepared for training, and left out of it.
 
 use std::path::Path;
-
-use rayon::prelude::*;
+use std::sync::Arc;
 
 use super::config::RunConfig;
 use super::search::{PlannedDomain, choose};
 use crate::base::{Error, Result};
+use crate::dataset::prepared::{Cohort, KeptCases, Recipe, Store, StoredCase, Summary, Tell};
 use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::graph::Caps;
-use crate::imaging::{LabelMap, Prepared, Volume};
-use crate::patch::{PatchSize, Source};
+use crate::imaging::{LabelMap, Volume};
+use crate::patch::{MAX_EXTENT, PatchSize, Source};
 use crate::{dataset, imaging};
 
 /// A domain with its training data.
@@ -19,64 +19,94 @@ pub struct DomainCases {
     /// How the domain is trained.
     pub domain: DomainPlan,
     /// Its training cases, on the network's grid.
-    pub cases: Vec<Prepared>,
+    pub cases: Vec<StoredCase>,
+    /// Bits of the classes or regions whose labels each of them lacks.
+    pub unlabelled: Vec<[u32; 8]>,
     /// Cases left out of training.
     pub held_out: Vec<Case>,
     /// The folder that all of them are from.
     pub dataset: Dataset,
+    cohort: Cohort,
+}
+
+/// How a plan prepares cases.
+fn recipe(domain: &DomainPlan) -> Recipe {
+    Recipe {
+        spacing: domain.spacing,
+        normalisation: domain.normalisation,
+        resampling: domain.resampling,
+        labels: domain.labels.clone(),
+    }
+}
+
+/// How cases will be prepared, where that follows from the settings and not from what the cases hold: where it is the same for
+/// cases that have nothing in common.
+fn recipe_before_reading(dataset: &Dataset, options: &PlanOptions) -> Option<Recipe> {
+    let is_ct = Fingerprint::of(dataset, &[]).is_ct;
+    let of = |cases: usize, spacing: f64, foreground: [f32; 4]| {
+        let (shapes, spacings) = (vec![[MAX_EXTENT; 3]; cases], vec![[spacing; 3]; cases]);
+        let fingerprint = Fingerprint { shapes, spacings, foreground, is_ct };
+        DomainPlan::plan(dataset, &fingerprint, options).ok().map(|plan| recipe(&plan))
+    };
+    let one = of(1, 1.0, [-3e4, 3e4, 0.0, 1e4])?;
+    (of(100, 2.0, [1.0, 2.0, 1.5, 0.5])? == one).then_some(one)
+}
+
+/// Where prepared cases are kept, and who is told how far the work on them is.
+pub struct Preparing<'a> {
+    /// The prepared cases.
+    pub store: &'a Arc<Store>,
+    /// Is told of progress.
+    pub tell: &'a mut Tell<'a>,
+    /// Whether cases that are read to make a plan are prepared at once, where it is known before how.
+    pub ahead: bool,
 }
 
 impl DomainCases {
     /// Splits and prepares a dataset by its plan.
-    fn open(config: &RunConfig, mut dataset: Dataset, domain: &DomainPlan) -> Result<Self> {
+    fn open(
+        config: &RunConfig,
+        mut dataset: Dataset,
+        domain: &DomainPlan,
+        store: &Arc<Store>,
+        tell: &mut Tell<'_>,
+    ) -> Result<Self> {
         check_plan(&dataset, domain)?;
         // what meant nothing where the plan was made means nothing now
         dataset.labels.stray.clone_from(&domain.labels.stray);
+        let cohort = Cohort::new(store.clone(), dataset.clone());
         let Sides { training, validation } = dataset.split(&config.fold, config.seed)?;
-        let prepare = |case: &&Case| -> Result<Prepared> {
-            let (image, mut label) = dataset.load(case)?;
-            for note in image.notes() {
-                log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
-            }
-            let stray = label.as_slice().iter().filter(|v| domain.labels.stray.contains(v)).count();
-            if stray > 0 {
-                log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
-            }
-            domain.labels.encode(label.as_mut_slice());
-            let normalisation = &domain.normalisation;
-            let mut prepared = imaging::prepare(
-                &image,
-                Some(&label),
-                domain.spacing,
-                normalisation,
-                domain.resampling,
-            )
-            .map_err(|e| e.about(&case.images[0]))?;
-            prepared.unlabelled = unlabelled(domain, &dataset, case);
-            Ok(prepared)
-        };
-        let cases = training.par_iter().map(prepare).collect::<Result<Vec<_>>>()?;
-        if cases.iter().all(|case| case.smallest.is_none()) {
+        let cases = cohort.prepared(&training, &recipe(domain), tell)?;
+        for (case, summary) in training.iter().zip(cohort.summaries(&training, tell)?) {
+            tell_oddities(case, &summary, &dataset, &domain.labels);
+        }
+        if cases.iter().all(|case| case.facts().smallest.is_none()) {
             log::warn!("{}: nothing is labelled in any case to train on", domain.name);
         }
+        let unlabelled = training.iter().map(|case| unlabelled(domain, &dataset, case)).collect();
         let held_out = validation.into_iter().cloned().collect();
-        Ok(Self { domain: domain.clone(), cases, held_out, dataset })
+        Ok(Self { domain: domain.clone(), cases, unlabelled, held_out, dataset, cohort })
     }
 
     /// Cases and size of patches.
     pub fn source(&self) -> Source<'_> {
         let size = PatchSize { crop: self.domain.crop_size(), patch: self.domain.patch };
-        Source { cases: &self.cases, size }
+        Source::new(&self.cases, size)
     }
 
-    /// Reads the held-out cases once, so that one that cannot be scored is refused before hours of training.
-    pub fn check_held_out(&self) -> Result<()> {
-        self.held_out.par_iter().try_for_each(|case| {
-            let (image, _) = self.load(case)?;
-            imaging::prepared_size(&image, self.domain.spacing)
-                .map(|_| ())
-                .map_err(|e| e.about(&case.images[0]))
-        })
+    /// Reads the held-out cases, unless they were read before, so that one that cannot be scored is refused before hours of
+    /// training.
+    ///
+    /// # Errors
+    ///
+    /// Where one cannot be read or would become too large, and what `tell` gives.
+    pub fn check_held_out(&self, tell: &mut Tell<'_>) -> Result<()> {
+        let cases: Vec<&Case> = self.held_out.iter().collect();
+        for (case, summary) in cases.iter().zip(self.cohort.summaries(&cases, tell)?) {
+            imaging::resampled_size(summary.cropped, summary.spacing, self.domain.spacing)
+                .map_err(|e| e.about(&case.images[0]))?;
+        }
+        Ok(())
     }
 
     /// A case's image, and its labels as the domain's label indices.
@@ -92,6 +122,17 @@ impl DomainCases {
     }
 }
 
+/// Says what is odd about a case that is trained on.
+fn tell_oddities(case: &Case, summary: &Summary, dataset: &Dataset, labels: &Labels) {
+    for note in &summary.notes {
+        log::warn!("{}: {}", case.id, note.describe(&dataset.channels));
+    }
+    let stray = summary.stray(labels);
+    if stray > 0 {
+        log::warn!("{}: {stray} voxels with a stray label count as background", case.id);
+    }
+}
+
 /// The datasets of a run with the cases that it uses; refuses held-out or excluded cases, or a fold, that none has.
 pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset>> {
     let opened = config.data.iter().map(|dir| preset.open(dir)).collect::<Result<Vec<_>>>()?;
@@ -103,16 +144,119 @@ pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset
     Ok(datasets)
 }
 
+/// The cases that a plan follows from. Folds of a cross-validation share their plan, and with it their prepared cases, as if
+/// all were trained at once; a case that is named to be left out has no say.
+fn planned_from<'a>(dataset: &'a Dataset, config: &RunConfig) -> Result<Sides<'a>> {
+    let Sides { training, validation } = dataset.split(&config.fold, config.seed)?;
+    let validation = match config.fold {
+        Fold::Index(_) => validation,
+        Fold::None | Fold::HoldOut(_) => Vec::new(),
+    };
+    Ok(Sides { training, validation })
+}
+
 /// Plans each domain of a run from its data, for an adapter.
-pub fn plan(config: &RunConfig, options: &PlanOptions, caps: &Caps) -> Result<Vec<PlannedDomain>> {
+///
+/// # Errors
+///
+/// Where the data or the settings cannot be trained with, or a case cannot be read.
+pub fn plan(
+    config: &RunConfig,
+    options: &PlanOptions,
+    caps: &Caps,
+    preparing: &mut Preparing<'_>,
+) -> Result<Vec<PlannedDomain>> {
+    choose(config, small_plans(config, options, preparing)?, options, caps)
+}
+
+/// The plan of each domain with a patch that every adapter has memory for, and what the data says.
+fn small_plans(
+    config: &RunConfig,
+    options: &PlanOptions,
+    preparing: &mut Preparing<'_>,
+) -> Result<Vec<(DomainPlan, Fingerprint)>> {
     let datasets = datasets(config, &options.preset)?;
     datasets.iter().try_for_each(|dataset| check_loss(config, &dataset.labels, &dataset.dir))?;
     let each = datasets.iter().map(|dataset| {
-        let training = dataset.split(&config.fold, config.seed)?.training;
-        let fingerprint = Fingerprint::of(dataset, &training)?;
+        let cohort = Cohort::new(preparing.store.clone(), dataset.clone());
+        let tell = &mut *preparing.tell;
+        let Sides { training, validation } = planned_from(dataset, config)?;
+        let recipe = preparing.ahead.then(|| recipe_before_reading(dataset, options)).flatten();
+        let mut summaries = match recipe {
+            Some(recipe) => cohort.summaries_with(&training, &recipe, tell)?,
+            None => cohort.summaries(&training, tell)?,
+        };
+        summaries.extend(cohort.summaries(&validation, tell)?);
+        let fingerprint = Fingerprint::of(dataset, &summaries);
         Ok((DomainPlan::plan(dataset, &fingerprint, options)?, fingerprint))
     });
-    choose(config, each.collect::<Result<Vec<_>>>()?, options, caps)
+    each.collect()
+}
+
+/// The cases that a domain's plan follows from, and how it prepares them.
+pub(super) struct PlannedCases<'a> {
+    pub domain: &'a DomainPlan,
+    cohort: Cohort,
+    cases: Vec<Case>,
+    recipe: Recipe,
+}
+
+/// Those of all domains of a run.
+pub(super) fn planned_cases<'a>(
+    config: &RunConfig,
+    plans: &'a [DomainPlan],
+    preset: &PresetChoice,
+    store: &Arc<Store>,
+) -> Result<Vec<PlannedCases<'a>>> {
+    let of = |(dataset, domain): (Dataset, &'a DomainPlan)| {
+        check_plan(&dataset, domain)?;
+        let cohort = Cohort::new(store.clone(), dataset);
+        let Sides { training, validation } = planned_from(cohort.dataset(), config)?;
+        let cases = training.into_iter().chain(validation).cloned().collect();
+        Ok(PlannedCases { domain, cases, recipe: recipe(domain), cohort })
+    };
+    datasets(config, preset)?.into_iter().zip(plans).map(of).collect()
+}
+
+impl PlannedCases<'_> {
+    fn cases(&self) -> Vec<&Case> {
+        self.cases.iter().collect()
+    }
+
+    /// What they hold.
+    pub fn summaries(&self, tell: &mut Tell<'_>) -> Result<Vec<Summary>> {
+        self.cohort.summaries(&self.cases(), tell)
+    }
+
+    /// What of them is prepared.
+    pub fn kept(&self) -> KeptCases {
+        self.cohort.kept(&self.cases(), &self.recipe)
+    }
+
+    /// Bytes of memory that preparing them takes at most, about.
+    pub fn making(&self) -> u64 {
+        self.cohort.making(&self.cases(), &self.recipe)
+    }
+}
+
+/// Plans each domain of a run from its data and prepares the cases that the run trains on, or all that its folds do.
+///
+/// # Errors
+///
+/// Where the data cannot be trained with, or a case cannot be read, prepared or kept.
+pub fn prepare(
+    config: &RunConfig,
+    options: &PlanOptions,
+    preparing: &mut Preparing<'_>,
+) -> Result<Vec<(DomainPlan, KeptCases)>> {
+    let plans = small_plans(config, options, preparing)?;
+    let plans: Vec<DomainPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
+    let mut kept = Vec::new();
+    for planned in planned_cases(config, &plans, &options.preset, preparing.store)? {
+        planned.cohort.prepared(&planned.cases(), &planned.recipe, preparing.tell)?;
+        kept.push((planned.domain.clone(), planned.kept()));
+    }
+    Ok(kept)
 }
 
 /// Refuses a loss of classes that exclude one another where there are regions.
@@ -223,9 +367,12 @@ pub fn open(
     config: &RunConfig,
     plans: &[DomainPlan],
     preset: &PresetChoice,
+    preparing: &mut Preparing<'_>,
 ) -> Result<Vec<DomainCases>> {
     let datasets = datasets(config, preset)?.into_iter().zip(plans);
-    let domains = datasets.map(|(dataset, plan)| DomainCases::open(config, dataset, plan));
+    let domains = datasets.map(|(dataset, plan)| {
+        DomainCases::open(config, dataset, plan, preparing.store, preparing.tell)
+    });
     let domains = domains.collect::<Result<Vec<_>>>()?;
     check_names(&domains)?;
     config.check(domains.len())?;

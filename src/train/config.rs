@@ -1,6 +1,7 @@
 //! Everything needed to repeat a run; written to `config.toml` of its folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
@@ -9,6 +10,7 @@ use super::learning_rate::LrSchedule;
 use super::session::Freeze;
 use crate::base::files::{read_toml, write_atomically};
 use crate::base::{Error, Result};
+use crate::dataset::prepared::{DEFAULT_SIZE, Place, Store};
 use crate::dataset::{Fold, Selection};
 use crate::domain::Recipe;
 use crate::engine::graph::{Caps, DType};
@@ -150,9 +152,15 @@ pub struct RunConfig {
     pub patch_sampling: PatchSampling,
     /// Random changes of patches.
     pub augment: Augment,
-    /// Bytes of GPU memory for whole cases.
-    #[serde(default = "volume_cache")]
-    pub volume_cache: u64,
+    /// Bytes of GPU memory for whole cases; none for as much as suits the adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_cache: Option<u64>,
+    /// Where prepared cases are kept: `auto` for the user's cache folder, `none`, or a folder.
+    #[serde(default)]
+    pub cache: Place,
+    /// Bytes that prepared cases may take; none for the usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_size: Option<u64>,
     /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
     #[serde(default)]
     pub tune: tune::Mode,
@@ -171,9 +179,10 @@ pub struct RunConfig {
     pub checkpoint_every: u64,
 }
 
-/// A quarter of what small GPUs have.
-fn volume_cache() -> u64 {
-    1 << 30
+/// GPU memory for whole cases: a quarter of what small GPUs have; little where it is the machine's own and boxes come from the
+/// disk's cache as fast.
+fn volume_cache(software: bool) -> u64 {
+    if software { 128 << 20 } else { 1 << 30 }
 }
 
 /// Steps of an epoch of the published training.
@@ -217,7 +226,9 @@ impl RunConfig {
             optimizer: Optimizer::adam(),
             patch_sampling: PatchSampling::default(),
             augment: Augment::default(),
-            volume_cache: volume_cache(),
+            volume_cache: None,
+            cache: Place::Auto,
+            cache_size: None,
             tune: tune::Mode::default(),
             start: None,
             dtype: DType::F32,
@@ -254,6 +265,7 @@ impl RunConfig {
         if !caps.software || long {
             self.vram = self.vram.or(Some(caps.memory));
         }
+        self.volume_cache = self.volume_cache.or(Some(volume_cache(caps.software)));
         self
     }
 
@@ -296,7 +308,17 @@ impl RunConfig {
 
     /// Bytes of GPU memory for whole cases: of a budget for all at most an eighth.
     pub fn case_bytes(&self) -> u64 {
-        self.vram.map_or(self.volume_cache, |vram| self.volume_cache.min(vram / 8))
+        let cache = self.volume_cache.unwrap_or(volume_cache(false));
+        self.vram.map_or(cache, |vram| cache.min(vram / 8))
+    }
+
+    /// Opens the folder of prepared cases.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made or written.
+    pub fn store(&self) -> Result<Arc<Store>> {
+        Store::open(&self.cache, self.cache_size.unwrap_or(DEFAULT_SIZE)).map(Arc::new)
     }
 
     /// Writes `config.toml`.

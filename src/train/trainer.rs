@@ -4,16 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use super::batches::{Batch, stream};
+use super::batches::{Batch, Batches};
 use super::cases::DomainCases;
 use super::checkpoint;
 use super::checkpoint::State;
 use super::config::{Length, RunConfig};
 use super::domain_sampling::DomainSampler;
 use super::footprint::Memory;
+use super::idle::IdleTime;
 use super::session::Session;
 use super::setup;
 use crate::base::{Error, Result};
@@ -53,6 +53,8 @@ pub struct Reading {
     pub losses: Losses,
     /// Mean over the steps since the reading before.
     pub seconds_per_step: f64,
+    /// Share of the time since then in which the GPU had nothing to do, from 0 to 1.
+    pub gpu_idle: f64,
     /// Share of the training that is done, from 0 to 1.
     pub progress: f64,
 }
@@ -66,13 +68,20 @@ struct Pending {
     read: bool,
 }
 
+/// When losses were read last, of which step, and how long the GPU was idle till then.
+struct LastReading {
+    at: Instant,
+    step: u64,
+    idle: f64,
+}
+
 /// What a training that has begun to step needs.
 struct Drive {
-    batches: Receiver<Result<Batch>>,
+    batches: Batches,
     sampler: DomainSampler,
     start: Instant,
-    /// When losses were read last, and of which step.
-    last: (Instant, u64),
+    last: LastReading,
+    idle: IdleTime,
     pending: Option<Pending>,
 }
 
@@ -193,6 +202,12 @@ impl Trainer {
         self.state.step
     }
 
+    /// Share of the time since the first step of this start in which the GPU had nothing to do, from 0 to 1.
+    pub fn gpu_idle(&self) -> f64 {
+        let idle = self.drive.as_ref().map_or(0.0, |drive| drive.idle.seconds());
+        idle / self.seconds().max(f64::EPSILON)
+    }
+
     /// Seconds since the first step of this start.
     fn seconds(&self) -> f64 {
         self.drive.as_ref().map_or(0.0, |drive| drive.start.elapsed().as_secs_f64())
@@ -226,10 +241,11 @@ impl Trainer {
             let sampler = DomainSampler::new(domain_sampling, *seed, cases, history);
             let (domains, config) = (self.domains.clone(), self.config.clone());
             let (first, cache) = (self.state.step, self.patches.cache());
-            let batches = stream(domains, config, sampler.clone(), first, cache)?;
+            let batches = Batches::stream(domains, config, sampler.clone(), first, cache)?;
             let start = Instant::now();
-            let last = (start, first);
-            self.drive = Some(Drive { batches, sampler, start, last, pending: None });
+            let last = LastReading { at: start, step: first, idle: 0.0 };
+            let idle = IdleTime::default();
+            self.drive = Some(Drive { batches, sampler, start, last, idle, pending: None });
         }
         self.drive.as_mut().ok_or_else(|| Error::Internal("a training that does not step".into()))
     }
@@ -242,11 +258,13 @@ impl Trainer {
     pub fn step(&mut self) -> Result<Option<Step>> {
         self.drive()?;
         let Some(lr) = self.lr() else { return Ok(None) };
-        let batch = self.drive()?.batches.recv();
-        let batch = batch.map_err(|_| Error::Internal("the batch thread ended".into()))??;
+        let gpu = self.gpu.clone();
+        let batch = self.drive()?.batches.next(|| gpu.poll())?;
         let domain = batch.domain;
+        self.drive()?.idle.resumes(&gpu)?;
         self.make(&batch)?;
         self.session.update(domain, lr)?;
+        self.drive()?.idle.submitted(&gpu);
         self.state.step += 1;
         let step = self.state.step;
         let read = self.config.reads(step);
@@ -280,7 +298,10 @@ impl Trainer {
     fn make(&mut self, batch: &Batch) -> Result<()> {
         let source = self.domains[batch.domain].source();
         if self.domains[batch.domain].domain.labels.partial {
-            let lacks = batch.samples.iter().map(|sample| source.cases[sample.case()].unlabelled);
+            let lacks = batch
+                .samples
+                .iter()
+                .map(|sample| self.domains[batch.domain].unlabelled[sample.case()]);
             self.session.set_unlabelled(batch.domain, &lacks.collect::<Vec<_>>())?;
         }
         let [image, labels] = self.session.inputs(batch.domain)?;
@@ -308,11 +329,22 @@ impl Trainer {
             let progress = self.progress();
             let Pending { step, domain, lr, .. } = *done;
             let name = self.domains[domain].domain.name.clone();
-            let (then, before) = std::mem::replace(&mut self.drive()?.last, (Instant::now(), step));
-            let steps = step.saturating_sub(before).max(1) as f64;
-            let seconds_per_step = then.elapsed().as_secs_f64() / steps;
-            let reading = Reading { step, domain, name, lr, losses, seconds_per_step, progress };
-            self.readings.push(reading);
+            let drive = self.drive()?;
+            let now = LastReading { at: Instant::now(), step, idle: drive.idle.seconds() };
+            let (idle, before) = (now.idle, std::mem::replace(&mut drive.last, now));
+            let seconds = before.at.elapsed().as_secs_f64();
+            let seconds_per_step = seconds / step.saturating_sub(before.step).max(1) as f64;
+            let gpu_idle = (idle - before.idle) / seconds.max(f64::EPSILON);
+            self.readings.push(Reading {
+                step,
+                domain,
+                name,
+                lr,
+                losses,
+                seconds_per_step,
+                gpu_idle,
+                progress,
+            });
         }
         let sampler = &self.drive()?.sampler;
         sampler.report(done.step - 1, loss.map(|loss| (done.domain, loss)));

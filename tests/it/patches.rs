@@ -3,6 +3,7 @@
 use crate::common;
 use crate::common::program;
 use crate::common::volumes::volume;
+use u2seg::low_level::dataset::prepared::Facts;
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::{Caps, Layout};
@@ -98,8 +99,8 @@ fn made(
     augment: &Augment,
     draws: &[Draw],
 ) -> Result<(Vec<f32>, Vec<u32>, u64)> {
-    let source = Source { cases: std::slice::from_ref(case), size };
-    let mut patches = Patches::new(gpu, caps, &[source], augment, budget)?;
+    let source = Source::new([case], size);
+    let mut patches = Patches::new(gpu, caps, std::slice::from_ref(&source), augment, budget)?;
     let out = Out::new(gpu, draws.len(), case.channels, size.patch);
     let drawn = draws.iter().map(|draw| (0, draw.clone())).collect();
     let samples = Sample::ready(0, &source, drawn, &mut patches.cache())?;
@@ -131,7 +132,7 @@ fn compare(
 ) {
     let of = |step: u64| {
         let focus = [Focus::Foreground, Focus::Anywhere][step as usize % 2];
-        draw_patch(case, &size, focus, augment, &mut rng_for(11, step, 0))
+        draw_patch(case, &size, focus, augment, &mut rng_for(11, step, 0)).unwrap()
     };
     let draws: Vec<Draw> = (0..count).map(of).collect();
     let expected: Vec<Patch> = draws.iter().map(|draw| make_patch(case, draw, &size)).collect();
@@ -313,20 +314,23 @@ fn the_budget_changes_no_patch_and_is_kept() {
     let cases: Vec<Prepared> =
         shapes.iter().enumerate().map(|(i, shape)| case(2, *shape, PLAIN, i as u64)).collect();
     let size = PatchSize::plain([16, 12, 20]);
-    let source = Source { cases: &cases, size };
+    let source = Source::new(&cases, size);
     let augment = Augment { elastic_prob: 0.5, mirror: [0.5; 3], ..Augment::default() };
     let one = 9 * 20 * 24 * 28 + 1024;
     const COUNT: usize = 60;
     let mut results = Vec::new();
     for budget in [1 << 30, one, 9 * 18 * 22 * 20 + 1024, 0] {
-        let mut patches = Patches::new(&gpu, &caps(&gpu), &[source], &augment, budget).unwrap();
+        let mut patches =
+            Patches::new(&gpu, &caps(&gpu), std::slice::from_ref(&source), &augment, budget)
+                .unwrap();
         let out = Out::new(&gpu, COUNT, 2, size.patch);
         let mut cache = patches.cache();
         // long stretches of one case, so that others leave
         for at in 0..COUNT {
             let index = at / 15 * 2 % 3;
             let mut rng = rng_for(5, at as u64, 1);
-            let draw = draw_patch(&cases[index], &size, Focus::Foreground, &augment, &mut rng);
+            let draw =
+                draw_patch(&cases[index], &size, Focus::Foreground, &augment, &mut rng).unwrap();
             let samples = Sample::ready(0, &source, vec![(index, draw)], &mut cache).unwrap();
             patches.make(&source, &samples[0], at, &out.target()).unwrap();
             assert!(patches.cached() <= budget);
@@ -344,10 +348,11 @@ fn a_case_is_sent_once_and_steps_take_no_memory() {
     let gpu = common::gpu();
     let cases = [1, 2, 3].map(|seed| case(1, [16, 16, 16], PLAIN, seed));
     let size = PatchSize::plain([8; 3]);
-    let source = Source { cases: &cases, size };
+    let source = Source::new(&cases, size);
     let augment = Augment { blur_prob: 0.5, gamma_prob: 0.5, noise_prob: 0.5, ..Augment::u2net() };
     let two = 2 * 5 * 16 * 16 * 16 + 1024;
-    let mut patches = Patches::new(&gpu, &caps(&gpu), &[source], &augment, two).unwrap();
+    let mut patches =
+        Patches::new(&gpu, &caps(&gpu), std::slice::from_ref(&source), &augment, two).unwrap();
     let out = Out::new(&gpu, 1, 1, size.patch);
     let mut cache = patches.cache();
     let mut step = 0;
@@ -355,7 +360,7 @@ fn a_case_is_sent_once_and_steps_take_no_memory() {
     let mut takes = |index: usize| {
         let before = gpu.allocated();
         let mut rng = rng_for(1, step, 0);
-        let draw = draw_patch(&cases[index], &size, Focus::Anywhere, &augment, &mut rng);
+        let draw = draw_patch(&cases[index], &size, Focus::Anywhere, &augment, &mut rng).unwrap();
         step += 1;
         let samples = Sample::ready(0, &source, vec![(index, draw)], &mut cache).unwrap();
         patches.make(&source, &samples[0], 0, &out.target()).unwrap();
@@ -392,16 +397,22 @@ fn what_an_adapter_cannot_hold_is_refused_at_the_start() {
     let gpu = common::gpu();
     let cases = [case(1, [8, 8, 8], PLAIN, 1)];
     let capacity = Capacity::new(&gpu, &caps(&gpu), 1 << 20);
-    assert!(capacity.holds(&cases[0]) && !Capacity::new(&gpu, &caps(&gpu), 100).holds(&cases[0]));
-    let source = Source { cases: &cases, size: PatchSize::plain([40_000, 1, 1]) };
-    let error = Patches::new(&gpu, &caps(&gpu), &[source], &Augment::none(), 1 << 20)
+    assert!(
+        capacity.holds(&Facts::of(&cases[0]))
+            && !Capacity::new(&gpu, &caps(&gpu), 100).holds(&Facts::of(&cases[0]))
+    );
+    let source = Source::new(&cases, PatchSize::plain([40_000, 1, 1]));
+    let error =
+        Patches::new(&gpu, &caps(&gpu), std::slice::from_ref(&source), &Augment::none(), 1 << 20)
+            .err()
+            .unwrap()
+            .to_string();
+    assert!(error.starts_with("patch, spacing: found"), "{error}");
+    let augment = Augment { gamma_prob: 2.0, ..Augment::none() };
+    let source = Source::new(&cases, PatchSize::plain([8; 3]));
+    let error = Patches::new(&gpu, &caps(&gpu), std::slice::from_ref(&source), &augment, 1 << 20)
         .err()
         .unwrap()
         .to_string();
-    assert!(error.starts_with("patch, spacing: found"), "{error}");
-    let augment = Augment { gamma_prob: 2.0, ..Augment::none() };
-    let source = Source { cases: &cases, size: PatchSize::plain([8; 3]) };
-    let error =
-        Patches::new(&gpu, &caps(&gpu), &[source], &augment, 1 << 20).err().unwrap().to_string();
     assert!(error.contains("augment.gamma_prob"), "{error}");
 }

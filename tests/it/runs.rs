@@ -8,11 +8,12 @@ use crate::common;
 use crate::common::program::{dataset, log, weights};
 use u2seg::Result;
 use u2seg::low_level::dataset::Fold;
+use u2seg::low_level::dataset::prepared::{Place, Progress};
 use u2seg::low_level::domain::{PlanOptions, PresetChoice};
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::run::{DomainScores, Observer, Run, RunRequest, Runs};
 use u2seg::low_level::train;
-use u2seg::low_level::train::{Length, Reading, RunConfig, Step, Trainer};
+use u2seg::low_level::train::{Length, Preparing, Reading, RunConfig, Step, Trainer};
 
 fn options() -> PlanOptions {
     let mut options = PlanOptions::default();
@@ -26,6 +27,7 @@ fn config(data: &[&Path], steps: u64) -> RunConfig {
         base: 4,
         length: Length::Steps(steps),
         checkpoint_every: 8,
+        cache: Place::Nowhere,
         ..RunConfig::new(data.iter().map(|dir| dir.to_path_buf()).collect())
     }
 }
@@ -91,12 +93,12 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_weights() {
     config.fold = Fold::HoldOut(vec!["case_02".into()]);
     let [whole, stopped] = ["whole", "stopped"].map(|name| folder.path().join(name));
     let mut notes = Notes::default();
-    let mut run = Run::begin(&gpu, config.clone(), &options(), &whole).unwrap();
+    let mut run = Run::begin(&gpu, config.clone(), &options(), &whole, &mut ()).unwrap();
     assert!(run.train(&mut notes).unwrap());
     assert_eq!((notes.steps, notes.read), ((1..=20).collect(), vec![1, 5, 10, 15, 20]));
     assert_eq!((notes.checkpoints, run.steps()), (3, 20));
 
-    let mut run = Run::begin(&gpu, config.clone(), &options(), &stopped).unwrap();
+    let mut run = Run::begin(&gpu, config.clone(), &options(), &stopped, &mut ()).unwrap();
     let mut notes = Notes { stop: Some(10), ..Notes::default() };
     assert!(!run.train(&mut notes).unwrap());
     // what the last step left is read, too
@@ -107,14 +109,14 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_weights() {
     notes.stop = Some(13);
     assert!(!run.train(&mut notes).unwrap());
     drop(run);
-    let mut run = Run::open(&gpu, &stopped).unwrap();
+    let mut run = Run::open(&gpu, &stopped, &mut ()).unwrap();
     assert!(run.complete(&mut notes).unwrap());
     assert_eq!(notes.steps, (1..=20).collect::<Vec<_>>());
     assert!(weights(&whole) == weights(&stopped), "the weights differ");
     assert_eq!(log(&whole), log(&stopped));
     assert_eq!((notes.scored, notes.finished), (vec!["A".to_string()], vec![stopped]));
     // nobody begins over it
-    let refused = Run::begin(&gpu, config, &options(), &whole).map(|_| ());
+    let refused = Run::begin(&gpu, config, &options(), &whole, &mut ()).map(|_| ());
     assert!(refused.unwrap_err().to_string().contains("begun before"));
 }
 
@@ -126,11 +128,13 @@ fn a_trainer_steps_by_hand_as_its_run_does() {
     dataset(&data, "A", 2, 90.0);
     let (gpu, config) = (common::gpu(), config(&[&data], 9));
     let whole = folder.path().join("run");
-    let mut run = Run::begin(&gpu, config.clone(), &options(), &whole).unwrap();
+    let mut run = Run::begin(&gpu, config.clone(), &options(), &whole, &mut ()).unwrap();
     assert!(run.train(&mut ()).unwrap());
-    let planned = train::plan(&config, &options(), &caps(&gpu)).unwrap();
+    let (store, tell) = (config.store().unwrap(), &mut |_: &Progress| Ok(()));
+    let mut preparing = Preparing { store: &store, tell, ahead: false };
+    let planned = train::plan(&config, &options(), &caps(&gpu), &mut preparing).unwrap();
     let plans: Vec<_> = planned.into_iter().map(|domain| domain.plan).collect();
-    let cases = train::open(&config, &plans, &PresetChoice::None).unwrap();
+    let cases = train::open(&config, &plans, &PresetChoice::None, &mut preparing).unwrap();
     let (cases, checkpoint) = (Arc::new(cases), folder.path().join("half.safetensors"));
     let mut trainer = Trainer::new(&gpu, config.clone(), cases.clone()).unwrap();
     for number in 1..=4 {

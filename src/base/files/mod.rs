@@ -1,7 +1,8 @@
-//! Files that are complete or absent, what a command reads and writes, names that become paths, and the folder for what can
-//! be made again.
+//! Files that are complete or absent, what a command reads and writes, names that become paths, locks between processes, and
+//! the folder for what can be made again.
 
 mod gzip;
+mod lock;
 mod name;
 mod paths;
 mod place;
@@ -14,11 +15,13 @@ use std::path::PathBuf;
 use fnv::FnvHasher;
 
 pub use gzip::GzipWriter;
+pub use lock::Lock;
 pub use name::safe_name;
 pub(crate) use name::{file_name, folder};
 pub use paths::{Claim, Paths};
 pub(crate) use read::{from_object, from_value, lost_link, open_file, stand_in};
 pub use read::{read_json, read_text, read_toml};
+pub(crate) use write::sync_folder;
 pub use write::{FileAside, write_atomically, write_with};
 
 /// Names the cache folder, instead of a folder of u2seg in the user's own.

@@ -96,8 +96,9 @@ impl Write for FileAside {
     }
 }
 
-/// Makes the new name last through a crash. The file itself is whole and safe by now, and some file systems cannot sync folders.
-fn sync_folder(folder: &Path) {
+/// Makes new names in a folder last through a crash. The files themselves are whole and safe by now, and some file systems cannot
+/// sync folders.
+pub(crate) fn sync_folder(folder: &Path) {
     if cfg!(unix) {
         let _ = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
     }

@@ -6,15 +6,15 @@ use clap::ValueEnum;
 
 use crate::base::{Error, Result};
 use crate::cli::args::{PrecisionArg, size, triple, window};
+use crate::dataset::prepared::Place;
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
-use crate::engine::gpu::Gpu;
 use crate::engine::ops::{LossWeights, Optimizer};
 use crate::engine::tune;
 use crate::imaging::Match;
 use crate::net::{DomainAdapter, Downsample, Mode};
 use crate::patch::{Augment, Interpolation};
-use crate::run::RunRequest;
+use crate::run::{RunRequest, Runs};
 use crate::train::{DomainSampling, Length, RunConfig, TrainingBudget};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -123,6 +123,19 @@ fn volume_cache(text: &str) -> std::result::Result<u64, String> {
     if text.trim() == "0" { Ok(0) } else { size(text) }
 }
 
+/// `--cache`: a folder, made absolute so that a run goes on from anywhere, or a word.
+pub(in crate::cli) fn place(text: &str) -> std::result::Result<Place, String> {
+    match Place::from(text.to_string()) {
+        Place::Folder(folder) if text.is_empty() => {
+            Err(format!("expected a folder, auto or none, found {folder:?}"))
+        }
+        Place::Folder(folder) => {
+            std::path::absolute(&folder).map(Place::Folder).map_err(|e| e.to_string())
+        }
+        word => Ok(word),
+    }
+}
+
 /// What training and adapting have in common.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RunArgs {
@@ -205,10 +218,20 @@ pub(in crate::cli) struct RunArgs {
     /// Random changes of patches, by default the recipe's; probabilities and ranges are in the run's config.toml.
     #[arg(long, value_enum)]
     augment: Option<AugmentArg>,
-    /// GPU memory for whole cases, such as 4GiB or 300MiB, 0 for none, by default 1GiB; of cases that find no room the part
+    /// GPU memory for whole cases, such as 4GiB or 300MiB, 0 for none, by default 1GiB, and 128MiB on
+    /// adapters that compute on the CPU; of cases that find no room the part
     /// that a patch needs is sent each time.
     #[arg(long, value_parser = volume_cache)]
     volume_cache: Option<u64>,
+    /// Where cases are kept once they are cropped, resampled and normalised, for every run that prepares them alike: a folder,
+    /// auto for the user's cache folder, or none for a temporary folder (of TMPDIR) that goes away at the end. With --continue
+    /// it counts for this start.
+    #[arg(long, value_name = "DIR", value_parser = place)]
+    cache: Option<Place>,
+    /// Disk space for kept cases, such as 200GiB, by default 100GiB; the least recently used leave first, those that a running
+    /// program uses never.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    cache_size: Option<u64>,
     /// How the variants of kernels are chosen at the start of a run; the run then keeps them, also with --continue.
     #[arg(long, value_enum, default_value = "cached")]
     pub tune: tune::Mode,
@@ -260,6 +283,11 @@ impl RunArgs {
         }
     }
 
+    /// Keeps the prepared cases of runs that go on where this start says.
+    pub fn keep_prepared(&self, runs: &mut Runs) {
+        runs.keep_prepared(self.cache.clone(), self.cache_size);
+    }
+
     /// Whether `--unify` is given.
     pub fn unifies(&self) -> bool {
         self.unify.is_some()
@@ -273,7 +301,7 @@ impl RunArgs {
     }
 
     /// How much work the run is meant to be on an adapter; the published recipe says it itself.
-    fn budget(&self, gpu: &Gpu) -> Result<Option<TrainingBudget>> {
+    fn budget(&self, software: bool) -> Result<Option<TrainingBudget>> {
         match (self.budget, self.recipe()) {
             (None, Recipe::U2net) => Ok(None),
             (Some(budget), Recipe::U2net) => Err(Error::setting(
@@ -286,7 +314,7 @@ impl RunArgs {
                 Some(BudgetArg::Quick) => TrainingBudget::Quick,
                 Some(BudgetArg::Standard) => TrainingBudget::Standard,
                 Some(BudgetArg::Thorough) => TrainingBudget::Thorough,
-                None => TrainingBudget::usual(gpu.is_software(), self.vram),
+                None => TrainingBudget::usual(software, self.vram),
             })),
         }
     }
@@ -294,13 +322,13 @@ impl RunArgs {
     /// The settings of a run of a network on these folders, with the first fold where all are asked for.
     pub fn config(
         &self,
-        gpu: &Gpu,
+        software: bool,
         data: Vec<PathBuf>,
         mode: Mode,
         adapter: DomainAdapter,
     ) -> Result<RunConfig> {
         let mut config = RunConfig::of(self.recipe(), data, mode, adapter);
-        config.budget = self.budget(gpu)?;
+        config.budget = self.budget(software)?;
         config.length = config.budget.map_or(config.length, TrainingBudget::length);
         if let Some(loss) = self.loss {
             config.loss = match loss {
@@ -325,7 +353,9 @@ impl RunArgs {
                 AugmentArg::None => Augment::none(),
             };
         }
-        config.volume_cache = self.volume_cache.unwrap_or(config.volume_cache);
+        config.volume_cache = self.volume_cache;
+        config.cache = self.cache.clone().unwrap_or_default();
+        config.cache_size = self.cache_size;
         config.seed = self.seed;
         if matches!(self.unify, Some(UnifyArg::Resize)) {
             config.augment.interpolation = Interpolation::Cubic;
@@ -389,8 +419,8 @@ impl NetArgs {
         run.options(self.data.len())
     }
 
-    /// The settings of a run.
-    pub fn config(&self, gpu: &Gpu, run: &RunArgs) -> Result<RunConfig> {
+    /// The settings of a run, on an adapter that computes on the CPU or another.
+    pub fn config(&self, software: bool, run: &RunArgs) -> Result<RunConfig> {
         // absolute, so that the run goes on from any folder
         let absolute = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         let mode = match self.mode {
@@ -404,7 +434,7 @@ impl NetArgs {
             AdapterArg::Parallel => DomainAdapter::Parallel,
         };
         let data = self.data.iter().map(absolute).collect();
-        let mut config = run.config(gpu, data, mode, adapter)?;
+        let mut config = run.config(software, data, mode, adapter)?;
         config.downsample = match self.downsample {
             DownsampleArg::Full => Downsample::Full,
             DownsampleArg::Separable => Downsample::Separable,

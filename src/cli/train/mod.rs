@@ -5,7 +5,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-pub(super) use args::{NetArgs, RunArgs};
+pub(super) use args::{NetArgs, RunArgs, place};
 pub(super) use watch::{Watch, recomputed};
 
 use crate::base::Result;
@@ -30,7 +30,7 @@ pub fn run(args: Args) -> Result<()> {
         return resume(&gpu, &args.out, &args.run, &mut watch);
     }
     let options = args.net.options(&args.run)?;
-    let config = args.net.config(&gpu, &args.run)?;
+    let config = args.net.config(gpu.is_software(), &args.run)?;
     Runs::new(args.run.request(config, options, &args.out))?.complete(&gpu, &mut watch).map(|_| ())
 }
 
@@ -42,8 +42,11 @@ pub(super) fn resume(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let mut runs = Runs::open(out)?;
+    args.keep_prepared(&mut runs);
     let mut kept: Vec<&str> = args.given.iter().map(String::as_str).collect();
-    kept.retain(|flag| !["--out", "--continue", "--device"].contains(flag));
+    kept.retain(|flag| {
+        !["--out", "--continue", "--device", "--cache", "--cache-size"].contains(flag)
+    });
     if kept.contains(&"--tune") && runs.retune(args.tune)? {
         kept.retain(|flag| *flag != "--tune");
     }

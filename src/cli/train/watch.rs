@@ -4,7 +4,9 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::preparation::PreparationBar;
 use crate::base::Result;
+use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};
@@ -19,17 +21,24 @@ pub struct Watch {
     lines: u64,
     /// What else to say of a finished run, by its folder.
     report: fn(&Path) -> Result<()>,
+    preparation: PreparationBar,
 }
 
 impl Watch {
     /// Follows runs on this adapter; `report` has the last word on each, by its folder.
     pub fn new(gpu: &Gpu, report: fn(&Path) -> Result<()>) -> Self {
         let adapter = gpu.report().name.clone();
-        Self { adapter, bar: ProgressBar::hidden(), lines: 1, report }
+        let preparation = PreparationBar::default();
+        Self { adapter, bar: ProgressBar::hidden(), lines: 1, report, preparation }
     }
 }
 
 impl Observer for Watch {
+    fn preparing(&mut self, progress: &Progress) -> Result<()> {
+        self.preparation.show(progress);
+        Ok(())
+    }
+
     fn started(&mut self, trainer: &Trainer) -> Result<()> {
         for cases in trainer.domains() {
             let d = &cases.domain;

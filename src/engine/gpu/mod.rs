@@ -310,6 +310,17 @@ impl Gpu {
         self.check()
     }
 
+    /// Takes in what is done so far, without waiting.
+    pub fn poll(&self) -> Result<()> {
+        self.device().poll(wgpu::PollType::Poll).map_err(unfinished)?;
+        self.check()
+    }
+
+    /// Calls `told` once all that was submitted is done and the device is asked.
+    pub fn when_done(&self, told: impl FnOnce() + Send + 'static) {
+        self.queue().on_submitted_work_done(told);
+    }
+
     /// Blocks until one submission, and those before it, are done.
     pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };

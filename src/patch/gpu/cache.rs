@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
+use crate::dataset::prepared::Facts;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
-use crate::imaging::Prepared;
 
 /// A case: position of its domain, position in the domain.
 pub type Key = (usize, usize);
@@ -78,7 +78,7 @@ impl Capacity {
     }
 
     /// Whether a case may lie there as a whole.
-    pub fn holds(&self, case: &Prepared) -> bool {
+    pub fn holds(&self, case: &Facts) -> bool {
         let places = self.places(case.channels, case.shape);
         self.fits(&places) && places.bytes <= self.budget
     }
@@ -122,7 +122,7 @@ impl Cache {
     }
 
     /// Asks for the case of the next sample.
-    pub(super) fn ask(&mut self, key: Key, case: &Prepared) -> Answer {
+    pub(super) fn ask(&mut self, key: Key, case: &Facts) -> Answer {
         let places = self.capacity.places(case.channels, case.shape);
         self.ask_for(key, places.bytes, self.capacity.fits(&places))
     }

@@ -9,7 +9,6 @@ mod work;
 
 pub use cache::{Cache, Capacity};
 pub use kernels::kernels as patch_kernels;
-pub use volumes::Piece;
 
 use rayon::prelude::*;
 
@@ -19,11 +18,12 @@ use volumes::{Resident, Volumes};
 use work::{Drawn, Work};
 
 use crate::base::{Error, Result};
+use crate::dataset::prepared::{CaseData, Facts, Piece};
 use crate::engine::exec::{Command, submit};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::shape::LANES;
-use crate::imaging::Prepared;
+use crate::imaging::VoxelBox;
 use crate::patch::{Augment, Draw, MAX_EXTENT, PatchSize, Reach};
 
 /// Where the voxels of a sample come from.
@@ -32,8 +32,9 @@ enum Voxels {
     /// A case that is in GPU memory.
     Here,
     /// A case that goes there first, once others have left.
-    Load(Vec<Key>),
-    Piece(Piece),
+    Load(Vec<Key>, Piece),
+    /// A box of a case that stays away.
+    Box(Piece),
 }
 
 /// A sample of a batch to come.
@@ -51,42 +52,92 @@ impl Sample {
     }
 
     /// Readies drawn samples (case and draw) of a domain, in the order in which they will be made.
+    ///
+    /// # Errors
+    ///
+    /// Where a case cannot be read.
     pub fn ready(
         domain: usize,
         source: &Source<'_>,
         drawn: Vec<(usize, Draw)>,
         cache: &mut Cache,
     ) -> Result<Vec<Self>> {
-        let asked: Vec<(usize, Draw, Answer)> = drawn
-            .into_iter()
-            .map(|(case, draw)| {
-                let answer = cache.ask((domain, case), &source.cases[case]);
-                (case, draw, answer)
-            })
-            .collect();
-        let sample = |(index, draw, answer): (usize, Draw, Answer)| {
-            let case = &source.cases[index];
-            let voxels = match answer {
-                Answer::Here => Voxels::Here,
-                Answer::Load(leave) => Voxels::Load(leave),
-                Answer::Box => {
-                    let bounds = draw.spatial.bounds(source.size.patch, case.shape);
-                    Voxels::Piece(Piece::crop(case, bounds)?)
-                }
+        let wanted = Wanted::ask(domain, source, drawn, cache);
+        wanted.into_par_iter().map(|wanted| wanted.read(source)).collect()
+    }
+}
+
+/// A sample whose voxels are not read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    key: Key,
+    draw: Draw,
+    answer: Answer,
+    /// The voxels that are read for it; none where the case is in GPU memory.
+    bounds: Option<VoxelBox>,
+    /// Bytes of those.
+    bytes: u64,
+}
+
+impl Wanted {
+    /// Finds out what has to be read for drawn samples (case and draw) of a domain, in the order in which they will be made.
+    pub fn ask(
+        domain: usize,
+        source: &Source<'_>,
+        drawn: Vec<(usize, Draw)>,
+        cache: &mut Cache,
+    ) -> Vec<Self> {
+        let ask = |(index, draw): (usize, Draw)| {
+            let facts = source.cases[index].facts();
+            let answer = cache.ask((domain, index), &facts);
+            let bounds = match answer {
+                Answer::Here => None,
+                Answer::Load(_) => Some(VoxelBox::whole(facts.shape)),
+                Answer::Box => Some(draw.spatial.bounds(source.size.patch, facts.shape)),
             };
-            Ok(Self { key: (domain, index), draw, voxels })
+            let voxels = bounds.map_or(0, |bounds| bounds.shape().iter().product::<usize>());
+            let bytes = (voxels * (4 * facts.channels + 1)) as u64;
+            Self { key: (domain, index), draw, answer, bounds, bytes }
         };
-        asked.into_par_iter().map(sample).collect()
+        drawn.into_iter().map(ask).collect()
+    }
+
+    /// Bytes that reading it takes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads the voxels.
+    ///
+    /// # Errors
+    ///
+    /// Where the case cannot be read.
+    pub fn read(self, source: &Source<'_>) -> Result<Sample> {
+        let Self { key, draw, answer, bounds, .. } = self;
+        let piece = bounds.map(|bounds| source.cases[key.1].read(bounds)).transpose()?;
+        let voxels = match (answer, piece) {
+            (Answer::Load(leave), Some(piece)) => Voxels::Load(leave, piece),
+            (Answer::Box, Some(piece)) => Voxels::Box(piece),
+            _ => Voxels::Here,
+        };
+        Ok(Sample { key, draw, voxels })
     }
 }
 
 /// Cases of a domain and the size of its patches.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Source<'a> {
     /// The cases of a domain.
-    pub cases: &'a [Prepared],
+    pub cases: Vec<&'a dyn CaseData>,
     /// Of its patches.
     pub size: PatchSize,
+}
+
+impl<'a> Source<'a> {
+    /// Patches of these cases.
+    pub fn new<C: CaseData + 'a>(cases: impl IntoIterator<Item = &'a C>, size: PatchSize) -> Self {
+        Self { cases: cases.into_iter().map(|case| case as &dyn CaseData).collect(), size }
+    }
 }
 
 /// Where patches go: packed images [N, C/4, D, H, W, 4] and labels [N, D, H, W], a word each.
@@ -166,9 +217,9 @@ impl Patches {
         target: &Target<'_>,
     ) -> Result<()> {
         let Self { gpu, caps, scratch, capacity, volumes, staging, .. } = self;
-        let case = &source.cases[sample.key.1];
+        let facts = source.cases[sample.key.1].facts();
         let volume = match &sample.voxels {
-            Voxels::Piece(piece) => {
+            Voxels::Box(piece) => {
                 let staging = staging.as_mut();
                 let staging =
                     staging.ok_or_else(|| Error::Internal("no memory for boxes".into()))?;
@@ -176,15 +227,16 @@ impl Patches {
                 &*staging
             }
             Voxels::Here => volumes.get(sample.key)?,
-            Voxels::Load(leave) => {
+            Voxels::Load(leave, piece) => {
                 volumes.leave(gpu, leave)?;
-                let places = capacity.places(case.channels, case.shape);
-                let volume = Resident::new(gpu, places, |block| scratch.bind(gpu, block))?;
-                volumes.load(gpu, sample.key, case, volume)?;
+                let places = capacity.places(facts.channels, facts.shape);
+                let mut volume = Resident::new(gpu, places, |block| scratch.bind(gpu, block))?;
+                volume.put(gpu, piece)?;
+                volumes.keep(sample.key, volume);
                 volumes.get(sample.key)?
             }
         };
-        let drawn = Drawn { case, volume, draw: &sample.draw, size: source.size.patch };
+        let drawn = Drawn { facts: &facts, volume, draw: &sample.draw, size: source.size.patch };
         if let Some(elastic) = &sample.draw.spatial.elastic {
             let vectors = elastic.coefficients.iter();
             let words: Vec<[f32; 4]> = vectors.map(|[d, h, w]| [*d, *h, *w, 0.0]).collect();
@@ -226,14 +278,14 @@ impl Demand {
         for source in sources {
             let voxels = source.size.patch.iter().product::<usize>() as u64;
             demand.sizes.voxels = demand.sizes.voxels.max(voxels);
-            for case in source.cases {
+            for case in source.cases.iter().map(|case| case.facts()) {
                 let reach = Reach::of(&source.size, case.spacing, augment);
-                check_extent(case, &reach)?;
+                check_extent(&case, &reach)?;
                 let sizes = &mut demand.sizes;
                 sizes.coefficients = sizes.coefficients.max(reach.coefficients as u64);
                 let firsts = (0..case.channels).step_by(LANES);
                 sizes.blocks.extend(firsts.map(|first| (case.channels - first).min(LANES)));
-                if capacity.holds(case) {
+                if capacity.holds(&case) {
                     demand.cacheable += capacity.places(case.channels, case.shape).bytes;
                 }
                 reaches.push((case, reach));
@@ -267,7 +319,7 @@ fn check_binding(voxels: u64, caps: &Caps) -> Result<()> {
     ))
 }
 
-fn check_extent(case: &Prepared, reach: &Reach) -> Result<()> {
+fn check_extent(case: &Facts, reach: &Reach) -> Result<()> {
     let far = reach.voxels.iter().any(|v| *v > MAX_EXTENT as f64);
     if !far && case.shape.iter().all(|n| *n <= MAX_EXTENT) {
         return Ok(());
@@ -280,7 +332,7 @@ fn check_extent(case: &Prepared, reach: &Reach) -> Result<()> {
     ))
 }
 
-fn too_large(case: &Prepared, reach: &Reach) -> Error {
+fn too_large(case: &Facts, reach: &Reach) -> Error {
     Error::setting(
         "patch",
         format!("patches that read {:?} voxels of a case", reach.bounds(case.shape)),

@@ -5,34 +5,9 @@ use std::collections::HashMap;
 use super::cache::{Key, Places};
 use super::scratch::BlockParts;
 use crate::base::{Error, Result};
+use crate::dataset::prepared::Piece;
 use crate::engine::exec::BufferPart;
 use crate::engine::gpu::Gpu;
-use crate::imaging::{Prepared, VoxelBox};
-
-/// A box of a case.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Piece {
-    first: [usize; 3],
-    shape: [usize; 3],
-    /// C, D, H, W.
-    image: Vec<f32>,
-    /// D, H, W.
-    label: Vec<u8>,
-}
-
-impl Piece {
-    /// Copies a box out of a case.
-    pub fn crop(case: &Prepared, bounds: VoxelBox) -> Result<Self> {
-        let label = bounds.crop(labels(case)?, case.shape);
-        let planes = case.image.chunks(case.shape.iter().product());
-        let image = planes.flat_map(|plane| bounds.crop(plane, case.shape)).collect();
-        Ok(Self { first: bounds.low, shape: bounds.shape(), image, label })
-    }
-}
-
-fn labels(case: &Prepared) -> Result<&[u8]> {
-    case.label.as_deref().ok_or_else(|| Error::Internal("a training case without labels".into()))
-}
 
 /// A case, or a box of one, in a buffer.
 pub(super) struct Resident {
@@ -90,18 +65,11 @@ impl Resident {
         if voxels * 4 > self.places.plane || channels > self.places.channels {
             return Err(Error::Internal(format!(
                 "a box of {channels} x {:?} where {:?} fits",
-                piece.shape, self.places
+                piece.bounds, self.places
             )));
         }
-        (self.first, self.shape) = (piece.first, piece.shape);
+        (self.first, self.shape) = (piece.bounds.low, piece.bounds.shape());
         self.write(gpu, &piece.image, &piece.label);
-        Ok(())
-    }
-
-    /// Puts a whole case there.
-    fn fill(&mut self, gpu: &Gpu, case: &Prepared) -> Result<()> {
-        self.shape = case.shape;
-        self.write(gpu, &case.image, labels(case)?);
         Ok(())
     }
 }
@@ -132,16 +100,8 @@ impl Volumes {
         gpu.wait()
     }
 
-    /// Sends a case to memory that was made for it.
-    pub fn load(
-        &mut self,
-        gpu: &Gpu,
-        key: Key,
-        case: &Prepared,
-        mut volume: Resident,
-    ) -> Result<()> {
-        volume.fill(gpu, case)?;
+    /// Keeps a case that was sent.
+    pub fn keep(&mut self, key: Key, volume: Resident) {
         self.entries.insert(key, volume);
-        Ok(())
     }
 }

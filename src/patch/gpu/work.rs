@@ -6,12 +6,12 @@ use super::kernels::{Pass, blur_key, intensity_key, low_res_key, moments_key, pa
 use super::scratch::{GROUPS, Scratch};
 use super::volumes::Resident;
 use crate::base::{Error, Result};
+use crate::dataset::prepared::Facts;
 use crate::engine::exec::{BoundDispatch, Command, Setting};
 use crate::engine::gpu::{Gpu, Kernel};
 use crate::engine::graph::{Caps, fold};
 use crate::engine::shader::KernelKey;
 use crate::engine::shape::LANES;
-use crate::imaging::Prepared;
 use crate::patch::{Draw, Elastic, Intensity, gaussian, low_res_size};
 
 /// Voxels along D of a thread of the patch kernel on a GPU; on a CPU all of them.
@@ -36,7 +36,7 @@ fn lanes<T>(intensities: &[Intensity], setting: impl Fn(&Intensity) -> T) -> [T;
 
 /// A patch that is made: its size (D, H, W), how it was drawn, and the case as it lies in memory.
 pub(super) struct Drawn<'a> {
-    pub case: &'a Prepared,
+    pub facts: &'a Facts,
     pub volume: &'a Resident,
     pub draw: &'a Draw,
     pub size: [usize; 3],
@@ -109,11 +109,11 @@ impl<'a> Work<'a> {
     }
 
     fn take(&mut self) -> Result<()> {
-        let Drawn { case, volume, draw, size } = *self.drawn;
+        let Drawn { facts, volume, draw, size } = *self.drawn;
         let spatial = &draw.spatial;
         let column = |b: usize| signed([0, 1, 2].map(|axis| spatial.matrix[axis][b]), 0);
         let taps = if spatial.on_voxels { 1 } else { taps(draw.interpolation) };
-        let channels = (case.channels - self.block * LANES).min(LANES);
+        let channels = (facts.channels - self.block * LANES).min(LANES);
         let kernel = self.kernel(patch_key(channels, taps, spatial.elastic.is_some()))?;
         let chunk = if self.caps.software { size[0] } else { CHUNK.min(size[0]) };
         let [_, h, w] = volume.shape;
@@ -124,7 +124,7 @@ impl<'a> Work<'a> {
         let groups = threads.div_ceil(kernel.invocations);
         let settings: [Setting<'_>; 10] = [
             ("size", &sizes(size, chunk)),
-            ("limit", &sizes(case.shape, 0)),
+            ("limit", &sizes(facts.shape, 0)),
             ("first", &sizes(volume.first, w)),
             ("centre", &signed(spatial.centre, (h * w) as i32)),
             ("along_d", &column(0)),
@@ -132,7 +132,7 @@ impl<'a> Work<'a> {
             ("along_w", &column(2)),
             ("grid", &sizes(field.shape, 0)),
             ("step", &floats(field.step, 0.0)),
-            ("origin", &floats(field.origin, case.outside)),
+            ("origin", &floats(field.origin, facts.outside)),
         ];
         let group = volume.groups.get(self.block).cloned();
         let group = group.ok_or_else(|| {

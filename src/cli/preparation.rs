@@ -1,0 +1,88 @@
+//! What a user sees while cases are read and prepared: a bar on a terminal, lines elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::dataset::prepared::{Progress, Stage};
+use crate::run::Observer;
+
+/// Follows the work on the cases of one dataset after another.
+#[derive(Default)]
+pub struct PreparationBar {
+    /// With the work that it is of.
+    bar: Option<(Stage, String, ProgressBar)>,
+    /// When a line was written.
+    line: Option<Instant>,
+}
+
+/// Between lines where there is no terminal.
+const LINES: Duration = Duration::from_secs(10);
+/// Steps of a bar.
+const STEPS: u64 = 1000;
+
+/// Words for a time.
+fn seconds(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..120 => format!("{seconds:.1} s"),
+        120..7200 => format!("{} min", whole.div_ceil(60)),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+impl PreparationBar {
+    /// Shows how far it is.
+    pub fn show(&mut self, progress: &Progress) {
+        let Progress { stage, dataset, done, total, share, seconds: passed } = progress;
+        let same = |(of, name, _): &(Stage, String, ProgressBar)| (of, name) == (stage, dataset);
+        if !self.bar.as_ref().is_some_and(same) {
+            self.bar = Some((*stage, dataset.clone(), begin()));
+            self.line = Some(Instant::now());
+        }
+        let Some((_, _, bar)) = &self.bar else { return };
+        let (doing, did) = match stage {
+            Stage::Reading => ("reading", "read"),
+            Stage::Preparing => ("preparing", "prepared"),
+        };
+        let left = progress.remaining().map(|left| format!(", about {} to go", seconds(left)));
+        let left = left.filter(|_| done < total).unwrap_or_default();
+        let text = format!("{dataset}: {doing}, {done} of {total} cases{left}");
+        bar.set_position((share * STEPS as f64) as u64);
+        if done == total {
+            bar.finish_and_clear();
+            let each = seconds(passed / (*total).max(1) as f64);
+            eprintln!("{dataset}: {total} cases {did} in {}, {each} a case", seconds(*passed));
+            self.bar = None;
+        } else if bar.is_hidden() && self.line.is_none_or(|line| line.elapsed() >= LINES) {
+            eprintln!("{text}");
+            self.line = Some(Instant::now());
+        } else {
+            bar.set_message(text);
+        }
+    }
+}
+
+fn begin() -> ProgressBar {
+    let bar = ProgressBar::new(STEPS);
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed_precise} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+impl Observer for PreparationBar {
+    fn preparing(&mut self, progress: &Progress) -> crate::base::Result<()> {
+        self.show(progress);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_read_well() {
+        let told = [0.04, 59.96, 125.0, 7199.0, 9000.0].map(super::seconds);
+        assert_eq!(told, ["0.0 s", "60.0 s", "3 min", "120 min", "2.5 h"]);
+    }
+}
