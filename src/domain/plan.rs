@@ -6,7 +6,7 @@ use super::inference::{CleanUp, Weighting};
 use super::written::WrittenPlan;
 use crate::base::{Error, Result};
 use crate::dataset::Labels;
-use crate::imaging::Normalisation;
+use crate::imaging::{Normalisation, Resampling};
 
 /// A domain's plan: plain and editable.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -33,6 +33,10 @@ pub struct DomainPlan {
     pub batch: usize,
     /// How intensities become comparable.
     pub normalisation: Normalisation,
+    /// What images are resampled by: `cubic` along all axes; `nearest_across` or `linear_across` where the spacing is
+    /// anisotropic, along its coarsest axis alone. Plans without it were made for `cubic`.
+    #[serde(default)]
+    pub resampling: Resampling,
     /// The published plan that this one follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
@@ -121,6 +125,7 @@ impl From<WrittenPlan> for DomainPlan {
             pools,
             batch,
             normalisation,
+            resampling: plan.resampling,
             preset: plan.preset,
             weighting: plan.weighting,
             clean_up: plan.clean_up,
@@ -145,6 +150,7 @@ mod tests {
             pools: [2; 3],
             batch: 2,
             normalisation: Normalisation::ZScore,
+            resampling: Resampling::Cubic,
             preset: None,
             weighting: Weighting::Gaussian,
             clean_up: vec![CleanUp { class: 1, steps: vec![CleanUpStep::Largest] }],

@@ -5,7 +5,7 @@ use super::plan::DomainPlan;
 use super::preset::{Preset, PresetChoice};
 use crate::base::{Error, Result};
 use crate::dataset::{Dataset, Fingerprint};
-use crate::imaging::Normalisation;
+use crate::imaging::{Normalisation, Resampling};
 
 /// Whose rules a run follows where the user fixes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -78,6 +78,13 @@ impl Recipe {
         match self {
             Self::Default => DEFAULT_POOLS,
             Self::U2net => PUBLISHED_POOLS,
+        }
+    }
+
+    fn resampling(self) -> Resampling {
+        match self {
+            Self::Default => Resampling::NearestAcross,
+            Self::U2net => Resampling::Cubic,
         }
     }
 }
@@ -156,6 +163,7 @@ impl DomainPlan {
             pools,
             batch: options.batch.or(batch).unwrap_or(DEFAULT_BATCH).max(1),
             normalisation,
+            resampling: options.recipe.resampling(),
             preset: preset.map(|preset| preset.name.to_string()),
             weighting,
             clean_up: preset.map(|preset| preset.clean_up(&labels)).unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use super::inference::{CleanUp, Weighting};
 use crate::dataset::{Class, Labels};
-use crate::imaging::Normalisation;
+use crate::imaging::{Normalisation, Resampling};
 
 #[derive(serde::Deserialize)]
 pub(super) struct WrittenPlan {
@@ -22,6 +22,8 @@ pub(super) struct WrittenPlan {
     pub pools: [usize; 3],
     pub batch: usize,
     pub normalisation: Normalisation,
+    #[serde(default)]
+    pub resampling: Resampling,
     #[serde(default)]
     pub preset: Option<String>,
     #[serde(default)]
@@ -79,6 +81,7 @@ mod tests {
         let merged = text(r#", "class_of_label": [0, 1, 1]"#);
         let merged: DomainPlan = serde_json::from_str(&merged).unwrap();
         assert_eq!(merged.labels.classes[1].values, [1, 2]);
+        assert_eq!(plain.resampling, crate::imaging::Resampling::Cubic);
         // what is written now is read back as it is
         let now = serde_json::to_string(&merged).unwrap();
         assert!(!now.contains("class_of_label"));

@@ -31,27 +31,6 @@ impl Order {
         let flips = |bits: usize| [0, 1, 2].map(|axis| bits >> axis & 1 == 1);
         orders.into_iter().flat_map(move |axes| (0..8).map(move |b| Self { axes, flips: flips(b) }))
     }
-
-    /// Visits every voxel of a file of `dims` voxels along i, j, k: index in canonical D, H, W order, index in the file's
-    /// order (i fastest).
-    pub(super) fn each(&self, dims: [usize; 3], mut visit: impl FnMut(usize, usize)) {
-        let [w, h, d] = self.axes.map(|axis| dims[axis]);
-        let strides = [1, dims[0], dims[0] * dims[1]];
-        let place = |axis: usize, index: usize, size: usize| {
-            let index = if self.flips[axis] { size - 1 - index } else { index };
-            index * strides[self.axes[axis]]
-        };
-        let mut canonical = 0;
-        for z in 0..d {
-            for y in 0..h {
-                let start = place(2, z, d) + place(1, y, h);
-                for x in 0..w {
-                    visit(canonical, start + place(0, x, w));
-                    canonical += 1;
-                }
-            }
-        }
-    }
 }
 
 /// Smallest and largest voxel edge in mm that a file may have; others are mistakes of a header.

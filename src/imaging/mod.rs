@@ -5,6 +5,8 @@ pub mod distance;
 mod file_order;
 mod grid;
 mod header;
+mod interpolation;
+mod label_values;
 pub mod morphology;
 mod names;
 mod nifti;
@@ -17,20 +19,24 @@ mod resample;
 mod restore;
 mod slabs;
 mod sniff;
+mod source;
 mod volume;
 mod voxel_box;
+mod voxels;
 mod write;
 
 pub use grid::Grid;
+pub use interpolation::{Interpolation, Resampling};
+pub use label_values::Known;
 pub use names::{by_stem, pair, stem};
-pub use nifti::{Known, read_image, read_images, read_labels, read_labels_on};
+pub use nifti::{read_image, read_images, read_labels, read_labels_on};
 pub use normalise::{Normalisation, percentile};
 pub use peek::{Extent, peek};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{
     IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, prepared_size, resampled_size,
 };
-pub use resample::{resample_cubic, resample_linear, resample_nearest};
+pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};
 pub use sniff::{Finding, describe_folder, instead};
 pub(crate) use volume::row_major;
 pub use volume::{LabelMap, Note, Volume};

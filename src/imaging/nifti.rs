@@ -1,57 +1,108 @@
 //! Reading NIfTI-1 files to canonical RAS.
 
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use bytemuck::Zeroable;
 use nifti::{Endianness, NiftiHeader, NiftiType};
+use rayon::prelude::*;
 
 use super::grid::{EDGES, Grid, Order};
+use super::label_values::{Known, LabelValues};
 use super::names;
 use super::place::{Match, Reference, order_on};
 use super::sniff;
+use super::source::Source;
 use super::volume::{LabelMap, Volume, intensity};
-use crate::base::files::read_bytes;
+use super::voxels::{self, Convert, Stored};
 use crate::base::{Error, Result};
 
-/// Most bytes that a volume may unpack to.
-const MAX_BYTES: u64 = 16 << 30;
-
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let raw = match read_bytes(path, sniff::EXPECTED) {
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            let remedy = "Correct the path, or restore the file.";
-            return Err(Error::file(path, "no such file", sniff::EXPECTED, remedy));
-        }
-        raw => raw?,
-    };
-    if !raw.starts_with(&[0x1f, 0x8b]) {
-        return Ok(raw);
-    }
-    let mut unpacked = Vec::new();
-    let mut left = raw.as_slice();
-    // members one after another; what follows the last, such as padding of an archive, is none
-    while left.starts_with(&[0x1f, 0x8b]) {
-        let mut member = flate2::bufread::GzDecoder::new(left);
-        member.by_ref().take(MAX_BYTES).read_to_end(&mut unpacked).map_err(|e| {
-            let found = format!("a gzip stream that ends or breaks early ({e})");
-            Error::file(path, found, "a whole .nii.gz file", "Copy or download the file again.")
-        })?;
-        left = member.into_inner();
-    }
-    Ok(unpacked)
+/// A file whose header was read, and whose voxels come next.
+struct Opened {
+    /// The file that was asked for.
+    path: PathBuf,
+    /// The file that holds the voxels.
+    source: Source,
+    /// Whether that file holds the header, too.
+    single: bool,
+    stored: Stored,
+    grid: Grid,
 }
 
-/// A parsed file: header, extensions, and the bytes of the voxels.
-struct Raw {
-    header: NiftiHeader,
-    extensions: Vec<(i32, Vec<u8>)>,
-    /// The file that holds the voxels, from `start` on.
-    bytes: Vec<u8>,
-    start: usize,
-    kind: NiftiType,
-    /// Voxels along i, j, k, and volumes.
-    dims: [usize; 4],
+impl Opened {
+    fn new(path: &Path) -> Result<Self> {
+        let names::Halves { header: header_file, image: image_file } = names::halves(path);
+        let mut source = Source::open(&header_file)?;
+        let header = header(&header_file, source.head(0)?)?;
+        let single = header.magic == *b"n+1\0";
+        let dims = dimensions(&header_file, &header)?;
+        let kind = kind(&header_file, &header)?;
+        let start = offset(&header_file, &header, single)?;
+        let end = if single { start } else { u64::MAX };
+        let extensions = extensions(&mut source, &header, end)?;
+        if !single {
+            let Some(image) = image_file else { return Err(sniff::no_image(path)) };
+            source = Source::open(&image)?;
+        }
+        let stored = Stored::new(&header, kind, dims);
+        let grid = Grid::new(header, extensions, [dims[0], dims[1], dims[2]]);
+        let mut opened = Self { path: path.to_path_buf(), source, single, stored, grid };
+        opened.check_edges()?;
+        opened.begin(start)?;
+        Ok(opened)
+    }
+
+    fn check_edges(&self) -> Result<()> {
+        let [least, most] = EDGES;
+        let spacing = self.grid.spacing();
+        if spacing.iter().all(|edge| (least..=most).contains(edge)) {
+            return Ok(());
+        }
+        Err(Error::file(
+            &self.path,
+            format!("voxels of {spacing:?} mm (D, H, W)"),
+            format!("edges of {least:e} to {most:e} mm"),
+            "Correct the voxel sizes (pixdim, sform) or the unit of length (xyzt_units) of its header.",
+        ))
+    }
+
+    /// Goes to the first voxel. More voxels than the file can hold are refused before there is memory for them.
+    fn begin(&mut self, start: u64) -> Result<()> {
+        if self.source.most().saturating_sub(start) < self.stored.bytes() {
+            let all = self.source.total()?;
+            return Err(self.short(all.saturating_sub(start)));
+        }
+        self.source.skip(start)
+    }
+
+    fn read<C: Convert>(
+        mut self,
+        order: &Order,
+        convert: &C,
+        kept: &mut [C::Kept],
+    ) -> Result<C::Told> {
+        let read = voxels::read(&mut self.source, &self.stored, order, convert, kept)?;
+        read.map_err(|found| self.short(found))
+    }
+
+    /// Of a file that ends after so many bytes of voxels.
+    fn short(&self, found: u64) -> Error {
+        let start = self.source.start();
+        // a cut off label map may be nothing but background
+        let blank = !start.is_empty() && start.iter().all(|byte| *byte == 0);
+        if !self.single
+            && !blank
+            && let Some(error) = sniff::explain(&self.source.path, start)
+        {
+            return error;
+        }
+        let ([i, j, k, volumes], wanted) = (self.stored.dims, self.stored.bytes());
+        Error::file(
+            &self.source.path,
+            format!("{found} bytes of voxels"),
+            format!("{wanted} bytes for {i}x{j}x{k}x{volumes} voxels"),
+            "The file is cut off; copy or download it again.",
+        )
+    }
 }
 
 fn header(path: &Path, data: &[u8]) -> Result<NiftiHeader> {
@@ -111,44 +162,8 @@ fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
     }
 }
 
-fn load(path: &Path) -> Result<Raw> {
-    let names::Halves { header: header_file, image: image_file } = names::halves(path);
-    let data = bytes(&header_file)?;
-    let header = header(&header_file, &data)?;
-    let single = header.magic == *b"n+1\0";
-    let dims = dimensions(&header_file, &header)?;
-    let kind = kind(&header_file, &header)?;
-    let start = offset(&header_file, &header, single)?;
-    let extensions = extensions(&data, &header, if single { start } else { data.len() });
-    let (source, bytes) = if single {
-        (header_file, data)
-    } else {
-        let Some(image) = image_file else { return Err(sniff::no_image(path)) };
-        let voxels = bytes(&image)?;
-        (image, voxels)
-    };
-    let wanted = dims
-        .iter()
-        .try_fold(kind.size_of(), |product, n| product.checked_mul(*n))
-        .unwrap_or(usize::MAX);
-    if bytes.len().saturating_sub(start) >= wanted {
-        return Ok(Raw { header, extensions, bytes, start, kind, dims });
-    }
-    // a cut off label map may be nothing but background
-    let blank = !bytes.is_empty() && bytes.iter().all(|byte| *byte == 0);
-    if let Some(error) = sniff::explain(&source, &bytes).filter(|_| !single && !blank) {
-        return Err(error);
-    }
-    Err(Error::file(
-        source,
-        format!("{} bytes of voxels", bytes.len().saturating_sub(start)),
-        format!("{wanted} bytes for {}x{}x{}x{} voxels", dims[0], dims[1], dims[2], dims[3]),
-        "The file is cut off; copy or download it again.",
-    ))
-}
-
 /// Where the voxels begin in their file.
-fn offset(path: &Path, header: &NiftiHeader, single: bool) -> Result<usize> {
+fn offset(path: &Path, header: &NiftiHeader, single: bool) -> Result<u64> {
     let offset = header.vox_offset;
     if !offset.is_finite() || offset < 0.0 {
         return Err(Error::file(
@@ -158,108 +173,62 @@ fn offset(path: &Path, header: &NiftiHeader, single: bool) -> Result<usize> {
             "The header is broken; save the image again.",
         ));
     }
-    Ok((offset as usize).max(if single { 348 } else { 0 }))
+    Ok((offset as u64).max(if single { 348 } else { 0 }))
 }
 
-fn extensions(data: &[u8], header: &NiftiHeader, end: usize) -> Vec<(i32, Vec<u8>)> {
-    let word = |at: usize| -> Option<i32> {
-        let bytes = data.get(at..at + 4)?.try_into().ok()?;
+/// The extensions between the header and the voxels, of which a broken one ends the list.
+fn extensions(source: &mut Source, header: &NiftiHeader, end: u64) -> Result<Vec<(i32, Vec<u8>)>> {
+    let word = |bytes: &[u8], at: usize| -> Option<i32> {
+        let bytes = bytes.get(at..at + 4)?.try_into().ok()?;
         Some(match header.endianness {
             Endianness::Little => i32::from_le_bytes(bytes),
             Endianness::Big => i32::from_be_bytes(bytes),
         })
     };
     let mut found = Vec::new();
-    let (mut at, end) = (352, end.min(data.len()));
-    if data.get(348).copied().unwrap_or(0) == 0 {
-        return found;
+    let mut at = 352;
+    if source.head(0)?.get(348).copied().unwrap_or(0) == 0 {
+        return Ok(found);
     }
-    while at + 8 <= end {
-        let (Some(size), Some(code)) = (word(at), word(at + 4)) else { break };
+    while at as u64 + 8 <= end {
+        let head = source.head(at + 8)?;
+        let (Some(size), Some(code)) = (word(head, at), word(head, at + 4)) else { break };
         let next = at + size.max(0) as usize;
-        if size < 8 || next > end {
+        if size < 8 || next as u64 > end {
             break;
         }
-        found.push((code, data[at + 8..next].to_vec()));
+        let Some(data) = source.head(next)?.get(at + 8..next) else { break };
+        found.push((code, data.to_vec()));
         at = next;
     }
-    found
+    Ok(found)
 }
 
-/// All values as the header scales them, volume after volume, i fastest.
-fn decode(raw: &Raw) -> Vec<f64> {
-    let count = raw.dims.iter().product::<usize>() * raw.kind.size_of();
-    let voxels = &raw.bytes[raw.start..raw.start + count];
-    macro_rules! each {
-        ($t:ty) => {{
-            voxels
-                .as_chunks::<{ size_of::<$t>() }>()
-                .0
-                .iter()
-                .map(|b| match raw.header.endianness {
-                    Endianness::Little => <$t>::from_le_bytes(*b) as f64,
-                    Endianness::Big => <$t>::from_be_bytes(*b) as f64,
-                })
-                .collect()
-        }};
-    }
-    let mut values: Vec<f64> = match raw.kind {
-        NiftiType::Uint8 => each!(u8),
-        NiftiType::Int8 => each!(i8),
-        NiftiType::Uint16 => each!(u16),
-        NiftiType::Int16 => each!(i16),
-        NiftiType::Uint32 => each!(u32),
-        NiftiType::Int32 => each!(i32),
-        NiftiType::Uint64 => each!(u64),
-        NiftiType::Int64 => each!(i64),
-        NiftiType::Float32 => each!(f32),
-        _ => each!(f64),
-    };
-    let (slope, inter) = (f64::from(raw.header.scl_slope), f64::from(raw.header.scl_inter));
-    if slope.is_finite() && inter.is_finite() && slope != 0.0 && (slope, inter) != (1.0, 0.0) {
-        values.iter_mut().for_each(|v| *v = *v * slope + inter);
-    }
-    values
+/// Room for so many values.
+fn zeroed<T: Zeroable>(count: usize, path: &Path) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(count).map_err(|()| {
+        let found = format!("{count} voxels, {} bytes", count.saturating_mul(size_of::<T>()));
+        Error::file(path, found, "an image that memory holds", "Resample or cut the image.")
+    })
 }
 
-/// The values of a file in its own order, and its grid.
-struct Decoded {
-    values: Vec<f64>,
-    volumes: usize,
-    grid: Grid,
-}
+/// Voxels that become intensities; tells how many are none, and become 0.
+struct Intensities;
 
-fn read(path: &Path) -> Result<Decoded> {
-    let raw = load(path)?;
-    let values = decode(&raw);
-    let [i, j, k, volumes] = raw.dims;
-    let grid = Grid::new(raw.header, raw.extensions, [i, j, k]);
-    let [least, most] = EDGES;
-    if grid.spacing().iter().any(|edge| !(least..=most).contains(edge)) {
-        return Err(Error::file(
-            path,
-            format!("voxels of {:?} mm (D, H, W)", grid.spacing()),
-            format!("edges of {least:e} to {most:e} mm"),
-            "Correct the voxel sizes (pixdim, sform) or the unit of length (xyzt_units) of its header.",
-        ));
-    }
-    Ok(Decoded { values, volumes, grid })
-}
+impl Convert for Intensities {
+    type Kept = f32;
+    type Told = usize;
 
-/// Appends all volumes in `order`; counts the voxels that are no intensities and become 0.
-fn append(data: &mut Vec<f32>, stored: &Decoded, order: &Order) -> usize {
-    let size: usize = stored.grid.dims.iter().product();
-    let mut odd = 0;
-    for values in stored.values.chunks(size) {
-        let start = data.len();
-        data.resize(start + size, 0.0);
-        let target = &mut data[start..];
-        order.each(stored.grid.dims, |to, from| match intensity(values[from]) {
-            Some(value) => target[to] = value,
-            None => odd += 1,
-        });
+    fn convert(&self, value: f64, odd: &mut usize) -> f32 {
+        intensity(value).unwrap_or_else(|| {
+            *odd += 1;
+            0.0
+        })
     }
-    odd
+
+    fn join(&self, odd: usize, more: usize) -> usize {
+        odd + more
+    }
 }
 
 /// Reads a 3D image, or a 4D one with a channel in each volume. Every voxel is finite: NaN, infinities and magnitudes
@@ -269,85 +238,48 @@ pub fn read_image(path: &Path) -> Result<Volume> {
 }
 
 /// Reads an image whose channels lie in one file (3D or 4D) or in a file each. The first file's grid decides; errors
-/// where the others do not match it.
+/// where the others do not match it. Nothing is held but the channels and some megabytes of each file.
 pub fn read_images(paths: &[PathBuf], matching: Match) -> Result<Volume> {
     let Some((first, rest)) = paths.split_first() else {
         return Err(Error::Internal("an image without files".into()));
     };
-    let stored = read(first)?;
-    let mut data = Vec::new();
-    let mut odd = append(&mut data, &stored, &stored.grid.order);
-    let grid = stored.grid;
+    let opened = Opened::new(first)?;
+    let grid = opened.grid.clone();
+    let mut files = vec![(opened, grid.order)];
     for path in rest {
-        let other = read(path)?;
+        let other = Opened::new(path)?;
         let order = order_on(&other.grid, path, &Reference { grid: &grid, path: first }, matching)?;
-        odd += append(&mut data, &other, &order);
+        files.push((other, order));
     }
+    let voxels = |(file, _): &(Opened, Order)| file.stored.voxels() * file.stored.dims[3];
+    let mut data = zeroed(files.iter().map(voxels).sum(), first)?;
+    let mut left = data.as_mut_slice();
+    let mut jobs = Vec::new();
+    for file in files {
+        let (channels, others) = left.split_at_mut(voxels(&file));
+        jobs.push((file, channels));
+        left = others;
+    }
+    let odd = read_all(jobs)?;
     Volume::from_intensities(data, grid, odd)
 }
 
-/// The label values that a file may hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// In any order.
-    pub values: Vec<u8>,
-    /// Where that is said, such as `dataset.json`, for messages.
-    pub source: String,
-}
-
-impl Known {
-    /// All that a label can be: 0 to 255.
-    pub fn any() -> Self {
-        Self { values: (0..=255).collect(), source: String::new() }
-    }
-
-    /// The values, runs of three and more shortened: `0 to 3, 254`.
-    fn list(&self) -> String {
-        let mut values = self.values.clone();
-        values.sort_unstable();
-        values.dedup();
-        let runs = values.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
-            [first, .., last] if run.len() > 3 => format!("{first} to {last}"),
-            run => run.iter().map(u8::to_string).collect::<Vec<_>>().join(", "),
-        });
-        runs.collect::<Vec<_>>().join(", ")
-    }
-
-    fn error(&self, path: &Path, unknown: &BTreeMap<String, usize>) -> Error {
-        let mut counted: Vec<_> = unknown.iter().collect();
-        // names order 10 before 9
-        let number = |text: &str| text.parse().unwrap_or(f64::NAN);
-        counted.sort_by(|a, b| number(a.0).total_cmp(&number(b.0)));
-        let voxels = |count: usize| if count == 1 { "voxel" } else { "voxels" };
-        let some = counted.iter().take(5).map(|(v, n)| format!("{v} ({n} {})", voxels(**n)));
-        let mut found = format!("label values {}", some.collect::<Vec<_>>().join(", "));
-        if counted.len() > 5 {
-            found += &format!(" and {} more", counted.len() - 5);
-        }
-        let (list, source) = (self.list(), &self.source);
-        let expected = match source.as_str() {
-            "" => format!("whole numbers, {list}"),
-            _ => format!("the values {list} of {source}"),
-        };
-        let remedy = if unknown.keys().any(|value| number(value).fract() != 0.0) {
-            "Save the labels as integers; resample label maps to the nearest voxel.".into()
-        } else if unknown.keys().any(|value| !(0.0..=255.0).contains(&number(value))) {
-            "Renumber the labels from 0 to 255.".into()
-        } else if source.is_empty() {
-            "Correct the labels.".into()
-        } else {
-            format!("Correct the labels, or list their values in {source}.")
-        };
-        Error::file(path, found, expected, remedy)
-    }
+/// Reads several files at the same time, each into its channels; counts the voxels that are no intensities.
+fn read_all(jobs: Vec<((Opened, Order), &mut [f32])>) -> Result<usize> {
+    let read = |((file, order), channels): ((Opened, Order), &mut [f32])| {
+        file.read(&order, &Intensities, channels)
+    };
+    let counts: Vec<Result<usize>> = jobs.into_par_iter().map(read).collect();
+    // of several errors that of the first file
+    counts.into_iter().sum()
 }
 
 /// Reads a label map of integers or of floats that are whole numbers, in its own canonical order. Errors where it holds
 /// values that are not known, or several volumes.
 pub fn read_labels(path: &Path, known: &Known) -> Result<LabelMap> {
-    let stored = read(path)?;
-    let data = labels(&stored, path, known, &stored.grid.order)?;
-    LabelMap::from_vec(data, stored.grid)
+    let file = Opened::new(path)?;
+    let grid = file.grid.clone();
+    LabelMap::from_vec(labels(file, known, &grid.order)?, grid)
 }
 
 /// As [`read_labels`], in the canonical order of another file's grid, which it takes: its image's, or its reference's.
@@ -358,48 +290,23 @@ pub fn read_labels_on(
     on: &Reference<'_>,
     matching: Match,
 ) -> Result<LabelMap> {
-    let stored = read(path)?;
-    let order = order_on(&stored.grid, path, on, matching)?;
-    let data = labels(&stored, path, known, &order)?;
-    LabelMap::from_vec(data, on.grid.clone())
+    let file = Opened::new(path)?;
+    let order = order_on(&file.grid, path, on, matching)?;
+    LabelMap::from_vec(labels(file, known, &order)?, on.grid.clone())
 }
 
-fn labels(stored: &Decoded, path: &Path, known: &Known, order: &Order) -> Result<Vec<u8>> {
-    if stored.volumes != 1 {
+fn labels(file: Opened, known: &Known, order: &Order) -> Result<Vec<u8>> {
+    let volumes = file.stored.dims[3];
+    if volumes != 1 {
         return Err(Error::file(
-            path,
-            format!("{} volumes", stored.volumes),
+            &file.path,
+            format!("{volumes} volumes"),
             "a 3D label map",
             "Save the labels as one volume.",
         ));
     }
-    let mut allowed = [false; 256];
-    known.values.iter().for_each(|value| allowed[usize::from(*value)] = true);
-    let mut unknown = BTreeMap::<String, usize>::new();
-    let mut data = vec![0; stored.values.len()];
-    order.each(stored.grid.dims, |to, from| {
-        let value = stored.values[from];
-        let label = value.round();
-        let whole = (value - label).abs() <= 1e-3;
-        if whole && (0.0..=255.0).contains(&label) && allowed[label as usize] {
-            data[to] = label as u8;
-        } else {
-            *unknown.entry(written(if whole { label } else { value })).or_default() += 1;
-        }
-    });
-    if unknown.is_empty() { Ok(data) } else { Err(known.error(path, &unknown)) }
-}
-
-/// A label value as a person writes it.
-fn written(value: f64) -> String {
-    if value.is_finite() && value != 0.0 && !(1e-4..1e15).contains(&value.abs()) {
-        let short = value as f32;
-        return if short.is_normal() { format!("{short:e}") } else { format!("{value:e}") };
-    }
-    // voxels of float32 have digits enough at this length
-    let rounded = format!("{value:.4}");
-    if rounded.contains('.') {
-        return rounded.trim_end_matches('0').trim_end_matches('.').to_string();
-    }
-    rounded
+    let mut data = zeroed(file.stored.voxels(), &file.path)?;
+    let path = file.path.clone();
+    let unknown = file.read(order, &LabelValues::new(known), &mut data)?;
+    if unknown.is_empty() { Ok(data) } else { Err(known.error(&path, &unknown)) }
 }

@@ -1,8 +1,11 @@
 //! From a volume to what the network sees: crop, resample, clip, normalise.
 
+use ndarray::{ArrayView3, Axis};
+
 use super::grid::Grid;
+use super::interpolation::{Interpolation, Resampling};
 use super::normalise::Normalisation;
-use super::resample::{resample_cubic, resample_nearest};
+use super::resample::{nearest, resample};
 use super::volume::{LabelMap, Volume};
 use super::voxel_box::VoxelBox;
 use crate::base::{Error, Result};
@@ -33,6 +36,8 @@ pub struct Prepared {
     pub foreground: Vec<Vec<u32>>,
     /// Which of these has the fewest voxels, of those that the case has.
     pub smallest: Option<usize>,
+    /// What each axis D, H, W of scores is resampled by on the way back to the image's own grid.
+    pub back: [Interpolation; 3],
     /// The voxels of the image that it was made of.
     pub(super) crop: VoxelBox,
     /// Where the image's voxels lie.
@@ -84,12 +89,18 @@ pub fn resampled_size(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[
     Ok(new)
 }
 
-/// Crops to the non-zero box, resamples to `spacing` (cubic B-spline images, nearest labels), clips and normalises.
+/// Crops to the non-zero box, resamples to `spacing` (images as `resampling` says, labels to the nearest voxel), clips and
+/// normalises.
+///
+/// # Errors
+///
+/// Where labels have another shape than the image, or the spacing makes too many voxels.
 pub fn prepare(
     image: &Volume,
     label: Option<&LabelMap>,
     spacing: [f64; 3],
     normalisation: &Normalisation,
+    resampling: Resampling,
 ) -> Result<Prepared> {
     if let Some(label) = label.filter(|label| label.shape() != image.shape()) {
         let found = format!("labels of {:?} voxels", label.shape());
@@ -99,15 +110,16 @@ pub fn prepare(
         ));
     }
     let crop = nonzero_box(image);
-    let (shape, old) = (image.shape(), crop.shape());
-    let new = resampled_size(old, image.spacing(), spacing)?;
+    let new = resampled_size(crop.shape(), image.spacing(), spacing)?;
+    let by = resampling.axes(image.spacing(), spacing);
     let mut data = Vec::new();
-    for channel in image.channels() {
-        let mut values = resample_cubic(&crop.crop(channel, shape), old, new);
+    for channel in image.data().axis_iter(Axis(0)) {
+        let mut values = resample(crop.of(channel), new, by).into_raw_vec_and_offset().0;
         normalisation.apply(&mut values);
-        data.extend(values);
+        // a single channel is not copied
+        if data.is_empty() { data = values } else { data.extend(values) }
     }
-    let label = label.map(|l| resample_nearest(&crop.crop(l.as_slice(), shape), old, new));
+    let label = label.map(|label| nearest(crop.of(label.data().view()), new));
     let (foreground, smallest) = label.as_deref().map(points).unwrap_or_default();
     Ok(Prepared {
         channels: image.channels().len(),
@@ -120,6 +132,7 @@ pub fn prepare(
         label,
         foreground,
         smallest,
+        back: Resampling::back(by),
         crop,
         grid: image.grid().clone(),
     })
@@ -128,6 +141,15 @@ pub fn prepare(
 /// Voxels D, H, W that an image has once it is cropped and resampled to `spacing`; an error where they would be too many.
 pub fn prepared_size(image: &Volume, spacing: [f64; 3]) -> Result<[usize; 3]> {
     resampled_size(nonzero_box(image).shape(), image.spacing(), spacing)
+}
+
+impl Prepared {
+    /// A map of this grid (D, H, W) on the image's own one within the crop, interpolated as [`Prepared::back`] says.
+    pub(super) fn on_crop(&self, map: &[f32]) -> Vec<f32> {
+        let map = ArrayView3::from_shape(self.shape, map);
+        let map = map.map(|map| resample(map, self.crop.shape(), self.back));
+        map.map(|map| map.into_raw_vec_and_offset().0).unwrap_or_default()
+    }
 }
 
 /// Voxels that are not to be ignored, thinned evenly; none where no voxel is.
@@ -183,13 +205,42 @@ mod tests {
         }
         let image = volume(shape, [2.0, 1.0, 1.0], data);
         let label = LabelMap::from_vec(labels, image.grid().clone()).unwrap();
-        let prepared =
-            prepare(&image, Some(&label), [1.0, 1.0, 1.0], &Normalisation::ZScore).unwrap();
+        let prepared = prepare(
+            &image,
+            Some(&label),
+            [1.0, 1.0, 1.0],
+            &Normalisation::ZScore,
+            Resampling::Cubic,
+        )
+        .unwrap();
         assert_eq!(prepared.shape, [24, 22, 18]);
         let small = prepared.label.clone().unwrap();
         let scores: Vec<f32> =
             (0..3u8).flat_map(|k| small.iter().map(move |l| f32::from(*l == k))).collect();
         assert_eq!(prepared.restore(&scores, 3).unwrap(), label);
+    }
+
+    #[test]
+    fn a_stack_of_slices_is_resampled_in_plane_and_by_whole_slices() {
+        let shape = [4, 12, 12];
+        let data = (0..576).map(|i| 1.0 + (i / 144) as f32 * 10.0 + (i % 12) as f32).collect();
+        let image = volume(shape, [6.0, 1.0, 1.0], data);
+        let fixed = Normalisation::Fixed { lower: 0.0, upper: 100.0, mean: 0.0, std: 1.0 };
+        let of = |resampling| prepare(&image, None, [3.0, 2.0, 2.0], &fixed, resampling).unwrap();
+        let stack = of(Resampling::NearestAcross);
+        assert_eq!((stack.shape, stack.back[0]), ([8, 6, 6], Interpolation::Nearest));
+        let planes: Vec<&[f32]> = stack.image.chunks(36).collect();
+        for (plane, slice) in planes.iter().zip([0, 0, 1, 1, 2, 2, 3, 3]) {
+            assert_eq!(*plane, planes[2 * slice]);
+        }
+        let cubic = of(Resampling::Cubic).image;
+        assert!(cubic[72..108] != cubic[108..144]);
+        // back on its own grid each slice is that of the same place
+        let scores: Vec<f32> = (0..8).flat_map(|z| [z as f32; 36]).collect();
+        let back = stack.on_crop(&scores);
+        let expected: Vec<f32> = [1.0, 3.0, 5.0, 7.0].into_iter().flat_map(|z| [z; 144]).collect();
+        assert_eq!(back, expected);
+        assert_eq!(of(Resampling::LinearAcross).back, [Interpolation::Linear; 3]);
     }
 
     #[test]
@@ -204,7 +255,8 @@ mod tests {
             ([f64::NAN, 1.0, 1.0], "above 0"),
             ([-1.0, 1.0, 1.0], "above 0"),
         ] {
-            let message = prepare(&image, None, spacing, &Normalisation::ZScore).unwrap_err();
+            let message = prepare(&image, None, spacing, &Normalisation::ZScore, Resampling::Cubic)
+                .unwrap_err();
             assert!(message.to_string().contains(part), "{spacing:?}: {message}");
         }
         assert_eq!(resampled_size([9, 9, 9], [1.0; 3], [1e9; 3]).unwrap(), [1, 1, 1]);
@@ -215,7 +267,7 @@ mod tests {
         for value in [0.0, 7.0] {
             for kind in [Normalisation::ZScore, Normalisation::Published] {
                 let image = volume([4, 4, 4], [1.0; 3], vec![value; 64]);
-                let prepared = prepare(&image, None, [1.0; 3], &kind).unwrap();
+                let prepared = prepare(&image, None, [1.0; 3], &kind, Resampling::Cubic).unwrap();
                 assert!(prepared.image.iter().all(|v| v.abs() < 1e-5));
             }
         }

@@ -3,7 +3,6 @@
 use ndarray::Array4;
 
 use super::prepare::Prepared;
-use super::resample::resample_linear;
 use super::volume::{LabelMap, shaped};
 use crate::base::Result;
 
@@ -15,8 +14,7 @@ impl Prepared {
         let mut best = vec![f32::NEG_INFINITY; size.iter().product()];
         let mut labels = vec![0u8; best.len()];
         for class in 0..classes {
-            let score =
-                resample_linear(&scores[class * voxels..(class + 1) * voxels], self.shape, size);
+            let score = self.on_crop(&scores[class * voxels..(class + 1) * voxels]);
             for (index, value) in score.into_iter().enumerate() {
                 if value > best[index] {
                     best[index] = value;
@@ -34,7 +32,7 @@ impl Prepared {
         let voxels: usize = self.shape.iter().product();
         let mut labels = vec![0u8; size.iter().product()];
         for (score, value) in scores.chunks(voxels).zip(values) {
-            let score = resample_linear(score, self.shape, size);
+            let score = self.on_crop(score);
             let inside = labels.iter_mut().zip(score).filter(|(_, score)| *score > 0.0);
             inside.for_each(|(label, _)| *label = *value);
         }
@@ -47,14 +45,13 @@ impl Prepared {
         maps: &[f32],
         outside: impl Fn(usize) -> f32,
     ) -> Result<Array4<f32>> {
-        let size = self.crop.shape();
         let [d, h, w] = self.grid.shape();
         let maps = maps.chunks(self.shape.iter().product());
         let shape = (maps.len(), d, h, w);
         let mut all = Vec::with_capacity(maps.len() * d * h * w);
         for (class, map) in maps.enumerate() {
             all.resize((class + 1) * d * h * w, outside(class));
-            self.paste(&resample_linear(map, self.shape, size), &mut all[class * d * h * w..]);
+            self.paste(&self.on_crop(map), &mut all[class * d * h * w..]);
         }
         shaped(shape, all)
     }

@@ -112,6 +112,21 @@ mod tests {
     use super::super::volume::shaped;
     use super::*;
 
+    /// Visits every voxel of a file of `dims` voxels along i, j, k: index in canonical D, H, W order, index in the file's
+    /// order (i fastest).
+    fn each(order: &Order, dims: [usize; 3], mut visit: impl FnMut(usize, usize)) {
+        let [w, h, d] = order.axes.map(|axis| dims[axis]);
+        let strides = [1, dims[0], dims[0] * dims[1]];
+        let place = |axis: usize, index: usize, size: usize| {
+            let index = if order.flips[axis] { size - 1 - index } else { index };
+            index * strides[order.axes[axis]]
+        };
+        let all = (0..d * h * w).map(|at| [at / (h * w), at / w % h, at % w]);
+        for (canonical, [z, y, x]) in all.enumerate() {
+            visit(canonical, place(2, z, d) + place(1, y, h) + place(0, x, w));
+        }
+    }
+
     #[test]
     fn planes_come_back_in_the_order_of_any_file() {
         let shape = [5, 3, 4];
@@ -131,7 +146,7 @@ mod tests {
             assert_eq!(slabs.depths, [1, 2]);
             let (mut found, mut expected) = (Vec::new(), vec![0u8; 240]);
             slabs.write(&mut found).unwrap();
-            order.each(arrangement.dims(shape), |canonical, file| {
+            each(&order, arrangement.dims(shape), |canonical, file| {
                 expected[4 * file..][..4].copy_from_slice(&(canonical as f32).to_le_bytes());
             });
             assert_eq!(found, expected, "{order:?}");

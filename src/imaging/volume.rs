@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use ndarray::{Array, Array3, Array4, ArrayView, Dimension, StrideShape};
+use rayon::prelude::*;
 
 use super::grid::Grid;
 use crate::base::{Error, Result};
@@ -57,7 +58,7 @@ impl Note {
         let replaced = (replaced > 0).then_some(Self::Replaced(replaced));
         let channels = channels.chunks(voxels).enumerate();
         let constant =
-            channels.filter(|(_, values)| values.iter().all(|value| *value == values[0]));
+            channels.filter(|(_, values)| values.par_iter().all(|value| *value == values[0]));
         let constant =
             constant.map(|(channel, values)| Self::Constant { channel, value: values[0] });
         replaced.into_iter().chain(constant).collect()
@@ -80,13 +81,13 @@ impl Volume {
     /// Where the array has no voxels, or other sizes than the grid.
     pub fn new(data: Array4<f32>, grid: Grid) -> Result<Self> {
         let mut data = standard(data);
-        let mut replaced = 0;
-        for voxel in &mut data {
-            *voxel = intensity(f64::from(*voxel)).unwrap_or_else(|| {
-                replaced += 1;
-                0.0
-            });
-        }
+        let replace = |voxel: &mut f32| {
+            let value = intensity(f64::from(*voxel));
+            *voxel = value.unwrap_or(0.0);
+            usize::from(value.is_none())
+        };
+        let voxels = data.as_slice_mut().unwrap_or_default();
+        let replaced = voxels.par_iter_mut().map(replace).sum();
         Self::of(data, grid, replaced)
     }
 

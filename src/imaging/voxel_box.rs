@@ -1,5 +1,8 @@
 //! Boxes of voxels.
 
+use ndarray::{ArrayView3, s};
+use rayon::prelude::*;
+
 /// A half-open box `[low, high)` of voxels, D, H, W.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VoxelBox {
@@ -16,22 +19,32 @@ impl VoxelBox {
     }
 
     /// The smallest box that holds every voxel of a volume (D, H, W) for which `inside(index)` is true; `None` where there is
-    /// none.
-    pub fn around(shape: [usize; 3], inside: impl Fn(usize) -> bool) -> Option<Self> {
-        let mut found: Option<Self> = None;
-        for z in 0..shape[0] {
-            for y in 0..shape[1] {
+    /// none. Planes are looked through on all cores.
+    pub fn around(shape: [usize; 3], inside: impl Fn(usize) -> bool + Sync) -> Option<Self> {
+        let plane = |z: usize| {
+            let rows = (0..shape[1]).filter_map(|y| {
                 let row = (z * shape[1] + y) * shape[2];
-                let Some(first) = (0..shape[2]).find(|x| inside(row + x)) else { continue };
+                let first = (0..shape[2]).find(|x| inside(row + x))?;
                 let last = (first..shape[2]).rev().find(|x| inside(row + x)).unwrap_or(first);
-                let grown = found.get_or_insert(Self { low: [z, y, first], high: [z, y, last] });
-                for (axis, (low, high)) in [(z, z), (y, y), (first, last)].into_iter().enumerate() {
-                    grown.low[axis] = grown.low[axis].min(low);
-                    grown.high[axis] = grown.high[axis].max(high + 1);
-                }
-            }
+                Some(Self { low: [z, y, first], high: [z + 1, y + 1, last + 1] })
+            });
+            rows.reduce(|a, b| a.joined(&b))
+        };
+        (0..shape[0]).into_par_iter().filter_map(plane).reduce_with(|a, b| a.joined(&b))
+    }
+
+    /// The smallest box that holds both.
+    pub fn joined(&self, other: &Self) -> Self {
+        Self {
+            low: [0, 1, 2].map(|axis| self.low[axis].min(other.low[axis])),
+            high: [0, 1, 2].map(|axis| self.high[axis].max(other.high[axis])),
         }
-        found
+    }
+
+    /// The box's part of a volume (D, H, W), where it lies.
+    pub fn of<'a, T>(&self, values: ArrayView3<'a, T>) -> ArrayView3<'a, T> {
+        let [d, h, w] = [0, 1, 2].map(|axis| self.low[axis]..self.high[axis]);
+        values.slice_move(s![d, h, w])
     }
 
     /// The box with `margin` voxels more on every side, as far as a volume of this shape goes.

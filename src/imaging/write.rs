@@ -210,7 +210,8 @@ impl ImageWriter {
 mod tests {
     use nifti::{Endianness, NiftiHeader};
 
-    use super::super::nifti::{Known, read_image, read_labels};
+    use super::super::label_values::Known;
+    use super::super::nifti::{read_image, read_labels};
     use super::super::volume::shaped;
     use super::*;
 

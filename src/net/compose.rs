@@ -162,6 +162,7 @@ mod tests {
                 pools: d.pools,
                 batch: 1,
                 normalisation: Normalisation::ZScore,
+                resampling: Default::default(),
                 crop: None,
                 preset: None,
                 weighting: Default::default(),

@@ -243,7 +243,9 @@ mod tests {
     use super::super::augment::Augment;
     use super::super::draw::{Focus, draw_patch, rng_for};
     use super::*;
-    use crate::imaging::{Grid, LabelMap, Normalisation, Volume, prepare, resample_nearest};
+    use crate::imaging::{
+        Grid, LabelMap, Normalisation, Resampling, Volume, prepare, resample_nearest,
+    };
 
     fn case(shape: [usize; 3]) -> Prepared {
         let voxels: usize = shape.iter().product();
@@ -254,7 +256,7 @@ mod tests {
         let data = ndarray::Array4::from_shape_vec((1, d, h, w), data).unwrap();
         let image = Volume::new(data, grid.clone()).unwrap();
         let label = LabelMap::from_vec(labels, grid).unwrap();
-        prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore).unwrap()
+        prepare(&image, Some(&label), [1.0; 3], &Normalisation::ZScore, Resampling::Cubic).unwrap()
     }
 
     fn patch(case: &Prepared, size: [usize; 3], augment: &Augment, step: u64) -> Patch {

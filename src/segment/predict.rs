@@ -107,7 +107,13 @@ impl Predictor {
                 ),
             ));
         }
-        prepare(volume, None, self.domain.spacing, &self.domain.normalisation)
+        prepare(
+            volume,
+            None,
+            self.domain.spacing,
+            &self.domain.normalisation,
+            self.domain.resampling,
+        )
     }
 
     /// Label values of a volume on its own grid, cleaned up as the domain's plan says.

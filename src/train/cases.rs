@@ -34,6 +34,7 @@ fn recipe(domain: &DomainPlan) -> Recipe {
     Recipe {
         spacing: domain.spacing,
         normalisation: domain.normalisation,
+        resampling: domain.resampling,
         labels: domain.labels.clone(),
     }
 }

@@ -597,3 +597,101 @@ fn images_are_written_piece_by_piece_in_any_orientation() {
         std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["in.nii"]);
 }
+
+#[test]
+fn files_of_several_pieces_return_in_any_orientation() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // several megabytes in planes along any axis, and planes that are larger than a piece
+    for shape in [[80, 150, 170], [2, 1100, 1300]] {
+        let grid = Grid::ras(shape, [1.0; 3]);
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|i: usize| (i % 9973) as f32).collect();
+        write_image(&at("plain.nii"), &values, &grid).unwrap();
+        let plain = std::fs::read(at("plain.nii")).unwrap();
+        let own: Vec<f32> = (0..values.len()).map(|i| values[i]).collect();
+        for (order, signs) in [
+            ([0, 1, 2], 4),
+            ([1, 0, 2], 3),
+            ([2, 0, 1], 5),
+            ([0, 2, 1], 2),
+            ([2, 1, 0], 7),
+            ([1, 2, 0], 0),
+        ] {
+            // the same voxels under another affine
+            let mut bytes = plain.clone();
+            for (axis, world) in order.into_iter().enumerate() {
+                for row in 0..3 {
+                    let sign = if signs >> axis & 1 == 1 { -1.0f32 } else { 1.0 };
+                    let value = if row == world { sign } else { 0.0 };
+                    bytes[280 + 16 * row + 4 * axis..][..4].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+            std::fs::write(at("in.nii"), &bytes).unwrap();
+            let image = read_image(&at("in.nii")).unwrap();
+            // voxel i, j, k of the file
+            let dims = [shape[2], shape[1], shape[0]];
+            let mut sizes = [0; 3];
+            (0..3).for_each(|axis| sizes[order[axis]] = dims[axis]);
+            assert_eq!(image.shape(), [sizes[2], sizes[1], sizes[0]]);
+            for at in (0..own.len()).step_by(7) {
+                let ijk = [at % dims[0], at / dims[0] % dims[1], at / dims[0] / dims[1]];
+                let mut xyz = [0; 3];
+                for axis in 0..3 {
+                    let flip = signs >> axis & 1 == 1;
+                    xyz[order[axis]] = if flip { dims[axis] - 1 - ijk[axis] } else { ijk[axis] };
+                }
+                let place = (xyz[2] * sizes[1] + xyz[1]) * sizes[0] + xyz[0];
+                assert_eq!(image.as_slice()[place], own[at], "{order:?} {signs} {ijk:?}");
+            }
+            write_image(&at("out.nii.gz"), image.as_slice(), image.grid()).unwrap();
+            assert!(unpacked(&at("out.nii.gz")) == bytes, "{order:?} {signs}");
+            let labels = image.as_slice().iter().map(|v| (v % 200.0) as u8).collect::<Vec<_>>();
+            write_mask(&at("mask.nii.gz"), &labels, image.grid()).unwrap();
+            assert!(read_labels(&at("mask.nii.gz"), &Known::any()).unwrap().as_slice() == labels);
+        }
+    }
+}
+
+#[test]
+fn what_follows_the_voxels_costs_nothing() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    write_image(&at("a.nii"), &values, &Grid::ras([4, 3, 2], [1.0; 3])).unwrap();
+    let voxels = std::fs::read(at("a.nii")).unwrap();
+    // in members of a few bytes
+    let pack = |bytes: &[u8]| {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    };
+    let members: Vec<u8> = voxels.chunks(50).flat_map(pack).collect();
+    // a gigabyte of zeros, whose end is missing
+    let mut bomb = pack(&[voxels.as_slice(), &vec![0; 1 << 24]].concat());
+    let (tail, start) = (bomb.len() - 2000, bomb.len() - 8000);
+    let middle = bomb[start..tail].to_vec();
+    (0..200).for_each(|_| bomb.extend_from_slice(&middle));
+    for (name, bytes) in [("members.nii.gz", members), ("bomb.nii.gz", bomb)] {
+        std::fs::write(at(name), bytes).unwrap();
+        assert_eq!(read_image(&at(name)).unwrap().as_slice(), values, "{name}");
+    }
+    // a header that claims more than its file can hold is refused for what it holds
+    let mut claims = voxels.clone();
+    claims[42..48].copy_from_slice(&[0xff, 0x7f, 0xff, 0x7f, 0xff, 0x7f]);
+    std::fs::write(at("claims.nii.gz"), pack(&claims)).unwrap();
+    let message = read_image(&at("claims.nii.gz")).unwrap_err().to_string();
+    assert!(message.contains("found 96 bytes of voxels"), "{message}");
+}
+
+#[test]
+fn an_image_in_the_place_of_labels_is_told_in_few_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.nii");
+    let values: Vec<f32> = (0..30_000).map(|i| i as f32 + 0.5).rev().collect();
+    write_image(&path, &values, &Grid::ras([3, 100, 100], [1.0; 3])).unwrap();
+    let message = read_labels(&path, &Known::any()).unwrap_err().to_string();
+    assert!(message.contains("label values 0.5 (1 voxel), 1.5 (1 voxel), 2.5"), "{message}");
+    assert!(message.contains("4.5 (1 voxel) and over 4091 more"), "{message}");
+}

@@ -6,7 +6,7 @@ use crate::common::volumes::write_image;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use u2seg::low_level::imaging::{
-    Grid, Match, Normalisation, Note, prepare, read_image, read_images,
+    Grid, Match, Normalisation, Note, Resampling, prepare, read_image, read_images,
 };
 
 /// Overwrites bytes of a file.
@@ -89,7 +89,7 @@ proptest! {
         let ct = Normalisation::Fixed { lower: -160.0, upper: 240.0, mean: 40.0, std: 100.0 };
         let any = Normalisation::Fixed { lower, upper, mean, std };
         for kind in [Normalisation::ZScore, Normalisation::Published, ct, any] {
-            let prepared = prepare(&image, None, to, &kind).unwrap();
+            let prepared = prepare(&image, None, to, &kind, Resampling::Cubic).unwrap();
             prop_assert!(prepared.image.iter().all(|v| v.is_finite()), "{kind:?}");
             prop_assert!(prepared.outside.is_finite(), "{kind:?}");
         }

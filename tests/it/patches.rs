@@ -8,7 +8,7 @@ use u2seg::low_level::exec::caps;
 use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::{Caps, Layout};
 use u2seg::low_level::imaging;
-use u2seg::low_level::imaging::{Grid, LabelMap, Normalisation, Prepared};
+use u2seg::low_level::imaging::{Grid, LabelMap, Normalisation, Prepared, Resampling};
 use u2seg::low_level::patch::{
     Augment, Draw, Focus, Interpolation, Patch, PatchSize, draw_patch, make_patch, rng_for,
 };
@@ -27,7 +27,9 @@ fn case(channels: usize, shape: [usize; 3], spacing: [f64; 3], seed: u64) -> Pre
     let grid = Grid::ras(shape, spacing);
     let image = volume(channels, data, &grid);
     let label = LabelMap::from_vec(labels, grid).unwrap();
-    let mut case = imaging::prepare(&image, Some(&label), spacing, &Normalisation::ZScore).unwrap();
+    let mut case =
+        imaging::prepare(&image, Some(&label), spacing, &Normalisation::ZScore, Resampling::Cubic)
+            .unwrap();
     assert_eq!(case.shape, shape);
     case.outside = -3.5;
     case

@@ -1,6 +1,7 @@
 //! Reading text as editors and shells of all systems write it.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -11,9 +12,16 @@ const AGAIN: &str = "Copy or download the file again.";
 
 /// The bytes of a file. What is none is refused before it is opened: a pipe would block until somebody writes.
 pub(crate) fn read_bytes(path: &Path, expected: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path, expected)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    Ok(bytes)
+}
+
+/// A file to read, as [`read_bytes`] takes it.
+pub(crate) fn open_file(path: &Path, expected: &str) -> Result<File> {
     let refuse = |found: &str, remedy: &str| Err(Error::file(path, found, expected, remedy));
     match std::fs::metadata(path) {
-        Ok(what) if what.is_file() => std::fs::read(path).map_err(|e| Error::io(path, e)),
+        Ok(what) if what.is_file() => File::open(path).map_err(|e| Error::io(path, e)),
         Ok(what) if what.is_dir() => refuse("a folder", "Name a file instead."),
         Ok(_) => {
             refuse("a pipe or a device", "Save what comes out of it as a file, and name that.")

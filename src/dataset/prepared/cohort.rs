@@ -15,7 +15,7 @@ use super::work::{Budget, Job, Jobs, Stage, Tell};
 use crate::base::Result;
 use crate::dataset::{Case, Dataset, Labels};
 use crate::imaging;
-use crate::imaging::{LabelMap, Normalisation, Prepared, Volume, VoxelBox};
+use crate::imaging::{LabelMap, Normalisation, Prepared, Resampling, Volume, VoxelBox};
 
 /// Of how cases are prepared; another one wherever the same settings would give other voxels.
 const VERSION: u32 = 1;
@@ -27,6 +27,8 @@ pub struct Recipe {
     pub spacing: [f64; 3],
     /// How intensities become comparable.
     pub normalisation: Normalisation,
+    /// What resamples it.
+    pub resampling: Resampling,
     /// What label values mean.
     pub labels: Labels,
 }
@@ -36,8 +38,9 @@ impl Recipe {
     fn key(&self, dataset: &Dataset, contents: &[Key]) -> Key {
         let mut table: Vec<u8> = (0..=u8::MAX).collect();
         self.labels.encode(&mut table);
+        let Self { spacing, normalisation, resampling, .. } = self;
         let settings =
-            format!("{:?} {:?} {:?}", dataset.matching, self.spacing, self.normalisation);
+            format!("{:?} {spacing:?} {normalisation:?} {resampling:?}", dataset.matching);
         let version = VERSION.to_le_bytes();
         let parts = [b"prepared".as_slice(), &version, settings.as_bytes(), &table];
         Key::of(parts.into_iter().chain(contents.iter().map(|key| key.as_str().as_bytes())))
@@ -45,7 +48,7 @@ impl Recipe {
 
     fn prepare(&self, case: &Case, image: &Volume, label: &mut LabelMap) -> Result<Prepared> {
         self.labels.encode(label.as_mut_slice());
-        imaging::prepare(image, Some(label), self.spacing, &self.normalisation)
+        imaging::prepare(image, Some(label), self.spacing, &self.normalisation, self.resampling)
             .map_err(|e| e.about(&case.images[0]))
     }
 }
