@@ -253,8 +253,9 @@ pub fn prepare(
     let plans: Vec<DomainPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
     let mut kept = Vec::new();
     for planned in planned_cases(config, &plans, &options.preset, preparing.store)? {
-        planned.cohort.prepared(&planned.cases(), &planned.recipe, preparing.tell)?;
-        kept.push((planned.domain.clone(), planned.kept()));
+        let cases = planned.cohort.prepared(&planned.cases(), &planned.recipe, preparing.tell)?;
+        let bytes = cases.iter().map(StoredCase::bytes).sum();
+        kept.push((planned.domain.clone(), KeptCases { cases: cases.len(), bytes }));
     }
     Ok(kept)
 }

@@ -391,6 +391,26 @@ mod tests {
     }
 
     #[test]
+    fn settings_from_before_there_was_a_cache_are_read() {
+        let now = RunConfig { volume_cache: Some(1 << 30), ..RunConfig::new(vec!["a".into()]) };
+        let text = toml::to_string_pretty(&now).unwrap();
+        let before: String = text
+            .lines()
+            .filter(|line| !line.starts_with("cache"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        assert!(before.contains("volume_cache = 1073741824") && before.len() < text.len());
+        assert_eq!(toml::from_str::<RunConfig>(&before).unwrap(), now);
+        let places = [Place::Auto, Place::Nowhere, Place::Folder("/data/cache".into())];
+        for (cache, written) in places.into_iter().zip(["auto", "none", "/data/cache"]) {
+            let config = RunConfig { cache, cache_size: Some(5), ..now.clone() };
+            let text = toml::to_string_pretty(&config).unwrap();
+            assert!(text.contains(&format!("cache = \"{written}\"")), "{text}");
+            assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
+        }
+    }
+
+    #[test]
     fn every_domain_is_read() {
         for domains in 1..=6 {
             let config = RunConfig::new(vec![PathBuf::new(); domains]);

@@ -18,6 +18,7 @@ mod ops;
 mod patches;
 mod plan;
 mod precision;
+mod prepared;
 mod real;
 mod recipe;
 mod runs;

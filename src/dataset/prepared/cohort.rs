@@ -128,10 +128,7 @@ impl Cohort {
 
     /// The contents of a case's files. Where these cannot be read, reading the case says it better.
     fn contents(&self, index: &Index, case: &Case) -> Result<Vec<Key>> {
-        index.case(case).or_else(|error| match self.dataset.load(case) {
-            Err(better) => Err(better),
-            Ok(_) => Err(error),
-        })
+        index.case(case).map_err(|error| self.dataset.load(case).err().unwrap_or(error))
     }
 
     /// Finds what is kept of the cases without reading any file that the index knows; then does the rest.
@@ -257,6 +254,8 @@ impl Cohort {
         };
         let find = |case: &Case, contents: &[Key]| {
             let key = recipe.key(&self.dataset, contents);
+            // before it is looked for: afterwards it might leave
+            self.store.uses(std::slice::from_ref(&key)).ok()?;
             Some(stored(case, contents, self.store.find(&key)?))
         };
         let make = |case: &Case, contents: &[Key]| {
@@ -271,7 +270,7 @@ impl Cohort {
     pub fn kept(&self, cases: &[&Case], recipe: &Recipe) -> KeptCases {
         let index = self.index();
         let bytes =
-            |case: &&&Case| self.store.bytes(&recipe.key(&self.dataset, &index.known(case)?));
+            |case: &&&Case| self.store.bytes(&recipe.key(&self.dataset, &index.case(case).ok()?));
         let kept: Vec<u64> = cases.par_iter().filter_map(|case| bytes(&case)).collect();
         KeptCases { cases: kept.len(), bytes: kept.iter().sum() }
     }

@@ -76,15 +76,20 @@ impl Entry {
     ///
     /// Where files are missing, of other sizes than they were, or say something else.
     pub fn open(folder: &Path) -> Result<Self> {
-        let about = Self::about(folder)?;
-        for (name, size) in &about.files {
-            let file = folder.join(name);
+        let entry = Self { folder: folder.to_path_buf(), about: Self::about(folder)? };
+        entry.check_files()?;
+        Ok(entry)
+    }
+
+    fn check_files(&self) -> Result<()> {
+        for (name, size) in &self.about.files {
+            let file = self.folder.join(name);
             let found = std::fs::metadata(&file).map_err(|e| Error::io(&file, e))?.len();
             if found != *size {
                 return Err(damaged(&file, format!("{found} bytes"), format!("{size}")));
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), about })
+        Ok(())
     }
 
     /// What the attributes say.
@@ -137,7 +142,8 @@ impl Entry {
             return Err(no_point(of, index));
         }
         let at = facts.first(of) + index;
-        let found = read::<u32>(&self.folder, POINTS, &[at..at + 1])?;
+        let found = read::<u32>(&self.folder, POINTS, std::slice::from_ref(&(at..at + 1)))?;
+        self.check_files()?;
         let voxels = facts.voxels();
         let point = found.first().copied().filter(|point| (*point as usize) < voxels);
         let told = || format!("{found:?} as a voxel of {voxels}");
@@ -149,11 +155,11 @@ impl Entry {
         let [d, h, w] = [0, 1, 2].map(|axis| bounds.low[axis]..bounds.high[axis]);
         let channels = 0..self.about.facts.channels;
         let image = [channels, d.clone(), h.clone(), w.clone()];
-        Ok(Piece {
-            bounds,
-            image: read(&self.folder, IMAGE, &image)?,
-            label: read(&self.folder, LABEL, &[d, h, w])?,
-        })
+        let image = read(&self.folder, IMAGE, &image)?;
+        let label = read(&self.folder, LABEL, &[d, h, w])?;
+        // to Zarr a file that is not there is one of zeros
+        self.check_files()?;
+        Ok(Piece { bounds, image, label })
     }
 
     /// Reads everything, so that every checksum is compared.

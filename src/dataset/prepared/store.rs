@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::contents::Key;
@@ -91,6 +92,10 @@ pub struct Store {
     size: u64,
     /// Bytes of all cases, as far as this process knows; none before it looked.
     total: Mutex<Option<u64>>,
+    /// Whether somebody was told that too much is in use.
+    told: AtomicBool,
+    /// What the session has noted as used.
+    used: Mutex<BTreeSet<Key>>,
     session: Session,
     /// Goes away last.
     _temporary: Option<tempfile::TempDir>,
@@ -125,7 +130,13 @@ impl Store {
             std::fs::create_dir_all(&folder).map_err(|e| unwritable(&folder, &e))?;
         }
         let session = Session::begin(&root)?;
-        Ok(Self { root, size, total: Mutex::new(None), session, _temporary: temporary })
+        {
+            // what processes left that were killed
+            let _gate = Lock::wait(&root.join(GATE))?;
+            session.all(&root)?;
+        }
+        let (total, used, told) = (Mutex::new(None), Mutex::default(), AtomicBool::new(false));
+        Ok(Self { root, size, total, told, used, session, _temporary: temporary })
     }
 
     /// Where the cases are.
@@ -144,8 +155,15 @@ impl Store {
 
     /// Notes that this process uses these cases, kept or to be made: none of them leaves while it lives.
     pub(super) fn uses(&self, keys: &[Key]) -> Result<()> {
+        let mut known = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<Key> = keys.iter().filter(|key| !known.contains(key)).cloned().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
         let _gate = self.gate()?;
-        self.session.add(keys)
+        self.session.add(&new)?;
+        known.extend(new);
+        Ok(())
     }
 
     fn gate(&self) -> Result<Lock> {
@@ -234,7 +252,7 @@ impl Store {
 
     /// Notes that so many bytes were added, and lets cases leave where they are too many.
     fn grown(&self, bytes: u64) {
-        let mut total = self.total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
         let now = match *total {
             Some(total) => total + bytes,
             None => self.scan().iter().map(|(_, _, bytes)| bytes).sum(),
@@ -281,7 +299,7 @@ impl Store {
             let [gone, now] = [before - total, total].map(|bytes| bytes >> 20);
             log::info!("{left} prepared cases of {gone} MiB left the cache, {now} MiB stay");
         }
-        if total > size && size > 0 {
+        if total > size && size > 0 && !self.told.swap(true, Ordering::Relaxed) {
             log::warn!(
                 "{}: {} MiB of prepared cases are in use, more than `cache_size` {} MiB",
                 self.root.display(),
