@@ -19,7 +19,7 @@ use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::net::Model;
-use crate::segment::{PredictOptions, Predictor};
+use crate::segment::{Ensemble, PredictOptions, Predictor};
 use crate::train;
 use crate::train::{DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer};
 
@@ -269,7 +269,8 @@ impl Run {
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
             let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
-            let scores = validate(&predictor, cases, &mut model.domains[index], &self.folder)?;
+            let ensemble = Ensemble::new(vec![predictor])?;
+            let scores = validate(&ensemble, cases, &mut model.domains[index], &self.folder)?;
             observer.validated(&scores)?;
             all.push(scores);
         }
