@@ -406,7 +406,7 @@ fn masks_of_real_images_are_those_of_loops() {
         ("Task21_MSLesion", 4, [3.0, 3.0, 2.0], 1),
         ("Task22_SpinalCord", 1, [1.0, 1.0, 1.0], 1),
     ] {
-        let dataset = Dataset::open(&data_dir().join(task)).unwrap();
+        let dataset = Dataset::open(data_dir().join(task)).unwrap();
         let trial = Trial { channels, spacing, patch: [16, 32, 32], ..plain() };
         let mut model = trial.model(2);
         model.domains[0].normalisation = Normalisation::ZScore;
