@@ -86,3 +86,23 @@ fn folds_that_do_not_belong_together_are_refused() {
     case.run("evaluate --folds nowhere").said(1, &["nowhere"]);
     case.run("evaluate --folds RUN -p a -g b").said(2, &["cannot be used with"]);
 }
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_run_is_one_process_s_at_a_time() {
+    use u2seg::low_level::files::Lock;
+    let case = Case::new();
+    case.dataset(&json!({"name": "D"}));
+    let train = format!("train --data . --out RUN --fold 0 {QUICK}");
+    let held = Lock::take(&case.at("RUN/lock")).unwrap().unwrap();
+    let parts = ["RUN: found a run that another process is at", "another --out"];
+    case.run(&train).said(1, &parts);
+    case.run(&format!("plan --data . --out RUN {QUICK}")).said(1, &parts);
+    // another fold is another run
+    case.run(&train.replace("RUN --fold 0", "RUN/fold_1 --fold 1")).said(0, &[]);
+    // the system frees the lock of a process that was killed, whose file stays
+    drop(held);
+    case.run(&train).said(0, &[]);
+    let left = case.tree("RUN");
+    assert!(left.iter().all(|file| !file.ends_with("lock")), "{left:?}");
+}
