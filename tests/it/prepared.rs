@@ -10,7 +10,7 @@ use u2seg::low_level::dataset::Dataset;
 use u2seg::low_level::dataset::prepared::{
     CaseData, Cohort, Kept, Place, Points, Progress, Recipe, Store, StoredCase,
 };
-use u2seg::low_level::imaging::{self, Normalisation, VoxelBox};
+use u2seg::low_level::imaging::{self, Normalisation, Resampling, VoxelBox};
 
 const SPACING: [f64; 3] = [1.25, 1.0, 0.8];
 
@@ -56,7 +56,8 @@ fn age(folder: &Path) {
 
 fn recipe(of: &Dataset) -> Recipe {
     let labels = of.labels.clone();
-    Recipe { spacing: SPACING, normalisation: Normalisation::ZScore, labels }
+    let resampling = Resampling::Cubic;
+    Recipe { spacing: SPACING, normalisation: Normalisation::ZScore, resampling, labels }
 }
 
 struct Data {
@@ -99,9 +100,9 @@ impl Data {
     /// A case as it is prepared in memory.
     fn expected(&self, index: usize) -> imaging::Prepared {
         let (image, mut label) = self.dataset.load(&self.dataset.cases[index]).unwrap();
-        let Recipe { spacing, normalisation, labels } = recipe(&self.dataset);
+        let Recipe { spacing, normalisation, resampling, labels } = recipe(&self.dataset);
         labels.encode(label.as_mut_slice());
-        imaging::prepare(&image, Some(&label), spacing, &normalisation).unwrap()
+        imaging::prepare(&image, Some(&label), spacing, &normalisation, resampling).unwrap()
     }
 }
 
