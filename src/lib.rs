@@ -73,7 +73,7 @@ pub use domain::{
     CleanUp, CleanUpStep, DomainPlan, PlanOptions, PresetChoice, Recipe, Unify, Weighting,
 };
 pub use engine::exec::LossScale;
-pub use engine::gpu::{AdapterReport, Gpu, adapters};
+pub use engine::gpu::{AdapterMemory, AdapterReport, Gpu, MemorySource, adapters};
 pub use engine::graph::DType;
 pub use engine::ops::{LossTerm, LossWeights, Losses, Optimizer};
 pub use engine::tune::Mode as TuneMode;
@@ -91,5 +91,5 @@ pub use score::{ClassKey, EvaluateOptions, evaluate};
 pub use segment::{Ensemble, PredictOptions, Predictor};
 pub use train::{
     DomainCases, DomainSampling, Freeze, Length, LrSchedule, Memory, PatchSampling, Reading,
-    RunConfig, Start, Step, Trainer,
+    RunConfig, Start, Step, Trainer, TrainingBudget,
 };

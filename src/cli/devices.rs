@@ -1,5 +1,6 @@
 //! `u2seg devices`.
 
+use super::say;
 use crate::base::{Error, Result};
 use crate::engine::gpu::{AdapterMemory, AdapterReport, MemorySource, adapters, no_adapter};
 use crate::engine::shader::Cooperative;
@@ -41,18 +42,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn memory(adapter: &AdapterReport) -> String {
     let AdapterMemory { bytes, source } = adapter.memory;
-    let (has, budget) = (gib(bytes), gib(adapter.budget()));
     let has = match source {
-        MemorySource::Driver => format!("memory {has}"),
-        MemorySource::Host => format!("shares the machine's memory of {has}"),
-        MemorySource::Class => format!("memory not told, taken as {has}"),
+        MemorySource::Driver => say::bytes(bytes),
+        MemorySource::Host => format!("{} (the machine's)", say::bytes(bytes)),
+        MemorySource::Class => format!("not told, taken as {}", say::bytes(bytes)),
     };
-    format!("{has}, of which a run may take {budget} unless --vram says otherwise")
-}
-
-/// Bytes in GiB.
-fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+    format!("memory {has}, of it {} for a run by default", say::bytes(adapter.budget()))
 }
 
 fn matrices(sides: Cooperative) -> String {

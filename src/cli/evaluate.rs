@@ -9,6 +9,7 @@ use crate::base::{Error, Result};
 use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
 use crate::imaging::{Match, pair};
+use crate::run::combine_folds;
 use crate::score::summary::names;
 use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
 
@@ -18,12 +19,20 @@ const NONE: &str = "none";
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder of predicted masks, or a single mask.
-    #[arg(short, long)]
-    predictions: PathBuf,
+    #[arg(short, long, required_unless_present = "folds")]
+    predictions: Option<PathBuf>,
     /// Folder of true labels, or those of the single mask. Masks belong together whose names are the same without .nii,
     /// .nii.gz, .hdr or .img.
-    #[arg(short, long)]
-    ground_truth: PathBuf,
+    #[arg(short, long, required_unless_present = "folds")]
+    ground_truth: Option<PathBuf>,
+    /// Instead of masks, score folds together that were trained apart, each by `u2seg train --fold K --out RUN/fold_K`: writes
+    /// RUN/validation/DOMAIN/summary.json as training all of them in one call does.
+    #[arg(
+        long,
+        value_name = "RUN",
+        conflicts_with_all = ["predictions", "ground_truth", "output", "labels", "merge", "matching"]
+    )]
+    folds: Option<PathBuf>,
     /// Where to write the summary as JSON with nnU-Net's keys; its folders are made.
     #[arg(short, long)]
     output: Option<PathBuf>,
@@ -33,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE|none")]
     labels: Option<PathBuf>,
     /// Score references without a prediction against an empty mask, which is Dice 0 for every class that they have; the
-    /// summary lists them and has the mean without them. Otherwise they are an error.
+    /// summary lists them and has the mean without them. Otherwise they are an error. With --folds, score the folds that are there.
     #[arg(long)]
     allow_missing: bool,
     /// Labels that count as another, FROM=TO, such as 2=1 where tumours (2) were trained as the organ (1).
@@ -45,6 +54,12 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, given: &Given) -> Result<()> {
+    if let Some(run) = &args.folds {
+        return folds(run, args.allow_missing);
+    }
+    let (Some(predictions), Some(references)) = (&args.predictions, &args.ground_truth) else {
+        return Err(Error::Internal("neither masks nor folds".into()));
+    };
     let mut options = EvaluateOptions {
         labels: None,
         merge: args.merge.clone(),
@@ -52,12 +67,12 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         allow_missing: args.allow_missing,
     };
     options.check()?;
-    let pairs = pair_masks(&args.predictions, &args.ground_truth, options.allow_missing)?;
-    options.labels = described(args)?;
+    let pairs = pair_masks(predictions, references, options.allow_missing)?;
+    options.labels = described(args, references)?;
     let described = options.labels.as_ref();
     let names = described.map_or_else(BTreeMap::new, |described| names(&described.labels));
     // whatever else is wrong must not come out after all is computed
-    let _claim = paths(args, &pairs, described.map(|labels| labels.file.as_path())).claim()?;
+    let _claim = paths(args, predictions, &pairs, options.labels.as_ref()).claim()?;
     let summary = score_pairs(&pairs, &options, |error| eprintln!("error: {}", given.told(error)))?;
     // either is worth having without the other
     let printed = print(&summary.print_table(&names));
@@ -67,34 +82,49 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     printed
 }
 
+/// Scores the folds of a run together.
+fn folds(run: &Path, allow_missing: bool) -> Result<()> {
+    let which = if allow_missing { "the folds that are there" } else { "all folds" };
+    for scores in combine_folds(run, allow_missing)? {
+        say!("{}, {which}", scores.domain);
+        print(&scores.table())?;
+    }
+    Ok(())
+}
+
 fn print(table: &str) -> Result<()> {
     say!("{}", table.trim_end());
     Ok(())
 }
 
 /// What the command reads and writes.
-fn paths(args: &Args, pairs: &[MaskPair], description: Option<&Path>) -> Paths {
+fn paths(
+    args: &Args,
+    predictions: &Path,
+    pairs: &[MaskPair],
+    described: Option<&DescribedLabels>,
+) -> Paths {
     let mut paths = Paths::new();
     let Some(output) = &args.output else { return paths };
     for MaskPair { reference, prediction, .. } in pairs {
         pair(reference).into_iter().chain(pair(prediction)).for_each(|file| paths.reads(file));
     }
-    if let Some(file) = description {
-        paths.reads(file);
+    if let Some(described) = described {
+        paths.reads(&described.file);
     }
-    paths.writes(output, &args.predictions);
+    paths.writes(output, predictions);
     paths
 }
 
 /// The description that a flag names, or that lies with the references.
-fn described(args: &Args) -> Result<Option<DescribedLabels>> {
+fn described(args: &Args, references: &Path) -> Result<Option<DescribedLabels>> {
     if let Some(file) = &args.labels {
         return match file.as_os_str() == NONE {
             true => Ok(None),
             false => described_labels(file).map(Some),
         };
     }
-    let Some(file) = nearby(&args.ground_truth) else { return Ok(None) };
+    let Some(file) = nearby(references) else { return Ok(None) };
     let labels = described_labels(&file).map_err(|error| match error {
         Error::File { path, found, expected, remedy } => {
             let remedy = format!("{remedy} Or score without it: --labels {NONE}.");

@@ -14,11 +14,11 @@ use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::imaging::{
-    Finding, Known, Match, can_write, describe_folder, endings, pair, read_images, read_labels,
-    stem, write_image,
+    Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, pair,
+    read_images, read_labels, stem,
 };
 use crate::net::Model;
-use crate::segment::{Ensemble, PredictOptions, Predictor};
+use crate::segment::{CaseWork, Ensemble, PredictOptions, Predictor, finish};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {
@@ -79,6 +79,9 @@ pub struct Args {
     /// How activations are stored.
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionArg,
+    /// GPU memory by which slabs and batches of windows are sized, such as 4GiB; by default by the adapter.
+    #[arg(long, value_name = "BYTES", value_parser = super::args::size)]
+    vram: Option<u64>,
     /// How the variants of kernels are chosen; others may round differently.
     #[arg(long, value_enum, default_value = "cached")]
     tune: tune::Mode,
@@ -125,6 +128,8 @@ impl Args {
             }),
             mirror: [Axis::D, Axis::H, Axis::W].map(|axis| self.mirror.contains(&axis)),
             dtype: self.precision.into(),
+            memory: self.vram,
+            ..PredictOptions::default()
         }
     }
 
@@ -132,7 +137,7 @@ impl Args {
     fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
         let options = self.options();
         let workload =
-            |(model, domain): &(Model, usize)| Predictor::workload(model, *domain, &options);
+            |(model, domain): &(Model, usize)| Predictor::workload(gpu, model, *domain, &options);
         let workloads = models.iter().map(workload).collect::<Result<Vec<_>>>()?;
         let (gpu, _) = tune::tuned(gpu, self.tune, &workloads)?;
         let member =
@@ -149,20 +154,22 @@ impl Args {
         given: &Given,
     ) -> Result<()> {
         let bar = ProgressBar::new(jobs.len() as u64);
-        let mut failed = 0;
-        for job in jobs {
-            match self.segment(ensemble, plan, job) {
-                Ok(()) => say!("{}", job.mask.display()),
+        let (mut failed, mut only) = (0, Ok(()));
+        ensemble.segment_all(&Work { args: self, plan }, jobs, &mut |index, outcome| {
+            match outcome {
+                Ok(()) => only = tell(&jobs[index].mask),
                 // the other images must not suffer from one that is broken
                 Err(error) if jobs.len() > 1 => {
                     failed += 1;
                     eprintln!("error: {}", given.told(error));
                 }
-                Err(error) => return Err(error),
+                Err(error) => only = Err(error),
             }
             bar.inc(1);
-        }
+            only.is_ok()
+        });
         bar.finish_and_clear();
+        only?;
         if failed == 0 {
             return Ok(());
         }
@@ -172,30 +179,6 @@ impl Args {
             "readable images",
             "See the errors above; the other masks are written.",
         ))
-    }
-
-    /// Writes the mask last: where it is, the case is done.
-    fn segment(&self, ensemble: &Ensemble, plan: &DomainPlan, job: &Job) -> Result<()> {
-        let images = job.images.as_ref().map_err(Fault::error)?;
-        let volume = read_images(images, self.matching)?;
-        for note in volume.notes() {
-            log::warn!("{}: {}", images[0].display(), note.describe(&[]));
-        }
-        let channels = volume.channels().len();
-        if channels != plan.channels {
-            return Err(wrong_channels(images, channels, plan));
-        }
-        let labels = guarded(|| {
-            if !self.save_probabilities {
-                return ensemble.segment(&volume);
-            }
-            let probabilities = ensemble.probabilities(&volume)?;
-            for (class, map) in plan.labels.classes.iter().zip(probabilities.outer_iter()) {
-                write_image(&in_folder(job.probability(&class.name))?, map, volume.grid())?;
-            }
-            ensemble.labels(&probabilities, volume.grid())
-        });
-        labels.map_err(|e| e.about(&images[0]))?.write(&in_folder(job.mask.clone())?)
     }
 
     /// Whether all that is asked for is there, the mask whole.
@@ -231,10 +214,50 @@ fn in_folder(file: PathBuf) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Runs what must not take the other images with it, whatever happens.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    caught.unwrap_or_else(|_| Err(Error::Internal("segmenting it panicked".into())))
+fn tell(mask: &Path) -> Result<()> {
+    say!("{}", mask.display());
+    Ok(())
+}
+
+/// What is done with each image before and after the network.
+struct Work<'a> {
+    args: &'a Args,
+    plan: &'a DomainPlan,
+}
+
+impl CaseWork for Work<'_> {
+    type Job = Job;
+    type Kept = ();
+
+    fn read(&self, job: &Job) -> Result<(Volume, ())> {
+        let images = job.images.as_ref().map_err(Fault::error)?;
+        let volume = read_images(images, self.args.matching)?;
+        for note in volume.notes() {
+            log::warn!("{}: {}", images[0].display(), note.describe(&[]));
+        }
+        let channels = volume.channels().len();
+        if channels != self.plan.channels {
+            return Err(wrong_channels(images, channels, self.plan));
+        }
+        Ok((volume, ()))
+    }
+
+    fn about(&self, job: &Job, error: Error) -> Error {
+        match job.images.as_ref().map(|images| images.first()) {
+            Ok(Some(image)) => error.about(image),
+            _ => error,
+        }
+    }
+
+    fn probabilities(&self, job: &Job) -> Result<Vec<PathBuf>> {
+        let classes = self.plan.labels.classes.iter().filter(|_| self.args.save_probabilities);
+        classes.map(|class| in_folder(job.probability(&class.name))).collect()
+    }
+
+    fn write(&self, job: &Job, (): (), mut labels: LabelMap) -> Result<()> {
+        finish(self.plan, &mut labels);
+        labels.write(&in_folder(job.mask.clone())?)
+    }
 }
 
 /// Whether the first channel of a case is in the folder of one of them.

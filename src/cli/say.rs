@@ -23,3 +23,24 @@ pub fn write_line(line: std::fmt::Arguments<'_>) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Bytes in the unit that reads best: MiB, or GiB to two digits.
+pub fn bytes(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    match mib {
+        ..0.95 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        0.95..1000.0 => format!("{mib:.0} MiB"),
+        _ => format!("{:.2} GiB", mib / 1024.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_have_the_unit_that_reads_best() {
+        let told = [0, 1500, 3 << 20, 1 << 30, 25_000_000_000].map(bytes);
+        assert_eq!(told, ["0 KiB", "2 KiB", "3 MiB", "1.00 GiB", "23.28 GiB"]);
+    }
+}

@@ -20,7 +20,7 @@ pub enum Limit {
     MedianCase,
     /// The budget of memory.
     Memory,
-    /// The largest buffer that the adapter gives.
+    /// The largest buffer or binding that the adapter gives.
     Buffer,
     /// The plan of a run that is meant to be short.
     Quick,
@@ -28,7 +28,7 @@ pub enum Limit {
     Patch,
     /// The setting `patch_voxels`.
     Voxels,
-    /// What was published: a recipe, a preset or the common size of resized patches.
+    /// What was published: a recipe, a preset or the common size that patches are resized to.
     Published,
 }
 
@@ -65,7 +65,7 @@ pub struct Growth {
 
 /// What settles the patch of a plan that memory does not; none where it may grow.
 pub fn settled(plan: &DomainPlan, options: &PlanOptions) -> Option<Limit> {
-    if options.patch.is_some() && options.unify == Unify::Native {
+    if options.patch.is_some() {
         return Some(Limit::Patch);
     }
     let published = plan.preset.is_some() && options.max_voxels.is_none();

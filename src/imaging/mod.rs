@@ -17,9 +17,11 @@ mod place;
 mod prepare;
 mod resample;
 mod restore;
+mod runs;
 mod slabs;
 mod sniff;
 mod source;
+pub mod surface;
 mod volume;
 mod voxel_box;
 mod voxels;
@@ -37,8 +39,9 @@ pub use prepare::{
     IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, prepared_size, resampled_size,
 };
 pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};
+pub use restore::Tap;
 pub use sniff::{Finding, describe_folder, instead};
-pub(crate) use volume::row_major;
 pub use volume::{LabelMap, Note, Volume};
+pub(crate) use volume::{row_major, shaped};
 pub use voxel_box::VoxelBox;
 pub use write::{ImageWriter, can_write, endings, write_image, write_mask};

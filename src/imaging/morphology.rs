@@ -1,32 +1,14 @@
 //! Operations on the voxels of one class of a label map: connected components, holes, binary closing.
 //!
-//! Each looks only at the bounding box of the class, and none overwrites a voxel of another class.
+//! Each looks only at the bounding box of the class, on all cores, and none overwrites a voxel of another class. Components are
+//! made of runs along W, which take less memory than voxels and less time.
 
+use rayon::prelude::*;
+
+pub use super::runs::Connectivity;
+use super::runs::{Runs, Sets};
 use super::volume::LabelMap;
 use super::voxel_box::VoxelBox;
-
-/// Which voxels count as neighbours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Connectivity {
-    /// The six voxels that share a face.
-    Face,
-    /// The 18 voxels that share a face or an edge.
-    Edge,
-    /// All 26 voxels that share a face, an edge or a corner.
-    Full,
-}
-
-impl Connectivity {
-    /// Axes along which a neighbour may differ.
-    fn reach(self) -> isize {
-        match self {
-            Self::Face => 1,
-            Self::Edge => 2,
-            Self::Full => 3,
-        }
-    }
-}
 
 /// Connected components of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,157 +19,70 @@ pub struct Components {
     pub sizes: Vec<usize>,
 }
 
-/// The mask of one class, cropped to its bounding box, with an empty margin.
-struct ClassMask {
-    bounds: VoxelBox,
-    margin: usize,
-    /// Voxels along D, H, W, the margin among them.
+/// The smallest box around a class; none where no voxel has it.
+fn bounds(labels: &LabelMap, class: u8) -> Option<VoxelBox> {
+    let voxels = labels.as_slice();
+    VoxelBox::around(labels.shape(), |index| voxels[index] == class)
+}
+
+/// Changes values (D, H, W) run by run: `change(index of the run, its values)`, planes at the same time. Runs are those of a
+/// box, grown by a margin that lies outside of the volume's rows.
+fn change_runs<T: Send>(
+    values: &mut [T],
     shape: [usize; 3],
-    mask: Vec<bool>,
-}
-
-impl ClassMask {
-    /// None where no voxel has the class.
-    fn new(labels: &LabelMap, class: u8, margin: usize) -> Option<Self> {
-        let voxels = labels.as_slice();
-        let bounds = VoxelBox::around(labels.shape(), |index| voxels[index] == class)?;
-        let shape = bounds.shape().map(|extent| extent + 2 * margin);
-        let mask = vec![false; shape.iter().product()];
-        let mut cropped = Self { bounds, margin, shape, mask };
-        for (row, local) in bounds.rows(labels.shape()).zip(cropped.rows()) {
-            let inside = voxels[row].iter().map(|voxel| *voxel == class);
-            cropped.mask[local].iter_mut().zip(inside).for_each(|(mask, inside)| *mask = inside);
-        }
-        Some(cropped)
-    }
-
-    /// The rows of the bounding box, as ranges of indices in the mask.
-    fn rows(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let (margin, inner) = (self.margin, self.bounds.shape());
-        let high = inner.map(|extent| margin + extent);
-        VoxelBox { low: [margin; 3], high }.rows(self.shape)
-    }
-
-    /// Calls `change(index in the mask, voxel)` for every voxel of the bounding box.
-    fn each(&self, labels: &mut LabelMap, mut change: impl FnMut(usize, &mut u8)) {
-        let shape = labels.shape();
-        let voxels = labels.as_mut_slice();
-        for (row, local) in self.bounds.rows(shape).zip(self.rows()) {
-            local.zip(&mut voxels[row]).for_each(|(index, voxel)| change(index, voxel));
-        }
-    }
-}
-
-/// Steps back from a voxel to the neighbours that come before it in memory, `(dz, dy, dx)`.
-fn previous_neighbours(connectivity: Connectivity) -> Vec<[isize; 3]> {
-    let mut steps = Vec::with_capacity(13);
-    for dz in -1..=0 {
-        for dy in -1..=1 {
-            for dx in -1..=1 {
-                let step: [isize; 3] = [dz, dy, dx];
-                let before = step < [0, 0, 0];
-                let far = step.iter().map(|s| s.abs()).sum::<isize>();
-                if before && far <= connectivity.reach() {
-                    steps.push(step);
-                }
+    bounds: &VoxelBox,
+    runs: &Runs,
+    change: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let planes = values.par_chunks_mut(shape[1] * shape[2]).enumerate();
+    let planes = planes.skip(bounds.low[0]).take(bounds.shape()[0]);
+    planes.for_each(|(z, plane)| {
+        for y in bounds.low[1]..bounds.high[1] {
+            let row = &mut plane[y * shape[2]..][bounds.low[2]..bounds.high[2]];
+            let first = [z - bounds.low[0], y - bounds.low[1]];
+            for (index, run) in runs.row(first[0], first[1]) {
+                change(index, &mut row[run.start as usize..run.end as usize]);
             }
         }
-    }
-    steps
+    });
 }
 
-/// Union-find over provisional ids; the root of a set is its smallest id.
-struct Sets(Vec<u32>);
-
-impl Sets {
-    fn add(&mut self) -> u32 {
-        let id = self.0.len() as u32;
-        self.0.push(id);
-        id
-    }
-
-    fn root(&mut self, mut id: u32) -> u32 {
-        while self.0[id as usize] != id {
-            let above = self.0[self.0[id as usize] as usize];
-            self.0[id as usize] = above;
-            id = above;
-        }
-        id
-    }
-
-    fn join(&mut self, a: u32, b: u32) -> u32 {
-        let (a, b) = (self.root(a), self.root(b));
-        let (low, high) = (a.min(b), a.max(b));
-        self.0[high as usize] = low;
-        low
-    }
+/// The runs of a class in its box.
+fn runs_of(labels: &LabelMap, bounds: &VoxelBox, class: u8) -> Runs {
+    let (voxels, [_, h, w]) = (labels.as_slice(), labels.shape());
+    Runs::new(bounds.shape(), |z, y, row| {
+        let start = ((z + bounds.low[0]) * h + y + bounds.low[1]) * w;
+        let own = &voxels[start + bounds.low[2]..start + bounds.high[2]];
+        row.extend(own.iter().map(|voxel| *voxel == class));
+    })
 }
 
-/// Components of a mask; linear time.
-fn label(mask: &[bool], shape: [usize; 3], connectivity: Connectivity) -> Components {
-    let [d, h, w] = shape;
-    let steps = previous_neighbours(connectivity);
-    let mut sets = Sets(vec![0]);
-    let mut ids = vec![0u32; mask.len()];
-    for z in 0..d {
-        for y in 0..h {
-            for x in 0..w {
-                let index = (z * h + y) * w + x;
-                if !mask[index] {
-                    continue;
-                }
-                let mut id = 0;
-                for &[dz, dy, dx] in &steps {
-                    let inside = z as isize + dz >= 0
-                        && (0..h as isize).contains(&(y as isize + dy))
-                        && (0..w as isize).contains(&(x as isize + dx));
-                    if !inside {
-                        continue;
-                    }
-                    let back = ((dz * h as isize + dy) * w as isize + dx).unsigned_abs();
-                    let other = ids[index - back];
-                    if other != 0 && other != id {
-                        id = if id == 0 { other } else { sets.join(id, other) };
-                    }
-                }
-                ids[index] = if id == 0 { sets.add() } else { id };
-            }
-        }
-    }
-    rank(ids, sets)
-}
-
-/// Replaces provisional ids by ranks of falling component size.
-fn rank(mut ids: Vec<u32>, mut sets: Sets) -> Components {
-    let roots: Vec<u32> = (0..sets.0.len() as u32).map(|id| sets.root(id)).collect();
+/// Ranks of the runs' components by falling size, from 1, and the sizes; equal sizes go by their first run.
+fn rank(runs: &Runs, roots: &[u32]) -> (Vec<u32>, Vec<usize>) {
     let mut counts = vec![0usize; roots.len()];
-    for id in &ids {
-        counts[roots[*id as usize] as usize] += 1;
+    for (run, root) in runs.all().iter().zip(roots) {
+        counts[*root as usize] += (run.end - run.start) as usize;
     }
-    let mut order: Vec<usize> = (1..roots.len()).filter(|&id| counts[id] > 0).collect();
-    order.sort_by_key(|&id| std::cmp::Reverse(counts[id]));
-    let mut ranks = vec![0u32; roots.len()];
-    for (position, &id) in order.iter().enumerate() {
-        ranks[id] = position as u32 + 1;
+    let mut order: Vec<usize> = (0..roots.len()).filter(|id| counts[*id] > 0).collect();
+    order.sort_by_key(|id| std::cmp::Reverse(counts[*id]));
+    let sizes = order.iter().map(|id| counts[*id]).collect();
+    let mut ranks = counts.iter().map(|_| 0).collect::<Vec<u32>>();
+    for (rank, id) in (1..).zip(&order) {
+        ranks[*id] = rank;
     }
-    for id in &mut ids {
-        *id = ranks[roots[*id as usize] as usize];
-    }
-    let sizes = order.iter().map(|&id| counts[id]).collect();
-    Components { ids, sizes }
+    (roots.iter().map(|root| ranks[*root as usize]).collect(), sizes)
 }
 
 /// Connected components of the voxels that carry `class`.
 pub fn components(labels: &LabelMap, class: u8, connectivity: Connectivity) -> Components {
     let mut ids = vec![0; labels.as_slice().len()];
-    let Some(cropped) = ClassMask::new(labels, class, 0) else {
+    let Some(bounds) = bounds(labels, class) else {
         return Components { ids, sizes: Vec::new() };
     };
-    let found = label(&cropped.mask, cropped.shape, connectivity);
-    for (row, local) in cropped.bounds.rows(labels.shape()).zip(cropped.rows()) {
-        ids[row].copy_from_slice(&found.ids[local]);
-    }
-    Components { ids, sizes: found.sizes }
+    let runs = runs_of(labels, &bounds, class);
+    let (ranks, sizes) = rank(&runs, &Sets::joined(&runs, connectivity));
+    change_runs(&mut ids, labels.shape(), &bounds, &runs, |run, ids| ids.fill(ranks[run]));
+    Components { ids, sizes }
 }
 
 /// Turns every component of `class` but the largest into background.
@@ -210,12 +105,13 @@ fn keep(
     connectivity: Connectivity,
     count: impl Fn(&[usize]) -> u32,
 ) {
-    let Some(cropped) = ClassMask::new(labels, class, 0) else { return };
-    let Components { ids, sizes } = label(&cropped.mask, cropped.shape, connectivity);
-    let kept = count(&sizes);
-    cropped.each(labels, |local, voxel| {
-        if ids[local] > kept {
-            *voxel = 0;
+    let Some(bounds) = bounds(labels, class) else { return };
+    let runs = runs_of(labels, &bounds, class);
+    let (ranks, sizes) = rank(&runs, &Sets::joined(&runs, connectivity));
+    let (kept, shape) = (count(&sizes), labels.shape());
+    change_runs(labels.as_mut_slice(), shape, &bounds, &runs, |run, voxels| {
+        if ranks[run] > kept {
+            voxels.fill(0);
         }
     });
 }
@@ -223,13 +119,32 @@ fn keep(
 /// Gives `class` to the background (label 0) that it encloses: voxels from which no path over faces, outside the class,
 /// leads to the volume's edge.
 pub fn fill_holes(labels: &mut LabelMap, class: u8) {
-    let Some(cropped) = ClassMask::new(labels, class, 1) else { return };
-    let outside: Vec<bool> = cropped.mask.iter().map(|inside| !inside).collect();
-    let Components { ids, .. } = label(&outside, cropped.shape, Connectivity::Face);
-    // The margin makes the first voxel part of the outside.
-    cropped.each(labels, |local, voxel| {
-        if ids[local] != ids[0] && *voxel == 0 {
-            *voxel = class;
+    let Some(bounds) = bounds(labels, class) else { return };
+    let (voxels, [_, h, w]) = (labels.as_slice(), labels.shape());
+    let [depth, height, width] = bounds.shape();
+    // all that is not the class, with a margin that joins what is outside
+    let runs = Runs::new([depth + 2, height + 2, width + 2], |z, y, row| {
+        row.push(true);
+        if (1..=depth).contains(&z) && (1..=height).contains(&y) {
+            let start = ((z - 1 + bounds.low[0]) * h + y - 1 + bounds.low[1]) * w;
+            let own = &voxels[start + bounds.low[2]..start + bounds.high[2]];
+            row.extend(own.iter().map(|voxel| *voxel != class));
+        } else {
+            row.resize(width + 1, true);
+        }
+        row.push(true);
+    });
+    let roots = Sets::joined(&runs, Connectivity::Face);
+    let planes = labels.as_mut_slice().par_chunks_mut(h * w).enumerate();
+    planes.skip(bounds.low[0]).take(depth).for_each(|(z, plane)| {
+        for y in 0..height {
+            let row = &mut plane[(y + bounds.low[1]) * w + bounds.low[2]..][..width];
+            // the first run lies in the margin
+            let holes = runs.row(z - bounds.low[0] + 1, y + 1);
+            for (_, hole) in holes.filter(|(run, _)| roots[*run] != roots[0]) {
+                let hole = &mut row[hole.start as usize - 1..hole.end as usize - 1];
+                hole.iter_mut().filter(|voxel| **voxel == 0).for_each(|voxel| *voxel = class);
+            }
         }
     });
 }
@@ -237,42 +152,61 @@ pub fn fill_holes(labels: &mut LabelMap, class: u8) {
 /// Binary closing: `iterations` dilations over neighbours, then as many erosions, in a volume that goes on as background
 /// beyond its edges. Only background becomes `class`, and no voxel of `class` is lost.
 pub fn close(labels: &mut LabelMap, class: u8, iterations: usize, neighbours: Connectivity) {
-    let Some(mut cropped) = ClassMask::new(labels, class, iterations + 1) else { return };
-    for step in 0..2 * iterations {
-        cropped.mask = spread(&cropped.mask, cropped.shape, step < iterations, neighbours);
+    let Some(bounds) = bounds(labels, class) else { return };
+    let margin = iterations + 1;
+    let shape = bounds.shape().map(|extent| extent + 2 * margin);
+    let inner = VoxelBox { low: [margin; 3], high: shape.map(|extent| extent - margin) };
+    let mut mask = vec![0u8; shape.iter().product()];
+    let voxels = labels.as_slice();
+    for (row, local) in bounds.rows(labels.shape()).zip(inner.rows(shape)) {
+        let on = voxels[row].iter().map(|voxel| u8::from(*voxel == class));
+        mask[local].iter_mut().zip(on).for_each(|(mask, on)| *mask = on);
     }
-    cropped.each(labels, |local, voxel| {
-        if cropped.mask[local] && *voxel == 0 {
-            *voxel = class;
-        }
-    });
-}
-
-/// Every voxel that has `value`, and its neighbours, get `value`.
-fn spread(mask: &[bool], shape: [usize; 3], value: bool, neighbours: Connectivity) -> Vec<bool> {
-    let [d, h, w] = shape.map(|n| n as isize);
-    let back = previous_neighbours(neighbours);
-    let steps: Vec<[isize; 3]> = back.iter().flat_map(|step| [*step, step.map(|s| -s)]).collect();
-    let mut result = mask.to_vec();
-    for z in 0..d {
-        for y in 0..h {
-            for x in 0..w {
-                let index = (z * h + y) * w + x;
-                if mask[index as usize] != value {
-                    continue;
-                }
-                for [dz, dy, dx] in &steps {
-                    let inside = (0..d).contains(&(z + dz))
-                        && (0..h).contains(&(y + dy))
-                        && (0..w).contains(&(x + dx));
-                    if inside {
-                        result[(index + (dz * h + dy) * w + dx) as usize] = value;
-                    }
-                }
+    let mut next = vec![0; mask.len()];
+    for step in 0..2 * iterations {
+        spread(&mask, &mut next, shape, step < iterations, neighbours);
+        std::mem::swap(&mut mask, &mut next);
+    }
+    let shape_all = labels.shape();
+    let voxels = labels.as_mut_slice();
+    for (row, local) in bounds.rows(shape_all).zip(inner.rows(shape)) {
+        for (voxel, on) in voxels[row].iter_mut().zip(&mask[local]) {
+            if *on == 1 && *voxel == 0 {
+                *voxel = class;
             }
         }
     }
-    result
+}
+
+/// Every voxel that has `value` (1 where it is true, else 0), and its neighbours, get `value`. Planes at the same time.
+fn spread(
+    mask: &[u8],
+    result: &mut [u8],
+    shape: [usize; 3],
+    value: bool,
+    neighbours: Connectivity,
+) {
+    let [d, h, w] = shape;
+    // whichever of them has the value decides
+    let join: fn(u8, u8) -> u8 = if value { |a, b| a | b } else { |a, b| a & b };
+    result.par_chunks_mut(h * w).enumerate().for_each(|(z, plane)| {
+        for (y, own) in plane.chunks_mut(w).enumerate() {
+            own.copy_from_slice(&mask[(z * h + y) * w..][..w]);
+            for (dz, dy) in (0..9).map(|n| (n / 3, n % 3)) {
+                let far = usize::from(dz != 1) + usize::from(dy != 1);
+                let inside = (1..=d).contains(&(z + dz)) && (1..=h).contains(&(y + dy));
+                if far > neighbours.reach() || !inside {
+                    continue;
+                }
+                let row = &mask[((z + dz - 1) * h + y + dy - 1) * w..][..w];
+                own.iter_mut().zip(row).for_each(|(own, near)| *own = join(*own, *near));
+                if far < neighbours.reach() {
+                    own[1..].iter_mut().zip(row).for_each(|(own, near)| *own = join(*own, *near));
+                    own.iter_mut().zip(&row[1..]).for_each(|(own, near)| *own = join(*own, *near));
+                }
+            }
+        }
+    });
 }
 
 #[cfg(test)]
@@ -337,9 +271,11 @@ mod tests {
     #[test]
     fn components_match_flooding_on_random_volumes() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
-        for density in [0.1, 0.25, 0.4] {
-            let shape = [7, 9, 11];
-            let labels = (0..7 * 9 * 11).map(|_| u8::from(rng.random::<f64>() < density)).collect();
+        // the second one is worked on in three slabs
+        let shapes = [[7, 9, 11], [40, 6, 5]];
+        for (density, shape) in [0.1, 0.25, 0.4].into_iter().flat_map(|d| shapes.map(|s| (d, s))) {
+            let voxels: usize = shape.iter().product();
+            let labels = (0..voxels).map(|_| u8::from(rng.random::<f64>() < density)).collect();
             let labels = map(shape, labels);
             let kinds = [Connectivity::Face, Connectivity::Edge, Connectivity::Full];
             for (connectivity, reach) in kinds.into_iter().zip(1..) {

@@ -6,6 +6,7 @@ use ndarray::{Array, Array3, Array4, ArrayView, Dimension, StrideShape};
 use rayon::prelude::*;
 
 use super::grid::Grid;
+use super::voxel_box::VoxelBox;
 use crate::base::{Error, Result};
 
 /// An image: channels over a canonical RAS grid. Every voxel is finite.
@@ -178,6 +179,21 @@ impl LabelMap {
     /// Where there are more or fewer than the grid has.
     pub fn from_vec(voxels: Vec<u8>, grid: Grid) -> Result<Self> {
         Self::new(shaped(grid.shape(), voxels)?, grid)
+    }
+
+    /// The labels of a box, on a grid of its size that lies anywhere.
+    ///
+    /// # Errors
+    ///
+    /// Where the box reaches beyond the map.
+    pub fn cropped(&self, bounds: &VoxelBox) -> Result<Self> {
+        let whole = self.shape();
+        if (0..3).any(|axis| bounds.high[axis] > whole[axis]) {
+            let found = format!("voxels up to {:?} of {whole:?} (D, H, W)", bounds.high);
+            return Err(Error::shape("label map", found));
+        }
+        let labels = bounds.of(self.data.view()).to_owned();
+        Self::new(labels, Grid::ras(bounds.shape(), self.spacing()))
     }
 
     /// The labels, D, H, W, in standard layout.

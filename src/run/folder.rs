@@ -29,6 +29,9 @@ pub const SUMMARY: &str = "summary.json";
 /// Folder of a run, or of several folds, that holds the scores of held-out cases.
 const VALIDATION: &str = "validation";
 
+/// Beginning of the name of a fold's folder.
+pub(super) const FOLD: &str = "fold_";
+
 /// A run by its folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunFolder {
@@ -111,4 +114,19 @@ pub fn read_plan(out: &Path) -> Result<Vec<DomainPlan>> {
     let plans: Vec<DomainPlan> = read_json(&path, "a plan for each domain", remedy)?;
     plans.iter().try_for_each(|plan| plan.check(&path))?;
     Ok(plans)
+}
+
+/// Folders with a `config.toml`, down to some depth.
+pub(super) fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {
+    if folder.join(CONFIG).exists() {
+        runs.push(folder.to_path_buf());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if depth > 0 && path.is_dir() {
+            find(&path, depth - 1, runs)?;
+        }
+    }
+    Ok(())
 }

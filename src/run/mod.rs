@@ -2,6 +2,7 @@
 
 mod adapt;
 mod claim;
+mod crossval;
 mod events;
 mod folder;
 mod log;
@@ -14,6 +15,7 @@ mod single;
 mod validate;
 
 pub use adapt::Adaptation;
+pub use crossval::combine_folds;
 pub use folder::{ADDED, CONFIG, MODEL, RunFolder, read_plan};
 pub use observer::Observer;
 pub use runs::{PreparedDomain, RunPlan, RunRequest, Runs};

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Beside, Combined, claim};
+use super::claim::{Beside, Combined, RunClaim, claim};
 use super::folder::{
-    CONFIG, RunFolder, SUMMARY, check_new, is_begun, validation_folder, write_plan,
+    CONFIG, FOLD, RunFolder, SUMMARY, check_new, find, is_begun, validation_folder, write_plan,
 };
 use super::observer::Observer;
 use super::scores::combine;
 use super::single::Run;
-use crate::base::files::{Claim, safe_name};
+use crate::base::files::safe_name;
 use crate::base::{Error, Result};
 use crate::dataset::prepared::{KeptCases, Place, Progress, Store};
 use crate::dataset::{Dataset, Exclusion, Fold};
@@ -23,9 +23,6 @@ use crate::engine::tune;
 use crate::net::Mode;
 use crate::train;
 use crate::train::{MachineBytes, Memory, Planned, Preparing, RunConfig, datasets};
-
-/// Beginning of the name of a fold's folder.
-const FOLD: &str = "fold_";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -76,7 +73,7 @@ pub struct Runs {
     /// What is fixed of the plans of new runs; none where runs go on.
     new: Option<PlanOptions>,
     reads: Vec<PathBuf>,
-    claim: Option<Claim>,
+    claim: Option<RunClaim>,
     /// Where prepared cases are kept, once it is open.
     store: Option<(CacheChoice, Arc<Store>)>,
 }
@@ -378,19 +375,4 @@ fn combined(runs: &[RunFolder], preset: &PresetChoice) -> Result<Vec<Combined>> 
         }
     }
     Ok(files.into_iter().map(|(file, dataset)| Combined { file, dataset }).collect())
-}
-
-/// Folders with a `config.toml`, down to some depth.
-fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {
-    if folder.join(CONFIG).exists() {
-        runs.push(folder.to_path_buf());
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
-        let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if depth > 0 && path.is_dir() {
-            find(&path, depth - 1, runs)?;
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Beside, claim};
+use super::claim::{Beside, RunClaim, claim};
 use super::folder::{
     ADDED, CHECKPOINT, MODEL, PLAN, RunFolder, TUNING, check_new, is_begun, read_plan, write_plan,
 };
@@ -12,7 +12,6 @@ use super::observer::Observer;
 use super::progress;
 use super::scores::DomainScores;
 use super::validate::validate;
-use crate::base::files::Claim;
 use crate::base::{Error, Result};
 use crate::dataset::prepared::{Progress, Store};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
@@ -20,7 +19,7 @@ use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::net::Model;
-use crate::segment::{PredictOptions, Predictor};
+use crate::segment::{Ensemble, PredictOptions, Predictor};
 use crate::train;
 use crate::train::{DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer};
 
@@ -44,7 +43,7 @@ pub struct Run {
     trainer: Option<Trainer>,
     /// Steps done before this start, or with it once it has ended.
     steps: u64,
-    _claim: Option<Claim>,
+    _claim: Option<RunClaim>,
 }
 
 impl Run {
@@ -270,7 +269,8 @@ impl Run {
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
             let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
-            let scores = validate(&predictor, cases, &mut model.domains[index], &self.folder)?;
+            let ensemble = Ensemble::new(vec![predictor])?;
+            let scores = validate(&ensemble, cases, &mut model.domains[index], &self.folder)?;
             observer.validated(&scores)?;
             all.push(scores);
         }

@@ -1,23 +1,24 @@
 //! The held-out cases of a run: segmented, cleaned up as it helps, and scored.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::folder::{mask_file, validation_folder};
 use super::scores::{ChosenCleanUp, DomainScores, key};
 use crate::base::{Error, Result};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
-use crate::imaging::{Known, Match, Reference, read_labels_on};
+use crate::imaging::{Known, LabelMap, Match, Reference, Volume, read_labels_on};
 use crate::score::ClassKey;
 use crate::score::metrics::{Comparison, DEFAULT_TOLERANCE_MM};
 use crate::score::summary::CaseScores;
-use crate::segment::{Decision, Kept, Predictor, finish};
+use crate::segment::{CaseWork, Decision, Ensemble, Kept, finish};
 use crate::train::DomainCases;
 
 /// Segments the held-out cases of a domain into `out`, the folder of its run, chooses the clean-up that helps unless the plan has
 /// one, and scores them with it; `plan` gets what was chosen.
 pub(super) fn validate(
-    predictor: &Predictor,
+    ensemble: &Ensemble,
     cases: &DomainCases,
     plan: &mut DomainPlan,
     out: &Path,
@@ -25,7 +26,7 @@ pub(super) fn validate(
     let folder = validation_folder(out, &cases.domain.name);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     let mut chosen = Vec::new();
-    if let Some(decision) = segment(predictor, cases, &folder)? {
+    if let Some(decision) = segment(ensemble, cases, &folder)? {
         plan.clean_up.clear();
         for Kept { clean_up, before, after } in decision.kept() {
             let class = cases.domain.labels.classes[usize::from(clean_up.class)].name.clone();
@@ -41,25 +42,58 @@ pub(super) fn validate(
 
 /// Writes the masks of the held-out cases as the network makes them; collects what clean-up would do to them, unless the plan
 /// has one or regions may overlap.
-fn segment(predictor: &Predictor, cases: &DomainCases, folder: &Path) -> Result<Option<Decision>> {
+fn segment(ensemble: &Ensemble, cases: &DomainCases, folder: &Path) -> Result<Option<Decision>> {
     let labels = &cases.domain.labels;
     let classes: Vec<u8> = (1..labels.outputs()).zip(1..=u8::MAX).map(|(_, class)| class).collect();
     let decides = cases.domain.clean_up.is_empty() && !labels.regions;
-    let mut decision = decides.then(|| Decision::new(&classes));
-    for case in &cases.held_out {
-        let (image, truth) = cases.load(case)?;
-        let mask = predictor.raw_labels(&image);
-        let mut mask = mask.map_err(|e| e.about(&case.images[0]))?;
-        if let Some(decision) = &mut decision {
-            let labelled = |class| cases.has_labels_of(case, usize::from(class));
+    let decision = Mutex::new(decides.then(|| Decision::new(&classes)));
+    let work = Work { cases, folder, decision: &decision };
+    let mut outcome = Ok(());
+    ensemble.segment_all(&work, &cases.held_out, &mut |_, written| {
+        outcome = written;
+        outcome.is_ok()
+    });
+    outcome?;
+    Ok(decision.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// What is done with each held-out case before and after the network.
+struct Work<'a> {
+    cases: &'a DomainCases,
+    folder: &'a Path,
+    /// None where nothing is decided.
+    decision: &'a Mutex<Option<Decision>>,
+}
+
+impl CaseWork for Work<'_> {
+    type Job = Case;
+    /// The true labels.
+    type Kept = LabelMap;
+
+    fn read(&self, case: &Case) -> Result<(Volume, LabelMap)> {
+        self.cases.load(case)
+    }
+
+    fn about(&self, case: &Case, error: Error) -> Error {
+        error.about(&case.images[0])
+    }
+
+    fn probabilities(&self, _: &Case) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    fn write(&self, case: &Case, truth: LabelMap, mut mask: LabelMap) -> Result<()> {
+        let mut decision = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(decision) = decision.as_mut() {
+            let labelled = |class| self.cases.has_labels_of(case, usize::from(class));
             decision.add(&truth, &mask, labelled)?;
         }
+        let labels = &self.cases.domain.labels;
         if !labels.regions {
             labels.decode(mask.as_mut_slice());
         }
-        mask.write(&mask_file(folder, case))?;
+        mask.write(&mask_file(self.folder, case))
     }
-    Ok(decision)
 }
 
 /// Cleans a mask in `folder` up as the plan says and scores what is labelled in its case.

@@ -18,9 +18,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::class_key::ClassKey;
+use super::tally::Distances;
 use crate::base::{Error, Result};
-use crate::imaging::distance::{squared_distances, surface_of};
-use crate::imaging::{LabelMap, VoxelBox, row_major};
+use crate::imaging::surface::Mask;
+use crate::imaging::{LabelMap, row_major};
 
 /// Tolerance of the normalised surface Dice where none is given, in millimetres.
 pub const DEFAULT_TOLERANCE_MM: f64 = 1.0;
@@ -94,7 +95,7 @@ pub struct Confusion {
 }
 
 /// Voxels that a thread counts at a time.
-const RUN: usize = 1 << 22;
+const RUN: usize = 1 << 20;
 
 impl Confusion {
     /// Voxels that count.
@@ -193,15 +194,23 @@ impl<'a> Comparison<'a> {
             counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
             counts
         };
-        let count = |(truth, prediction): (&[u8], &[u8])| {
-            let mut counts = vec![0u64; 256 * 256];
+        let none = || vec![0u64; 256 * 256];
+        // neighbours are mostly alike
+        let count = |mut counts: Vec<u64>, (truth, prediction): (&[u8], &[u8])| {
+            let (mut pair, mut run) = (0, 0);
             for (t, p) in truth.iter().zip(prediction) {
-                counts[usize::from(*t) * 256 + usize::from(*p)] += 1;
+                let next = usize::from(*t) * 256 + usize::from(*p);
+                if next != pair {
+                    counts[pair] += run;
+                    (pair, run) = (next, 0);
+                }
+                run += 1;
             }
+            counts[pair] += run;
             counts
         };
         let runs = self.truth.par_chunks(RUN).zip(self.prediction.par_chunks(RUN));
-        let mut counts = runs.map(count).reduce(|| vec![0; 256 * 256], add);
+        let mut counts = runs.fold(none, count).reduce(none, add);
         if let Some(ignore) = self.ignore {
             counts[usize::from(ignore) * 256..][..256].fill(0);
         }
@@ -213,7 +222,7 @@ impl<'a> Comparison<'a> {
         self.scores_of(&self.confusion(), class, tolerance)
     }
 
-    /// Scores of several classes, in parallel.
+    /// Scores of several classes, one after another: all cores work on each, and no two take memory.
     pub fn all_scores(&self, classes: &[ClassKey], tolerance: f64) -> Vec<Scores> {
         self.all_scores_of(&self.confusion(), classes, tolerance)
     }
@@ -225,7 +234,7 @@ impl<'a> Comparison<'a> {
         classes: &[ClassKey],
         tolerance: f64,
     ) -> Vec<Scores> {
-        classes.par_iter().map(|class| self.scores_of(confusion, class, tolerance)).collect()
+        classes.iter().map(|class| self.scores_of(confusion, class, tolerance)).collect()
     }
 
     fn scores_of(&self, confusion: &Confusion, class: &ClassKey, tolerance: f64) -> Scores {
@@ -240,32 +249,24 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Surface distances of two non-empty masks, inside their common bounding box.
+    /// Surface distances of two non-empty masks.
     fn surface(&self, class: &ClassKey, tolerance: f64) -> Surface {
         let table = class.table();
-        let on = |labels: &[u8], index: usize| {
-            table[usize::from(labels[index])] && self.ignore != Some(self.truth[index])
+        let mask = |labels| {
+            let mask = Mask::new(labels, self.shape, &table);
+            self.ignore.map_or(mask, |ignore| mask.except(&self.truth, ignore))
         };
-        let inside = |index: usize| on(&self.truth, index) || on(&self.prediction, index);
-        let Some(bounds) = VoxelBox::around(self.shape, inside) else {
-            return Surface { hd95: f64::NAN, assd: f64::NAN, nsd: f64::NAN };
-        };
-        let shape = bounds.shape();
-        let surface = |labels: &[u8]| {
-            let rows = bounds.rows(self.shape);
-            let mask: Vec<bool> = rows.flatten().map(|index| on(labels, index)).collect();
-            surface_of(&mask, shape)
-        };
-        let (truth, prediction) = (surface(&self.truth), surface(&self.prediction));
-        let mut to_truth = distances(&prediction, &truth, shape, self.spacing);
-        let mut to_prediction = distances(&truth, &prediction, shape, self.spacing);
-        let count = (to_truth.len() + to_prediction.len()) as f64;
-        let both = || to_truth.iter().chain(&to_prediction);
+        let (truth, prediction) = (mask(&self.truth), mask(&self.prediction));
         // A distance equal to the tolerance is within it, whatever the rounding.
-        let near = both().filter(|d| **d <= tolerance + 1e-9).count();
-        let assd = both().sum::<f64>() / count;
-        let hd95 = percentile(&mut to_truth, 0.95).max(percentile(&mut to_prediction, 0.95));
-        Surface { hd95, assd, nsd: near as f64 / count }
+        let tolerance = tolerance + 1e-9;
+        let there = Distances::measure(&prediction, &truth, self.spacing, tolerance);
+        let back = Distances::measure(&truth, &prediction, self.spacing, tolerance);
+        let count = (there.count + back.count) as f64;
+        Surface {
+            hd95: there.hd95.max(back.hd95),
+            assd: (there.sum + back.sum) / count,
+            nsd: (there.near + back.near) as f64 / count,
+        }
     }
 }
 
@@ -275,29 +276,10 @@ struct Surface {
     nsd: f64,
 }
 
-/// Distance of each voxel in `from` to the nearest voxel in `to`, mm, in memory order of `from`.
-fn distances(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
-    let squared = squared_distances(to, shape, spacing);
-    from.iter().zip(squared).filter(|(inside, _)| **inside).map(|(_, d)| d.sqrt()).collect()
-}
-
-/// The `fraction` quantile with linear interpolation between order statistics; NaN where there are none.
-fn percentile(values: &mut [f64], fraction: f64) -> f64 {
-    if values.is_empty() {
-        return f64::NAN;
-    }
-    let position = fraction * (values.len() - 1) as f64;
-    let index = position.floor() as usize;
-    let (_, low, above) = values.select_nth_unstable_by(index, f64::total_cmp);
-    let high = above.iter().copied().fold(f64::INFINITY, f64::min);
-    let rest = position - index as f64;
-    if rest > 0.0 { *low + rest * (high - *low) } else { *low }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::{RngExt, SeedableRng};
+    use crate::imaging::VoxelBox;
 
     fn cube(shape: [usize; 3], low: [usize; 3], high: [usize; 3]) -> Vec<u8> {
         let mut labels = vec![0; shape.iter().product()];
@@ -422,49 +404,6 @@ mod tests {
         assert!(Comparison::new(two.view(), two.view(), [1.0, 0.0, 1.0]).is_err());
     }
 
-    fn brute_force(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
-        let place = |i: usize| [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
-        let on = |mask: &[bool]| -> Vec<[usize; 3]> {
-            (0..mask.len()).filter(|&i| mask[i]).map(place).collect()
-        };
-        let targets = on(to);
-        let squared = |a: &[usize; 3], b: &[usize; 3]| -> f64 {
-            (0..3).map(|k| ((a[k] as f64 - b[k] as f64) * spacing[k]).powi(2)).sum()
-        };
-        on(from)
-            .iter()
-            .map(|a| targets.iter().map(|b| squared(a, b)).fold(f64::INFINITY, f64::min).sqrt())
-            .collect()
-    }
-
-    #[test]
-    fn distances_match_brute_force_on_random_masks() {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
-        for (shape, spacing) in [
-            ([5, 7, 9], [1.0; 3]),
-            ([6, 6, 8], [3.6, 0.625, 0.625]),
-            ([1, 9, 9], [5.0, 0.8, 1.3]),
-            ([9, 2, 1], [0.5, 2.0, 7.0]),
-        ] {
-            for density in [0.02, 0.2, 0.7] {
-                let n = shape.iter().product();
-                let mut random = || -> Vec<bool> {
-                    let mut mask: Vec<bool> =
-                        (0..n).map(|_| rng.random::<f64>() < density).collect();
-                    mask[rng.random_range(0..n)] = true;
-                    mask
-                };
-                let (a, b) = (random(), random());
-                let (fast, slow) =
-                    (distances(&a, &b, shape, spacing), brute_force(&a, &b, shape, spacing));
-                assert!(fast.iter().zip(&slow).all(|(f, s)| (f - s).abs() < 1e-9));
-                assert_eq!(fast.len(), slow.len());
-            }
-        }
-        let nowhere = squared_distances(&[false; 8], [2, 2, 2], [1.0; 3]);
-        assert!(nowhere.iter().all(|d| d.is_infinite()));
-    }
-
     #[test]
     fn cropping_changes_nothing() {
         let shape = [12, 12, 12];
@@ -481,12 +420,5 @@ mod tests {
             [2.0, 1.5, 1.0],
         );
         assert_eq!((small.hd95, small.assd, small.nsd), (large.hd95, large.assd, large.nsd));
-    }
-
-    #[test]
-    fn percentiles_interpolate_linearly() {
-        assert!(close(percentile(&mut [4.0, 1.0, 3.0, 2.0], 0.5), 2.5));
-        assert!(close(percentile(&mut [7.0], 0.95), 7.0));
-        assert!(percentile(&mut [], 0.5).is_nan());
     }
 }

@@ -5,6 +5,7 @@ mod evaluate;
 pub mod metrics;
 mod pairs;
 pub mod summary;
+mod tally;
 
 pub use class_key::ClassKey;
 pub use evaluate::{EvaluateOptions, LabelMerge, evaluate, score_pairs};

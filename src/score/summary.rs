@@ -66,7 +66,7 @@ pub fn names(labels: &Labels) -> BTreeMap<ClassKey, String> {
 const MOST_NAMES: usize = 10;
 
 /// The first names of a list, and how many more there are.
-pub(super) fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     let some = names[..names.len().min(MOST_NAMES)].join(", ");
     match names.len().saturating_sub(MOST_NAMES) {
         0 => some,

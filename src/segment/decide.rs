@@ -1,9 +1,11 @@
 //! Which clean-up a domain's masks get: what raises the mean Dice of held-out cases, and nothing else.
 
+use rayon::prelude::*;
+
 use super::clean_up::apply;
 use crate::base::{Error, Result};
 use crate::domain::{CleanUp, CleanUpStep};
-use crate::imaging::{IGNORED, LabelMap};
+use crate::imaging::{IGNORED, LabelMap, VoxelBox};
 
 /// Held-out cases below which no clean-up is kept: they would say too little.
 const ENOUGH_CASES: usize = 3;
@@ -84,8 +86,15 @@ impl Decision {
         }
         let classes = self.classes.iter().zip(&mut self.sums);
         for (class, sums) in classes.filter(|(class, _)| labelled(**class)) {
+            // what a step does to a class happens within its box
+            let (t, p) = (truth.as_slice(), labels.as_slice());
+            let either = |index: usize| t[index] == *class || p[index] == *class;
+            let Some(bounds) = VoxelBox::around(truth.shape(), either) else { continue };
+            let [truth, labels] = [truth, labels].map(|map| map.cropped(&bounds));
+            let (truth, labels) = (truth?, labels?);
+            let mut cleaned = labels.clone();
             for (steps, sum) in self.candidates.iter().zip(sums) {
-                let mut cleaned = labels.clone();
+                cleaned.as_mut_slice().copy_from_slice(labels.as_slice());
                 apply(&mut cleaned, *class, steps);
                 if let Some(dice) = dice(truth.as_slice(), cleaned.as_slice(), *class) {
                     sum.dice += dice;
@@ -119,11 +128,13 @@ impl Decision {
 
 /// None where neither has the class.
 fn dice(truth: &[u8], labels: &[u8], class: u8) -> Option<f64> {
-    let (mut both, mut all) = (0usize, 0usize);
-    for (t, p) in truth.iter().zip(labels).filter(|(t, _)| **t != IGNORED) {
-        both += usize::from(*t == class && *p == class);
-        all += usize::from(*t == class) + usize::from(*p == class);
-    }
+    let count = |(t, p): (&u8, &u8)| {
+        let counts = *t != IGNORED;
+        let (t, p) = (usize::from(counts && *t == class), usize::from(counts && *p == class));
+        (t & p, t + p)
+    };
+    let pairs = truth.par_iter().zip(labels).map(count);
+    let (both, all) = pairs.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     (all > 0).then(|| 2.0 * both as f64 / all as f64)
 }
 

@@ -18,8 +18,8 @@ pub fn positions(shape: [usize; 3], patch: [usize; 3], step: f32) -> Vec<[usize;
     all
 }
 
-/// Starts along one axis.
-fn axis_positions(extent: usize, patch: usize, step: f32) -> Vec<usize> {
+/// First voxels of the windows along one axis, as of [`positions`].
+pub fn axis_positions(extent: usize, patch: usize, step: f32) -> Vec<usize> {
     let Some(room) = extent.checked_sub(patch).filter(|&room| room > 0) else { return vec![0] };
     // A step of at least one voxel; anything that is no sensible fraction counts as a whole patch.
     let fraction = if step > 0.0 && step <= 1.0 { f64::from(step) } else { 1.0 };

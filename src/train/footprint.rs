@@ -25,6 +25,8 @@ pub struct Memory {
     pub parameters: u64,
     /// Activations, shared by all domains.
     pub activations: u64,
+    /// Of those, what each domain uses.
+    pub domains: Vec<u64>,
     /// Settings of the dispatches.
     pub uniforms: u64,
     /// What a checkpoint is read through: one of the four regions of parameters.
@@ -148,6 +150,7 @@ impl Common<'_> {
         let memory = Memory {
             parameters: 4 * region,
             activations: slots.iter().sum(),
+            domains: plans.iter().map(Plan::slot_bytes).collect(),
             largest: slots.iter().copied().max().unwrap_or(0),
             uniforms: plans.iter().map(|plan| plan.uniform_bytes(self.caps)).sum(),
             read_back: region,

@@ -146,6 +146,52 @@ fn a_plan_names_its_memory_and_can_be_edited() {
 
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_plan_is_one_screen_and_follows_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("Balls");
+    dataset(&data, "Balls, of which the name is longer than a terminal has room for", 3, 90.0);
+    let plan = |more: &[&str]| {
+        succeed(&[&["plan", "--data", path(&data), "--dry-run"][..], more].concat())
+    };
+    let screen = plan(&["--vram", "1GiB", "--fold", "all"]);
+    assert!(screen.lines().count() < 24, "{screen}");
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    for part in ["limited by", "median case", " of 1.00 GiB", "10000 steps (--budget standard)"] {
+        assert!(screen.contains(part), "{part:?} is missing in {screen}");
+    }
+    let details = ["classes background, ball", "largest where most is in memory"];
+    assert!(details.iter().all(|part| !screen.contains(part)), "{screen}");
+    let verbose = plan(&["--verbose"]);
+    assert!(details.iter().all(|part| verbose.contains(part)), "{verbose}");
+    let json = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&plan(&[&["--json"], more].concat())).unwrap()
+    };
+    let steps = |json: &serde_json::Value| json["length"]["steps"].as_u64();
+    assert_eq!(steps(&json(&["--budget", "quick"])), Some(1000));
+    assert_eq!(steps(&json(&["--budget", "quick", "--vram", "1GiB"])), Some(1000));
+    let thorough = json(&["--budget", "thorough"]);
+    assert_eq!(steps(&thorough), Some(50_000));
+    assert!(thorough["vram"].as_u64() > Some(0), "{thorough}");
+    let short = json(&["--budget", "thorough", "--steps", "7"]);
+    assert_eq!((steps(&short), &short["budget"]), (Some(7), &serde_json::json!("thorough")));
+    let args = ["plan", "--data", path(&data), "--dry-run", "--recipe", "u2net"];
+    let message = fail(&[&args[..], &["--budget", "quick"]].concat());
+    assert!(message.contains("--budget: found quick under the recipe u2net"), "{message}");
+    // kept with the run
+    let run = folder.path().join("run");
+    succeed(&["plan", "--data", path(&data), "--out", path(&run), "--budget", "thorough"]);
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(config.contains("budget = \"thorough\""), "{config}");
+    let software = u2seg(&["devices"]).stdout;
+    if text(&software).lines().nth(1).is_some_and(|line| line.trim().starts_with("cpu")) {
+        let usual = json(&[]);
+        assert_eq!((steps(&usual), &usual["budget"]), (Some(1000), &serde_json::json!("quick")));
+        assert!(usual["vram"].is_null(), "{usual}");
+    }
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn a_killed_run_goes_on_to_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("A"), folder.path().join("B"));

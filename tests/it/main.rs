@@ -23,6 +23,7 @@ mod real;
 mod recipe;
 mod runs;
 mod shaders;
+mod slabs;
 mod tint;
 mod tune;
 mod verify;

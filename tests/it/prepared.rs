@@ -56,8 +56,8 @@ fn age(folder: &Path) {
 
 fn recipe(of: &Dataset) -> Recipe {
     let labels = of.labels.clone();
-    let resampling = Resampling::Cubic;
-    Recipe { spacing: SPACING, normalisation: Normalisation::ZScore, resampling, labels }
+    let (normalisation, resampling) = (Normalisation::ZScore, Resampling::NearestAcross);
+    Recipe { spacing: SPACING, normalisation, resampling, labels }
 }
 
 struct Data {

@@ -161,8 +161,8 @@ pub(in crate::cli) struct RunArgs {
     /// Minutes to train instead of steps.
     #[arg(long)]
     minutes: Option<f64>,
-    /// Samples a step, by default what the published plan says, else 2, and more where patches cover the median case and memory
-    /// is left, up to a twentieth of the dataset's voxels.
+    /// Samples a step, by default what the published plan says, else 2, and more where patches can grow no further (they cover
+    /// the median case) and memory is left, up to a twentieth of the dataset's voxels.
     #[arg(long)]
     batch: Option<usize>,
     /// Patch of the network in voxels, D,H,W.

@@ -2,6 +2,7 @@
 
 use super::net::{Net, Truth};
 use super::plannings::{Planning, plannings};
+use super::slab::SlabCase;
 use super::update::Update;
 use crate::base::Result;
 use crate::engine::graph::{Caps, DType};
@@ -37,6 +38,8 @@ pub enum Case {
     Graph(Box<dyn GraphCase>),
     /// Steps of an optimizer.
     Update(Update),
+    /// Kernels that stand in no graph.
+    Slab(SlabCase),
 }
 
 impl Case {
@@ -45,6 +48,7 @@ impl Case {
         match self {
             Self::Graph(case) => case.name(),
             Self::Update(case) => case.name(),
+            Self::Slab(case) => case.name(),
         }
     }
 
@@ -53,6 +57,7 @@ impl Case {
         match self {
             Self::Graph(case) => case.plannings(own),
             Self::Update(case) => case.plannings(own),
+            Self::Slab(case) => case.plannings(own),
         }
     }
 }

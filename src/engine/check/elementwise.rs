@@ -144,7 +144,7 @@ impl GraphCase for ManyGroups {
         net.differentiate(act)?;
         let y = net.output("y", act)?;
         let classes = ops::argmax(&mut net.graph, y)?;
-        net.classes("the classes", classes);
+        net.classes("the classes", classes, y)?;
         Ok(())
     }
 

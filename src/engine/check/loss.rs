@@ -218,8 +218,8 @@ impl GraphCase for Scores {
         let x = net.input("logits", self.0.shape()?);
         let p = ops::softmax(&mut net.graph, x)?;
         let best = ops::argmax(&mut net.graph, x)?;
-        net.output("the probabilities", p)?;
-        net.classes("the classes", best);
+        net.maps("the probabilities", p, x)?;
+        net.classes("the classes", best, x)?;
         Ok(())
     }
 

@@ -95,10 +95,9 @@ impl GraphCase for Merge {
     fn build(&self, net: &mut Net) -> Result<()> {
         let merged = self.0.build(net)?;
         let p = ops::softmax(&mut net.graph, merged)?;
-        net.in_f32(p);
         net.differentiate(merged)?;
         net.output("the merged logits", merged)?;
-        net.output("the probabilities", p)?;
+        net.maps("the probabilities", p, merged)?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod net;
 mod plannings;
 mod region;
 mod rig;
+mod slab;
 mod stages;
 mod update;
 
@@ -73,8 +74,15 @@ table! {
     losses_of_regions: "losses of regions", region::cases;
     merged_classes: "merged classes", merge::merged;
     losses_of_merged_classes: "losses of merged classes", merge::losses;
+    windows: "windows of a volume", || slab_cases(slab::windows);
+    resampled: "resampled planes and rows", || slab_cases(slab::resampled);
+    decided: "labels and probabilities of slabs", || slab_cases(slab::decided);
     updates: "updates", || update::plain().map(Case::Update).into();
     scaled_updates: "updates with a loss scale", || update::scaled().into_iter().map(Case::Update).collect();
+}
+
+fn slab_cases(list: fn() -> Vec<slab::SlabCase>) -> Vec<Case> {
+    list().into_iter().map(Case::Slab).collect()
 }
 
 /// Cases of the network's shapes, to be timed; no oracle looks at them.
@@ -184,6 +192,7 @@ impl Runner<'_> {
     fn run(&mut self, caps: &Caps, dtype: DType, purpose: Purpose) -> Result<Ran> {
         let case = match self.case {
             Case::Update(case) => return case.run(self.gpu, caps),
+            Case::Slab(case) => return case.run(self.gpu, caps),
             Case::Graph(case) => case,
         };
         let truth = match self.truths.entry(dtype) {

@@ -57,13 +57,23 @@ pub enum Purpose {
     Inference,
 }
 
+/// Samples whose voxels are stored by fours, and the voxels of each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Samples {
+    pub count: usize,
+    pub voxels: usize,
+}
+
 /// How an output lies in memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     Tensor(Value),
     /// One of raw words.
     Float(Value, usize),
-    Classes(Value),
+    /// A byte a voxel, four voxels of a sample a word.
+    Classes(Value, Samples),
+    /// Of each class a map, four voxels of a sample a vector.
+    Maps(Value, Samples),
 }
 
 /// A graph under construction, with the names of what goes in and what comes out.
@@ -137,10 +147,23 @@ impl Net {
         self.outputs.push((name.into(), Place::Float(value, index)));
     }
 
-    /// Has class indices, a word each, compared.
-    pub fn classes(&mut self, name: &str, value: Value) {
+    fn samples(&self, of: Value) -> Result<Samples> {
+        let layout = self.graph.layout(of)?;
+        Ok(Samples { count: layout.n, voxels: layout.voxels() })
+    }
+
+    /// Has the class indices of a tensor's voxels compared, as [`ops::argmax`] stores them.
+    pub fn classes(&mut self, name: &str, value: Value, of: Value) -> Result<()> {
         self.graph.keep(value);
-        self.outputs.push((name.into(), Place::Classes(value)));
+        self.outputs.push((name.into(), Place::Classes(value, self.samples(of)?)));
+        Ok(())
+    }
+
+    /// Has maps of a tensor's classes compared, as [`ops::softmax`] stores them.
+    pub fn maps(&mut self, name: &str, value: Value, of: Value) -> Result<()> {
+        self.graph.keep(value);
+        self.outputs.push((name.into(), Place::Maps(value, self.samples(of)?)));
+        Ok(())
     }
 
     /// Appends the backward pass from a tensor, whose gradient is the input `UPSTREAM`; nothing in inference.

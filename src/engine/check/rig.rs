@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::f16;
 
 use super::measure::Compared;
-use super::net::{Net, Place, Purpose, Truth, gradient_of, random, singles};
+use super::net::{Net, Place, Purpose, Samples, Truth, gradient_of, random, singles};
 use crate::base::{Error, Result};
 use crate::engine::exec::{Pool, Program, Store};
 use crate::engine::gpu::Gpu;
@@ -144,7 +144,7 @@ impl Rig {
                 Some(index) => grads[index].iter().map(|v| f64::from(*v)).collect(),
                 None => {
                     let place = *named(&self.net.outputs, &expected.what)?;
-                    self.read(gpu, place, expected.values.len())?
+                    self.read(gpu, place)?
                 }
             };
             compared.push(expected.compare(&found, self.dtype));
@@ -152,17 +152,31 @@ impl Rig {
         Ok(compared)
     }
 
-    /// What lies at a place; of class indices the first `count`, as raw words are rounded up.
-    fn read(&self, gpu: &Gpu, place: Place, count: usize) -> Result<Vec<f64>> {
+    /// What lies at a place.
+    fn read(&self, gpu: &Gpu, place: Place) -> Result<Vec<f64>> {
         Ok(match place {
             Place::Tensor(value) => self.tensor(gpu, value)?,
             Place::Float(value, index) => {
                 let all: Vec<f32> = self.program.read(gpu, value)?;
                 all.get(index).map(|v| f64::from(*v)).into_iter().collect()
             }
-            Place::Classes(value) => {
-                let words: Vec<u32> = self.program.read(gpu, value)?;
-                words.into_iter().take(count).map(f64::from).collect()
+            Place::Classes(value, Samples { count, voxels }) => {
+                let bytes: Vec<u8> = self.program.read(gpu, value)?;
+                let samples = bytes.chunks(voxels.next_multiple_of(4)).take(count);
+                samples
+                    .flat_map(|sample| &sample[..voxels])
+                    .map(|class| f64::from(*class))
+                    .collect()
+            }
+            Place::Maps(value, Samples { count, voxels }) => {
+                let maps: Vec<f32> = self.program.read(gpu, value)?;
+                let pitch = voxels.next_multiple_of(4);
+                let classes = maps.len() / (pitch * count);
+                let map = |sample: usize, class: usize| &maps[(class * count + sample) * pitch..];
+                let of = |sample: usize| {
+                    (0..classes).flat_map(move |class| &map(sample, class)[..voxels])
+                };
+                (0..count).flat_map(of).map(|p| f64::from(*p)).collect()
             }
         })
     }

@@ -4,6 +4,7 @@ mod command;
 mod pool;
 mod program;
 mod readback;
+mod recording;
 mod store;
 mod uniforms;
 
@@ -11,6 +12,7 @@ pub use command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, time
 pub use pool::Pool;
 pub use program::{CommandInfo, Program};
 pub use readback::Readback;
+pub use recording::{Held, Recording, storage, vectors};
 pub use store::{LossScale, Store, region_words};
 pub use uniforms::{Setting, Uniforms};
 

@@ -12,6 +12,7 @@ mod loss;
 mod norm;
 mod pointwise;
 mod reduce;
+pub mod slab;
 mod sort;
 mod subgroup;
 mod update;

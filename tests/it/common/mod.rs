@@ -2,6 +2,7 @@
 //! ignored by name.
 #![allow(dead_code)] // the golden test uses a part
 
+pub mod loops;
 pub mod nets;
 pub mod program;
 pub mod volumes;

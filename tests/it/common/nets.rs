@@ -144,7 +144,7 @@ fn inference_graph(config: &NetConfig) -> Graph {
     let logits = ops::materialise(&mut graph, logits).unwrap();
     graph.store_in_f32(logits);
     let p = ops::softmax(&mut graph, logits).unwrap();
-    let best = ops::argmax(&mut graph, p).unwrap();
+    let best = ops::argmax(&mut graph, logits).unwrap();
     graph.keep(p);
     graph.keep(best);
     graph
@@ -260,7 +260,7 @@ fn checked() -> BTreeSet<KernelKey> {
     kernels
 }
 
-/// Every kernel that the plans of [`all`], [`targeted`] and [`variants`], and the making of patches ask for; of files that none
+/// Every kernel that the plans of [`all`], [`targeted`] and [`variants`], the making of patches, and the segmenting of slabs ask for; of files that none
 /// of these runs, what the table of cases asks for.
 pub fn kernels() -> BTreeSet<KernelKey> {
     let planned = all().into_iter().chain(targeted()).chain(variants());
@@ -269,7 +269,9 @@ pub fn kernels() -> BTreeSet<KernelKey> {
         dispatches.map(|dispatch| dispatch.kernel.clone()).collect::<Vec<_>>()
     };
     let patches = u2seg::low_level::patch::patch_kernels();
-    let mut kernels: BTreeSet<KernelKey> = planned.flat_map(of).chain(patches).collect();
+    let slabs = ops::slab::slab_kernels();
+    let mut kernels: BTreeSet<KernelKey> =
+        planned.flat_map(of).chain(patches).chain(slabs).collect();
     let files: BTreeSet<&str> = kernels.iter().map(|key| key.file).collect();
     kernels.extend(checked().into_iter().filter(|key| !files.contains(key.file)));
     kernels

@@ -2,17 +2,17 @@
 
 use super::super::common::WORKGROUP;
 use super::super::elementwise::materialise;
-use super::sums::{MAX_CLASSES, aligned};
+use super::sums::MAX_CLASSES;
 use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Gradients, Graph, Lowering, Node, Op, Value, fold};
 use crate::engine::shader::KernelKey;
 
-/// Class probabilities of each voxel (N, classes, D, H, W).
+/// Class probabilities of each voxel as maps, four voxels of a sample a vector: classes, N, ceil(D·H·W / 4) vectors.
 pub fn softmax(graph: &mut Graph, logits: Value) -> Result<Value> {
     per_voxel(graph, logits, PerVoxel::Softmax)
 }
 
-/// Index of the most likely class of each voxel, one word each (N·D·H·W).
+/// Index of the most likely class of each voxel, a byte each, four voxels of a sample a word: N, ceil(D·H·W / 4) words.
 pub fn argmax(graph: &mut Graph, logits: Value) -> Result<Value> {
     per_voxel(graph, logits, PerVoxel::Argmax)
 }
@@ -24,9 +24,10 @@ fn per_voxel(graph: &mut Graph, logits: Value, op: PerVoxel) -> Result<Value> {
         let found = format!("classes of {layout}; at most {MAX_CLASSES}");
         return Err(Error::shape(op.name(), found));
     }
+    let words = layout.n * layout.voxels().div_ceil(4);
     let out = match op {
-        PerVoxel::Softmax => graph.tensor("probabilities", layout),
-        PerVoxel::Argmax => graph.words("labels", layout.n * layout.voxels()),
+        PerVoxel::Softmax => graph.words("probabilities", layout.channels() * words * 4),
+        PerVoxel::Argmax => graph.words("labels", words),
     };
     graph.node(op, vec![logits], vec![out]);
     Ok(out)
@@ -50,6 +51,7 @@ impl Op for PerVoxel {
         Err(Error::Internal("losses differentiate the softmax themselves".into()))
     }
 
+    /// A sample is a row of as many columns as it has voxels.
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let ([logits], [out]) = (lowering.inputs()?, lowering.outputs()?);
         let layout = lowering.graph.layout(logits)?;
@@ -57,28 +59,35 @@ impl Op for PerVoxel {
             Self::Softmax => "softmax.wgsl",
             Self::Argmax => "argmax.wgsl",
         };
+        let words = layout.voxels().div_ceil(4);
         let mut dispatches = Vec::new();
         for part in lowering.cut_samples(layout) {
             let (from, base) = lowering.window(logits, part)?;
-            aligned(base)?;
-            let voxels = part.samples * layout.voxels();
-            let work = (voxels * layout.blocks()) as u64;
-            let groups = fold(voxels.div_ceil(WORKGROUP), lowering.caps)?;
+            let work = (part.samples * layout.voxels() * layout.blocks()) as u64;
+            let groups = fold((part.samples * words).div_ceil(WORKGROUP), lowering.caps)?;
             let dispatch = Dispatch::new(file, KernelKey::new(file), groups)
-                .bind("logits", from)
-                .param("samples", part.samples)
-                .param("voxels", layout.voxels())
+                .bind("scores", from)
+                // a voxel is a column: no place is read
+                .bind("places", from)
+                .param("rows", part.samples)
+                .param("words", words)
+                .param("height", 1)
+                .param("columns", layout.voxels())
+                .param("blocks", layout.blocks())
+                .param("base", base)
                 .param("classes", layout.channels())
+                .param("first_class", 0)
+                .param("row0", part.n0)
                 .work(work * 40, work * 32);
             dispatches.push(match self {
-                Self::Softmax => {
-                    let (to, base) = lowering.window(out, part)?;
-                    aligned(base)?;
-                    dispatch.bind("probs", to)
+                Self::Softmax => dispatch
+                    .bind("maps", lowering.whole(out))
+                    .param("all_rows", layout.n)
+                    .param("add", 0)
+                    .param_f32("scale", 1.0),
+                Self::Argmax => {
+                    dispatch.bind("labels", lowering.whole(out)).param_f32("threshold", 0.0)
                 }
-                Self::Argmax => dispatch
-                    .bind("labels", lowering.whole(out))
-                    .param("first", part.n0 * layout.voxels()),
             });
         }
         Ok(dispatches)

@@ -1,0 +1,233 @@
+//! Many images through an ensemble as a pipeline: the next one is read and prepared, and the last one cleaned up and written,
+//! while the GPU works. At most one image waits at each end, so that memory does not grow with their number.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
+
+use ndarray::Array3;
+
+use super::ensemble::Ensemble;
+use super::slab::{Clock, Phase};
+use crate::base::{Error, Result};
+use crate::imaging::{Grid, ImageWriter, LabelMap, Prepared, Volume};
+
+/// What is done with each image of a cohort before and after the network, on threads of their own.
+pub trait CaseWork: Sync {
+    /// What names an image.
+    type Job: Sync;
+    /// What is kept of it from reading to writing.
+    type Kept: Send;
+
+    /// Reads the image.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, or does not fit the network; the error names the file.
+    fn read(&self, job: &Self::Job) -> Result<(Volume, Self::Kept)>;
+
+    /// Says of an error without a file which one it is about.
+    fn about(&self, job: &Self::Job, error: Error) -> Error;
+
+    /// Where the probabilities of the classes go, a file each in their order; none where they are not wanted. Folders are there.
+    ///
+    /// # Errors
+    ///
+    /// Where a folder cannot be made.
+    fn probabilities(&self, job: &Self::Job) -> Result<Vec<PathBuf>>;
+
+    /// Takes the class indices, or the values of regions, as the networks have them; probabilities are written by then.
+    ///
+    /// # Errors
+    ///
+    /// Where something cannot be written.
+    fn write(&self, job: &Self::Job, kept: Self::Kept, labels: LabelMap) -> Result<()>;
+}
+
+/// Told of an image by position, once it is written or failed; says whether to go on.
+pub type Done<'a> = &'a mut (dyn FnMut(usize, Result<()>) -> bool + Send);
+
+/// Seconds of each part of a case.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seconds {
+    reading: f64,
+    preparing: f64,
+}
+
+/// An image that was read.
+struct Ready<K> {
+    cases: Vec<Prepared>,
+    kept: K,
+    seconds: Seconds,
+}
+
+/// What the GPU sends to be written, in the order of the images.
+enum Made<K> {
+    /// Files of probabilities begin.
+    Maps(Vec<PathBuf>, Grid),
+    /// Planes of a class.
+    Planes(usize, Array3<f32>),
+    /// All of an image, or why there is not.
+    Done(Result<Segmented<K>>),
+}
+
+struct Segmented<K> {
+    labels: LabelMap,
+    kept: K,
+    /// Where the time went so far, in words, with its seconds.
+    told: String,
+    seconds: f64,
+    forward: f64,
+}
+
+/// Runs what must not take other images with it, whatever happens.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caught = catch_unwind(AssertUnwindSafe(work));
+    caught.unwrap_or_else(|_| Err(Error::Internal("segmenting it panicked".into())))
+}
+
+impl Ensemble {
+    /// Segments images one after another. `done` is told of each in order, by position, once it is written or failed, and says
+    /// whether to go on; what fails takes none of the others with it.
+    pub fn segment_all<W: CaseWork>(&self, work: &W, jobs: &[W::Job], done: Done<'_>) {
+        // a thread that is through with an image waits until the next one takes it
+        let (ready, next) = sync_channel(0);
+        let (made, last) = sync_channel(1);
+        let cohort = Cohort { ensemble: self, work, jobs };
+        let cohort = &cohort;
+        std::thread::scope(|scope| {
+            scope.spawn(move || cohort.read(&ready));
+            scope.spawn(move || cohort.write(&last, done));
+            // its ends of both channels go with it, so that neither of the others waits for a thread that is gone
+            cohort.segment(next, made);
+        });
+    }
+}
+
+struct Cohort<'a, W: CaseWork> {
+    ensemble: &'a Ensemble,
+    work: &'a W,
+    jobs: &'a [W::Job],
+}
+
+impl<W: CaseWork> Cohort<'_, W> {
+    fn read(&self, ready: &SyncSender<Result<Ready<W::Kept>>>) {
+        for job in self.jobs {
+            let read = guarded(|| {
+                let start = Instant::now();
+                let (volume, kept) = self.work.read(job)?;
+                let reading = start.elapsed().as_secs_f64();
+                let cases = self.ensemble.prepare(&volume)?;
+                let preparing = start.elapsed().as_secs_f64() - reading;
+                Ok(Ready { cases, kept, seconds: Seconds { reading, preparing } })
+            });
+            // nobody takes it where the thread of the GPU is gone
+            if ready.send(read.map_err(|e| self.work.about(job, e))).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn segment(&self, next: Receiver<Result<Ready<W::Kept>>>, made: SyncSender<Made<W::Kept>>) {
+        for (job, ready) in self.jobs.iter().zip(next) {
+            let segmented = ready.and_then(|ready| {
+                let segmented = guarded(|| self.one(job, ready, &made));
+                segmented.map_err(|e| self.work.about(job, e))
+            });
+            if made.send(Made::Done(segmented)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn one(
+        &self,
+        job: &W::Job,
+        ready: Ready<W::Kept>,
+        made: &SyncSender<Made<W::Kept>>,
+    ) -> Result<Segmented<W::Kept>> {
+        let Ready { cases, kept, seconds } = ready;
+        let start = Instant::now();
+        let gone = || Error::Internal("nobody takes what was segmented".into());
+        let files = self.work.probabilities(job)?;
+        let mut take = |class: usize, planes: Array3<f32>| {
+            made.send(Made::Planes(class, planes)).map_err(|_| gone())
+        };
+        let grid = cases.first().map(|case| case.grid().clone());
+        let maps: Option<super::collect::TakeMaps<'_>> = match grid.filter(|_| !files.is_empty()) {
+            Some(grid) => {
+                made.send(Made::Maps(files, grid)).map_err(|_| gone())?;
+                Some(&mut take)
+            }
+            None => None,
+        };
+        let mut clock = Clock::start();
+        let labels = self.ensemble.run(&cases, maps, &mut clock)?;
+        let Seconds { reading, preparing } = seconds;
+        Ok(Segmented {
+            labels,
+            kept,
+            told: format!("reading {reading:.2} s, preparing {preparing:.2} s, {}", clock.told()),
+            seconds: reading + preparing + start.elapsed().as_secs_f64(),
+            forward: clock.seconds(Phase::Forward),
+        })
+    }
+
+    fn write(&self, last: &Receiver<Made<W::Kept>>, done: Done<'_>) {
+        let mut index = 0;
+        let mut maps = Ok(Vec::new());
+        for made in last {
+            match made {
+                Made::Maps(files, grid) => maps = guarded(|| begin(&files, &grid)),
+                Made::Planes(class, planes) => {
+                    maps = maps.and_then(|maps| guarded(|| add(maps, class, &planes)));
+                }
+                Made::Done(segmented) => {
+                    let maps = std::mem::replace(&mut maps, Ok(Vec::new()));
+                    let job = &self.jobs[index];
+                    let written = segmented.and_then(|segmented| {
+                        let written = guarded(|| self.finish(job, maps?, segmented));
+                        written.map_err(|e| self.work.about(job, e))
+                    });
+                    if !done(index, written) {
+                        return;
+                    }
+                    index += 1;
+                }
+            }
+        }
+    }
+
+    /// Writes the mask last: where it is, the case is done.
+    fn finish(
+        &self,
+        job: &W::Job,
+        maps: Vec<ImageWriter>,
+        segmented: Segmented<W::Kept>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        maps.into_iter().try_for_each(ImageWriter::finish)?;
+        let Segmented { labels, kept, told, seconds, forward } = segmented;
+        self.work.write(job, kept, labels)?;
+        let writing = start.elapsed().as_secs_f64();
+        let all = seconds + writing;
+        let share = 100.0 * forward / all.max(f64::MIN_POSITIVE);
+        log::info!(
+            "a case took {all:.2} s, {share:.0} % of it the network: {told}, cleaning up and writing {writing:.2} s"
+        );
+        Ok(())
+    }
+}
+
+fn begin(files: &[PathBuf], grid: &Grid) -> Result<Vec<ImageWriter>> {
+    files.iter().map(|file| ImageWriter::begin(file, grid)).collect()
+}
+
+fn add(mut maps: Vec<ImageWriter>, class: usize, planes: &Array3<f32>) -> Result<Vec<ImageWriter>> {
+    match maps.get_mut(class) {
+        Some(map) => map.add(planes.view())?,
+        None => return Err(Error::Internal(format!("probabilities of class {class}"))),
+    }
+    Ok(maps)
+}
