@@ -10,8 +10,8 @@ use crate::engine::gpu::Gpu;
 /// Measures the time in which nothing was submitted that was not done. What the device has done is known whenever it is asked.
 #[derive(Default)]
 pub(super) struct IdleTime {
-    /// Steps submitted.
-    submitted: Arc<AtomicU64>,
+    /// Steps that were begun.
+    begun: Arc<AtomicU64>,
     /// Since when all of them are done.
     since: Arc<Mutex<Option<Instant>>>,
     seconds: f64,
@@ -20,10 +20,11 @@ pub(super) struct IdleTime {
 impl IdleTime {
     /// A step was submitted.
     pub fn submitted(&mut self, gpu: &Gpu) {
-        let number = self.submitted.fetch_add(1, Ordering::SeqCst) + 1;
-        let (submitted, since) = (self.submitted.clone(), self.since.clone());
+        let number = self.begun.load(Ordering::SeqCst);
+        let (begun, since) = (self.begun.clone(), self.since.clone());
         gpu.when_done(move || {
-            if submitted.load(Ordering::SeqCst) == number {
+            // told late, the next step may be under way
+            if begun.load(Ordering::SeqCst) == number {
                 let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
                 *since = Some(Instant::now());
             }
@@ -33,6 +34,7 @@ impl IdleTime {
     /// The next step is about to be submitted.
     pub fn resumes(&mut self, gpu: &Gpu) -> Result<()> {
         gpu.poll()?;
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.seconds += since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         Ok(())
