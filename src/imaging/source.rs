@@ -41,7 +41,7 @@ struct Input {
 
 enum Unpacked {
     Plain(Input),
-    Packed(GzDecoder<Input>),
+    Packed(Box<GzDecoder<Input>>),
     /// Behind the last member, where padding of an archive may follow.
     End,
 }
@@ -59,7 +59,7 @@ impl Source {
         let size = file.metadata().map_err(refuse)?.len();
         let mut input = Input { file, buffer: vec![0; HEAD].into_boxed_slice(), at: 0, end: 0 };
         let rest = match input.is_packed().map_err(refuse)? {
-            true => Unpacked::Packed(GzDecoder::new(input)),
+            true => Unpacked::Packed(Box::new(GzDecoder::new(input))),
             false => Unpacked::Plain(input),
         };
         let mut source = Self { path: path.to_path_buf(), size, head: Vec::new(), at: 0, rest };
@@ -196,7 +196,7 @@ impl Read for Unpacked {
             let Self::Packed(member) = std::mem::replace(self, Self::End) else { continue };
             let mut input = member.into_inner();
             if input.is_packed()? {
-                *self = Self::Packed(GzDecoder::new(input));
+                *self = Self::Packed(Box::new(GzDecoder::new(input)));
             }
         }
     }
