@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::surface::{Columns, Mask};
+use super::surface::{Columns, Mask, UNSEEN};
 
 /// Exact squared Euclidean distance (mm²) of every voxel of a D, H, W volume to the nearest `true` voxel; infinite where
 /// there is none. Linear time.
@@ -36,12 +36,20 @@ pub fn distances<T: Send>(
     spacing: [f64; 3],
     each: impl Fn(&[f64]) -> T + Sync,
 ) -> Vec<T> {
-    let planes = (0..from.shape()[0]).into_par_iter();
-    let plane = |search: &mut Search, depth: usize| each(search.plane(from, to, depth));
-    planes.map_init(|| Search::new(spacing), plane).collect()
+    let depth = from.shape()[0];
+    let slabs = (0..depth.div_ceil(SLAB)).into_par_iter();
+    let slab = |slab: usize| -> Vec<T> {
+        let mut search = Search::new(spacing, from.shape());
+        let planes = slab * SLAB..((slab + 1) * SLAB).min(depth);
+        planes.map(|depth| each(search.plane(from, to, depth))).collect()
+    };
+    slabs.map(slab).collect::<Vec<_>>().into_iter().flatten().collect()
 }
 
-/// What is needed to measure a plane.
+/// Planes that a thread measures one after another.
+const SLAB: usize = 16;
+
+/// What is needed to measure planes that follow one another.
 struct Search {
     /// Squared edge along D.
     depth_weight: f64,
@@ -52,10 +60,13 @@ struct Search {
     /// Of each of these rows, the squared distance within the same W.
     field: Vec<f64>,
     found: Vec<f64>,
+    /// Of each column, where the plane before led. Only planes with voxels to measure are looked at.
+    seen: Vec<u32>,
+    last: Option<usize>,
 }
 
 impl Search {
-    fn new(spacing: [f64; 3]) -> Self {
+    fn new(spacing: [f64; 3], [_, h, w]: [usize; 3]) -> Self {
         Self {
             depth_weight: spacing[0] * spacing[0],
             along_h: Envelope::new(spacing[1]),
@@ -63,6 +74,8 @@ impl Search {
             rows: Vec::new(),
             field: Vec::new(),
             found: Vec::new(),
+            seen: vec![UNSEEN; h * w],
+            last: None,
         }
     }
 
@@ -75,12 +88,18 @@ impl Search {
         if self.rows.is_empty() {
             return &self.found;
         }
+        if self.last.is_none_or(|last| last + 1 < depth) {
+            self.seen.fill(UNSEEN);
+        }
+        self.last = Some(depth);
+        // rows of a power of two would share a few lines of the cache
+        let stride = w + 9;
         self.field.clear();
-        self.field.resize(self.rows.len() * w, f64::INFINITY);
+        self.field.resize(self.rows.len() * stride, f64::INFINITY);
         for x in to.places() {
             self.along_h.clear();
             for y in to.rows() {
-                if let Some(steps) = to.nearest(y, x, depth) {
+                if let Some(steps) = to.nearest([depth, y, x], &mut self.seen[y * w + x]) {
                     let steps = steps as f64;
                     self.along_h.push(y, self.depth_weight * steps * steps);
                 }
@@ -88,11 +107,11 @@ impl Search {
             let (rows, field) = (self.rows.iter().map(|(y, _)| *y), &mut self.field);
             let mut row = 0;
             self.along_h.each(rows, |_, value| {
-                field[row * w + x] = value;
+                field[row * stride + x] = value;
                 row += 1;
             });
         }
-        for ((_, places), values) in self.rows.iter().zip(self.field.chunks(w)) {
+        for ((_, places), values) in self.rows.iter().zip(self.field.chunks(stride)) {
             self.along_w.clear();
             to.places().for_each(|x| self.along_w.push(x, values[x]));
             let found = &mut self.found;

@@ -148,16 +148,26 @@ impl Columns {
         self.touched[1].iter().copied()
     }
 
-    /// Steps along D from a voxel to the nearest one of its column; none where that has none.
-    pub(super) fn nearest(&self, y: usize, x: usize, z: usize) -> Option<usize> {
+    /// Steps along D from a voxel to the nearest one of its column; none where that has none. `seen` is where the voxel before
+    /// it along D led, or [`UNSEEN`]: columns are as many as a plane has voxels, and to search each anew takes most of the time.
+    pub(super) fn nearest(&self, [z, y, x]: [usize; 3], seen: &mut u32) -> Option<usize> {
         let row = &self.rows[y];
         let column = &row.depths[row.starts[x] as usize..row.starts[x + 1] as usize];
-        let at = column.partition_point(|depth| (*depth as usize) < z);
+        let mut at = *seen as usize;
+        if *seen == UNSEEN {
+            at = column.partition_point(|depth| (*depth as usize) < z);
+        } else if column.get(at).is_some_and(|depth| (*depth as usize) < z) {
+            at += 1;
+        }
+        *seen = at as u32;
         let after = column.get(at).map(|depth| *depth as usize - z);
         let before = column[..at].last().map(|depth| z - *depth as usize);
         after.into_iter().chain(before).min()
     }
 }
+
+/// Of a column that was not searched yet.
+pub(super) const UNSEEN: u32 = u32::MAX;
 
 impl ColumnRow {
     fn of(mask: &Mask<'_>, y: usize) -> Self {
@@ -222,10 +232,14 @@ mod tests {
             assert_eq!(found, expected);
             assert_eq!(mask.surface_size(), expected.len());
             let columns = Columns::of(&mask);
-            for [z, y, x] in (0..210).map(|i| [i / 42, i / 7 % 6, i % 7]) {
-                let column = expected.iter().filter(|p| (p[1], p[2]) == (y, x));
-                let nearest = column.map(|p| p[0].abs_diff(z)).min();
-                assert_eq!(columns.nearest(y, x, z), nearest);
+            for (y, x) in (0..42).map(|i| (i / 7, i % 7)) {
+                let mut followed = UNSEEN;
+                for z in 0..5 {
+                    let column = expected.iter().filter(|p| (p[1], p[2]) == (y, x));
+                    let nearest = column.map(|p| p[0].abs_diff(z)).min();
+                    assert_eq!(columns.nearest([z, y, x], &mut { UNSEEN }), nearest);
+                    assert_eq!(columns.nearest([z, y, x], &mut followed), nearest);
+                }
             }
         }
     }
