@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::say::bytes;
 use super::train::place;
 use crate::base::Result;
 use crate::dataset::prepared::{DEFAULT_SIZE, Kept, Place, Store};
@@ -30,12 +31,6 @@ struct Group {
     in_use: usize,
     bytes: u64,
     used: SystemTime,
-}
-
-/// Bytes in the unit that reads best.
-fn size(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 10_000.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
 
 /// Words for a time that has passed.
@@ -80,16 +75,16 @@ pub fn run(args: &Args) -> Result<()> {
                     "{dataset}: {} cases{}{spacing}, {}, last used {}{in_use}",
                     group.cases,
                     if spacing.is_empty() { "" } else { " at " },
-                    size(group.bytes),
+                    bytes(group.bytes),
                     ago(group.used)
                 );
             }
-            let bytes = kept.iter().map(|case| case.bytes).sum();
-            say!("{} cases, {} in {}", kept.len(), size(bytes), store.folder().display());
+            let all = kept.iter().map(|case| case.bytes).sum();
+            say!("{} cases, {} in {}", kept.len(), bytes(all), store.folder().display());
         }
         Action::Clear => {
             let [gone, left] = store.clear()?;
-            say!("removed {}; {} are in use and stay", size(gone), size(left));
+            say!("removed {}; {} are in use and stay", bytes(gone), bytes(left));
         }
     }
     Ok(())

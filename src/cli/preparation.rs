@@ -10,10 +10,16 @@ use crate::run::Observer;
 /// Follows the work on the cases of one dataset after another.
 #[derive(Default)]
 pub struct PreparationBar {
-    /// With the work that it is of.
-    bar: Option<(Stage, String, ProgressBar)>,
+    bar: Option<Shown>,
     /// When a line was written.
     line: Option<Instant>,
+}
+
+/// A bar, and the work that it is of.
+struct Shown {
+    stage: Stage,
+    dataset: String,
+    bar: ProgressBar,
 }
 
 /// Between lines where there is no terminal.
@@ -35,12 +41,12 @@ impl PreparationBar {
     /// Shows how far it is.
     pub fn show(&mut self, progress: &Progress) {
         let Progress { stage, dataset, done, total, share, seconds: passed } = progress;
-        let same = |(of, name, _): &(Stage, String, ProgressBar)| (of, name) == (stage, dataset);
+        let same = |shown: &Shown| (&shown.stage, &shown.dataset) == (stage, dataset);
         if !self.bar.as_ref().is_some_and(same) {
-            self.bar = Some((*stage, dataset.clone(), begin()));
+            self.bar = Some(Shown { stage: *stage, dataset: dataset.clone(), bar: begin() });
             self.line = Some(Instant::now());
         }
-        let Some((_, _, bar)) = &self.bar else { return };
+        let Some(Shown { bar, .. }) = &self.bar else { return };
         let (doing, did) = match stage {
             Stage::Reading => ("reading", "read"),
             Stage::Preparing => ("preparing", "prepared"),

@@ -1,6 +1,7 @@
 //! `u2seg prepare`.
 
 use super::preparation::PreparationBar;
+use super::say::bytes;
 use super::train::{NetArgs, RunArgs};
 use crate::base::Result;
 use crate::run::{PreparedDomain, Runs};
@@ -20,12 +21,12 @@ pub fn run(args: &Args) -> Result<()> {
     let mut runs = Runs::new(args.run.request(config, options, std::path::Path::new("")))?;
     let prepared = runs.prepare(&mut PreparationBar::default())?;
     for PreparedDomain { plan, cases, folder } in prepared {
-        let mib = cases.bytes as f64 / f64::from(1 << 20);
         say!(
-            "{}: {} cases at {:.3?} mm (D, H, W), {mib:.1} MiB in {}",
+            "{}: {} cases at {:.3?} mm (D, H, W), {} in {}",
             plan.name,
             cases.cases,
             plan.spacing,
+            bytes(cases.bytes),
             folder.display()
         );
     }

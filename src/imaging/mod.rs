@@ -35,9 +35,7 @@ pub use nifti::{read_image, read_images, read_labels, read_labels_on};
 pub use normalise::{Normalisation, percentile};
 pub use peek::{Extent, peek};
 pub use place::{Match, Reference, TOLERANCE};
-pub use prepare::{
-    IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, prepared_size, resampled_size,
-};
+pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, resampled_size};
 pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};
 pub use restore::Tap;
 pub use sniff::{Finding, describe_folder, instead};

@@ -17,19 +17,19 @@ use super::voxels::{self, Convert, Stored};
 use crate::base::{Error, Result};
 
 /// A file whose header was read, and whose voxels come next.
-struct Opened {
+pub(super) struct Opened {
     /// The file that was asked for.
     path: PathBuf,
     /// The file that holds the voxels.
     source: Source,
     /// Whether that file holds the header, too.
     single: bool,
-    stored: Stored,
-    grid: Grid,
+    pub stored: Stored,
+    pub grid: Grid,
 }
 
 impl Opened {
-    fn new(path: &Path) -> Result<Self> {
+    pub fn new(path: &Path) -> Result<Self> {
         let names::Halves { header: header_file, image: image_file } = names::halves(path);
         let mut source = Source::open(&header_file)?;
         let header = header(&header_file, source.head(0)?)?;

@@ -28,8 +28,6 @@ pub struct Prepared {
     pub outside: f32,
     /// Label indices, D, H, W; absent for images without labels.
     pub label: Option<Vec<u8>>,
-    /// Bits of the classes or regions whose labels the case lacks.
-    pub unlabelled: [u32; 8],
     /// Indices of voxels that somebody labelled, thinned; none where all are labelled.
     pub annotated: Vec<u32>,
     /// Voxel indices of each foreground class, thinned where there are many.
@@ -128,7 +126,6 @@ pub fn prepare(
         image: data,
         outside: normalisation.outside(),
         annotated: label.as_deref().map(annotated).unwrap_or_default(),
-        unlabelled: [0; 8],
         label,
         foreground,
         smallest,
@@ -136,11 +133,6 @@ pub fn prepare(
         crop,
         grid: image.grid().clone(),
     })
-}
-
-/// Voxels D, H, W that an image has once it is cropped and resampled to `spacing`; an error where they would be too many.
-pub fn prepared_size(image: &Volume, spacing: [f64; 3]) -> Result<[usize; 3]> {
-    resampled_size(nonzero_box(image).shape(), image.spacing(), spacing)
 }
 
 impl Prepared {

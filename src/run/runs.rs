@@ -75,11 +75,15 @@ pub struct Runs {
     reads: Vec<PathBuf>,
     claim: Option<RunClaim>,
     /// Where prepared cases are kept, once it is open.
-    store: Option<(CacheChoice, Arc<Store>)>,
+    store: Option<OpenStore>,
 }
 
-/// Where prepared cases are kept, and how many bytes of them.
-type CacheChoice = (Place, Option<u64>);
+/// Prepared cases, as the settings of runs say where and how many bytes of them.
+struct OpenStore {
+    place: Place,
+    size: Option<u64>,
+    store: Arc<Store>,
+}
 
 impl Runs {
     /// New runs: one, or a network for each dataset in the independent mode, and for each fold where all are asked for. Nothing
@@ -170,12 +174,13 @@ impl Runs {
 
     /// The prepared cases that a run uses; runs that keep them in one place share them.
     fn store(&mut self, config: &RunConfig) -> Result<Arc<Store>> {
-        let choice = (config.cache.clone(), config.cache_size);
-        if let Some((_, store)) = self.store.as_ref().filter(|(open, _)| *open == choice) {
-            return Ok(store.clone());
+        let (place, size) = (&config.cache, config.cache_size);
+        let same = |open: &&OpenStore| open.place == *place && open.size == size;
+        if let Some(open) = self.store.as_ref().filter(same) {
+            return Ok(open.store.clone());
         }
         let store = config.store()?;
-        self.store = Some((choice, store.clone()));
+        self.store = Some(OpenStore { place: place.clone(), size, store: store.clone() });
         Ok(store)
     }
 

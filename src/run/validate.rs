@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::folder::{mask_file, validation_folder};
 use super::scores::{ChosenCleanUp, DomainScores, key};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, locked};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
 use crate::imaging::{Known, LabelMap, Match, Reference, Volume, read_labels_on};
@@ -83,7 +83,7 @@ impl CaseWork for Work<'_> {
     }
 
     fn write(&self, case: &Case, truth: LabelMap, mut mask: LabelMap) -> Result<()> {
-        let mut decision = self.decision.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decision = locked(self.decision);
         if let Some(decision) = decision.as_mut() {
             let labelled = |class| self.cases.has_labels_of(case, usize::from(class));
             decision.add(&truth, &mask, labelled)?;

@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ struct Seconds {
 
 /// An image that was read.
 struct Ready<K> {
-    cases: Vec<Prepared>,
+    cases: Vec<Arc<Prepared>>,
     kept: K,
     seconds: Seconds,
 }

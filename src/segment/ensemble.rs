@@ -1,11 +1,13 @@
 //! Several networks for the same images, which advance together along D.
 
+use std::sync::Arc;
+
 use ndarray::Array4;
 
 use super::collect::TakeMaps;
 use super::predict::Predictor;
 use super::slab::{Clock, Network};
-use super::whole::{finish, probabilities, segment};
+use super::whole::{borrowed, finish, prepare, probabilities, segment};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::imaging::{LabelMap, Prepared, Volume};
@@ -72,17 +74,17 @@ impl Ensemble {
     }
 
     /// The volume as each network sees it.
-    pub(super) fn prepare(&self, volume: &Volume) -> Result<Vec<Prepared>> {
-        self.networks().iter().map(|network| network.prepare(volume)).collect()
+    pub(super) fn prepare(&self, volume: &Volume) -> Result<Vec<Arc<Prepared>>> {
+        prepare(&self.networks(), volume)
     }
 
     /// Class indices of what was prepared, or values of regions, without clean-up; `maps` takes probabilities.
     pub(super) fn run(
         &self,
-        cases: &[Prepared],
+        cases: &[Arc<Prepared>],
         maps: Option<TakeMaps<'_>>,
         clock: &mut Clock,
     ) -> Result<LabelMap> {
-        segment(&self.networks(), cases, maps, clock)
+        segment(&self.networks(), &borrowed(cases), maps, clock)
     }
 }

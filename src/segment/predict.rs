@@ -78,7 +78,7 @@ impl Predictor {
     /// Where the GPU fails.
     pub fn raw_labels_of(&self, case: &Prepared) -> Result<LabelMap> {
         let mut clock = Clock::start();
-        let labels = segment(&[&self.network], std::slice::from_ref(case), None, &mut clock)?;
+        let labels = segment(&[&self.network], &[case], None, &mut clock)?;
         log::info!("{}", clock.told());
         Ok(labels)
     }

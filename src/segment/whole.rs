@@ -1,5 +1,7 @@
 //! A whole image through networks: slabs collected, and finished.
 
+use std::sync::Arc;
+
 use ndarray::{Array3, Array4, s};
 
 use super::clean_up::clean_up;
@@ -9,11 +11,29 @@ use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::imaging::{LabelMap, Prepared, Volume};
 
+/// The volume as each network sees it; networks that see it alike share it, such as those of folds.
+pub fn prepare(networks: &[&Network], volume: &Volume) -> Result<Vec<Arc<Prepared>>> {
+    let mut cases: Vec<Arc<Prepared>> = Vec::new();
+    for (at, network) in networks.iter().enumerate() {
+        let alike = networks[..at].iter().position(|other| other.prepares_as(network));
+        cases.push(match alike {
+            Some(other) => cases[other].clone(),
+            None => Arc::new(network.prepare(volume)?),
+        });
+    }
+    Ok(cases)
+}
+
+/// What is shared, borrowed.
+pub fn borrowed(cases: &[Arc<Prepared>]) -> Vec<&Prepared> {
+    cases.iter().map(Arc::as_ref).collect()
+}
+
 /// Class indices of an image without clean-up, or values of regions, from what was prepared of it for each network; `maps` takes
 /// the mean probabilities.
 pub fn segment(
     networks: &[&Network],
-    cases: &[Prepared],
+    cases: &[&Prepared],
     maps: Option<TakeMaps<'_>>,
     clock: &mut Clock,
 ) -> Result<LabelMap> {
@@ -30,8 +50,7 @@ pub fn segment(
 
 /// Mean probabilities of networks on a volume's own grid, K, D, H, W.
 pub fn probabilities(networks: &[&Network], volume: &Volume) -> Result<Array4<f32>> {
-    let cases =
-        networks.iter().map(|network| network.prepare(volume)).collect::<Result<Vec<_>>>()?;
+    let cases = prepare(networks, volume)?;
     let classes = networks.first().map_or(0, |network| network.domain().labels.outputs());
     let [d, h, w] = volume.shape();
     let mut all = Array4::zeros((classes, d, h, w));
@@ -42,7 +61,7 @@ pub fn probabilities(networks: &[&Network], volume: &Volume) -> Result<Array4<f3
         all.slice_mut(s![class, first..next[class], .., ..]).assign(&planes);
         Ok(())
     };
-    segment(networks, &cases, Some(&mut take), &mut Clock::start())?;
+    segment(networks, &borrowed(&cases), Some(&mut take), &mut Clock::start())?;
     Ok(all)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cases::DomainCases;
 use super::config::RunConfig;
 use super::domain_sampling::DomainSampler;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, locked};
 use crate::patch;
 use crate::patch::{Cache, Sample, Wanted};
 
@@ -28,9 +28,15 @@ pub(super) struct Batch {
 /// Memory for what is read ahead.
 #[derive(Default)]
 struct Room {
-    /// Steps and bytes.
-    taken: Mutex<(usize, u64)>,
+    ahead: Mutex<Ahead>,
     freed: Condvar,
+}
+
+/// What is read ahead.
+#[derive(Default)]
+struct Ahead {
+    steps: usize,
+    bytes: u64,
 }
 
 struct Taken {
@@ -41,18 +47,20 @@ struct Taken {
 impl Room {
     /// Waits until there is room for a step of so many bytes.
     fn take(self: &Arc<Self>, bytes: u64) -> Taken {
-        let full = |taken: &mut (usize, u64)| taken.0 >= 2 && taken.1 + bytes > AHEAD_BYTES;
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = self.freed.wait_while(taken, full).unwrap_or_else(PoisonError::into_inner);
-        *taken = (taken.0 + 1, taken.1 + bytes);
+        let full = |ahead: &mut Ahead| ahead.steps >= 2 && ahead.bytes + bytes > AHEAD_BYTES;
+        let waited = self.freed.wait_while(locked(&self.ahead), full);
+        let mut ahead = waited.unwrap_or_else(PoisonError::into_inner);
+        ahead.steps += 1;
+        ahead.bytes += bytes;
         Taken { room: self.clone(), bytes }
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let mut taken = self.room.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        *taken = (taken.0 - 1, taken.1 - self.bytes);
+        let mut ahead = locked(&self.room.ahead);
+        ahead.steps -= 1;
+        ahead.bytes -= self.bytes;
         self.room.freed.notify_all();
     }
 }

@@ -1,11 +1,11 @@
 //! Which domain a step trains.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rand::RngExt;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, locked};
 use crate::patch::rng_for;
 
 /// How domains share the steps.
@@ -120,13 +120,13 @@ impl DomainSampler {
 
     /// To be called after every step (from 0), with a domain's loss where it was read.
     pub fn report(&self, step: u64, reading: Option<(usize, f64)>) {
-        let mut losses = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut losses = locked(&self.history);
         losses.add(step, reading, self.cases.len());
     }
 
     /// For the checkpoint.
     pub fn history(&self) -> LossHistory {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.history).clone()
     }
 
     /// The domain of a step, from 0.
@@ -137,7 +137,7 @@ impl DomainSampler {
             DomainSampling::Size => self.cases.iter().map(|n| *n as f64).collect(),
             DomainSampling::Weights(weights) => weights.clone(),
             DomainSampling::Loss => {
-                let losses = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+                let losses = locked(&self.history);
                 let period = (step / PERIOD).checked_sub(2);
                 let Some(known) = period.and_then(|p| losses.known.get(&p)) else { return turns };
                 let largest = known.iter().copied().fold(0.0, f64::max);

@@ -1,10 +1,10 @@
 //! How long the GPU had nothing to do between steps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use crate::base::Result;
+use crate::base::{Result, locked};
 use crate::engine::gpu::Gpu;
 
 /// Measures the time in which nothing was submitted that was not done. What the device has done is known whenever it is asked.
@@ -25,7 +25,7 @@ impl IdleTime {
         gpu.when_done(move || {
             // told late, the next step may be under way
             if begun.load(Ordering::SeqCst) == number {
-                let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut since = locked(&since);
                 *since = Some(Instant::now());
             }
         });
@@ -35,7 +35,7 @@ impl IdleTime {
     pub fn resumes(&mut self, gpu: &Gpu) -> Result<()> {
         gpu.poll()?;
         self.begun.fetch_add(1, Ordering::SeqCst);
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let since = locked(&self.since).take();
         self.seconds += since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         Ok(())
     }

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+
+use crate::base::locked;
 
 /// Bytes that are packed at a time. Blocks know nothing of one another: of smaller ones the file would grow.
 const BLOCK: usize = 1 << 19;
@@ -107,7 +109,7 @@ impl<W: Write> GzipWriter<W> {
             true => std::mem::take(&mut self.block),
             false => std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK)),
         };
-        lock(&self.shop.jobs).push_back(Job { index: self.given, bytes, last });
+        locked(&self.shop.jobs).push_back(Job { index: self.given, bytes, last });
         self.given += 1;
         let (shop, done) = (self.shop.clone(), self.done.clone());
         rayon::spawn(move || {
@@ -163,13 +165,13 @@ impl<W: Write> Write for GzipWriter<W> {
 impl Shop {
     /// Packs the first block that nobody has begun; false where there is none.
     fn work(&self, done: &Sender<io::Result<Packed>>) -> bool {
-        let Some(job) = lock(&self.jobs).pop_front() else { return false };
-        let compress = lock(&self.idle).pop();
+        let Some(job) = locked(&self.jobs).pop_front() else { return false };
+        let compress = locked(&self.idle).pop();
         let mut compress =
             compress.unwrap_or_else(|| Compress::new(Compression::new(LEVEL), false));
         compress.reset();
         let packed = pack(&mut compress, &job);
-        lock(&self.idle).push(compress);
+        locked(&self.idle).push(compress);
         // where nobody takes it any more, writing has failed
         let _ = done.send(packed);
         true
@@ -193,11 +195,6 @@ fn pack(compress: &mut Compress, job: &Job) -> io::Result<Packed> {
     let mut crc = Crc::new();
     crc.update(&job.bytes);
     Ok(Packed { index: job.index, bytes, crc })
-}
-
-/// A panic elsewhere leaves lists that are whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -83,6 +83,12 @@ pub struct Cohort {
     dataset: Arc<Dataset>,
 }
 
+/// How a case of some contents turns into something: found where it is kept, else made.
+struct Turn<F, M> {
+    find: F,
+    make: M,
+}
+
 /// What a case turns into, where it is known.
 struct Found<T> {
     contents: Option<Vec<Key>>,
@@ -138,11 +144,12 @@ impl Cohort {
         cases: &[&Case],
         recipe: Option<&Recipe>,
         tell: &mut Tell<'_>,
-        (find, make): (
+        turn: Turn<
             impl Fn(&Case, &[Key]) -> Option<T> + Sync,
             impl Fn(&Case, &[Key]) -> Result<T> + Sync,
-        ),
+        >,
     ) -> Result<Vec<T>> {
+        let Turn { find, make } = turn;
         let index = self.index();
         let look = |case: &&&Case| {
             let contents = index.known(case);
@@ -182,7 +189,7 @@ impl Cohort {
         let make = |case: &Case, contents: &[Key]| {
             self.read(case, contents).map(|(_, _, summary)| summary)
         };
-        self.each(Stage::Reading, cases, None, tell, (find, make))
+        self.each(Stage::Reading, cases, None, tell, Turn { find, make })
     }
 
     /// As [`Cohort::summaries`] where it is known how the cases will be prepared: both from one reading of their files.
@@ -205,7 +212,7 @@ impl Cohort {
             // prepared before, but never summed up
             summary.map_or_else(|| self.read(case, contents).map(|(_, _, summary)| summary), Ok)
         };
-        self.each(Stage::Preparing, cases, Some(recipe), tell, (find, make))
+        self.each(Stage::Preparing, cases, Some(recipe), tell, Turn { find, make })
     }
 
     /// Makes a case unless it is there; its summary, where its files were read.
@@ -263,7 +270,7 @@ impl Cohort {
             let entry = self.made(case, contents, recipe, &mut None)?;
             Ok(stored(case, contents, entry))
         };
-        self.each(Stage::Preparing, cases, Some(recipe), tell, (find, make))
+        self.each(Stage::Preparing, cases, Some(recipe), tell, Turn { find, make })
     }
 
     /// What of these cases is prepared already.

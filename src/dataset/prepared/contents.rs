@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::files::{Lock, write_atomically};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, locked};
 use crate::dataset::Case;
 use crate::imaging::pair;
 
@@ -184,10 +184,6 @@ impl Index {
         let json = serde_json::to_vec(&files).map_err(|e| Error::Internal(e.to_string()))?;
         write_atomically(&self.file, &json)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn read(file: &Path) -> Files {

@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::contents::Key;
 use super::entry::{About, Entry, Origin};
 use crate::base::files::{CACHE_VARIABLE, Lock, cache_folder, sync_folder};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, locked};
 use crate::imaging::Prepared;
 
 /// Bytes that prepared cases may take where nobody says.
@@ -155,7 +155,7 @@ impl Store {
 
     /// Notes that this process uses these cases, kept or to be made: none of them leaves while it lives.
     pub(super) fn uses(&self, keys: &[Key]) -> Result<()> {
-        let mut known = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.used);
         let new: Vec<Key> = keys.iter().filter(|key| !known.contains(key)).cloned().collect();
         if new.is_empty() {
             return Ok(());
@@ -252,7 +252,7 @@ impl Store {
 
     /// Notes that so many bytes were added, and lets cases leave where they are too many.
     fn grown(&self, bytes: u64) {
-        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut total = locked(&self.total);
         let now = match *total {
             Some(total) => total + bytes,
             None => self.scan().iter().map(|(_, _, bytes)| bytes).sum(),

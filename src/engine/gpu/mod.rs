@@ -9,13 +9,13 @@ pub mod testing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub use adapters::{AdapterReport, adapters, no_adapter};
 pub use kernels::Kernel;
 pub use memory::{AdapterMemory, MemorySource};
 
-use crate::base::{BoxedError, Error, GpuFault, Result};
+use crate::base::{BoxedError, Error, GpuFault, Result, locked};
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
 use pipelines::Pipelines;
 
@@ -45,11 +45,6 @@ impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({})", self.inner.report.name)
     }
-}
-
-/// Locks even after a panic elsewhere: what is inside is a cache or a message.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Cooperative matrices, which wgpu calls experimental, where the adapter has some that kernels can use.
@@ -94,13 +89,13 @@ impl Gpu {
         let first = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
             log::error!("{error}");
-            lock(&first).get_or_insert((fault(&error), error.to_string()));
+            locked(&first).get_or_insert((fault(&error), error.to_string()));
         }));
         let first = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
                 let message = format!("the device was lost: {message}");
-                lock(&first).get_or_insert((GpuFault::Lost, message));
+                locked(&first).get_or_insert((GpuFault::Lost, message));
             }
         });
         log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
@@ -173,22 +168,22 @@ impl Gpu {
 
     /// The compiled kernel, from the cache where it is there. May be called from several threads.
     pub fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
-        if let Some(kernel) = lock(&self.inner.kernels).get(key) {
+        if let Some(kernel) = locked(&self.inner.kernels).get(key) {
             return Ok(kernel.clone());
         }
         let kernel = Arc::new(Kernel::compile(self, key)?);
-        lock(&self.inner.kernels).insert(key.clone(), kernel.clone());
+        locked(&self.inner.kernels).insert(key.clone(), kernel.clone());
         Ok(kernel)
     }
 
     /// Bindings and parameters of a kernel's file; parsed once.
     fn interface(&self, key: &KernelKey) -> Result<Arc<Reflection>> {
         let plain = key.plain();
-        if let Some(interface) = lock(&self.inner.interfaces).get(&plain) {
+        if let Some(interface) = locked(&self.inner.interfaces).get(&plain) {
             return Ok(interface.clone());
         }
         let interface = Arc::new(reflect(&plain)?);
-        lock(&self.inner.interfaces).insert(plain, interface.clone());
+        locked(&self.inner.interfaces).insert(plain, interface.clone());
         Ok(interface)
     }
 
@@ -329,7 +324,7 @@ impl Gpu {
     }
 
     fn check(&self) -> Result<()> {
-        match lock(&self.inner.failure).as_ref() {
+        match locked(&self.inner.failure).as_ref() {
             Some((fault, message)) => Err(Error::gpu(*fault, message.clone())),
             None => Ok(()),
         }

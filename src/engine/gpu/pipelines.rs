@@ -1,10 +1,10 @@
 //! Compiled pipelines kept on disk, where the backend can (Vulkan): a second start compiles nothing.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::base::files::{cache_folder, fingerprint, folder, write_atomically};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, locked};
 
 /// Bytes before the backend's own: a fingerprint of those.
 const HEAD: usize = 8;
@@ -42,7 +42,7 @@ impl Pipelines {
     pub fn keep(&self) {
         let Some(data) = self.cache.get_data() else { return };
         let hash = fingerprint([data.as_slice()]);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = locked(&self.kept);
         if *kept == Some(hash) {
             return;
         }

@@ -96,7 +96,7 @@ struct Buffers {
 
 impl Buffers {
     fn new(gpu: &Gpu, shape: &SlabShape, sizes: &SlabSizes, values: &[u32]) -> Result<Self> {
-        let blocks = sizes.groups.iter().map(Range::len).max().unwrap_or(1);
+        let blocks = sizes.blocks();
         let vectors = (shape.rows * shape.words() * sizes.planes * 16) as u64;
         let scores = (sizes.planes * blocks * shape.block * 16) as u64;
         let grouped = sizes.groups.len() > 1;
@@ -127,6 +127,44 @@ struct Reading {
     classes: Range<usize>,
 }
 
+/// Readings of one kind that are under way, the first one asked for first.
+struct Readings {
+    readback: Readback,
+    asked: VecDeque<Reading>,
+}
+
+impl Readings {
+    /// At a time.
+    const MOST: usize = 2;
+
+    fn new(gpu: &Gpu, words: usize) -> Result<Self> {
+        Ok(Self { readback: Readback::new(gpu, words, Self::MOST)?, asked: VecDeque::new() })
+    }
+
+    /// Whether the first one has to be taken before another one is asked for.
+    fn is_full(&self) -> bool {
+        self.asked.len() == Self::MOST
+    }
+
+    fn ask(&mut self, gpu: &Gpu, from: &wgpu::Buffer, words: usize, of: Reading) -> Result<()> {
+        self.readback.ask(gpu, from, words)?;
+        self.asked.push_back(of);
+        Ok(())
+    }
+
+    /// Waits for the first one; none where nothing was asked for.
+    fn take<T: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Taken<T>>> {
+        let Some(of) = self.asked.pop_front() else { return Ok(None) };
+        Ok(self.readback.take(gpu)?.map(|values| Taken { of, values }))
+    }
+}
+
+/// A reading that has come.
+struct Taken<T> {
+    of: Reading,
+    values: Vec<T>,
+}
+
 /// Networks on their way over one image, with what becomes of their finished planes.
 pub struct Slabs<'a> {
     gpu: &'a Gpu,
@@ -135,12 +173,9 @@ pub struct Slabs<'a> {
     shape: SlabShape,
     sizes: SlabSizes,
     buffers: Buffers,
-    labels: (Readback, VecDeque<Reading>),
-    maps: (Readback, VecDeque<Reading>),
+    labels: Readings,
+    maps: Readings,
 }
-
-/// Readings of one kind that are under way at a time.
-const READINGS: usize = 2;
 
 impl<'a> Slabs<'a> {
     /// Before the first window. All networks have the same classes, and cases of the same image.
@@ -169,10 +204,9 @@ impl<'a> Slabs<'a> {
         let values: Vec<u32> = domain.labels.written().iter().map(|v| u32::from(*v)).collect();
         let buffers = Buffers::new(gpu, &shape, &sizes, &values)?;
         let words = sizes.planes * rows * shape.words();
-        let blocks = sizes.groups.iter().map(Range::len).max().unwrap_or(1);
-        let map_words = if wants_maps { blocks * LANES * words * LANES } else { 0 };
-        let labels = (Readback::new(gpu, words, READINGS)?, VecDeque::new());
-        let maps = (Readback::new(gpu, map_words, READINGS)?, VecDeque::new());
+        let map_words = if wants_maps { sizes.blocks() * LANES * words * LANES } else { 0 };
+        let labels = Readings::new(gpu, words)?;
+        let maps = Readings::new(gpu, map_words)?;
         Ok(Self { gpu, sweeps, ways, shape, sizes, buffers, labels, maps })
     }
 
@@ -198,12 +232,8 @@ impl<'a> Slabs<'a> {
             self.slab(first..end, sink, clock)?;
             first = end;
         }
-        while !self.maps.1.is_empty() {
-            self.take_maps(sink)?;
-        }
-        while !self.labels.1.is_empty() {
-            self.take_labels(sink)?;
-        }
+        while self.take_maps(sink)? {}
+        while self.take_labels(sink)? {}
         clock.lap(self.gpu, Phase::Placing)
     }
 
@@ -234,12 +264,12 @@ impl<'a> Slabs<'a> {
                 clock.lap(self.gpu, Phase::Placing)?;
             }
         }
-        if self.labels.1.len() == READINGS {
+        if self.labels.is_full() {
             self.take_labels(sink)?;
         }
         let words = planes.len() * self.shape.rows * self.shape.words();
-        self.labels.0.ask(self.gpu, &self.buffers.labels, words)?;
-        self.labels.1.push_back(Reading { planes, classes: 0..0 });
+        let reading = Reading { planes, classes: 0..0 };
+        self.labels.ask(self.gpu, &self.buffers.labels, words, reading)?;
         clock.lap(self.gpu, Phase::Placing)
     }
 
@@ -249,38 +279,32 @@ impl<'a> Slabs<'a> {
         blocks: &Range<usize>,
         sink: &mut impl Sink,
     ) -> Result<()> {
-        if self.maps.1.len() == READINGS {
+        if self.maps.is_full() {
             self.take_maps(sink)?;
         }
         let classes = LANES * blocks.start..self.shape.classes.min(LANES * blocks.end);
         let words = classes.len() * planes.len() * self.shape.rows * self.shape.words() * LANES;
         let maps = self.map_buffer()?.clone();
-        self.maps.0.ask(self.gpu, &maps, words)?;
-        self.maps.1.push_back(Reading { planes: planes.clone(), classes });
-        Ok(())
+        self.maps.ask(self.gpu, &maps, words, Reading { planes: planes.clone(), classes })
     }
 
-    fn take_labels(&mut self, sink: &mut impl Sink) -> Result<()> {
-        let values = self.labels.0.take::<u8>(self.gpu)?;
-        match (values, self.labels.1.pop_front()) {
-            (Some(values), Some(Reading { planes, .. })) => {
-                sink.labels(Slab { planes, values: &values })
-            }
-            _ => Ok(()),
-        }
+    /// Hands the labels that were asked for first to the sink; says whether there were any.
+    fn take_labels(&mut self, sink: &mut impl Sink) -> Result<bool> {
+        let Some(Taken { of, values }) = self.labels.take(self.gpu)? else { return Ok(false) };
+        sink.labels(Slab { planes: of.planes, values: &values })?;
+        Ok(true)
     }
 
-    fn take_maps(&mut self, sink: &mut impl Sink) -> Result<()> {
-        let values = self.maps.0.take::<f32>(self.gpu)?;
-        let (Some(values), Some(reading)) = (values, self.maps.1.pop_front()) else {
-            return Ok(());
-        };
-        let Reading { planes, classes } = reading;
+    /// The same of maps.
+    fn take_maps(&mut self, sink: &mut impl Sink) -> Result<bool> {
+        let Some(Taken { of, values }) = self.maps.take(self.gpu)? else { return Ok(false) };
+        let Reading { planes, classes } = of;
         let voxels = planes.len() * self.shape.rows * self.shape.words() * LANES;
         let mut each = classes.zip(values.chunks(voxels));
         each.try_for_each(|(class, values)| {
             sink.map(class, Slab { planes: planes.clone(), values })
-        })
+        })?;
+        Ok(true)
     }
 
     fn map_buffer(&self) -> Result<&wgpu::Buffer> {

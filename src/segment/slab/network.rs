@@ -124,6 +124,12 @@ impl Network {
         prepare(volume, None, domain.spacing, &domain.normalisation, domain.resampling)
     }
 
+    /// Whether [`Network::prepare`] makes the same of a volume for another network of as many channels.
+    pub fn prepares_as(&self, other: &Self) -> bool {
+        let how = |d: &DomainPlan| (d.spacing, d.normalisation, d.resampling);
+        how(&self.domain) == how(&other.domain)
+    }
+
     /// Bytes by which slabs are sized.
     pub(super) fn memory(&self) -> u64 {
         self.options.memory.unwrap_or(default_memory(&self.gpu))

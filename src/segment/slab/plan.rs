@@ -33,6 +33,13 @@ pub(super) struct SlabSizes {
     pub groups: Vec<Range<usize>>,
 }
 
+impl SlabSizes {
+    /// Blocks of the largest group.
+    pub fn blocks(&self) -> usize {
+        self.groups.iter().map(Range::len).max().unwrap_or(1)
+    }
+}
+
 /// Planes of a slab at most: more only come later.
 const MOST_PLANES: usize = 64;
 

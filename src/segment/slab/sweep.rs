@@ -21,6 +21,33 @@ struct Window {
     fresh: [usize; 3],
 }
 
+/// A block of four channels or classes of a window, which is a sample of a batch.
+#[derive(Clone, Copy)]
+struct Piece<'b> {
+    batch: &'b Batch,
+    sample: usize,
+    window: Window,
+    block: usize,
+}
+
+impl Piece<'_> {
+    /// All blocks of all windows of a batch, window by window.
+    fn all<'b>(
+        batch: &'b Batch,
+        windows: &[Window],
+        blocks: usize,
+    ) -> impl Iterator<Item = Piece<'b>> {
+        windows.iter().enumerate().flat_map(move |(sample, window)| {
+            (0..blocks).map(move |block| Piece { batch, sample, window: *window, block })
+        })
+    }
+
+    /// Voxels of the window.
+    fn size(&self) -> usize {
+        self.window.placed.size.iter().product()
+    }
+}
+
 /// A network on its way over a case.
 pub struct Sweep<'a> {
     network: &'a Network,
@@ -147,42 +174,31 @@ impl<'a> Sweep<'a> {
     fn run(&self, batch: &Batch, windows: &[Window], clock: &mut Clock) -> Result<()> {
         let gpu = &self.network.gpu;
         let mut recording = Recording::new(gpu, "cut windows");
-        for (sample, window) in windows.iter().enumerate() {
-            for block in 0..self.case.channels.div_ceil(LANES) {
-                self.cut(&mut recording, batch, sample, window, block)?;
-            }
+        for piece in Piece::all(batch, windows, self.case.channels.div_ceil(LANES)) {
+            self.cut(&mut recording, piece)?;
         }
         recording.submit()?;
         clock.lap(gpu, Phase::Cutting)?;
         batch.program().run(gpu)?;
         clock.lap(gpu, Phase::Forward)?;
         let mut recording = Recording::new(gpu, "sum logits");
-        for (sample, window) in windows.iter().enumerate() {
-            for block in 0..self.network.blocks() {
-                self.sum(&mut recording, batch, sample, window, block)?;
-            }
+        for piece in Piece::all(batch, windows, self.network.blocks()) {
+            self.sum(&mut recording, piece)?;
         }
         recording.submit()?;
         clock.lap(gpu, Phase::Summing)
     }
 
     /// Cuts a block of channels of a window to where the program reads it.
-    fn cut(
-        &self,
-        recording: &mut Recording<'_>,
-        batch: &Batch,
-        sample: usize,
-        window: &Window,
-        block: usize,
-    ) -> Result<()> {
+    fn cut(&self, recording: &mut Recording<'_>, piece: Piece<'_>) -> Result<()> {
+        let Piece { batch, sample, window, block } = piece;
         let Network { caps, domain, resizer, .. } = self.network;
         let voxels: usize = domain.patch.iter().product();
         let first = (sample * self.case.channels.div_ceil(LANES) + block) * voxels;
         let target = At { buffer: batch.image()?, first };
         let place = resizer.as_ref().map_or(target, |resizer| resizer.window());
-        let size: usize = window.placed.size.iter().product();
         for (slots, image) in self.image.parts() {
-            let (out, base) = vectors(caps, place.buffer, place.first, size)?;
+            let (out, base) = vectors(caps, place.buffer, place.first, piece.size())?;
             let cut = Cut {
                 placed: window.placed,
                 ring: self.image.slots,
@@ -202,18 +218,11 @@ impl<'a> Sweep<'a> {
     }
 
     /// Adds a block of a window's logits to the sums.
-    fn sum(
-        &self,
-        recording: &mut Recording<'_>,
-        batch: &Batch,
-        sample: usize,
-        window: &Window,
-        block: usize,
-    ) -> Result<()> {
+    fn sum(&self, recording: &mut Recording<'_>, piece: Piece<'_>) -> Result<()> {
+        let Piece { batch, sample, window, block } = piece;
         let Network { caps, domain, resizer, options, .. } = self.network;
         let classes = self.network.classes();
         let voxels: usize = domain.patch.iter().product();
-        let size: usize = window.placed.size.iter().product();
         let holds_classes = block < classes.div_ceil(LANES);
         // where a block has weights alone any memory serves as its logits
         let first =
@@ -228,7 +237,7 @@ impl<'a> Sweep<'a> {
         let mirrors = options.mirror.iter().filter(|mirror| **mirror).count();
         let ring = &self.sums[block];
         for (slots, sums) in ring.parts() {
-            let (logits, base) = vectors(caps, source.buffer, source.first, size)?;
+            let (logits, base) = vectors(caps, source.buffer, source.first, piece.size())?;
             let accumulate = Accumulate {
                 placed: window.placed,
                 ring: ring.slots,
