@@ -160,8 +160,7 @@ impl ChannelParts {
         };
         let voxels = layout.voxels();
         let shape = format!("{}x{voxels} {}{load}", layout.n, layout.blocks());
-        let uncut =
-            pass == NormPass::Statistics || lowering.cut_flat(layout, voxels).len() == 1;
+        let uncut = pass == NormPass::Statistics || lowering.cut_flat(layout, voxels).len() == 1;
         let blocks = layout.n * layout.blocks();
         let extent = Extent { voxels, blocks, whole: uncut.then_some(each) };
         let (tile, choice) = lowering.choose(family, shape, &tiles(extent, lowering.caps))?;
