@@ -22,7 +22,7 @@ use crate::engine::graph::Caps;
 use crate::engine::plan::{Draft, Workload};
 use crate::engine::shader::Tuning;
 use site::{Site, sites};
-use trial::{Bench, Lowered};
+use trial::{Bench, Best, Lowered};
 
 /// How the variants of kernels are chosen.
 #[derive(
@@ -76,6 +76,10 @@ pub struct Report {
     pub changed: usize,
     /// Variants that failed or whose results differed.
     pub refused: usize,
+    /// Milliseconds that the timed sites take in one run of all graphs with the shipped variants.
+    pub shipped_ms: f64,
+    /// The same with the variants that won.
+    pub tuned_ms: f64,
 }
 
 /// The graphs as they are planned for an adapter, before anything has its place in memory.
@@ -118,7 +122,7 @@ impl<'a> Tuner<'a> {
         let start = Instant::now();
         let gpu = gpu.tuned(shipped.clone());
         let shipped = drafts(workloads, &caps(&gpu))?;
-        let sites = sites(&shipped)?;
+        let sites = sites(&shipped, gpu.is_software())?;
         let most = sites.iter().map(|site| site.choice.candidates.len()).max().unwrap_or(0);
         let report = Report { sites: sites.len(), ..Report::default() };
         let deadline = start + mode.budget(&gpu);
@@ -141,11 +145,9 @@ impl<'a> Tuner<'a> {
                 break;
             }
             let Some(best) = self.time(&site)? else { break };
-            self.report.timed += 1;
-            if best != site.choice.taken {
-                self.report.changed += 1;
-            }
-            found.insert(site.choice.site.clone(), site.choice.candidates[best].clone());
+            self.note(&site, &best);
+            let variant = site.choice.candidates[best.position].clone();
+            found.insert(site.choice.site.clone(), variant);
             last = begin.elapsed();
         }
         self.report.seconds = self.start.elapsed().as_secs_f64();
@@ -153,8 +155,27 @@ impl<'a> Tuner<'a> {
         Ok(found)
     }
 
-    /// Position of the fastest variant; none where the budget ended before all were timed.
-    fn time(&mut self, site: &Site) -> Result<Option<usize>> {
+    fn note(&mut self, site: &Site, best: &Best) {
+        let all = |seconds: f64| seconds * 1e3 * site.nodes as f64;
+        self.report.timed += 1;
+        self.report.shipped_ms += all(best.before);
+        self.report.tuned_ms += all(best.after);
+        let Site { choice, nodes, .. } = site;
+        if best.position != choice.taken {
+            self.report.changed += 1;
+            log::info!(
+                "tuning: {}, {nodes} times: {} instead of {}, {:.3} ms instead of {:.3}",
+                choice.site,
+                choice.candidates[best.position],
+                choice.variant(),
+                all(best.after),
+                all(best.before)
+            );
+        }
+    }
+
+    /// The fastest variant; none where the budget ended before all were timed.
+    fn time(&mut self, site: &Site) -> Result<Option<Best>> {
         let positions = 0..site.choice.candidates.len();
         for position in positions.clone().filter(|position| *position != site.choice.taken) {
             self.draft_for(position)?;

@@ -12,8 +12,11 @@ use crate::engine::shader::{Choice, KernelKey};
 /// Taps of a channel.
 pub const TAPS: usize = 27;
 
-/// Outputs along W that a thread makes.
+/// Outputs along W that a thread makes where neighbours' loads cost the same wherever they lie.
 pub const QUAD: usize = 4;
+
+/// Threads that keep a large GPU busy with what each of them loads.
+const BUSY: usize = 65_536;
 
 /// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
 fn usual_rows(h: usize, caps: &Caps) -> usize {
@@ -43,7 +46,8 @@ impl Display for March {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { loads, quad, rows, depth, group } = self;
         match loads {
-            RowLoads::Own => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            RowLoads::Own if *quad == QUAD => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            RowLoads::Own => write!(f, "QUAD={quad} ROWS={rows} depth={depth} WG={group}"),
             RowLoads::Shared { .. } => write!(f, "shared QUAD={quad} ROWS={rows} depth={depth}"),
         }
     }
@@ -67,9 +71,43 @@ impl March {
 
     /// Those that can pay, the default first.
     fn all(out: &Layout, caps: &Caps) -> Vec<Self> {
+        if !caps.software {
+            return Self::coalesced(out);
+        }
         let Some(subgroup) = sharing(caps) else { return Self::own(out, caps) };
         let usual = Self::own(out, caps).into_iter().take(2);
         distinct(Self::shared(out, subgroup, caps).into_iter().chain(usual).collect())
+    }
+
+    /// Neighbouring threads make neighbours along W, each some lines and planes: as many as leave threads enough, since loads are
+    /// what takes the time.
+    fn coalesced(out: &Layout) -> Vec<Self> {
+        let [d, h, w] = out.spatial;
+        let outputs = out.n * out.blocks() * out.voxels();
+        let march = |quad, rows: usize, depth: usize| Self {
+            loads: RowLoads::Own,
+            quad,
+            rows: rows.min(h),
+            depth: depth.clamp(1, d),
+            group: WORKGROUP,
+        };
+        // each: lines of a thread, and planes at least
+        let (rows, least) = match outputs / BUSY {
+            0 => (1, 2),
+            1..4 => (2, 2),
+            _ => (4, 4),
+        };
+        let depth = (outputs / (BUSY * rows)).clamp(least, 16);
+        let other = if rows == 2 { 4 } else { 2 };
+        let wide = if w > 1 { QUAD } else { 1 };
+        distinct(vec![
+            march(1, rows, depth),
+            march(1, rows, depth.div_ceil(2)),
+            march(1, rows, 2 * depth),
+            march(1, other, depth),
+            march(wide, 1, depth),
+            Self { group: 4 * WORKGROUP, ..march(1, rows, depth) },
+        ])
     }
 
     /// All planes, unless that leaves an adapter idle.
@@ -152,14 +190,14 @@ impl March {
                 .tile("ROWS", self.rows as u32)
                 .tile("READ", self.rows as u32 + 2)
                 .tile("OUTS", (self.rows * self.quad) as u32)
+                .tile("QUAD", self.quad as u32)
+                .tile("ROW", self.quad as u32 + 2)
         };
         match self.loads {
             RowLoads::Own => tiled("depthwise.wgsl").group(self.group),
             RowLoads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
                 .set("HALO", u32::from(lanes > subgroup))
-                .tile("SUB", subgroup as u32)
-                .tile("QUAD", self.quad as u32)
-                .tile("ROW", self.quad as u32 + 2),
+                .tile("SUB", subgroup as u32),
         }
     }
 }
@@ -218,6 +256,7 @@ mod tests {
                     assert!((1..=spatial[0]).contains(&depth) && rows <= spatial[1]);
                     let lanes = march.lanes(spatial[2]);
                     assert!(lanes * quad >= spatial[2]);
+                    assert!(software || march.quad == 1 || march.rows == 1);
                     if shares(&march) {
                         let size = subgroup_size as usize;
                         assert!(size.is_multiple_of(lanes) || lanes.is_multiple_of(size));
@@ -225,6 +264,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_gpu_has_threads_enough_for_large_tensors_and_short_walks_for_small_ones() {
+        let first =
+            |channels, spatial| March::all(&Layout::new(2, channels, spatial), &Caps::default())[0];
+        let own = |march: March| (march.quad, march.rows, march.depth);
+        assert_eq!(own(first(128, [5, 7, 5])), (1, 1, 2));
+        assert_eq!(own(first(32, [20, 28, 20])), (1, 2, 2));
+        assert_eq!(own(first(16, [40, 56, 40])), (1, 4, 4));
+        assert_eq!(own(first(16, [128, 128, 128])), (1, 4, 16));
     }
 
     #[test]
