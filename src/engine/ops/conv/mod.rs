@@ -5,7 +5,9 @@ mod input_grad;
 mod shared;
 mod spec;
 mod tile;
+mod weight_boxes;
 mod weight_grad;
+mod weight_tile;
 
 pub use forward::conv;
 pub use spec::ConvSpec;

@@ -180,66 +180,6 @@ impl ConvSite {
     }
 }
 
-/// How a weight gradient is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConvWeightTile {
-    /// `conv_weight.wgsl`: a thread owns `out` output blocks and `lines` taps along H, and loads all that it needs.
-    Direct { out: usize, lines: usize },
-    /// `conv_weight_subgroups.wgsl`: a subgroup loads the output gradient once, `vox` neighbours at a time.
-    Shared { out: usize, vox: usize },
-    /// `conv_weight_winograd_subgroups.wgsl`: likewise; two neighbours along W take four products.
-    Winograd { out: usize, vox: usize },
-}
-
-impl Display for ConvWeightTile {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Direct { out, lines } => write!(f, "direct OUT={out} LINES={lines}"),
-            Self::Shared { out, vox } => write!(f, "shared VOX={vox} OUT={out}"),
-            Self::Winograd { out, vox } => write!(f, "winograd VOX={vox} OUT={out}"),
-        }
-    }
-}
-
-impl ConvWeightTile {
-    /// Tiles for a convolution of `lanes` lanes in use of an input block, the default first.
-    pub fn candidates(
-        spec: &ConvSpec,
-        blocks: ChannelBlocks,
-        lanes: u32,
-        caps: &Caps,
-    ) -> Vec<Self> {
-        let ChannelBlocks { ins, outs } = blocks;
-        let mut tiles = Vec::new();
-        if sharing(caps).is_some() && spec.kernel[2] == 3 {
-            let all = lanes == 4 || ins > 1;
-            // the same count of products either way
-            let (wide, flat) = ((4, 4), (8, 2));
-            let both = if outs < 8 { [wide, flat] } else { [flat, wide] };
-            tiles.extend(both.map(|(out, vox)| match spec.stride[2] {
-                1 if all => Self::Winograd { out: outs.min(out), vox },
-                _ => Self::Shared { out: outs.min(out), vox },
-            }));
-        }
-        let few = Self::Direct { out: 1, lines: 1 };
-        let many = Self::Direct { out: outs.min(2), lines: spec.kernel[1] };
-        tiles.extend(if caps.software { [many, few] } else { [few, many] });
-        distinct(tiles)
-    }
-
-    /// Threads that one part takes.
-    pub fn threads(&self, spec: &ConvSpec, blocks: ChannelBlocks, caps: &Caps) -> usize {
-        let ChannelBlocks { ins, outs } = blocks;
-        let taps = spec.kernel[0] * spec.kernel[1];
-        match *self {
-            Self::Direct { out, lines } => ins * outs.div_ceil(out) * taps / lines,
-            Self::Shared { out, .. } | Self::Winograd { out, .. } => {
-                (ins * taps).next_multiple_of(sharing(caps).unwrap_or(1)) * outs.div_ceil(out)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,20 +229,6 @@ mod tests {
         for shape in [down([2; 3], true), down([1, 1, 2], false)] {
             assert_eq!(shape.candidates(&caps)[0].method, ConvMethod::Shared);
         }
-    }
-
-    #[test]
-    fn weight_gradients_share_loads_whatever_the_stride() {
-        let first = |spec: ConvSpec, lanes, caps: &Caps| {
-            ConvWeightTile::candidates(&spec, ChannelBlocks { ins: 1, outs: 8 }, lanes, caps)[0]
-        };
-        let (same, down) = (ConvSpec::same(), ConvSpec::down([2; 3]));
-        let caps = software(8);
-        assert_eq!(first(same, 4, &caps), ConvWeightTile::Winograd { out: 8, vox: 2 });
-        assert_eq!(first(same, 1, &caps), ConvWeightTile::Shared { out: 8, vox: 2 });
-        assert_eq!(first(down, 4, &caps), ConvWeightTile::Shared { out: 8, vox: 2 });
-        let direct = |tile| matches!(tile, ConvWeightTile::Direct { .. });
-        assert!(direct(first(down, 4, &software(0))) && direct(first(same, 4, &Caps::default())));
     }
 
     /// A tile of an input gradient covers whole strides.
