@@ -1,49 +1,17 @@
-//! Tiles of the convolutions with three taps: candidates for a shape on an adapter, the default first.
+//! Tiles of the convolutions with taps: candidates for a shape on an adapter, the default first.
 
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::distinct;
+use super::super::common::{distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
+use super::pick::staged_tiles;
+use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
 use super::spec::ConvSpec;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, fold};
+use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, Scratch, fold};
 use crate::engine::shader::{Choice, KernelKey};
-
-/// How a convolution or its input gradient is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConvMethod {
-    /// `conv.wgsl` or `conv_input.wgsl`: a thread loads the weights that it needs.
-    Direct,
-    /// `conv_subgroups.wgsl` or `conv_input_subgroups.wgsl`: a subgroup loads weights and rows once.
-    Shared,
-    /// `conv_winograd_subgroups.wgsl`: likewise; two outputs along W take four products.
-    Winograd,
-}
-
-/// What one thread makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConvTile {
-    pub method: ConvMethod,
-    /// Neighbours along W.
-    pub vox: usize,
-    /// Lines along H.
-    pub lines: usize,
-    /// Output blocks.
-    pub out: usize,
-}
-
-impl Display for ConvTile {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { vox, lines, out, .. } = self;
-        match self.method {
-            ConvMethod::Direct => write!(f, "direct VOX={vox} LINES={lines} OUT={out}"),
-            ConvMethod::Shared => write!(f, "shared VOX={vox} OUT={out}"),
-            ConvMethod::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
-        }
-    }
-}
 
 /// A kernel about to run on a piece of the work.
 pub struct ConvCall<'a> {
@@ -69,18 +37,24 @@ impl ConvCall<'_> {
     }
 }
 
-/// What tiles depend on.
-#[derive(Debug, Clone, Copy)]
-pub struct ConvSite {
-    pub spec: ConvSpec,
-    /// Whether it is the input gradient.
-    pub transposed: bool,
-    /// Samples and size of what is made.
-    pub samples: usize,
-    pub spatial: [usize; 3],
-    pub blocks: ChannelBlocks,
-    /// Lanes in use of an input block.
-    pub lanes: u32,
+/// Working memory of convolutions at sites of a node, one after another: what parts of their input blocks make. There is some
+/// wherever a tile may need it, so that values of a graph have the same ids whatever is chosen.
+pub fn working_memory(
+    lowering: &Lowering<'_>,
+    sites: &[(ConvSite, KernelKey)],
+) -> Result<Vec<Scratch>> {
+    if !sites.iter().any(|(site, _)| site.can_stage(lowering.caps)) {
+        return Ok(Vec::new());
+    }
+    let mut most = 4;
+    for (site, key) in sites {
+        let splits = site.choose(&switches(key), lowering)?.0.splits();
+        if splits > 1 {
+            most = most.max(site.partial(splits).words());
+        }
+    }
+    let [out] = lowering.outputs()?;
+    Ok(vec![Scratch::new(format!("{}.parts", lowering.name(out)), most)])
 }
 
 /// Output blocks that one thread keeps in registers.
@@ -95,10 +69,9 @@ impl ConvSite {
         switches: &str,
         lowering: &Lowering<'_>,
     ) -> Result<(ConvTile, Arc<Choice>)> {
-        let family = if self.transposed { "conv-input" } else { "conv" };
+        let family = if self.geometry.transposed { "conv-input" } else { "conv" };
         let Self { samples, spatial: [d, h, w], blocks: ChannelBlocks { ins, outs }, .. } = self;
-        let [_, _, kw] = self.spec.kernel;
-        let [_, _, sw] = self.spec.stride;
+        let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], .. } = self.geometry.spec;
         let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
         lowering.choose(family, shape, &self.candidates(lowering.caps))
     }
@@ -106,22 +79,30 @@ impl ConvSite {
     /// Tiles that can compute the shape, the default first.
     pub fn candidates(&self, caps: &Caps) -> Vec<ConvTile> {
         let mut tiles = Vec::new();
-        if sharing(caps).is_some() && self.spec.kernel == [3; 3] {
+        if sharing(caps).is_some() && self.geometry.spec.kernel == [3; 3] {
             tiles.extend(if self.is_winograd() { self.winograd() } else { self.shared() });
+        }
+        if self.can_stage(caps) {
+            tiles.extend(staged_tiles(self, caps));
         }
         tiles.extend(if caps.software { self.direct_software() } else { self.direct() });
         distinct(tiles)
     }
 
+    /// Whether there are tiles that may need working memory.
+    pub fn can_stage(&self, caps: &Caps) -> bool {
+        !caps.software
+    }
+
     fn is_winograd(&self) -> bool {
-        let ConvSpec { stride, .. } = self.spec;
-        let strides = if self.transposed { stride == [1; 3] } else { stride[2] == 1 };
+        let Geometry { spec: ConvSpec { stride, .. }, transposed } = self.geometry;
+        let strides = if transposed { stride == [1; 3] } else { stride[2] == 1 };
         strides && self.lanes == 4
     }
 
     fn shared(&self) -> Vec<ConvTile> {
-        let (out, widths) = if self.transposed {
-            let step = self.spec.stride[2];
+        let (out, widths) = if self.geometry.transposed {
+            let step = self.geometry.spec.stride[2];
             let widths = [(5, 61), (4, 49), (2, 31), (1, 20)];
             (self.blocks.outs.min(4), widths.map(|(vox, cost)| (vox * step, cost)).to_vec())
         } else {
@@ -145,7 +126,8 @@ impl ConvSite {
 
     /// Where loads are dear: two lines, so that a weight that was loaded serves both, of the count up to 10 that wastes least.
     fn direct_software(&self) -> Vec<ConvTile> {
-        let step = if self.transposed { self.spec.stride[2] } else { 1 };
+        let Geometry { spec, transposed } = self.geometry;
+        let step = if transposed { spec.stride[2] } else { 1 };
         let width = self.spatial[2];
         let waste = |count: usize| width.next_multiple_of(count) - width;
         let mut widths: Vec<usize> = (1..=10 / step).map(|n| n * step).collect();
@@ -162,17 +144,13 @@ impl ConvSite {
 
     /// Lines of one parity.
     fn height(&self) -> usize {
-        let stride = if self.transposed { self.spec.stride[1] } else { 1 };
-        self.spatial[1].div_ceil(stride)
+        self.geometry.positions(self.spatial).1[1]
     }
 
     fn direct(&self) -> Vec<ConvTile> {
         let out = out_tile(self.blocks.outs);
         let tile = |(vox, lines, out)| ConvTile { method: ConvMethod::Direct, vox, lines, out };
-        let mut tiles = vec![(4, 1, out), (2, 1, out), (8, 1, out)];
-        if self.height() > 1 {
-            tiles.push((4, 2, out));
-        }
+        let mut tiles = vec![(4, 1, out), (2, 1, out)];
         if out > 2 {
             tiles.push((4, 1, 2));
         }
@@ -187,12 +165,12 @@ mod tests {
     fn shape(spec: ConvSpec, width: usize, transposed: bool) -> ConvSite {
         let spatial = [5, 9, width];
         ConvSite {
-            spec,
-            transposed,
+            geometry: Geometry { spec, transposed },
             samples: 1,
             spatial,
             blocks: ChannelBlocks { ins: 4, outs: 4 },
             lanes: 4,
+            loads: 1,
         }
     }
 
@@ -204,14 +182,12 @@ mod tests {
     fn defaults_follow_the_adapter() {
         let first = |shape: ConvSite, caps: &Caps| shape.candidates(caps)[0];
         let same = shape(ConvSpec::same(), 40, false);
-        assert_eq!(first(same, &Caps::default()).method, ConvMethod::Direct);
+        let staged = |tile: ConvTile| matches!(tile.method, ConvMethod::Staged(_));
+        assert!(staged(first(same, &Caps::default())));
         assert_eq!(first(same, &software(0)).method, ConvMethod::Direct);
         assert_eq!(first(same, &software(12)).method, ConvMethod::Direct);
         assert_eq!(first(same, &software(8)).method, ConvMethod::Winograd);
-        assert_eq!(
-            first(same, &Caps { subgroup_size: 32, ..Caps::default() }).method,
-            ConvMethod::Direct
-        );
+        assert!(staged(first(same, &Caps { subgroup_size: 32, ..Caps::default() })));
         assert_eq!(first(same, &software(8)).vox, 8);
         assert_eq!(first(shape(ConvSpec::same(), 5, false), &software(8)).vox, 6);
     }
