@@ -71,8 +71,6 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let column = team % COLUMNS * IN;
   let source_block = n * params.src_blocks + min(i0 + lane / PER_INPUT, params.ins - 1u);
   let grad_block = n * params.grad_blocks + min(o0 + lane / PER_GRAD, params.outs - 1u);
-  let c = load_coef(source_block);
-  let g = load_grad_coef(grad_block);
   var s: array<array<mat4x4<f32>, IN>, OUT>;
   // unroll
   for (var o = 0u; o < OUT; o++) {
@@ -82,6 +80,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let begin = part % params.per_sample * params.run;
   let end = min(begin + params.run, params.voxels);
   for (var v0 = begin; v0 < end; v0 += CHUNK) {
+    // read for every chunk: kept, they would cost registers
+    let c = load_coef(source_block);
+    let g = load_grad_coef(grad_block);
     // unroll
     for (var r = 0u; r < INPUTS; r++) {
       // what lies beyond the end meets gradients of zero
