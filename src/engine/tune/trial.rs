@@ -149,7 +149,8 @@ impl<'a> Bench<'a> {
         self.time(&mut good, deadline)?;
         for trial in &good {
             let Site { choice, .. } = self.site;
-            let (candidate, ms) = (&choice.candidates[trial.position], median(&trial.seconds) * 1e3);
+            let (candidate, ms) =
+                (&choice.candidates[trial.position], median(&trial.seconds) * 1e3);
             log::debug!("{}: {candidate}: {ms:.4} ms", choice.site);
         }
         Ok(pick(&good, taken))
