@@ -131,7 +131,7 @@ fn forward_spec(configuration: &Configuration, dtype: DType) -> ForwardSpec<'_> 
 }
 
 /// What a configuration runs.
-fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Workload>> {
+pub fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Workload>> {
     let mut workloads = vec![forward_spec(configuration, dtype).workload()?];
     if configuration.train {
         // every domain has the same batch, hence the same shapes

@@ -6,7 +6,7 @@ mod roofline;
 mod table;
 
 pub use config::{Configuration, NAMES};
-pub use measure::{ConfigurationReport, KernelReport, Timing, least, planned};
+pub use measure::{ConfigurationReport, KernelReport, Timing, least, planned, workloads};
 pub use roofline::Roofline;
 pub use table::{CaseReport, time_table};
 

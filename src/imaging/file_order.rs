@@ -9,10 +9,13 @@ use nifti::{Endianness, NiftiType};
 use rayon::prelude::*;
 
 use super::grid::{Grid, Order};
+use crate::base::files::Effort;
 
 /// A type of voxels that is written.
 pub(super) trait Voxel: Copy + Send + Sync {
     const KIND: NiftiType;
+    /// How hard packing such values is tried.
+    const EFFORT: Effort;
     /// What its bytes are, in the order of the file.
     type Stored: Pod + Send;
     fn stored(self, order: Endianness) -> Self::Stored;
@@ -20,6 +23,7 @@ pub(super) trait Voxel: Copy + Send + Sync {
 
 impl Voxel for u8 {
     const KIND: NiftiType = NiftiType::Uint8;
+    const EFFORT: Effort = Effort::Little;
     type Stored = u8;
     fn stored(self, _: Endianness) -> u8 {
         self
@@ -28,6 +32,7 @@ impl Voxel for u8 {
 
 impl Voxel for f32 {
     const KIND: NiftiType = NiftiType::Float32;
+    const EFFORT: Effort = Effort::Least;
     type Stored = u32;
     fn stored(self, order: Endianness) -> u32 {
         match order {

@@ -88,7 +88,8 @@ impl Output {
         let mut output = match format {
             Format::Nifti => Self::Plain(file),
             Format::PackedNifti => {
-                Self::Packed(GzipWriter::new(file).map_err(|e| Error::io(path, e))?)
+                let packer = GzipWriter::new(file, T::EFFORT);
+                Self::Packed(packer.map_err(|e| Error::io(path, e))?)
             }
         };
         output.write_all(&start).map_err(|e| Error::io(path, e))?;

@@ -12,12 +12,28 @@ use crate::base::locked;
 
 /// Bytes that are packed at a time. Blocks know nothing of one another: of smaller ones the file would grow.
 const BLOCK: usize = 1 << 19;
-/// Twice as fast as the fastest level of flate2's own backend, and smaller, for CTs as for masks.
-const LEVEL: u32 = 2;
 /// Blocks that are on their way at most, whatever the number of threads: bounds the memory.
 const MOST: usize = 32;
 /// Magic, deflate, no name and no time, packed fast, on whatever system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
+
+/// How hard it is tried to pack well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// For floats, whose low bits pack little however long one tries: twice as fast, and a fifth larger.
+    Least,
+    /// For whole numbers, such as masks, which it makes a third smaller.
+    Little,
+}
+
+impl Effort {
+    fn level(self) -> Compression {
+        Compression::new(match self {
+            Self::Least => 1,
+            Self::Little => 2,
+        })
+    }
+}
 
 /// Packs what is written into it; the threads of rayon's pool do the work, and the caller helps only where it would wait.
 /// Without [`GzipWriter::finish`] the file is cut off.
@@ -37,11 +53,11 @@ pub struct GzipWriter<W: Write> {
 }
 
 /// What the threads share.
-#[derive(Default)]
 struct Shop {
     jobs: Mutex<VecDeque<Job>>,
     /// Compressors that rest: making one costs as much as packing some kilobytes.
     idle: Mutex<Vec<Compress>>,
+    level: Compression,
 }
 
 struct Job {
@@ -62,13 +78,17 @@ impl<W: Write> GzipWriter<W> {
     /// # Errors
     ///
     /// Where the header cannot be written.
-    pub fn new(mut inner: W) -> io::Result<Self> {
+    pub fn new(mut inner: W, effort: Effort) -> io::Result<Self> {
         inner.write_all(&HEADER)?;
         let (done, packed) = channel();
         Ok(Self {
             inner,
             block: Vec::with_capacity(BLOCK),
-            shop: Arc::default(),
+            shop: Arc::new(Shop {
+                jobs: Mutex::default(),
+                idle: Mutex::default(),
+                level: effort.level(),
+            }),
             packed,
             done,
             early: BTreeMap::new(),
@@ -167,8 +187,7 @@ impl Shop {
     fn work(&self, done: &Sender<io::Result<Packed>>) -> bool {
         let Some(job) = locked(&self.jobs).pop_front() else { return false };
         let compress = locked(&self.idle).pop();
-        let mut compress =
-            compress.unwrap_or_else(|| Compress::new(Compression::new(LEVEL), false));
+        let mut compress = compress.unwrap_or_else(|| Compress::new(self.level, false));
         compress.reset();
         let packed = pack(&mut compress, &job);
         locked(&self.idle).push(compress);
@@ -203,8 +222,8 @@ mod tests {
 
     use super::*;
 
-    fn packed(bytes: &[u8], pieces: usize) -> Vec<u8> {
-        let mut writer = GzipWriter::new(Vec::new()).unwrap();
+    fn packed(bytes: &[u8], pieces: usize, effort: Effort) -> Vec<u8> {
+        let mut writer = GzipWriter::new(Vec::new(), effort).unwrap();
         bytes.chunks(pieces).for_each(|piece| writer.write_all(piece).unwrap());
         writer.finish().unwrap()
     }
@@ -232,7 +251,10 @@ mod tests {
         for count in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 5 * BLOCK + 77] {
             let bytes = mixed(count);
             for pieces in [1 << 12, 100_003, 3 * BLOCK] {
-                assert!(unpacked(&packed(&bytes, pieces)) == bytes, "{count} by {pieces}");
+                for effort in [Effort::Least, Effort::Little] {
+                    let found = unpacked(&packed(&bytes, pieces, effort));
+                    assert!(found == bytes, "{count} by {pieces}, {effort:?}");
+                }
             }
         }
     }
@@ -243,11 +265,11 @@ mod tests {
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             // the only thread may be the one that waits
-            pool.install(|| packed(&bytes, 77_777))
+            pool.install(|| packed(&bytes, 77_777, Effort::Little))
         };
         let one = with(1);
         assert!([2, 5].into_iter().all(|threads| with(threads) == one));
-        assert!(packed(&bytes, BLOCK) == one);
+        assert!(packed(&bytes, BLOCK, Effort::Little) == one);
     }
 
     #[test]
@@ -264,7 +286,7 @@ mod tests {
         }
         let bytes = mixed(20 * BLOCK);
         for room in [0, 10, BLOCK, 9 * BLOCK] {
-            let all = GzipWriter::new(Full(room)).and_then(|mut writer| {
+            let all = GzipWriter::new(Full(room), Effort::Least).and_then(|mut writer| {
                 writer.write_all(&bytes)?;
                 writer.finish()
             });

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use fnv::FnvHasher;
 
-pub use gzip::GzipWriter;
+pub use gzip::{Effort, GzipWriter};
 pub use lock::Lock;
 pub use name::safe_name;
 pub(crate) use name::{file_name, folder};

@@ -1,0 +1,212 @@
+//! The card that is not there: a Vulkan device whose pipelines tell what the compiler made of them.
+
+use std::path::{Path, PathBuf};
+
+use ash::vk;
+use u2seg::low_level::shader::{BindingKind, KernelKey, needs, reflect, specialise};
+use u2seg::{Error, GpuFault, Result};
+
+/// Where distributions keep the drivers' manifests.
+const MANIFESTS: [&str; 3] =
+    ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+
+/// The manifest of Mesa's driver for AMD.
+pub fn driver() -> Option<PathBuf> {
+    let files = MANIFESTS.iter().filter_map(|folder| Path::new(folder).read_dir().ok()).flatten();
+    let paths = files.filter_map(|file| Some(file.ok()?.path()));
+    paths.filter(|path| path.to_string_lossy().contains("radeon_icd")).min()
+}
+
+/// What the compiler made of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compiled {
+    /// Vector registers of a lane.
+    pub registers: u64,
+    /// Registers, vector and scalar, that did not fit.
+    pub spilled: u64,
+    /// Cycles a wave takes of the busiest unit: the compiler's "inverse throughput".
+    pub cycles: u64,
+}
+
+/// The device; it takes what it has with it when the process ends.
+pub struct Card {
+    name: String,
+    device: ash::Device,
+    statistics: ash::khr::pipeline_executable_properties::Device,
+    _instance: ash::Instance,
+    _entry: ash::Entry,
+}
+
+fn no_card(message: String) -> Error {
+    Error::gpu(GpuFault::NoAdapter, message)
+}
+
+fn failed(what: &'static str) -> impl Fn(vk::Result) -> Error {
+    move |error| no_card(format!("{what}: {error}"))
+}
+
+impl Card {
+    /// Opens the only device that the driver offers.
+    #[allow(unsafe_code)]
+    pub fn open() -> Result<Self> {
+        // SAFETY: plain calls of Vulkan; what is passed by pointer lives until the call returns, and the loader as long as the device
+        unsafe {
+            let entry = ash::Entry::load().map_err(|e| no_card(e.to_string()))?;
+            let about = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_3);
+            let about = vk::InstanceCreateInfo::default().application_info(&about);
+            let instance = entry.create_instance(&about, None).map_err(failed("instance"))?;
+            let cards = instance.enumerate_physical_devices().map_err(failed("devices"))?;
+            let card = *cards.first().ok_or_else(|| no_card("the driver has no device".into()))?;
+            let name = instance.get_physical_device_properties(card);
+            let name = name
+                .device_name_as_c_str()
+                .map_or_else(|e| e.to_string(), |n| n.to_string_lossy().into());
+            let extensions = [
+                ash::khr::pipeline_executable_properties::NAME.as_ptr(),
+                ash::ext::robustness2::NAME.as_ptr(),
+            ];
+            // what wgpu enables where it can
+            let mut statistics =
+                vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default()
+                    .pipeline_executable_info(true);
+            let mut robust =
+                vk::PhysicalDeviceRobustness2FeaturesEXT::default().robust_buffer_access2(true);
+            let mut newer = vk::PhysicalDeviceVulkan12Features::default()
+                .shader_float16(true)
+                .vulkan_memory_model(true)
+                .vulkan_memory_model_device_scope(true);
+            let mut newest =
+                vk::PhysicalDeviceVulkan13Features::default().subgroup_size_control(true);
+            let mut features = vk::PhysicalDeviceFeatures2::default()
+                .features(vk::PhysicalDeviceFeatures::default().robust_buffer_access(true))
+                .push_next(&mut statistics)
+                .push_next(&mut robust)
+                .push_next(&mut newer)
+                .push_next(&mut newest);
+            let priority = [1.0];
+            let queues = [vk::DeviceQueueCreateInfo::default().queue_priorities(&priority)];
+            let about = vk::DeviceCreateInfo::default()
+                .queue_create_infos(&queues)
+                .enabled_extension_names(&extensions)
+                .push_next(&mut features);
+            let device = instance.create_device(card, &about, None).map_err(failed("device"))?;
+            let statistics =
+                ash::khr::pipeline_executable_properties::Device::new(&instance, &device);
+            Ok(Self { name, device, statistics, _instance: instance, _entry: entry })
+        }
+    }
+
+    /// As the driver calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Compiles a kernel.
+    #[allow(unsafe_code)]
+    pub fn compile(&self, key: &KernelKey) -> Result<Compiled> {
+        let code = spirv(key)?;
+        let bindings: Vec<_> = reflect(key)?
+            .bindings
+            .iter()
+            .map(|binding| {
+                let kind = match binding.kind {
+                    BindingKind::Uniform => vk::DescriptorType::UNIFORM_BUFFER,
+                    _ => vk::DescriptorType::STORAGE_BUFFER,
+                };
+                vk::DescriptorSetLayoutBinding::default()
+                    .binding(binding.index)
+                    .descriptor_count(1)
+                    .stage_flags(vk::ShaderStageFlags::COMPUTE)
+                    .descriptor_type(kind)
+            })
+            .collect();
+        // SAFETY: as above; everything that is made is destroyed, and the code is what naga writes
+        unsafe {
+            let device = &self.device;
+            let about = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
+            let sets =
+                [device.create_descriptor_set_layout(&about, None).map_err(failed("bindings"))?];
+            let about = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
+            let layout = device.create_pipeline_layout(&about, None).map_err(failed("layout"))?;
+            let about = vk::ShaderModuleCreateInfo::default().code(&code);
+            let module = device.create_shader_module(&about, None).map_err(failed("module"))?;
+            let stage = vk::PipelineShaderStageCreateInfo::default()
+                .flags(vk::PipelineShaderStageCreateFlags::ALLOW_VARYING_SUBGROUP_SIZE)
+                .stage(vk::ShaderStageFlags::COMPUTE)
+                .module(module)
+                .name(c"main");
+            let about = [vk::ComputePipelineCreateInfo::default()
+                .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
+                .layout(layout)
+                .stage(stage)];
+            let made = device.create_compute_pipelines(vk::PipelineCache::null(), &about, None);
+            let pipeline = made.map_err(|(_, error)| failed("pipeline")(error))?[0];
+            let told = self.told(key, pipeline);
+            device.destroy_pipeline(pipeline, None);
+            device.destroy_shader_module(module, None);
+            device.destroy_pipeline_layout(layout, None);
+            device.destroy_descriptor_set_layout(sets[0], None);
+            told
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn told(&self, key: &KernelKey, pipeline: vk::Pipeline) -> Result<Compiled> {
+        let about = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
+        // SAFETY: the pipeline was made with its statistics
+        let told = unsafe { self.statistics.get_pipeline_executable_statistics(&about) };
+        let told = told.map_err(failed("statistics"))?;
+        let value = |name: &str| {
+            let of = told
+                .iter()
+                .find(|s| s.name_as_c_str().is_ok_and(|n| n.to_bytes() == name.as_bytes()));
+            let of =
+                of.ok_or_else(|| no_card(format!("{}: the driver tells no {name}", key.file)))?;
+            // SAFETY: Mesa gives all of its statistics as u64
+            Ok(unsafe { of.value.u64 })
+        };
+        Ok(Compiled {
+            registers: value("VGPRs")?,
+            spilled: value("Spilled VGPRs")? + value("Spilled SGPRs")?,
+            cycles: value("Inverse Throughput")?,
+        })
+    }
+}
+
+/// The kernel as wgpu writes it for an adapter with robust buffer access.
+fn spirv(key: &KernelKey) -> Result<Vec<u32>> {
+    use naga::back::spv;
+    use naga::proc::BoundsCheckPolicy::{Restrict, Unchecked};
+    use naga::valid::Capabilities;
+    let fail = |error: String| Error::Internal(format!("{key:?}: {error}"));
+    let text = specialise(key)?;
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    capabilities.set(Capabilities::SUBGROUP, needs(key)?.subgroups);
+    let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|e| fail(e.emit_to_string(&text)))?;
+    let constants = key.overrides.iter().map(|(name, value)| ((*name).into(), f64::from(*value)));
+    let stage = naga::ShaderStage::Compute;
+    let (module, info) = naga::back::pipeline_constants::process_overrides(
+        &module,
+        &info,
+        Some((stage, "main")),
+        &constants.collect(),
+    )
+    .map_err(|e| fail(e.to_string()))?;
+    let options = spv::Options {
+        lang_version: (1, 6),
+        flags: spv::WriterFlags::empty(),
+        bounds_check_policies: naga::proc::BoundsCheckPolicies {
+            index: Restrict,
+            buffer: Unchecked,
+            image_load: Unchecked,
+            binding_array: Unchecked,
+        },
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        ..Default::default()
+    };
+    let entry = spv::PipelineOptions { shader_stage: stage, entry_point: "main".into() };
+    spv::write_vec(&module, &info, &options, Some(&entry)).map_err(|e| fail(e.to_string()))
+}

@@ -1,0 +1,111 @@
+//! Holds every kernel that a GPU may run to what a real GPU compiler makes of it: no GPU is needed.
+//!
+//! Mesa's AMD compiler compiles for a card that is not there. For each variant of each kernel of the benchmark's
+//! configurations it says how many registers it takes, what it spills, and how it rates its throughput; the committed table
+//! says how much that may be. Kernels that few groups run, and first variants that need too many registers, are told too.
+//!
+//! ```text
+//! cargo run --release --example kernel_gate                 # exit code 1 where something is worse than the table says
+//! cargo run --release --example kernel_gate -- --write      # after a change that is meant: writes the table anew
+//! cargo run --release --example kernel_gate -- --summary    # a table by shader, for the documents
+//! ```
+
+mod card;
+mod kernels;
+mod rules;
+mod table;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+use rayon::prelude::*;
+use u2seg::{Error, Result};
+
+use card::Card;
+use kernels::Kernels;
+use table::Table;
+
+/// The card that Mesa compiles for: the newest that the Mesa of Debian 12 compiles for without a cap on its registers.
+const FAMILY: &str = "navi21";
+/// Set in the process that talks to the driver.
+const INSIDE: &str = "U2SEG_KERNEL_GATE";
+
+/// Compiles every variant of every kernel for a card that is not there, and holds it to the committed table
+#[derive(Parser)]
+struct Arguments {
+    /// Configurations of `u2seg bench`
+    #[arg(long, num_args = 1.., default_values = ["paper", "hippo", "hippo-plain", "cube64", "spleen-infer"])]
+    config: Vec<String>,
+    /// The table
+    #[arg(long, default_value = "tests/data/navi21.tsv")]
+    table: PathBuf,
+    /// Write the table instead of holding kernels to it
+    #[arg(long)]
+    write: bool,
+    /// Print a table by shader
+    #[arg(long)]
+    summary: bool,
+    /// Print each kernel whose label holds this text
+    #[arg(long, value_name = "TEXT")]
+    show: Option<String>,
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let arguments = Arguments::parse();
+    let done = match std::env::var_os(INSIDE) {
+        Some(_) => gate(&arguments),
+        None => inside(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs this program again with the driver chosen: it reads its environment when it is loaded.
+fn inside() -> Result<ExitCode> {
+    let Some(driver) = card::driver() else {
+        eprintln!(
+            "kernel_gate: skipped, there is no driver of Mesa for AMD (Debian, Ubuntu: mesa-vulkan-drivers)"
+        );
+        return Ok(ExitCode::SUCCESS);
+    };
+    let program = std::env::current_exe().map_err(|e| Error::Internal(e.to_string()))?;
+    let status = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .env("RADV_FORCE_FAMILY", FAMILY)
+        .env("MESA_SHADER_CACHE_DISABLE", "1")
+        .env("NODEVICE_SELECT", "1")
+        .env("VK_ICD_FILENAMES", &driver)
+        .env("VK_DRIVER_FILES", &driver)
+        .status()
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn gate(arguments: &Arguments) -> Result<ExitCode> {
+    let card = Card::open()?;
+    let kernels = Kernels::of(&arguments.config)?;
+    let keys: Vec<_> = kernels.keys().collect();
+    let measured: Vec<_> = keys.par_iter().map(|key| card.compile(key)).collect::<Result<_>>()?;
+    let found = Table::of(&keys, measured);
+    eprintln!("kernel_gate: {} kernels on {}", keys.len(), card.name());
+    if let Some(text) = &arguments.show {
+        found.show(text);
+    }
+    if arguments.summary {
+        rules::summary(&kernels, &found);
+    }
+    let mut faults = rules::faults(&kernels, &found)?;
+    if arguments.write {
+        found.write(&arguments.table)?;
+    } else {
+        faults.extend(found.worse_than(&Table::read(&arguments.table)?));
+    }
+    faults.iter().for_each(|fault| println!("{fault}"));
+    println!("{} kernels, {} faults", keys.len(), faults.len());
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

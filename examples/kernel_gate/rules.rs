@@ -1,0 +1,89 @@
+//! What holds whatever the table says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use u2seg::Result;
+use u2seg::low_level::graph::{Bind, Dispatch};
+use u2seg::low_level::shader::reflect;
+
+use crate::kernels::{First, Kernels};
+use crate::table::Table;
+
+/// Registers of first variants of kernels that do the arithmetic: with more, a SIMD has fewer than four waves to switch between.
+const MOST_REGISTERS: u64 = 128;
+/// The kernels that do the arithmetic.
+const ARITHMETIC: [&str; 3] = ["conv", "depthwise", "pointwise"];
+/// Workgroups that keep a card of 80 units busy.
+const GROUPS: u64 = 160;
+
+/// Kernels that spill, first variants with too many registers, and dispatches of few groups although there is work for more.
+pub fn faults(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
+    let spilling = found.rows().filter(|(_, c)| c.spilled > 0);
+    let mut faults: BTreeSet<String> = spilling
+        .map(|(label, c)| format!("{label}: {} registers are spilled", c.spilled))
+        .collect();
+    for First { place, dispatch } in &kernels.first {
+        let compiled = found.get(&dispatch.kernel)?;
+        let arithmetic = ARITHMETIC.iter().any(|family| dispatch.kernel.file.starts_with(family));
+        if arithmetic && compiled.registers > MOST_REGISTERS {
+            let label = crate::table::label(&dispatch.kernel);
+            faults.insert(format!("{label}: {} registers", compiled.registers));
+        }
+        let groups = dispatch.groups.iter().map(|g| u64::from(*g)).product::<u64>();
+        let invocations = reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>();
+        let possible = outputs(dispatch) / u64::from(invocations);
+        if groups < GROUPS.min(possible) {
+            let (file, label) = (dispatch.kernel.file, &dispatch.label);
+            faults.insert(format!(
+                "{place}: {file} {label}: {groups} groups, {possible} could have an output each"
+            ));
+        }
+    }
+    Ok(faults.into_iter().collect())
+}
+
+/// Vectors of four that a dispatch writes: the largest tensor among what it binds under the names of outputs.
+fn outputs(dispatch: &Dispatch) -> u64 {
+    let written =
+        dispatch.bindings.iter().filter(|(name, _)| matches!(*name, "dst" | "dx" | "out"));
+    let vectors = written.map(|(name, bind)| {
+        let (Bind::Value { words, .. } | Bind::Region { words, .. }) = bind;
+        *words as u64 / if dispatch.kernel.halves.contains(name) { 2 } else { 4 }
+    });
+    vectors.max().unwrap_or(0)
+}
+
+/// Prints a line a shader: variants, the most registers of any and of those that run first, and how often it runs.
+pub fn summary(kernels: &Kernels, found: &Table) {
+    #[derive(Default)]
+    struct Row {
+        variants: usize,
+        registers: u64,
+        spilling: usize,
+        first: u64,
+        runs: usize,
+    }
+    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
+    let counts = kernels.counts();
+    for key in kernels.keys() {
+        let Ok(compiled) = found.get(key) else { continue };
+        let row = rows.entry(key.file).or_default();
+        row.variants += 1;
+        row.registers = row.registers.max(compiled.registers);
+        row.spilling += usize::from(compiled.spilled > 0);
+        if let Some(count) = counts.get(key) {
+            row.first = row.first.max(compiled.registers);
+            row.runs += count;
+        }
+    }
+    println!(
+        "| shader | variants | registers at most | of those that run first | spilling variants | runs |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for (file, r) in rows {
+        println!(
+            "| `{file}` | {} | {} | {} | {} | {} |",
+            r.variants, r.registers, r.first, r.spilling, r.runs
+        );
+    }
+}
