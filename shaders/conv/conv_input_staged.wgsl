@@ -49,7 +49,8 @@ const COLUMNS: u32 = (TW - 1u) * (VOX / SW) + ROW;
 const ROWS: u32 = TH * LINES + RH - 1u;
 const PLANES: u32 = TD + RD - 1u;
 const BOX: u32 = PLANES * ROWS * COLUMNS;
-// columns of the weights of a plane of taps
+// columns of the weights of a plane of taps, and how many of a thread's
+const LOADS: u32 = 3u;
 const TAPS: u32 = RH * KW * 4u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -74,6 +75,14 @@ fn fetch(s: u32, origin: vec3<u32>, start: u32, c: Coef) -> vec4<f32> {
   let place = clamp(at, before, size + before - 1u) - before;
   let x = load(start + (place.x * params.oh + place.y) * params.ow + place.z, c);
   return select(vec4<f32>(0.0), x, inside);
+}
+
+// A column of the weights of a plane of taps: of the workgroup's input blocks from `first` on, for an output block and taps from `kh` on.
+fn fetch_weight(s: u32, first: u32, i: u32, tap: vec2<u32>) -> vec4<f32> {
+  let block = min(first + s / TAPS, params.outs - 1u);
+  let kh = min(tap.y + s % TAPS / (4u * KW) * SH, KH - 1u);
+  let row = (((params.weight_out + i) * params.cols + params.weight_in + block) * KD + tap.x) * KH + kh;
+  return weight[row * KW + s / 4u % KW][s % 4u];
 }
 
 @compute @workgroup_size(WG)
@@ -109,10 +118,18 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var o = 0u; o < OUT; o++) { y[l][j][o] = vec4<f32>(0.0); }
     }
   }
-  let end = min(params.ins, (split + 1u) * params.split_ins);
-  for (var i = split * params.split_ins; i < end; i++) {
+  let begin = split * params.split_ins;
+  let end = min(params.ins, begin + params.split_ins);
+  let planes = (KD - first_kd + SD - 1u) / SD;
+  // weights of the next plane of taps, on their way while this one is summed
+  var next: array<vec4<f32>, LOADS>;
+  // unroll
+  for (var r = 0u; r < LOADS; r++) {
+    next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(begin, params.ins - 1u), vec2<u32>(min(first_kd, KD - 1u), first_kh));
+  }
+  for (var i = begin; i < end; i++) {
     let source_block = n * params.src_blocks + i;
-    for (var a = 0u; a < (KD - first_kd + SD - 1u) / SD; a++) {
+    for (var a = 0u; a < planes; a++) {
       workgroupBarrier();
       if (a == 0u) {
         let c = load_coef(params.coef_first + source_block);
@@ -127,13 +144,18 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           }
         }
       }
-      for (var s = lane; s < TO * OUT * TAPS; s += WG) {
-        let block = min(tile * (TO * OUT) + s / TAPS, params.outs - 1u);
-        let kh = min(first_kh + s % TAPS / (4u * KW) * SH, KH - 1u);
-        let row = (((params.weight_out + i) * params.cols + params.weight_in + block) * KD + first_kd + a * SD) * KH + kh;
-        weights[s / TAPS][s % TAPS] = weight[row * KW + s / 4u % KW][s % 4u];
+      // unroll
+      for (var r = 0u; r < LOADS; r++) {
+        let s = lane + r * WG;
+        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = next[r]; }
       }
       workgroupBarrier();
+      let is_last = a + 1u == planes;
+      let tap = vec2<u32>(first_kd + select(a + 1u, 0u, is_last) * SD, first_kh);
+      // unroll
+      for (var r = 0u; r < LOADS; r++) {
+        next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(i + select(0u, 1u, is_last), params.ins - 1u), tap);
+      }
       let corner = (td + RD - 1u - a) * PLANE + (th * LINES + RH - 1u) * PITCH + tw * (VOX / SW);
       // unroll
       for (var b = 0u; b < RH; b++) {

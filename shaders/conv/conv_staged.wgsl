@@ -49,7 +49,8 @@ const COLUMNS: u32 = (TW * VOX - 1u) * SW + KW;
 const ROWS: u32 = (TH * LINES - 1u) * SH + KH;
 const PLANES: u32 = (TD - 1u) * SD + KD;
 const BOX: u32 = PLANES * ROWS * COLUMNS;
-// columns of the weights of a plane of taps
+// columns of the weights of a plane of taps, and how many of a thread's
+const LOADS: u32 = 3u;
 const TAPS: u32 = KH * KW * 4u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -75,6 +76,13 @@ fn fetch(s: u32, origin: vec3<u32>, start: u32, c: Coef) -> vec4<f32> {
   let place = (clamp(at, pad, size + pad - 1u) - pad) / vec3<u32>(UD, UH, UW);
   let x = load(start + (place.x * (params.ih / UH) + place.y) * (params.iw / UW) + place.z, c);
   return select(vec4<f32>(0.0), x, inside);
+}
+
+// A column of the weights of a plane of taps: of the workgroup's output blocks from `first` on, for an input block.
+fn fetch_weight(s: u32, first: u32, i: u32, kd: u32) -> vec4<f32> {
+  let block = min(first + s / TAPS, params.outs - 1u);
+  let taps = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD + kd;
+  return weight[taps * (KH * KW) + s / 4u % (KH * KW)][s % 4u];
 }
 
 @compute @workgroup_size(WG)
@@ -105,8 +113,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var o = 0u; o < OUT; o++) { y[l][j][o] = vec4<f32>(0.0); }
     }
   }
-  let end = min(params.ins, (split + 1u) * params.split_ins);
-  for (var i = split * params.split_ins; i < end; i++) {
+  let begin = split * params.split_ins;
+  let end = min(params.ins, begin + params.split_ins);
+  // weights of the next plane of taps, on their way while this one is summed
+  var next: array<vec4<f32>, LOADS>;
+  // unroll
+  for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(begin, params.ins - 1u), 0u); }
+  for (var i = begin; i < end; i++) {
     let source_block = n * params.src_blocks + i;
     for (var kd = 0u; kd < KD; kd++) {
       workgroupBarrier();
@@ -123,13 +136,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           }
         }
       }
-      for (var s = lane; s < TO * OUT * TAPS; s += WG) {
-        let slot = s / TAPS;
-        let block = min(tile * (TO * OUT) + slot, params.outs - 1u);
-        let taps = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD + kd;
-        weights[slot][s % TAPS] = weight[taps * (KH * KW) + s / 4u % (KH * KW)][s % 4u];
+      // unroll
+      for (var r = 0u; r < LOADS; r++) {
+        let s = lane + r * WG;
+        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = next[r]; }
       }
       workgroupBarrier();
+      let step = min(i * KD + kd + 1u, params.ins * KD - 1u);
+      // unroll
+      for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), step / KD, step % KD); }
       let corner = (td * SD + kd) * PLANE + th * (LINES * SH * PITCH) + tw * (VOX * SW);
       // unroll
       for (var kh = 0u; kh < KH; kh++) {

@@ -64,6 +64,8 @@ pub fn cases() -> Vec<Case> {
         depthwise(&[(5, NORM_ACT)], [2, 7, 40]).samples(2).after(NORM_ACT),
         depthwise(&[(4, ACT)], [3, 2, 131]).after(NORM),
         depthwise(&[(3, UP)], [2, 4, 150]),
+        // so many channels that one workgroup takes several columns a lane
+        depthwise(&[(64, NORM_ACT)], [1, 1, 6300]).after(NORM_ACT),
     ];
     cases.into_iter().map(LayerCase::case).collect()
 }

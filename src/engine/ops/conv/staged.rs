@@ -41,6 +41,7 @@ impl StagedConv {
             ("SH", sh),
             ("SW", sw),
             ("ROW", inputs),
+            ("LOADS", staged.weights().div_ceil(group.invocations())),
             ("PITCH", pitch),
             ("PLANE", plane),
         ];

@@ -111,12 +111,8 @@ impl ConvWeightGrad {
             return Ok(ConvWeightSplit { method: Method::Voxels(weights), per_sample, choice });
         }
         let caps = lowering.caps;
-        let shape = ConvWeightSite {
-            spec: self.spec,
-            spatial: layout.spatial,
-            blocks,
-            lanes: lanes(read),
-        };
+        let shape =
+            ConvWeightSite { spec: self.spec, spatial: layout.spatial, blocks, lanes: lanes(read) };
         let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = self.spec;
         let ChannelBlocks { ins, outs } = blocks;
         let site = format!("{layout} {ins}>{outs} {kd}{kh}{kw} {sd}{sh}{sw}{load}");
