@@ -10,6 +10,7 @@ use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::Region;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops::{LossWeights, Optimizer};
+use u2seg::low_level::shader::Class;
 use u2seg::low_level::train::{DomainBatch, Session, SessionSettings};
 
 #[path = "it/common/mod.rs"]
@@ -289,7 +290,19 @@ fn the_published_networks_numbers_are_reproduced() {
     manifests.retain(|path| path.extension().is_some_and(|e| e == "json"));
     manifests.sort();
     assert!(!manifests.is_empty(), "no manifests in {}", folder.display());
-    let gpu = common::gpu();
+    let own = common::gpu();
+    // what GPUs run, on whatever adapter is here, too
+    let mut devices = vec![("", own.clone())];
+    if own.is_software() {
+        devices.push(("planned as for a GPU, ", own.planned_as(Class::Discrete).unwrap()));
+    }
+    for (how, gpu) in devices {
+        hold(how, &gpu, &manifests);
+    }
+}
+
+/// Holds one way of planning to all files.
+fn hold(how: &str, gpu: &Gpu, manifests: &[PathBuf]) {
     let (mut failures, mut tight, mut all) = (Vec::new(), 0, 0);
     for path in manifests {
         let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
@@ -299,8 +312,8 @@ fn the_published_networks_numbers_are_reproduced() {
             tensors: SafeTensors::deserialize(&bytes).unwrap(),
         };
         let domains = file.manifest.domains.len();
-        for (index, pair) in file.check(&gpu).into_iter().enumerate() {
-            println!("{}", pair.line);
+        for (index, pair) in file.check(gpu).into_iter().enumerate() {
+            println!("{how}{}", pair.line);
             failures.extend(pair.failures.into_iter().map(|f| format!("{}: {f}", file.name)));
             if index < domains {
                 all += 1;
@@ -308,7 +321,7 @@ fn the_published_networks_numbers_are_reproduced() {
             }
         }
     }
-    println!("{tight} of {all} gradients within the tight bounds");
+    println!("{how}{tight} of {all} gradients within the tight bounds");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(tight * 4 >= all * 3, "only {tight} of {all} gradients are within the tight bounds");
 }
