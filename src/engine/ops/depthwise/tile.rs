@@ -40,13 +40,16 @@ pub struct March {
     pub rows: usize,
     pub depth: usize,
     pub group: usize,
+    /// Whether a thread keeps its taps in registers: where loads are dear. Elsewhere a workgroup reads the same ones, which costs next
+    /// to nothing, and registers are what is dear.
+    pub held: bool,
 }
 
 impl Display for March {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { loads, quad, rows, depth, group } = self;
+        let Self { loads, quad, rows, depth, group, held } = self;
         match loads {
-            RowLoads::Own if *quad == QUAD => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            RowLoads::Own if *held => write!(f, "ROWS={rows} depth={depth} WG={group}"),
             RowLoads::Own => write!(f, "QUAD={quad} ROWS={rows} depth={depth} WG={group}"),
             RowLoads::Shared { .. } => write!(f, "shared QUAD={quad} ROWS={rows} depth={depth}"),
         }
@@ -84,14 +87,15 @@ impl March {
     fn coalesced(out: &Layout) -> Vec<Self> {
         let [d, h, w] = out.spatial;
         let outputs = out.n * out.blocks() * out.voxels();
-        let march = |quad, rows: usize, depth: usize| Self {
+        let march = |quad: usize, rows: usize, depth: usize| Self {
             loads: RowLoads::Own,
-            quad,
+            quad: quad.min(w),
             rows: rows.min(h),
             depth: depth.clamp(1, d),
             group: WORKGROUP,
+            held: false,
         };
-        // each: lines of a thread, and planes at least
+        // lines of a thread, and planes at least
         let (rows, least) = match outputs / BUSY {
             0 => (1, 2),
             1..4 => (2, 2),
@@ -99,14 +103,13 @@ impl March {
         };
         let depth = (outputs / (BUSY * rows)).clamp(least, 16);
         let other = if rows == 2 { 4 } else { 2 };
-        let wide = if w > 1 { QUAD } else { 1 };
         distinct(vec![
             march(1, rows, depth),
             march(1, rows, depth.div_ceil(2)),
             march(1, rows, 2 * depth),
             march(1, other, depth),
-            march(wide, 1, depth),
-            Self { group: 4 * WORKGROUP, ..march(1, rows, depth) },
+            march(2, 2, depth),
+            march(QUAD, 1, depth),
         ])
     }
 
@@ -124,6 +127,7 @@ impl March {
             rows,
             depth: depth.clamp(1, d),
             group,
+            held: true,
         };
         distinct(vec![
             march(rows, depth, WORKGROUP),
@@ -163,7 +167,7 @@ impl March {
             let threads = out.n * out.blocks() * h.div_ceil(rows) * lanes;
             let chunks = (caps.threads() / threads.max(1)).clamp(1, d.div_ceil(4));
             let loads = RowLoads::Shared { subgroup, lanes };
-            Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup }
+            Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup, held: true }
         };
         tiles.into_iter().map(march).collect()
     }
@@ -194,7 +198,8 @@ impl March {
                 .tile("ROW", self.quad as u32 + 2)
         };
         match self.loads {
-            RowLoads::Own => tiled("depthwise.wgsl").group(self.group),
+            RowLoads::Own if self.held => tiled("depthwise.wgsl").group(self.group),
+            RowLoads::Own => tiled("depthwise.wgsl").group(self.group).set("HELD", 0),
             RowLoads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
                 .set("HALO", u32::from(lanes > subgroup))
                 .tile("SUB", subgroup as u32),
@@ -256,7 +261,7 @@ mod tests {
                     assert!((1..=spatial[0]).contains(&depth) && rows <= spatial[1]);
                     let lanes = march.lanes(spatial[2]);
                     assert!(lanes * quad >= spatial[2]);
-                    assert!(software || march.quad == 1 || march.rows == 1);
+                    assert_eq!(march.held, software);
                     if shares(&march) {
                         let size = subgroup_size as usize;
                         assert!(size.is_multiple_of(lanes) || lanes.is_multiple_of(size));
