@@ -17,7 +17,7 @@ struct Params {
   limit: vec4<i32>,
   // the voxel of the case below the window's first one; the block's first channel
   start: vec4<i32>,
-  // 1, or -1 where the window is mirrored; channels of the block
+  // 1, or -1 where the window is mirrored
   step: vec4<i32>,
   // the first slot that is bound, how many are, and words from one to the next
   slots: vec4<u32>,
@@ -25,6 +25,8 @@ struct Params {
   chunk: u32,
 }
 
+// Channels of the block. On a CPU a load is paid for also where a branch leaves it out.
+override CHANNELS: u32 = 4u;
 override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -40,11 +42,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let begin = t / plane * params.chunk;
   let row = vec2<i32>(vec2<u32>(column / size.z, column % size.z));
   let yx = params.start.yz + params.step.yz * row;
-  let channels = u32(params.step.w);
   let voxels = u32(params.limit.y * params.limit.z);
   let within = all(yx >= vec2<i32>(0)) && all(yx < params.limit.yz);
   let place = u32(params.start.w) * voxels + u32(yx.x * params.limit.z + yx.y);
-  let beyond = select(vec4<f32>(0.0), vec4<f32>(params.outside), vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(channels));
+  let beyond = select(vec4<f32>(0.0), vec4<f32>(params.outside), vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(CHANNELS));
   for (var d = begin; d < min(begin + params.chunk, size.x); d++) {
     let v = params.start.x + params.step.x * i32(d);
     let slot = u32(clamp(v, 0, params.limit.x - 1) % params.limit.w) - params.slots.x;
@@ -53,9 +54,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       var value = beyond;
       if (within && v >= 0 && v < params.limit.x) {
         value.x = image[at];
-        if (channels > 1u) { value.y = image[at + voxels]; }
-        if (channels > 2u) { value.z = image[at + 2u * voxels]; }
-        if (channels > 3u) { value.w = image[at + 3u * voxels]; }
+        if (CHANNELS > 1u) { value.y = image[at + voxels]; }
+        if (CHANNELS > 2u) { value.z = image[at + 2u * voxels]; }
+        if (CHANNELS > 3u) { value.w = image[at + 3u * voxels]; }
       }
       out[params.size.w + d * plane + column] = value;
     }

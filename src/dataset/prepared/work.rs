@@ -110,8 +110,8 @@ pub(super) struct Jobs<'a, T> {
 }
 
 impl<T: Sync> Jobs<'_, T> {
-    /// Does the work on as many threads as there are cores; results are in the order of the jobs. The caller's thread tells of
-    /// progress meanwhile.
+    /// Does the work on one thread more than there are cores, as there is always one that waits for the disk; results are in
+    /// the order of the jobs. The caller's thread tells of progress meanwhile.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl<T: Sync> Jobs<'_, T> {
         };
         let mut results: Vec<Option<R>> = jobs.iter().map(|_| None).collect();
         std::thread::scope(|scope| {
-            let threads = rayon::current_num_threads().min(jobs.len());
+            let threads = (rayon::current_num_threads() + 1).min(jobs.len());
             for _ in 0..threads {
                 let sender = sender.clone();
                 scope.spawn(|| work(sender));

@@ -130,12 +130,13 @@ impl Cut {
             [0, 1, 2].map(|axis| if placed.mirror[axis] { last(axis) } else { placed.first[axis] });
         let channels = (self.channels - 4 * self.block).min(4);
         let chunk = chunk(caps, placed.size[0]);
-        let call = columns(KernelKey::new("window.wgsl"), caps, placed.size, chunk)?
+        let key = KernelKey::new("window.wgsl").set("CHANNELS", channels as u32);
+        let call = columns(key, caps, placed.size, chunk)?
             .words("chunk", [chunk])
             .words("size", four(placed.size, self.base))
             .words("limit", four(placed.case, self.ring))
             .signed("start", start, 4 * self.block)
-            .signed("step", placed.step(), channels)
+            .signed("step", placed.step(), 0)
             .words("slots", [slots.first, slots.count, self.pitch, 0]);
         Ok(call.float("outside", self.outside))
     }
@@ -433,7 +434,8 @@ impl Probabilities {
 
 /// Every kernel of this file in every specialisation.
 pub fn slab_kernels() -> Vec<KernelKey> {
-    let mut keys = vec![KernelKey::new("window.wgsl")];
+    let mut keys: Vec<_> =
+        (1..=4).map(|count| KernelKey::new("window.wgsl").set("CHANNELS", count)).collect();
     keys.extend([0, 1].map(|on| KernelKey::new("accumulate.wgsl").set("LOGITS", on)));
     keys.push(KernelKey::new("between_planes.wgsl"));
     keys.push(KernelKey::new("along.wgsl"));
