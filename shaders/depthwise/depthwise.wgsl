@@ -29,6 +29,8 @@ override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;
 override WG: u32 = 64u;
+// whether a thread keeps the taps in registers, or reads them where it needs them, as a workgroup shares them
+override HELD: bool = true;
 
 const QUAD: u32 = 4u;
 const ROWS: u32 = 1u;
@@ -47,6 +49,11 @@ const OUTS: u32 = 4u;
 
 // import load
 
+fn tap_of(first: u32, i: u32) -> vec4<f32> {
+  if (FLIP) { return weight[first + 26u - i]; }
+  return weight[first + i];
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   // the workgroup's share of a channel block
@@ -62,10 +69,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   if (n < params.n && chunk < params.chunks) {
     let source_block = n * params.src_blocks + block;
     let c = load_coef(params.coef_first + source_block);
+    let taps = (params.weight_first + block) * 27u;
     var k: array<vec4<f32>, 27>;
-    // unroll
-    for (var i = 0u; i < 27u; i++) {
-      if (FLIP) { k[i] = weight[(params.weight_first + block) * 27u + (26u - i)]; } else { k[i] = weight[(params.weight_first + block) * 27u + i]; }
+    if (HELD) {
+      // unroll
+      for (var i = 0u; i < 27u; i++) { k[i] = tap_of(taps, i); }
     }
     var b = vec4<f32>(0.0);
     if (BIAS) { b = bias[params.weight_first + block]; }
@@ -105,6 +113,11 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
                 const tap = min(j - min(j, r), 2u) * 3u;
                 // unroll
                 for (var i = 0u; i < 3u; i++) {
+                  if (!HELD) {
+                    k[tap + i] = tap_of(taps, tap + i);
+                    k[9u + tap + i] = tap_of(taps, 9u + tap + i);
+                    k[18u + tap + i] = tap_of(taps, 18u + tap + i);
+                  }
                   // unroll
                   for (var o = 0u; o < QUAD; o++) {
                     a0[r * QUAD + o] = fma(k[tap + i], x[o + i], a0[r * QUAD + o]);

@@ -155,6 +155,9 @@ const MIB: f64 = 1024.0 * 1024.0;
 const UNDER_WAY: f64 = 0.1;
 const MOST_UNDER_WAY: usize = 10;
 
+/// Seconds of a run that needs no others to be under way.
+const LONG: f64 = 0.5;
+
 /// What is timed: every parameter trained by Adam.
 fn settings(footprint: Footprint) -> SessionSettings {
     SessionSettings { footprint, ..SessionSettings::new(LossWeights::ce(), Optimizer::adam()) }
@@ -242,11 +245,12 @@ impl Timing<'_> {
             gpu.wait()?;
             Ok(start.elapsed().as_secs_f64() / runs as f64)
         };
+        // the first may find caches and clocks cold
         let first: f64 = batch(1)?;
-        let runs = ((UNDER_WAY / first) as usize).clamp(1, MOST_UNDER_WAY);
-        if runs > 1 {
-            batch(runs)?;
-        }
+        let runs = match first < LONG {
+            true => ((UNDER_WAY / batch(MOST_UNDER_WAY)?) as usize).clamp(1, MOST_UNDER_WAY),
+            false => 1,
+        };
         let times = (0..self.repeats).map(|_| batch(runs));
         Ok(1e3 * median(times.collect::<Result<_>>()?))
     }

@@ -65,7 +65,9 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
 }
 
 fn more_groups_than_one_dimension_holds(gpu: &Gpu) {
-    let caps = Caps { software: false, ..caps(gpu) };
+    // the variant of additions that takes a thread for each voxel
+    let tuning = Tuning::at(1).into();
+    let caps = Caps { software: false, tuning, ..caps(gpu) };
     let Case::Graph(case) = operation(MANY_GROUPS).cases().remove(0) else { panic!("a graph") };
     let mut net = Net::new(Purpose::Training);
     case.build(&mut net).unwrap();

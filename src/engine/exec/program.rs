@@ -59,8 +59,22 @@ pub struct Program {
 }
 
 impl Program {
-    /// Compiles all kernels (in parallel) and binds them. `tail` are dispatches on the parameter block that follow the plan.
+    /// Compiles all kernels (in parallel), keeps them for the next start, and binds them. `tail` are dispatches on the parameter
+    /// block that follow the plan.
     pub fn new(
+        gpu: &Gpu,
+        plan: &Plan,
+        tail: &[Dispatch],
+        store: &Store,
+        pool: &Pool,
+    ) -> Result<Self> {
+        let program = Self::passing(gpu, plan, tail, store, pool)?;
+        gpu.keep_pipelines();
+        Ok(program)
+    }
+
+    /// As [`Program::new`], without keeping anything: for programs that come and go by hundreds.
+    pub fn passing(
         gpu: &Gpu,
         plan: &Plan,
         tail: &[Dispatch],
@@ -191,7 +205,6 @@ fn kernels(gpu: &Gpu, dispatches: &[&Dispatch]) -> Result<Vec<Arc<Kernel>>> {
     let kernels: HashMap<&KernelKey, Arc<Kernel>> =
         keys.into_par_iter().map(|key| Ok((key, gpu.kernel(key)?))).collect::<Result<_>>()?;
     log::debug!("{} kernels in {:.2} s", kernels.len(), start.elapsed().as_secs_f64());
-    gpu.keep_pipelines();
     Ok(dispatches.iter().map(|dispatch| kernels[&dispatch.kernel].clone()).collect())
 }
 

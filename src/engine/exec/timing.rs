@@ -140,7 +140,47 @@ fn stamped(gpu: &Gpu, sequences: &[Timed<'_>]) -> Result<Vec<f64>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{BoundDispatch, BufferPart, Uniforms, bind};
     use super::*;
+    use crate::engine::shader::KernelKey;
+
+    /// By the device's own clock, which llvmpipe has too.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn stamps_tell_the_time_of_each_sequence() {
+        let gpu = crate::engine::gpu::testing::gpu();
+        if !gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            println!("NOT RUN: {} has no timestamps", gpu.report().name);
+            return;
+        }
+        let bytes = 1 << 24;
+        let [src, out] =
+            [(); 2].map(|()| gpu.buffer("vectors", bytes, wgpu::BufferUsages::STORAGE).unwrap());
+        let kernel = gpu.kernel(&KernelKey::new("bench_copy.wgsl")).unwrap();
+        let mut uniforms = Uniforms::new(&gpu, [kernel.clone()]).unwrap();
+        uniforms.set(0, &[("count", &[(bytes / 16) as u32])]).unwrap();
+        uniforms.send(&gpu);
+        let named = [
+            ("src", BufferPart::whole(&src)),
+            ("out", BufferPart::whole(&out)),
+            ("params", uniforms.part(0).unwrap()),
+        ];
+        let group = bind(&gpu, "copy", &kernel, &named).unwrap();
+        let run = |groups| {
+            let (kernel, group) = (kernel.clone(), group.clone());
+            let label = "copy".to_string();
+            Command::Dispatch(BoundDispatch { label, kernel, group, groups: [groups, 1], flops: 0 })
+        };
+        let [all, few] = [4096, 1].map(run);
+        let mut sequences = [Timed::new([&all, &all]), Timed::new([&few]), Timed::new([&all])];
+        sequences[2].repeats = 3;
+        // the first run wakes threads and touches memory
+        stamped(&gpu, &sequences).unwrap();
+        let seconds = stamped(&gpu, &sequences).unwrap();
+        assert_eq!(seconds.len(), 3);
+        assert!(seconds.iter().all(|seconds| (0.0..10.0).contains(seconds)), "{seconds:?}");
+        assert!(seconds[1] < seconds[0] && seconds[1] < seconds[2], "{seconds:?}");
+    }
 
     #[test]
     #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]

@@ -12,6 +12,7 @@ use crate::engine::exec::{Command, Pool, Program, Store, Timed, rounds_to_warm_u
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
 use crate::engine::plan::{Draft, Plan, Step};
+use crate::engine::shader::KernelKey;
 
 /// Largest difference from the default's results, of their largest value: as in the case tables.
 const TOLERANCE: f32 = 1e-4;
@@ -39,6 +40,11 @@ impl<'a> Lowered<'a> {
     /// Those of the variant that a draft chooses.
     pub fn new(draft: &'a Draft, node: usize) -> Result<Self> {
         Ok(Self { graph: draft.graph(), dispatches: draft.lower(node)? })
+    }
+
+    /// What it runs.
+    pub fn kernels(&self) -> impl Iterator<Item = &KernelKey> {
+        self.dispatches.iter().map(|dispatch| &dispatch.kernel)
     }
 }
 
@@ -93,10 +99,7 @@ impl<'a> Bench<'a> {
         let pool = Pool::new(gpu, &plans)?;
         let store = Store::new(gpu, params(graph, &values), true)?;
         // compiled side by side; one that fails is named when it is bound
-        let keys: HashSet<_> = lowered
-            .iter()
-            .flat_map(|variant| variant.dispatches.iter().map(|d| &d.kernel))
-            .collect();
+        let keys: HashSet<_> = lowered.iter().flat_map(Lowered::kernels).collect();
         keys.into_par_iter().for_each(|key| drop(gpu.kernel(key)));
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let patterns = [DType::F32, DType::F16].map(|dtype| {
@@ -119,7 +122,7 @@ impl<'a> Bench<'a> {
             refused: 0,
         };
         for (position, (variant, plan)) in lowered.iter().zip(&plans).enumerate() {
-            match Program::new(gpu, plan, &[], &bench.store, &pool) {
+            match Program::passing(gpu, plan, &[], &bench.store, &pool) {
                 Ok(program) => {
                     let counts = counted(&site.choice.site, &variant.dispatches);
                     bench.trials.push(Trial { position, program, counts });
