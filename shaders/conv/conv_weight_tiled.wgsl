@@ -73,7 +73,7 @@ var<workgroup> grads: array<array<vec4<f32>, GRAD_LINE>, OUTS * BD * BH>;
 
 // Where the e-th vector of a box of `height` lines of `width` vectors lies, packed: below 256 along each axis.
 fn packed(e: u32, width: u32, height: u32) -> u32 {
-  return e % width | (e / width % height) << 8u | (e / (width * height)) << 16u;
+  return (e % width) | ((e / width % height) << 8u) | ((e / (width * height)) << 16u);
 }
 
 fn unpacked(at: u32) -> vec3<u32> {

@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 
 use super::super::common::distinct;
 use super::super::load::ChannelBlocks;
-use super::weight_tile::ConvWeightSite;
+use super::spec::ConvSpec;
 use crate::engine::graph::{Caps, Dispatch, Layout};
 use crate::engine::shader::KernelKey;
 
@@ -32,6 +32,17 @@ const MOST_PARTS: usize = 256;
 
 /// Threads for each that keeps the adapter busy: groups that end late cost less where there are many.
 const ROUNDS: usize = 6;
+
+/// What the tiles of a weight gradient depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvWeightSite {
+    pub spec: ConvSpec,
+    /// Size of the output.
+    pub spatial: [usize; 3],
+    pub blocks: ChannelBlocks,
+    /// Lanes in use of an input block.
+    pub lanes: u32,
+}
 
 /// What a workgroup owns and what it loads at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +221,6 @@ impl WeightBoxes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::ConvSpec;
     use super::*;
     use crate::engine::shader::validate;
 

@@ -6,7 +6,7 @@ use super::super::common::distinct;
 use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
 use super::spec::ConvSpec;
-use super::weight_boxes::WeightBoxes;
+use super::weight_boxes::{ConvWeightSite, WeightBoxes};
 use crate::engine::graph::Caps;
 
 /// How a weight gradient is computed.
@@ -46,17 +46,6 @@ impl Display for LineTile {
             Self::Winograd { out, vox } => write!(f, "winograd VOX={vox} OUT={out}"),
         }
     }
-}
-
-/// What tiles depend on.
-#[derive(Debug, Clone, Copy)]
-pub struct ConvWeightSite {
-    pub spec: ConvSpec,
-    /// Size of the output.
-    pub spatial: [usize; 3],
-    pub blocks: ChannelBlocks,
-    /// Lanes in use of an input block.
-    pub lanes: u32,
 }
 
 impl ConvWeightSite {
