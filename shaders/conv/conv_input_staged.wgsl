@@ -168,27 +168,32 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           }
           // unroll
           for (var o = 0u; o < OUT; o++) {
-            var m: array<mat4x4<f32>, KW>;
+            var sum: array<array<vec4<f32>, VOX>, LINES>;
+            // unroll
+            for (var l = 0u; l < LINES; l++) {
+              // unroll
+              for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+            }
             // unroll
             for (var kw = 0u; kw < KW; kw++) {
               const tap = (b * KW + kw) * 4u;
-              m[kw] = transpose(mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]));
+              let m = transpose(mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]));
+              // unroll
+              for (var l = 0u; l < LINES; l++) {
+                // unroll
+                for (var j = 0u; j < VOX; j++) {
+                  // a thread's first voxel is a multiple of SW: only j + PW - kw decides divisibility and place
+                  if ((j + PW + FIRST * SW - kw) % SW == 0u) {
+                    let v = x[l][(j + PW + FIRST * SW - kw) / SW];
+                    sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), fma(m[3], vec4<f32>(v.w), sum[l][j]))));
+                  }
+                }
+              }
             }
             // unroll
             for (var l = 0u; l < LINES; l++) {
               // unroll
-              for (var j = 0u; j < VOX; j++) {
-                var sum = vec4<f32>(0.0);
-                // unroll
-                for (var kw = 0u; kw < KW; kw++) {
-                  // a thread's first voxel is a multiple of SW: only j + PW - kw decides divisibility and place
-                  if ((j + PW + FIRST * SW - kw) % SW == 0u) {
-                    let v = x[l][(j + PW + FIRST * SW - kw) / SW];
-                    sum = fma(m[kw][0], vec4<f32>(v.x), fma(m[kw][1], vec4<f32>(v.y), fma(m[kw][2], vec4<f32>(v.z), fma(m[kw][3], vec4<f32>(v.w), sum))));
-                  }
-                }
-                y[l][j][o] = y[l][j][o] + sum;
-              }
+              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
             }
           }
         }

@@ -33,22 +33,36 @@ const MEETING: f64 = 150.0;
 /// Bytes of memory a cycle.
 const BYTES: f64 = 1500.0;
 
-/// Variants that are offered of a site.
-const OFFERED: usize = 4;
+/// Bytes of the caches a cycle.
+const CACHED: f64 = 3000.0;
 
-/// Staged tiles, the best first.
+/// Registers of a thread from which few threads fit an adapter, and those that some compilers spill.
+const MANY: usize = 128;
+const MOST: usize = 180;
+
+/// Variants that are offered of a site, and how many of them may take many registers.
+const OFFERED: usize = 4;
+const LARGE: usize = 1;
+
+/// Staged tiles, the best first; one that takes many registers comes last.
 pub fn staged_tiles(site: &ConvSite, caps: &Caps) -> Vec<ConvTile> {
-    let mut rated: Vec<(f64, ConvTile)> = Vec::new();
+    let mut small: Vec<(f64, ConvTile)> = Vec::new();
+    let mut large = Vec::new();
     for tile in thread_tiles(site) {
-        let groups = workgroups(site, &tile, caps);
-        let rated_groups = groups.map(|group| (cost(site, &tile, &group), group));
-        let best = rated_groups.min_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((cost, group)) = best {
-            rated.push((cost, ConvTile { method: ConvMethod::Staged(group), ..tile }));
+        for (most, rated) in [(MANY, &mut small), (MOST, &mut large)] {
+            let groups = workgroups(site, &tile, caps);
+            let fitting = groups.filter(|group| registers(site, &tile, group) <= most);
+            let costs = fitting.map(|group| (cost(site, &tile, &group), group));
+            if let Some((cost, group)) = costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                rated.push((cost, ConvTile { method: ConvMethod::Staged(group), ..tile }));
+            }
         }
     }
-    rated.sort_by(|a, b| a.0.total_cmp(&b.0));
-    rated.into_iter().map(|(_, tile)| tile).take(OFFERED).collect()
+    let best = |mut rated: Vec<(f64, ConvTile)>, count| {
+        rated.sort_by(|a, b| a.0.total_cmp(&b.0));
+        rated.into_iter().map(|(_, tile)| tile).take(count)
+    };
+    best(small, OFFERED - LARGE).chain(best(large, LARGE)).collect()
 }
 
 /// What a thread can make: neighbours along W that waste least, one line or two, some output blocks.
@@ -120,6 +134,16 @@ fn splits(site: &ConvSite, caps: &Caps) -> Vec<usize> {
     counts
 }
 
+/// Registers of a thread: its sums, those of a row of taps, inputs, a matrix, weights on their way, places.
+fn registers(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> usize {
+    let staged = StagedBox::new(&site.geometry, tile, group);
+    let ConvTile { vox, lines, out, .. } = *tile;
+    let row = site.geometry.row(vox).inputs;
+    let loads = staged.weights().div_ceil(group.invocations());
+    let vectors = vox * lines * (out + 1) + row * lines + 4 + loads;
+    4 * vectors + 28
+}
+
 /// Cycles that the convolution takes.
 fn cost(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> f64 {
     let staged = StagedBox::new(&site.geometry, tile, group);
@@ -143,7 +167,7 @@ fn cost(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> f64 {
     let steps = (site.blocks.ins.div_ceil(group.splits) * kd) as f64;
     let latency = INPUT_LATENCY / kd as f64 + MEETING;
 
-    let registers = (sums + row * lines * 4 + 16 * kw + 4 * loads + 40).next_multiple_of(8);
+    let registers = registers(site, tile, group).next_multiple_of(8);
     let resident = (REGISTERS / (registers * warps * LANES))
         .min(INVOCATIONS / (warps * LANES))
         .min(UNIT_MEMORY / (staged.bytes() + 1024))
@@ -158,7 +182,9 @@ fn cost(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> f64 {
     let quarter = warps as f64 / QUARTERS;
     let alone = steps * (step * quarter.max(1.0) + latency) + START;
     let busy = of_unit as f64 * quarter * step * steps;
-    let time = busy.max(of_unit.div_ceil(resident) as f64 * alone);
+    let read = (staged.inputs() * site.loads + staged.weights() * kd) * site.blocks.ins * 16;
+    let moved = (groups / group.splits * read) as f64 / CACHED;
+    let time = busy.max(of_unit.div_ceil(resident) as f64 * alone) + moved / 2.0;
     if group.splits == 1 {
         return time;
     }

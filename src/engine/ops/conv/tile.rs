@@ -57,6 +57,9 @@ pub fn working_memory(
     Ok(vec![Scratch::new(format!("{}.parts", lowering.name(out)), most)])
 }
 
+/// Threads that fill a GPU.
+const FILLED: usize = 32_768;
+
 /// Output blocks that one thread keeps in registers.
 pub fn out_tile(outs: usize) -> usize {
     outs.min(4)
@@ -82,11 +85,26 @@ impl ConvSite {
         if sharing(caps).is_some() && self.geometry.spec.kernel == [3; 3] {
             tiles.extend(if self.is_winograd() { self.winograd() } else { self.shared() });
         }
-        if self.can_stage(caps) {
+        if caps.software {
+            tiles.extend(self.direct_software());
+        } else if self.has_little_to_share() {
+            tiles.extend(self.direct());
             tiles.extend(staged_tiles(self, caps));
+        } else {
+            tiles.extend(staged_tiles(self, caps));
+            tiles.extend(self.direct());
         }
-        tiles.extend(if caps.software { self.direct_software() } else { self.direct() });
         distinct(tiles)
+    }
+
+    /// Whether staging was found to cost more than it saves: a first layer, whose inputs are few, and strided convolutions, whose
+    /// inputs serve few outputs, where there are outputs enough to fill a GPU without parts.
+    fn has_little_to_share(&self) -> bool {
+        let Geometry { spec, transposed } = self.geometry;
+        let tile = 4 * out_tile(self.blocks.outs);
+        let voxels = self.spatial.iter().product::<usize>();
+        let threads = self.samples * voxels * self.blocks.outs / tile;
+        !transposed && (self.lanes < 4 || spec.stride != [1; 3] && threads >= FILLED)
     }
 
     /// Whether there are tiles that may need working memory.
@@ -190,6 +208,26 @@ mod tests {
         assert!(staged(first(same, &Caps { subgroup_size: 32, ..Caps::default() })));
         assert_eq!(first(same, &software(8)).vox, 8);
         assert_eq!(first(shape(ConvSpec::same(), 5, false), &software(8)).vox, 6);
+    }
+
+    /// As an H200 measured it: a first layer and large strided convolutions run faster when threads load by themselves.
+    #[test]
+    fn what_shares_little_is_not_staged_at_first() {
+        let down = ConvSpec::down([2; 3]);
+        let is_staged = |site: ConvSite| {
+            let first = site.candidates(&Caps::default())[0];
+            matches!(first.method, ConvMethod::Staged(_))
+        };
+        let of = |spec, transposed, spatial, lanes| ConvSite {
+            spatial,
+            lanes,
+            ..shape(spec, 1, transposed)
+        };
+        assert!(!is_staged(of(ConvSpec::same(), false, [40, 56, 40], 1)));
+        assert!(is_staged(of(ConvSpec::same(), false, [40, 56, 40], 4)));
+        assert!(!is_staged(of(down, false, [64, 64, 64], 4)));
+        assert!(is_staged(of(down, false, [10, 14, 10], 4)));
+        assert!(is_staged(of(down, true, [128, 128, 128], 4)));
     }
 
     #[test]
