@@ -1,6 +1,5 @@
 //! Tiles of the convolutions with taps: candidates for a shape on an adapter, the default first.
 
-use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::{distinct, switches};
