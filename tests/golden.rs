@@ -206,7 +206,7 @@ impl File<'_> {
         (error / whole, worst)
     }
 
-    fn steps(&self, session: &mut Session) -> Pair {
+    fn steps(&self, session: &mut Session, holds_update: bool) -> Pair {
         let m = &self.manifest;
         let mut failures = Vec::new();
         let mut worst = 0f64;
@@ -220,7 +220,7 @@ impl File<'_> {
             }
         }
         let update = self.update(session);
-        if update > f64::max(5e-2, 10.0 * m.float32_noise.update) {
+        if holds_update && update > f64::max(5e-2, 10.0 * m.float32_noise.update) {
             failures.push(format!("update off by {update:.1e}"));
         }
         let line = format!(
@@ -275,7 +275,9 @@ impl File<'_> {
         let mut pairs: Vec<Pair> =
             (0..m.domains.len()).map(|domain| self.start(&session, domain)).collect();
         self.load(&session);
-        pairs.push(self.steps(&mut session));
+        // Adam's first steps are as large for the smallest gradient as for any: one activation whose sign rounding decides, and the
+        // whole update of a domain is another. With the kernels of software adapters no sign flips so.
+        pairs.push(self.steps(&mut session, gpu.is_software()));
         pairs
     }
 }
