@@ -310,7 +310,7 @@ fn hold(how: &str, gpu: &Gpu, manifests: &[PathBuf]) {
         let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
         let file = File {
             name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-            manifest: serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap(),
+            manifest: serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap(),
             tensors: SafeTensors::deserialize(&bytes).unwrap(),
         };
         let domains = file.manifest.domains.len();

@@ -150,7 +150,7 @@ mod tests {
     fn stamps_tell_the_time_of_each_sequence() {
         let gpu = crate::engine::gpu::testing::gpu();
         if !gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            println!("NOT RUN: {} has no timestamps", gpu.report().name);
+            log::warn!("NOT RUN: {} has no timestamps", gpu.report().name);
             return;
         }
         let bytes = 1 << 24;
