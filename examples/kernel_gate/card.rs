@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ash::vk;
-use u2seg::low_level::shader::{BindingKind, KernelKey, needs, reflect, specialise};
+use u2seg::low_level::shader::{BindingKind, KernelKey, reflect, spirv};
 use u2seg::{Error, GpuFault, Result};
 
 /// Where distributions keep the drivers' manifests.
@@ -104,7 +104,7 @@ impl Card {
     /// Compiles a kernel.
     #[allow(unsafe_code)]
     pub fn compile(&self, key: &KernelKey) -> Result<Compiled> {
-        let code = spirv(key)?;
+        let code = spirv(key, &options())?;
         let bindings: Vec<_> = reflect(key)?
             .bindings
             .iter()
@@ -173,40 +173,19 @@ impl Card {
     }
 }
 
-/// The kernel as wgpu writes it for an adapter with robust buffer access.
-fn spirv(key: &KernelKey) -> Result<Vec<u32>> {
-    use naga::back::spv;
+/// As wgpu writes kernels for an adapter with robust buffer access.
+fn options() -> naga::back::spv::Options<'static> {
     use naga::proc::BoundsCheckPolicy::{Restrict, Unchecked};
-    use naga::valid::Capabilities;
-    let fail = |error: String| Error::Internal(format!("{key:?}: {error}"));
-    let text = specialise(key)?;
-    let module = naga::front::wgsl::parse_str(&text).map_err(|e| fail(e.emit_to_string(&text)))?;
-    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, needs(key)?.subgroups);
-    let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
-        .validate(&module)
-        .map_err(|e| fail(e.emit_to_string(&text)))?;
-    let constants = key.overrides.iter().map(|(name, value)| ((*name).into(), f64::from(*value)));
-    let stage = naga::ShaderStage::Compute;
-    let (module, info) = naga::back::pipeline_constants::process_overrides(
-        &module,
-        &info,
-        Some((stage, "main")),
-        &constants.collect(),
-    )
-    .map_err(|e| fail(e.to_string()))?;
-    let options = spv::Options {
+    naga::back::spv::Options {
         lang_version: (1, 6),
-        flags: spv::WriterFlags::empty(),
+        flags: naga::back::spv::WriterFlags::empty(),
         bounds_check_policies: naga::proc::BoundsCheckPolicies {
             index: Restrict,
             buffer: Unchecked,
             image_load: Unchecked,
             binding_array: Unchecked,
         },
-        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        zero_initialize_workgroup_memory: naga::back::spv::ZeroInitializeWorkgroupMemoryMode::None,
         ..Default::default()
-    };
-    let entry = spv::PipelineOptions { shader_stage: stage, entry_point: "main".into() };
-    spv::write_vec(&module, &info, &options, Some(&entry)).map_err(|e| fail(e.to_string()))
+    }
 }

@@ -26,7 +26,7 @@ pub fn faults(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
         let compiled = found.get(&dispatch.kernel)?;
         let arithmetic = ARITHMETIC.iter().any(|family| dispatch.kernel.file.starts_with(family));
         if arithmetic && compiled.registers > MOST_REGISTERS {
-            let label = crate::table::label(&dispatch.kernel);
+            let label = dispatch.kernel.label();
             faults.insert(format!("{label}: {} registers", compiled.registers));
         }
         let groups = dispatch.groups.iter().map(|g| u64::from(*g)).product::<u64>();

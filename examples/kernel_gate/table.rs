@@ -17,25 +17,15 @@ const HEAD: &str = "kernel\tregisters\tcycles";
 /// By label.
 pub struct Table(BTreeMap<String, Compiled>);
 
-/// The kernel's file, sections, overrides and tiles, without those that are 0.
-pub fn label(key: &KernelKey) -> String {
-    let mut label = key.file.to_string();
-    let values = key.overrides.iter().chain(&key.consts).filter(|(_, value)| *value > 0);
-    key.sections.iter().for_each(|section| label.extend([" ", section]));
-    values.for_each(|(name, value)| label += &format!(" {name}={value}"));
-    key.halves.iter().for_each(|name| label.extend([" ", name, ":f16"]));
-    label
-}
-
 impl Table {
     /// Of kernels in their order.
     pub fn of(keys: &[&KernelKey], compiled: Vec<Compiled>) -> Self {
-        Self(keys.iter().map(|key| label(key)).zip(compiled).collect())
+        Self(keys.iter().map(|key| key.label()).zip(compiled).collect())
     }
 
     /// What a kernel takes.
     pub fn get(&self, key: &KernelKey) -> Result<&Compiled> {
-        let label = label(key);
+        let label = key.label();
         self.0.get(&label).ok_or_else(|| Error::Internal(format!("{label} was not compiled")))
     }
 

@@ -48,7 +48,6 @@ const PLANE: u32 = 101u;
 const COLUMNS: u32 = (TW - 1u) * (VOX / SW) + ROW;
 const ROWS: u32 = TH * LINES + RH - 1u;
 const PLANES: u32 = TD + RD - 1u;
-const BOX: u32 = PLANES * ROWS * COLUMNS;
 // columns of the weights of a plane of taps, and how many of a thread's
 const LOADS: u32 = 3u;
 const TAPS: u32 = RH * KW * 4u;
@@ -61,8 +60,8 @@ const TAPS: u32 = RH * KW * 4u;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
 // import load
+// import staged_box
 
-var<workgroup> staged: array<vec4<f32>, PLANES * PLANE>;
 // one vector more a block, so that neighbours' blocks lie in other banks
 var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
 
@@ -133,16 +132,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       workgroupBarrier();
       if (a == 0u) {
         let c = load_coef(params.coef_first + source_block);
-        for (var first = lane; first < BOX; first += 4u * WG) {
-          var x: array<vec4<f32>, 4>;
-          // unroll
-          for (var r = 0u; r < 4u; r++) { x[r] = fetch(min(first + r * WG, BOX - 1u), origin, source_block * grad_size, c); }
-          // unroll
-          for (var r = 0u; r < 4u; r++) {
-            let s = first + r * WG;
-            if (s < BOX) { staged[s / (ROWS * COLUMNS) * PLANE + s / COLUMNS % ROWS * PITCH + s % COLUMNS] = x[r]; }
-          }
-        }
+        stage(origin, source_block * grad_size, c, lane);
       }
       // unroll
       for (var r = 0u; r < LOADS; r++) {

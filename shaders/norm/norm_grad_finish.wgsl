@@ -25,6 +25,7 @@ const LANES: u32 = 64u;
 @group(0) @binding(5) var<storage, read_write> dbeta: array<vec4<f32>>;
 
 // import sums
+// import norm_gcoef
 
 var<workgroup> firsts: array<vec4<f32>, ROWS * LANES>;
 var<workgroup> seconds: array<vec4<f32>, ROWS * LANES>;
@@ -64,13 +65,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       beta_sum += sums.first;
       if (NORM) {
         let rstd = coef[block * 4u + 3u];
-        let inverse = 1.0 / f32(params.voxels);
         gamma_sum += sums.second * rstd;
-        gcoef[block * 5u] = coef[block * 4u];
-        gcoef[block * 5u + 1u] = coef[block * 4u + 1u];
-        gcoef[block * 5u + 2u] = coef[block * 4u + 2u];
-        gcoef[block * 5u + 3u] = sums.first * inverse;
-        gcoef[block * 5u + 4u] = sums.second * inverse * rstd * rstd;
+        store_gcoef(block, sums);
       }
     }
     workgroupBarrier();

@@ -25,47 +25,26 @@ override WG: u32 = 64u;
 
 // import norm_share
 // import tree_sums
+// import norm_gcoef
 
 @compute @workgroup_size(WG)
-fn main(
-  @builtin(workgroup_id) wg: vec3<u32>,
-  @builtin(num_workgroups) ng: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-  // section SUBGROUPS
-  @builtin(subgroup_id) team: u32,
-  @builtin(num_subgroups) teams: u32,
-  @builtin(subgroup_invocation_id) member: u32,
-  @builtin(subgroup_size) members: u32,
-  // end SUBGROUPS
-) {
-  // section SUBGROUPS
-  let place = Place(lane, team, teams, member, members);
-  // otherwise
-  let place = Place(lane);
-  // end SUBGROUPS
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, place: Place) {
   let t = wg.x + wg.y * ng.x;
   // workgroups beyond the last block compute along and write nothing
   let channels = min(t, params.channel_blocks - 1u);
-  let writes = lane == 0u && t < params.channel_blocks;
+  let writes = place.lane == 0u && t < params.channel_blocks;
   var gamma_sum = vec4<f32>(0.0);
   var beta_sum = vec4<f32>(0.0);
   for (var n = 0u; n < params.samples; n++) {
     let block = n * params.channel_blocks + channels;
     let start = block * params.voxels;
-    let own = norm_share(start, start + params.voxels, norm_coef(block), lane);
+    let own = norm_share(start, start + params.voxels, norm_coef(block), place.lane);
     let sums = add_lanes(own, place);
     beta_sum += sums.first;
     if (NORM) {
       let rstd = coef[block * 4u + 3u];
       gamma_sum += sums.second * rstd;
-      if (writes) {
-        let inverse = 1.0 / f32(params.voxels);
-        gcoef[block * 5u] = coef[block * 4u];
-        gcoef[block * 5u + 1u] = coef[block * 4u + 1u];
-        gcoef[block * 5u + 2u] = coef[block * 4u + 2u];
-        gcoef[block * 5u + 3u] = sums.first * inverse;
-        gcoef[block * 5u + 4u] = sums.second * inverse * rstd * rstd;
-      }
+      if (writes) { store_gcoef(block, sums); }
     }
     workgroupBarrier();
   }

@@ -23,22 +23,7 @@ override WG: u32 = 64u;
 // import tree_sums
 
 @compute @workgroup_size(WG)
-fn main(
-  @builtin(workgroup_id) wg: vec3<u32>,
-  @builtin(num_workgroups) ng: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-  // section SUBGROUPS
-  @builtin(subgroup_id) team: u32,
-  @builtin(num_subgroups) teams: u32,
-  @builtin(subgroup_invocation_id) member: u32,
-  @builtin(subgroup_size) members: u32,
-  // end SUBGROUPS
-) {
-  // section SUBGROUPS
-  let place = Place(lane, team, teams, member, members);
-  // otherwise
-  let place = Place(lane);
-  // end SUBGROUPS
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, place: Place) {
   let t = wg.x + wg.y * ng.x;
   let chunk = t % params.chunks;
   // workgroups beyond the last block compute along and write nothing
@@ -46,9 +31,9 @@ fn main(
   let begin = chunk * params.chunk;
   let end = min(begin + params.chunk, params.voxels);
   let start = block * params.voxels;
-  let own = norm_share(start + begin, start + end, norm_coef(params.first + block), lane);
+  let own = norm_share(start + begin, start + end, norm_coef(params.first + block), place.lane);
   let sums = add_lanes(own, place);
-  if (lane == 0u && t / params.chunks < params.blocks) {
+  if (place.lane == 0u && t / params.chunks < params.blocks) {
     let at = ((params.first + block) * params.chunks + chunk) * 2u;
     partial[at] = sums.first;
     partial[at + 1u] = sums.second;

@@ -22,29 +22,14 @@ override WG: u32 = 64u;
 // import tree_sums
 
 @compute @workgroup_size(WG)
-fn main(
-  @builtin(workgroup_id) wg: vec3<u32>,
-  @builtin(num_workgroups) ng: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-  // section SUBGROUPS
-  @builtin(subgroup_id) team: u32,
-  @builtin(num_subgroups) teams: u32,
-  @builtin(subgroup_invocation_id) member: u32,
-  @builtin(subgroup_size) members: u32,
-  // end SUBGROUPS
-) {
-  // section SUBGROUPS
-  let place = Place(lane, team, teams, member, members);
-  // otherwise
-  let place = Place(lane);
-  // end SUBGROUPS
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, place: Place) {
   let t = wg.x + wg.y * ng.x;
   // workgroups beyond the last block compute along and write nothing
   let block = min(t, params.blocks - 1u);
   let start = params.base + block * params.voxels;
   let shift = x[start];
-  let sums = add_lanes(shifted_sums(start, start + params.voxels, shift, lane), place);
-  if (lane == 0u && t < params.blocks) {
+  let sums = add_lanes(shifted_sums(start, start + params.voxels, shift, place.lane), place);
+  if (place.lane == 0u && t < params.blocks) {
     let count = f32(params.voxels);
     let mean = sums.first / count;
     let square = max(sums.second - sums.first * mean, vec4<f32>(0.0));

@@ -20,22 +20,7 @@ override WG: u32 = 64u;
 // import tree_sums
 
 @compute @workgroup_size(WG)
-fn main(
-  @builtin(workgroup_id) wg: vec3<u32>,
-  @builtin(num_workgroups) ng: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-  // section SUBGROUPS
-  @builtin(subgroup_id) team: u32,
-  @builtin(num_subgroups) teams: u32,
-  @builtin(subgroup_invocation_id) member: u32,
-  @builtin(subgroup_size) members: u32,
-  // end SUBGROUPS
-) {
-  // section SUBGROUPS
-  let place = Place(lane, team, teams, member, members);
-  // otherwise
-  let place = Place(lane);
-  // end SUBGROUPS
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, place: Place) {
   let t = wg.x + wg.y * ng.x;
   let chunk = t % params.chunks;
   // workgroups beyond the last block compute along and write nothing
@@ -44,8 +29,8 @@ fn main(
   let end = min(begin + params.chunk, params.voxels);
   let start = params.base + block * params.voxels;
   let shift = x[start + begin];
-  let sums = add_lanes(shifted_sums(start + begin, start + end, shift, lane), place);
-  if (lane == 0u && t / params.chunks < params.blocks) {
+  let sums = add_lanes(shifted_sums(start + begin, start + end, shift, place.lane), place);
+  if (place.lane == 0u && t / params.chunks < params.blocks) {
     let mean = sums.first / f32(end - begin);
     let at = ((params.first + block) * params.chunks + chunk) * 2u;
     partial[at] = mean + shift;

@@ -1,7 +1,7 @@
 // Sums of two vectors a lane over a workgroup, in a tree through workgroup memory, or with the section SUBGROUPS by subgroup
 // operations within subgroups and then over them.
 //
-// Asks of the importing file: WG, a power of two. Every lane calls and gets the sums; between two calls there is a barrier.
+// Asks of the importing file: WG, a power of two; a Place as an argument of its entry point. Every lane calls and gets the sums; between two calls there is a barrier.
 // Source: two-pass reduction without atomics.
 // section SUBGROUPS
 // needs subgroups
@@ -14,7 +14,13 @@ var<workgroup> seconds: array<vec4<f32>, WG>;
 
 // section SUBGROUPS
 // A lane's place: in its workgroup, its subgroup's number of how many, and its place therein of how many.
-struct Place { lane: u32, team: u32, teams: u32, member: u32, members: u32 }
+struct Place {
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_id) team: u32,
+  @builtin(num_subgroups) teams: u32,
+  @builtin(subgroup_invocation_id) member: u32,
+  @builtin(subgroup_size) members: u32,
+}
 
 fn add_lanes(sums: Sums, place: Place) -> Sums {
   let first = subgroupAdd(sums.first);
@@ -33,7 +39,7 @@ fn add_lanes(sums: Sums, place: Place) -> Sums {
   return Sums(subgroupAdd(own.first), subgroupAdd(own.second));
 }
 // otherwise
-struct Place { lane: u32 }
+struct Place { @builtin(local_invocation_index) lane: u32 }
 
 fn add_lanes(sums: Sums, place: Place) -> Sums {
   firsts[place.lane] = sums.first;

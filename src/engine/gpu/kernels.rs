@@ -25,16 +25,7 @@ impl Kernel {
     pub(super) fn compile(gpu: &Gpu, key: &KernelKey) -> Result<Self> {
         let reflection = gpu.interface(key)?;
         let text = specialise(key)?;
-        let settings: Vec<String> = key
-            .overrides
-            .iter()
-            .chain(&key.consts)
-            .map(|(name, value)| format!("{name}={value}"))
-            .chain(key.halves.iter().map(|name| format!("{name}:f16")))
-            .chain(key.sections.iter().map(|name| name.to_lowercase()))
-            .chain(key.wide.then(|| "wide".to_string()))
-            .collect();
-        let label = format!("{} {}", key.file, settings.join(" "));
+        let label = key.label();
         let constants: Vec<(&str, f64)> =
             key.overrides.iter().map(|(name, value)| (*name, f64::from(*value))).collect();
         let start = std::time::Instant::now();

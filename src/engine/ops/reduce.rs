@@ -11,6 +11,13 @@ const SERIAL: usize = 16;
 /// Lanes that share rows, at most: of 256 so many are left that neighbours read neighbouring vectors.
 const MOST_LANES: usize = 64;
 
+/// Rows that one pass of `reduce_lanes.wgsl` sums, at most.
+pub const ONE_PASS: usize = SERIAL * MOST_LANES;
+
+/// Threads for each that keeps the adapter busy, in workgroups that make partial sums: those that end late cost less where there
+/// are many.
+const ROUNDS: usize = 6;
+
 /// Invocations of a workgroup of `reduce_lanes.wgsl`.
 const THREADS: usize = 256;
 
@@ -25,8 +32,7 @@ impl Passes {
     fn new(rows: usize, caps: &Caps) -> Self {
         let all = Self { first: rows, second: None };
         if !caps.software {
-            let most = SERIAL * MOST_LANES;
-            return if rows <= most { all } else { Self::two(rows, most) };
+            return if rows <= ONE_PASS { all } else { Self::two(rows, ONE_PASS) };
         }
         // both passes are about as long
         if rows <= 8 { all } else { Self::two(rows, (rows as f64).sqrt().ceil() as usize) }
@@ -34,6 +40,25 @@ impl Passes {
 
     fn two(rows: usize, first: usize) -> Self {
         Self { first, second: Some(rows.div_ceil(first)) }
+    }
+}
+
+/// What workgroups sum, cut into parts of a sample: each makes a row of partial sums.
+pub struct PartWork {
+    /// What a workgroup takes one after another, of a sample.
+    pub units: usize,
+    /// Invocations that one part of all samples takes.
+    pub threads: usize,
+    /// Parts of a sample at most.
+    pub most: usize,
+}
+
+impl PartWork {
+    /// Units of a part, and parts of a sample, that keep the adapter busy.
+    pub fn split(&self, caps: &Caps) -> [usize; 2] {
+        let wanted = ROUNDS * caps.threads() / self.threads;
+        let each = self.units.div_ceil(wanted.clamp(1, self.most.max(1)));
+        [each, self.units.div_ceil(each)]
     }
 }
 

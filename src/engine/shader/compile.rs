@@ -59,6 +59,17 @@ pub fn reflect(key: &KernelKey) -> Result<Reflection> {
     reflect_module(key.file, &compile(key)?.module)
 }
 
+/// The kernel as SPIR-V, written with these options.
+pub fn spirv(key: &KernelKey, options: &naga::back::spv::Options<'_>) -> Result<Vec<u32>> {
+    let Compiled { module, info, .. } = compile(key)?;
+    let entry = naga::back::spv::PipelineOptions {
+        shader_stage: naga::ShaderStage::Compute,
+        entry_point: "main".into(),
+    };
+    naga::back::spv::write_vec(&module, &info, options, Some(&entry))
+        .map_err(|e| Error::shader(key.file, message(e)))
+}
+
 /// Parses, validates and lints a kernel and writes it as SPIR-V, MSL and HLSL, so that what breaks on one platform shows
 /// on all. Cooperative matrices are not in HLSL, and wgpu offers them on no adapter of DX12.
 pub fn validate(key: &KernelKey) -> Result<()> {

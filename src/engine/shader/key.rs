@@ -72,4 +72,16 @@ impl KernelKey {
         self.consts.push((name, value));
         self
     }
+
+    /// The file with all that is put in its place, for messages and reports.
+    pub fn label(&self) -> String {
+        let values = self.overrides.iter().chain(&self.consts);
+        let settings: Vec<String> = values
+            .map(|(name, value)| format!("{name}={value}"))
+            .chain(self.halves.iter().map(|name| format!("{name}:f16")))
+            .chain(self.sections.iter().map(|name| name.to_lowercase()))
+            .chain(self.wide.then(|| "wide".to_string()))
+            .collect();
+        format!("{} {}", self.file, settings.join(" "))
+    }
 }

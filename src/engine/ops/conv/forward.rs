@@ -236,17 +236,13 @@ impl ConvPart {
         let (site, key) = self.site(lowering, piece)?;
         let (tile, choice) = site.choose(&switches(&key), lowering)?;
         let label = format!("conv {}", lowering.name(self.y));
-        let target = self.target(lowering, piece)?;
         let sum = SplitSum { first: piece.runs[0].first, ..site.partial(tile.splits()) };
-        if sum.splits == 1 {
-            let call = ConvCall { lowering, piece, label, key, tile };
-            let dispatch = self.common(lowering, self.call(call)?, piece, target)?;
-            return Ok(vec![dispatch.chosen(choice)]);
-        }
-        let call = ConvCall { lowering, piece, label, key: SplitSum::part(key.clone()), tile };
-        let parts = self.common(lowering, self.call(call)?, piece, sum.target(lowering)?)?;
-        let sum = sum.dispatch(lowering, &key, lowering.whole(self.bias), target)?;
-        Ok(vec![parts.chosen(choice.clone()), sum.chosen(choice)])
+        let (bias, target) = (lowering.whole(self.bias), self.target(lowering, piece)?);
+        let dispatches = sum.dispatches(lowering, key, bias, target, |key, target| {
+            let call = ConvCall { lowering, piece, label: label.clone(), key, tile };
+            self.common(lowering, self.call(call)?, piece, target)
+        })?;
+        Ok(dispatches.into_iter().map(|dispatch| dispatch.chosen(choice.clone())).collect())
     }
 
     fn call(&self, call: ConvCall<'_>) -> Result<Dispatch> {

@@ -8,7 +8,7 @@ use super::super::subgroup::{SharedRow, Subgroup};
 use super::shared::SharedConv;
 use super::site::{ConvMethod, ConvSite, ConvTile, Geometry, Row};
 use super::spec::{ConvSpec, taps_key};
-use super::split::{SplitSum, Target};
+use super::split::Target;
 use super::staged::StagedConv;
 use super::tile::{ConvCall, working_memory};
 use crate::base::Result;
@@ -164,16 +164,13 @@ impl InputGradCall<'_> {
         let (site, key) = self.site(piece);
         let (tile, choice) = site.choose(&switches(&key), lowering)?;
         let label = format!("conv input gradient {}", lowering.name(self.out));
-        let target = self.target(piece)?;
         let sum = site.partial(tile.splits());
-        if sum.splits == 1 {
-            let call = ConvCall { lowering, piece, label, key, tile };
-            return Ok(vec![self.common(self.tile(call)?, piece, target)?.chosen(choice)]);
-        }
-        let call = ConvCall { lowering, piece, label, key: SplitSum::part(key.clone()), tile };
-        let parts = self.common(self.tile(call)?, piece, sum.target(lowering)?)?;
-        let sum = sum.dispatch(lowering, &key, lowering.whole(self.weight), target)?;
-        Ok(vec![parts.chosen(choice.clone()), sum.chosen(choice)])
+        let (bias, target) = (lowering.whole(self.weight), self.target(piece)?);
+        let dispatches = sum.dispatches(lowering, key, bias, target, |key, target| {
+            let call = ConvCall { lowering, piece, label: label.clone(), key, tile };
+            self.common(self.tile(call)?, piece, target)
+        })?;
+        Ok(dispatches.into_iter().map(|dispatch| dispatch.chosen(choice.clone())).collect())
     }
 
     fn tile(&self, call: ConvCall<'_>) -> Result<Dispatch> {

@@ -35,8 +35,25 @@ pub struct SplitSum {
 }
 
 impl SplitSum {
+    /// What runs: the convolution alone, or that of its parts and then their sum. `run` makes it for a kernel and what that
+    /// writes to; `key` is the kernel as it would be without parts.
+    pub fn dispatches(
+        &self,
+        lowering: &Lowering<'_>,
+        key: KernelKey,
+        bias: Bind,
+        target: Target,
+        run: impl Fn(KernelKey, Target) -> Result<Dispatch>,
+    ) -> Result<Vec<Dispatch>> {
+        if self.splits == 1 {
+            return Ok(vec![run(key, target)?]);
+        }
+        let parts = run(Self::part(key.clone()), self.target(lowering)?)?;
+        Ok(vec![parts, self.dispatch(lowering, &key, bias, target)?])
+    }
+
     /// A kernel that writes a part: what is added at last, by switches that are off unless set, is left to the sum.
-    pub fn part(mut key: KernelKey) -> KernelKey {
+    fn part(mut key: KernelKey) -> KernelKey {
         key.overrides.retain(|(name, _)| !["BIAS", "ACC"].contains(name));
         key
     }
@@ -47,13 +64,13 @@ impl SplitSum {
     }
 
     /// Where the parts are written.
-    pub fn target(&self, lowering: &Lowering<'_>) -> Result<Target> {
+    fn target(&self, lowering: &Lowering<'_>) -> Result<Target> {
         let [parts] = lowering.scratch()?;
         Ok(Target { bind: lowering.whole(parts), base: 0, blocks: self.outs })
     }
 
     /// The dispatch that sums them; `whole` is the convolution's kernel as it would be without parts.
-    pub fn dispatch(
+    fn dispatch(
         &self,
         lowering: &Lowering<'_>,
         whole: &KernelKey,

@@ -36,24 +36,21 @@ impl ConvCall<'_> {
     }
 }
 
-/// Working memory of convolutions at sites of a node, one after another: what parts of their input blocks make. There is some
-/// wherever a tile may need it, so that values of a graph have the same ids whatever is chosen.
+/// Working memory of convolutions at sites of a node, one after another: what parts of their input blocks make.
 pub fn working_memory(
     lowering: &Lowering<'_>,
     sites: &[(ConvSite, KernelKey)],
 ) -> Result<Vec<Scratch>> {
-    if !sites.iter().any(|(site, _)| site.can_stage(lowering.caps)) {
-        return Ok(Vec::new());
-    }
-    let mut most = 4;
+    let mut most = None;
     for (site, key) in sites {
         let splits = site.choose(&switches(key), lowering)?.0.splits();
         if splits > 1 {
-            most = most.max(site.partial(splits).words());
+            most = most.max(Some(site.partial(splits).words()));
         }
     }
     let [out] = lowering.outputs()?;
-    Ok(vec![Scratch::new(format!("{}.parts", lowering.name(out)), most)])
+    let parts = |words| Scratch::new(format!("{}.parts", lowering.name(out)), words);
+    Ok(most.map(parts).into_iter().collect())
 }
 
 /// Threads that fill a GPU.
@@ -104,11 +101,6 @@ impl ConvSite {
         let voxels = self.spatial.iter().product::<usize>();
         let threads = self.samples * voxels * self.blocks.outs / tile;
         !transposed && (self.lanes < 4 || spec.stride != [1; 3] && threads >= FILLED)
-    }
-
-    /// Whether there are tiles that may need working memory.
-    pub fn can_stage(&self, caps: &Caps) -> bool {
-        !caps.software
     }
 
     fn is_winograd(&self) -> bool {

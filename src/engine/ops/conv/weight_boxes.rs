@@ -4,6 +4,7 @@ use std::fmt::{Display, Formatter};
 
 use super::super::common::distinct;
 use super::super::load::ChannelBlocks;
+use super::super::reduce::PartWork;
 use super::spec::ConvSpec;
 use crate::engine::graph::{Caps, Dispatch, Layout};
 use crate::engine::shader::KernelKey;
@@ -29,9 +30,6 @@ const SUBGROUP: usize = 32;
 
 /// Parts of all samples at most: one pass sums them.
 const MOST_PARTS: usize = 256;
-
-/// Threads for each that keeps the adapter busy: groups that end late cost less where there are many.
-const ROUNDS: usize = 6;
 
 /// What the tiles of a weight gradient depend on.
 #[derive(Debug, Clone, Copy)]
@@ -176,11 +174,9 @@ impl WeightBoxes {
         most: usize,
         caps: &Caps,
     ) -> [usize; 2] {
-        let boxes = self.boxes(grad.spatial).into_iter().product::<usize>();
-        let wanted = ROUNDS * caps.threads() / (self.threads() * self.tiles(blocks) * grad.n);
-        let most = most.min(MOST_PARTS / grad.n).min(boxes).max(1);
-        let each = boxes.div_ceil(wanted.clamp(1, most));
-        [each, boxes.div_ceil(each)]
+        let units = self.boxes(grad.spatial).into_iter().product();
+        let threads = self.threads() * self.tiles(blocks) * grad.n;
+        PartWork { units, threads, most: most.min(MOST_PARTS / grad.n) }.split(caps)
     }
 
     /// Sets the tile of a key.

@@ -4,6 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::{WORKGROUP, distinct};
+use super::super::reduce::{ONE_PASS, PartWork};
 use super::tile::{QUAD, usual_rows};
 use crate::base::Result;
 use crate::engine::graph::{Caps, Dispatch, Layout, Lowering};
@@ -12,17 +13,11 @@ use crate::engine::shader::{Choice, KernelKey};
 /// Invocations of a workgroup of `depthwise_weight_lanes.wgsl`.
 const LANES: usize = 64;
 
-/// Parts of all samples at most: one pass sums them.
-const MOST_PARTS: usize = 1024;
-
 /// Columns, for each thread that keeps the adapter busy, that shorter marches along D are made for.
 const COLUMNS_A_THREAD: usize = 12;
 
 /// Planes of a march at least: a march reads two more than its own.
 const LEAST_DEPTH: usize = 4;
-
-/// Threads of workgroups for each that keeps the adapter busy: groups that end late cost less where there are many.
-const ROUNDS: usize = 6;
 
 /// What owns columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,11 +140,10 @@ fn lanes_of(layout: &Layout, rows: usize, caps: &Caps) -> [usize; 3] {
     let columns = h.div_ceil(rows) * w;
     let runs = (COLUMNS_A_THREAD * caps.threads()).div_ceil(columns * blocks);
     let depth = d.div_ceil(runs.min(d.div_ceil(LEAST_DEPTH)));
-    let groups = (columns * d.div_ceil(depth)).div_ceil(LANES);
-    let wanted = ROUNDS * caps.threads() / (LANES * blocks);
-    let most = (MOST_PARTS / layout.n).max(1);
-    let each = groups.div_ceil(wanted.clamp(1, most));
-    [depth, each, groups.div_ceil(each)]
+    let units = (columns * d.div_ceil(depth)).div_ceil(LANES);
+    let work = PartWork { units, threads: LANES * blocks, most: ONE_PASS / layout.n };
+    let [each, parts] = work.split(caps);
+    [depth, each, parts]
 }
 
 #[cfg(test)]
@@ -168,7 +162,7 @@ mod tests {
                     assert!((1..=d).contains(&depth));
                     assert!(LANES * each * parts >= columns);
                     assert!(LANES * each * (parts - 1) < columns);
-                    assert!(parts == 1 || parts * samples <= MOST_PARTS);
+                    assert!(parts == 1 || parts * samples <= ONE_PASS);
                 }
             }
         }

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Formatter};
 
 use super::super::load::ChannelBlocks;
+use super::super::reduce::{ONE_PASS, PartWork};
 use crate::engine::graph::{Caps, Layout};
 use crate::engine::shader::KernelKey;
 
@@ -18,12 +19,6 @@ const MOST_ALONG: usize = 8;
 
 /// Blocks along one side of a tile for each along the other, at most: every lane loads of one block on either side.
 const MOST_UNEVEN: usize = 4;
-
-/// Parts of all samples at most: one pass sums them.
-const MOST_PARTS: usize = 1024;
-
-/// Threads for each that keeps the adapter busy: groups that end late cost less where there are many.
-const ROUNDS: usize = 6;
 
 /// A tile of `pointwise_weight_tiled.wgsl`; pairs are of inputs and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +84,11 @@ impl WeightChunks {
     ) -> [usize; 2] {
         let [tile_in, tile_out] = self.tile();
         let tiles = blocks.ins.div_ceil(tile_in) * blocks.outs.div_ceil(tile_out);
-        let chunks = grad.voxels().div_ceil(self.chunk());
-        let wanted = ROUNDS * caps.threads() / (self.threads * tiles * grad.n);
-        let most = most.min(MOST_PARTS / grad.n).min(chunks).max(1);
-        let each = chunks.div_ceil(wanted.clamp(1, most));
-        [each * self.chunk(), chunks.div_ceil(each)]
+        let units = grad.voxels().div_ceil(self.chunk());
+        let threads = self.threads * tiles * grad.n;
+        let work = PartWork { units, threads, most: most.min(ONE_PASS / grad.n) };
+        let [each, parts] = work.split(caps);
+        [each * self.chunk(), parts]
     }
 
     /// Sets the tile of a key.
@@ -152,7 +147,7 @@ mod tests {
                     let [run, parts] = chunks.split(&grad, blocks, most, &Caps::default());
                     assert!(run.is_multiple_of(chunks.chunk()));
                     assert!(run * parts >= 11_200 && run * (parts - 1) < 11_200);
-                    assert!(parts <= most && (parts == 1 || parts * samples <= MOST_PARTS));
+                    assert!(parts <= most && (parts == 1 || parts * samples <= ONE_PASS));
                 }
             }
         }

@@ -58,11 +58,11 @@ impl PointwiseWeightTile {
                 split(6 - usual, threads * 2),
                 split(1, threads),
             ],
-            false => WeightChunks::all(blocks).into_iter().map(Self::Chunks).collect(),
+            false => {
+                let chunks = WeightChunks::all(blocks).into_iter().map(Self::Chunks);
+                chunks.chain([split(usual, threads)]).collect()
+            }
         };
-        if !caps.software {
-            tiles.push(split(usual, threads));
-        }
         let cooperative = CooperativeTile::tiles(blocks, caps, lowering.dtype);
         tiles.extend(cooperative.into_iter().map(Self::Cooperative));
         distinct(tiles)

@@ -1,0 +1,23 @@
+// A box of loaded vectors in workgroup memory, rows PITCH and planes PLANE vectors apart.
+//
+// Asks of the importing file: PLANES, ROWS, COLUMNS, PITCH, PLANE, WG, and `fetch`: the vector at a place of the box, which begins
+// at `origin`, of the channel block that starts at `start`.
+// Four loads are under way at a time. Between filling and reading there is a barrier.
+
+const BOX: u32 = PLANES * ROWS * COLUMNS;
+
+var<workgroup> staged: array<vec4<f32>, PLANES * PLANE>;
+
+// Fills the box; every lane of the workgroup calls.
+fn stage(origin: vec3<u32>, start: u32, c: Coef, lane: u32) {
+  for (var first = lane; first < BOX; first += 4u * WG) {
+    var x: array<vec4<f32>, 4>;
+    // unroll
+    for (var r = 0u; r < 4u; r++) { x[r] = fetch(min(first + r * WG, BOX - 1u), origin, start, c); }
+    // unroll
+    for (var r = 0u; r < 4u; r++) {
+      let s = first + r * WG;
+      if (s < BOX) { staged[s / (ROWS * COLUMNS) * PLANE + s / COLUMNS % ROWS * PITCH + s % COLUMNS] = x[r]; }
+    }
+  }
+}
