@@ -1,5 +1,5 @@
 """Helps scripts/compare.sh: `ours` turns a report of `u2seg bench` into the peers' lines, `round N` numbers lines,
-`table` prints ratios of all rounds."""
+`show` says what lines measured, `table` prints ratios of all rounds."""
 
 import json
 import statistics
@@ -18,6 +18,12 @@ def ours():
 def number(index):
     for line in sys.stdin:
         print(json.dumps({"round": int(index)} | json.loads(line)))
+
+
+def show():
+    for result in map(json.loads, sys.stdin):
+        times = [f"{what} {result[f'{what}_ms']:.1f} ms" for what in ("step", "forward") if result.get(f"{what}_ms") is not None]
+        print(f"  {result['config']}, {result['variant']}: {', '.join(times)}", file=sys.stderr)
 
 
 def table():
@@ -51,4 +57,4 @@ def table():
             print(f"- {name}: {first:.6f}, {last:.6f}")
 
 
-{"ours": ours, "round": number, "table": table}[sys.argv[1]](*sys.argv[2:])
+{"ours": ours, "round": number, "show": show, "table": table}[sys.argv[1]](*sys.argv[2:])

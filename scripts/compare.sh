@@ -42,11 +42,12 @@ results=$(mktemp)
 trap 'rm -f "$results" "$results.run" "$results.json"' EXIT
 trap 'exit 130' INT TERM
 
-# Runs a peer and keeps its lines, if it succeeds.
+# Runs a peer, says what it measured and keeps its lines, if it succeeds.
 measure() {
     what=$1
     shift
     if "$@" >"$results.run"; then
+        "$python" scripts/compare.py show <"$results.run"
         "$python" scripts/compare.py round "$round" <"$results.run" >>"$results"
         [ -z "${RESULTS:-}" ] || "$python" scripts/compare.py round "$round" <"$results.run" >>"$RESULTS"
     else

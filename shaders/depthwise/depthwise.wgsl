@@ -11,14 +11,15 @@
 //   aux    [N, SB, D, H, W]            with GRAD the raw tensor (else unused)
 //   coef   [N, SB, 4] mean, scale, shift, 1/std; with GRAD [N, SB, 5] mean, scale, shift, m1, k
 //   weight [CB, 27], bias [CB], out [N, OB, D, H, W]
-// A thread makes ROWS x 4 outputs along H and W and marches over `chunk` planes of D: every input plane is read once.
+// A thread makes ROWS x QUAD outputs along H and W and marches over `chunk` planes of D: every input plane is read once. A
+// workgroup has threads of one channel block, so that its taps are the same for all lanes.
 // Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
 
 struct Params {
   n: u32, blocks: u32, d: u32, h: u32,
   w: u32, chunk: u32, chunks: u32, quads: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
-  src_base: u32, aux_base: u32, out_base: u32,
+  src_base: u32, aux_base: u32, out_base: u32, groups: u32,
 }
 
 override FLIP: bool = false;
@@ -28,10 +29,14 @@ override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;
 override WG: u32 = 64u;
+// whether a thread keeps the taps in registers, or reads them where it needs them, as a workgroup shares them
+override HELD: bool = true;
 
+const QUAD: u32 = 4u;
 const ROWS: u32 = 1u;
-// rows that a thread reads, outputs that it makes in a plane
+// rows and columns that a thread reads, outputs that it makes in a plane
 const READ: u32 = 3u;
+const ROW: u32 = 6u;
 const OUTS: u32 = 4u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -44,26 +49,35 @@ const OUTS: u32 = 4u;
 
 // import load
 
+fn tap_of(first: u32, i: u32) -> vec4<f32> {
+  if (FLIP) { return weight[first + 26u - i]; }
+  return weight[first + i];
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  var t = (wg.x + wg.y * ng.x) * WG + lane;
-  let quad = t % params.quads; t = t / params.quads;
-  let lines = (params.h + ROWS - 1u) / ROWS;
-  let h = t % lines * ROWS; t = t / lines;
-  let chunk = t % params.chunks; t = t / params.chunks;
+  // the workgroup's share of a channel block
+  var t = wg.x + wg.y * ng.x;
+  let group = t % params.groups; t = t / params.groups;
   let block = t % params.blocks; t = t / params.blocks;
   let n = t;
-  if (n < params.n) {
+  var thread = group * WG + lane;
+  let quad = thread % params.quads; thread = thread / params.quads;
+  let lines = (params.h + ROWS - 1u) / ROWS;
+  let h = thread % lines * ROWS;
+  let chunk = thread / lines;
+  if (n < params.n && chunk < params.chunks) {
     let source_block = n * params.src_blocks + block;
     let c = load_coef(params.coef_first + source_block);
+    let taps = (params.weight_first + block) * 27u;
     var k: array<vec4<f32>, 27>;
-    // unroll
-    for (var i = 0u; i < 27u; i++) {
-      if (FLIP) { k[i] = weight[(params.weight_first + block) * 27u + (26u - i)]; } else { k[i] = weight[(params.weight_first + block) * 27u + i]; }
+    if (HELD) {
+      // unroll
+      for (var i = 0u; i < 27u; i++) { k[i] = tap_of(taps, i); }
     }
     var b = vec4<f32>(0.0);
     if (BIAS) { b = bias[params.weight_first + block]; }
-    let w0 = quad * 4u;
+    let w0 = quad * QUAD;
     let d0 = chunk * params.chunk;
     let d1 = min(d0 + params.chunk, params.d);
     let sh = params.h / UH;
@@ -85,9 +99,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           let row = h + j;
           if (row >= 1u && row <= params.h) {
             let row_start = plane_start + ((row - 1u) / UH) * sw;
-            var x: array<vec4<f32>, 6>;
+            var x: array<vec4<f32>, ROW>;
             // unroll
-            for (var q = 0u; q < 6u; q++) {
+            for (var q = 0u; q < ROW; q++) {
               let at = w0 + q;
               let column = clamp(at, 1u, params.w) - 1u;
               x[q] = select(vec4<f32>(0.0), load(row_start + column / UW, c), at >= 1u && at <= params.w);
@@ -99,11 +113,16 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
                 const tap = min(j - min(j, r), 2u) * 3u;
                 // unroll
                 for (var i = 0u; i < 3u; i++) {
+                  if (!HELD) {
+                    k[tap + i] = tap_of(taps, tap + i);
+                    k[9u + tap + i] = tap_of(taps, 9u + tap + i);
+                    k[18u + tap + i] = tap_of(taps, 18u + tap + i);
+                  }
                   // unroll
-                  for (var o = 0u; o < 4u; o++) {
-                    a0[r * 4u + o] = fma(k[tap + i], x[o + i], a0[r * 4u + o]);
-                    a1[r * 4u + o] = fma(k[9u + tap + i], x[o + i], a1[r * 4u + o]);
-                    a2[r * 4u + o] = fma(k[18u + tap + i], x[o + i], a2[r * 4u + o]);
+                  for (var o = 0u; o < QUAD; o++) {
+                    a0[r * QUAD + o] = fma(k[tap + i], x[o + i], a0[r * QUAD + o]);
+                    a1[r * QUAD + o] = fma(k[9u + tap + i], x[o + i], a1[r * QUAD + o]);
+                    a2[r * QUAD + o] = fma(k[18u + tap + i], x[o + i], a2[r * QUAD + o]);
                   }
                 }
               }
@@ -116,9 +135,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         for (var r = 0u; r < ROWS; r++) {
           let at = out_start + ((plane - 2u) * params.h + r) * params.w;
           // unroll
-          for (var o = 0u; o < 4u; o++) {
+          for (var o = 0u; o < QUAD; o++) {
             if (w0 + o < params.w && h + r < params.h) {
-              var y = a2[r * 4u + o];
+              var y = a2[r * QUAD + o];
               if (BIAS) { y = y + b; }
               if (ACC) { y = y + out[at + o]; }
               out[at + o] = y;

@@ -19,7 +19,7 @@ override WG: u32 = 64u;
 @group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;
 
-// import norm_terms
+// import norm_share
 // import tree_sums
 
 @compute @workgroup_size(WG)
@@ -31,22 +31,23 @@ fn main(
   @builtin(subgroup_id) team: u32,
   @builtin(num_subgroups) teams: u32,
   @builtin(subgroup_invocation_id) member: u32,
+  @builtin(subgroup_size) members: u32,
   // end SUBGROUPS
 ) {
+  // section SUBGROUPS
+  let place = Place(lane, team, teams, member, members);
+  // otherwise
+  let place = Place(lane);
+  // end SUBGROUPS
   let t = wg.x + wg.y * ng.x;
   let chunk = t % params.chunks;
   // workgroups beyond the last block compute along and write nothing
   let block = min(t / params.chunks, params.blocks - 1u);
   let begin = chunk * params.chunk;
   let end = min(begin + params.chunk, params.voxels);
-  let c = norm_coef(params.first + block);
-  var own: Sums;
-  for (var v = begin + lane; v < end; v += WG) { own = add_term(own, block * params.voxels + v, c); }
-  // section SUBGROUPS
-  let sums = add_lanes(own, Place(lane, team, teams, member));
-  // otherwise
-  let sums = add_lanes(own, lane);
-  // end SUBGROUPS
+  let start = block * params.voxels;
+  let own = norm_share(start + begin, start + end, norm_coef(params.first + block), lane);
+  let sums = add_lanes(own, place);
   if (lane == 0u && t / params.chunks < params.blocks) {
     let at = ((params.first + block) * params.chunks + chunk) * 2u;
     partial[at] = sums.first;

@@ -16,6 +16,7 @@ override WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
 
+// import shifted_sums
 // import tree_sums
 
 @compute @workgroup_size(WG)
@@ -27,8 +28,14 @@ fn main(
   @builtin(subgroup_id) team: u32,
   @builtin(num_subgroups) teams: u32,
   @builtin(subgroup_invocation_id) member: u32,
+  @builtin(subgroup_size) members: u32,
   // end SUBGROUPS
 ) {
+  // section SUBGROUPS
+  let place = Place(lane, team, teams, member, members);
+  // otherwise
+  let place = Place(lane);
+  // end SUBGROUPS
   let t = wg.x + wg.y * ng.x;
   let chunk = t % params.chunks;
   // workgroups beyond the last block compute along and write nothing
@@ -37,18 +44,7 @@ fn main(
   let end = min(begin + params.chunk, params.voxels);
   let start = params.base + block * params.voxels;
   let shift = x[start + begin];
-  var s1 = vec4<f32>(0.0);
-  var s2 = vec4<f32>(0.0);
-  for (var v = begin + lane; v < end; v += WG) {
-    let u = x[start + v] - shift;
-    s1 += u;
-    s2 = fma(u, u, s2);
-  }
-  // section SUBGROUPS
-  let sums = add_lanes(Sums(s1, s2), Place(lane, team, teams, member));
-  // otherwise
-  let sums = add_lanes(Sums(s1, s2), lane);
-  // end SUBGROUPS
+  let sums = add_lanes(shifted_sums(start + begin, start + end, shift, lane), place);
   if (lane == 0u && t / params.chunks < params.blocks) {
     let mean = sums.first / f32(end - begin);
     let at = ((params.first + block) * params.chunks + chunk) * 2u;

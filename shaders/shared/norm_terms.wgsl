@@ -24,13 +24,27 @@ fn norm_coef(block: u32) -> Coef {
   return c;
 }
 
-fn add_term(sums: Sums, i: u32, c: Coef) -> Sums {
-  var dz = da[params.da_base + i];
+// What a term is made of.
+struct Term { after: vec4<f32>, raw: vec4<f32> }
+
+fn load_term(i: u32) -> Term {
+  var term: Term;
+  term.after = da[params.da_base + i];
+  if (NORM || ACT != 0u) { term.raw = r[params.r_base + i]; }
+  return term;
+}
+
+fn add_loaded(sums: Sums, term: Term, c: Coef) -> Sums {
+  var dz = term.after;
   var second = sums.second;
   if (NORM || ACT != 0u) {
-    let centred = r[params.r_base + i] - c.mean;
+    let centred = term.raw - c.mean;
     dz = unactivated(dz, fma(centred, c.scale, c.shift), ACT);
     second = fma(dz, centred, second);
   }
   return Sums(sums.first + dz, second);
+}
+
+fn add_term(sums: Sums, i: u32, c: Coef) -> Sums {
+  return add_loaded(sums, load_term(i), c);
 }

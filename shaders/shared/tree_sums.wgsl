@@ -1,7 +1,7 @@
 // Sums of two vectors a lane over a workgroup, in a tree through workgroup memory, or with the section SUBGROUPS by subgroup
-// operations within subgroups and one after another through workgroup memory.
+// operations within subgroups and then over them.
 //
-// Asks of the importing file: WG, a power of two. Every lane calls; between two calls there is a barrier.
+// Asks of the importing file: WG, a power of two. Every lane calls and gets the sums; between two calls there is a barrier.
 // Source: two-pass reduction without atomics.
 // section SUBGROUPS
 // needs subgroups
@@ -13,10 +13,9 @@ var<workgroup> firsts: array<vec4<f32>, WG>;
 var<workgroup> seconds: array<vec4<f32>, WG>;
 
 // section SUBGROUPS
-// A lane's place: in its workgroup, its subgroup's number of how many, and its place therein.
-struct Place { lane: u32, team: u32, teams: u32, member: u32 }
+// A lane's place: in its workgroup, its subgroup's number of how many, and its place therein of how many.
+struct Place { lane: u32, team: u32, teams: u32, member: u32, members: u32 }
 
-// The sums are whole in lane 0 alone.
 fn add_lanes(sums: Sums, place: Place) -> Sums {
   let first = subgroupAdd(sums.first);
   let second = subgroupAdd(sums.second);
@@ -25,21 +24,25 @@ fn add_lanes(sums: Sums, place: Place) -> Sums {
     seconds[place.team] = second;
   }
   workgroupBarrier();
-  var totals: Sums;
-  if (place.lane == 0u) {
-    for (var other = 0u; other < place.teams; other++) { totals.first += firsts[other]; totals.second += seconds[other]; }
+  // each subgroup adds up those of all
+  var own: Sums;
+  for (var other = place.member; other < place.teams; other += place.members) {
+    own.first += firsts[other];
+    own.second += seconds[other];
   }
-  return totals;
+  return Sums(subgroupAdd(own.first), subgroupAdd(own.second));
 }
 // otherwise
-fn add_lanes(sums: Sums, lane: u32) -> Sums {
-  firsts[lane] = sums.first;
-  seconds[lane] = sums.second;
+struct Place { lane: u32 }
+
+fn add_lanes(sums: Sums, place: Place) -> Sums {
+  firsts[place.lane] = sums.first;
+  seconds[place.lane] = sums.second;
   workgroupBarrier();
   for (var half = WG / 2u; half > 0u; half = half / 2u) {
-    if (lane < half) {
-      firsts[lane] += firsts[lane + half];
-      seconds[lane] += seconds[lane + half];
+    if (place.lane < half) {
+      firsts[place.lane] += firsts[place.lane + half];
+      seconds[place.lane] += seconds[place.lane + half];
     }
     workgroupBarrier();
   }

@@ -39,10 +39,15 @@ pub struct KernelReport {
 pub struct ConfigurationReport {
     /// The configuration's name.
     pub name: &'static str,
-    /// Median milliseconds of a synchronised forward pass.
+    /// Median milliseconds of a forward pass on an image that is on the device, of several that are under way.
     pub forward_ms: f64,
-    /// Median milliseconds of a synchronised training step; none where only inference is timed.
+    /// Median milliseconds of a training step on patches that are on the device, of several that are under way, as in training;
+    /// none where only inference is timed.
     pub step_ms: Option<f64>,
+    /// Median milliseconds in which the host packs a batch that it has; training makes its patches on the device.
+    pub pack_ms: Option<f64>,
+    /// Median milliseconds in which such a batch gets to the device.
+    pub upload_ms: Option<f64>,
     /// Median milliseconds to encode a step.
     pub encode_ms: Option<f64>,
     /// Median milliseconds to submit a step; adapters that compute on the CPU may do the work in it.
@@ -107,6 +112,8 @@ impl Timing<'_> {
             name: configuration.name,
             forward_ms: f64::NAN,
             step_ms: None,
+            pack_ms: None,
+            upload_ms: None,
             encode_ms: None,
             submit_ms: None,
             start_s: None,
@@ -144,6 +151,13 @@ pub fn workloads(configuration: &Configuration, dtype: DType) -> Result<Vec<Work
 
 const MIB: f64 = 1024.0 * 1024.0;
 
+/// Seconds of runs that are under way before the host waits, and how many runs at most.
+const UNDER_WAY: f64 = 0.1;
+const MOST_UNDER_WAY: usize = 10;
+
+/// Seconds of a run that needs no others to be under way.
+const LONG: f64 = 0.5;
+
 /// What is timed: every parameter trained by Adam.
 fn settings(footprint: Footprint) -> SessionSettings {
     SessionSettings { footprint, ..SessionSettings::new(LossWeights::ce(), Optimizer::adam()) }
@@ -180,30 +194,65 @@ impl Timing<'_> {
         // as a checkpoint does
         session.read(Region::Weights)?;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
-        let (mut steps, mut encodes, mut submits) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..repeats {
-            let start = Instant::now();
-            session.step(0, image, labels, 1e-3)?;
-            gpu.wait()?;
-            steps.push(start.elapsed().as_secs_f64() * 1e3);
-            let launch = session.launch_seconds(0)?;
-            encodes.push(launch.encoding * 1e3);
-            submits.push(launch.submitting * 1e3);
-        }
-        report.step_ms = Some(median(steps));
-        report.encode_ms = Some(median(encodes));
-        report.submit_ms = Some(median(submits));
+        self.host(gpu, &session, example, report)?;
+        report.step_ms = Some(self.paced(gpu, || session.update(0, 1e-3))?);
+        let launches = (0..repeats).map(|_| session.launch_seconds(0));
+        let launches = launches.collect::<Result<Vec<_>>>()?;
+        report.encode_ms = Some(median(launches.iter().map(|l| l.encoding * 1e3).collect()));
+        report.submit_ms = Some(median(launches.iter().map(|l| l.submitting * 1e3).collect()));
         if let Some(roofline) = self.roofline {
             for domain in configuration.distinct() {
                 if domain > 0 {
                     self.other_step(&mut session, domain, example)?;
                 }
-                let times = (0..repeats).map(|_| session.time_commands(domain));
-                report.kernels.extend(kernels(&times.collect::<Result<Vec<_>>>()?, roofline)?);
+                report.kernels.extend(kernels(session.time_commands(domain, repeats)?, roofline));
             }
             slowest_first(&mut report.kernels);
         }
         Ok(())
+    }
+
+    /// What the host does for a batch that it has.
+    fn host(
+        &self,
+        gpu: &Gpu,
+        session: &Session,
+        example: &Example,
+        report: &mut ConfigurationReport,
+    ) -> Result<()> {
+        let Example { image, labels } = example;
+        let (mut packs, mut uploads) = (Vec::new(), Vec::new());
+        for _ in 0..self.repeats {
+            let start = Instant::now();
+            let batch = session.pack(0, image, labels)?;
+            packs.push(start.elapsed().as_secs_f64() * 1e3);
+            let start = Instant::now();
+            session.upload(0, &batch)?;
+            // what is written goes along with the next submission
+            gpu.submit("upload", gpu.device().create_command_encoder(&Default::default()))?;
+            gpu.wait()?;
+            uploads.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        (report.pack_ms, report.upload_ms) = (Some(median(packs)), Some(median(uploads)));
+        Ok(())
+    }
+
+    /// Median milliseconds of a run, of as many as are under way for a while before the host waits; after as many to warm up.
+    fn paced(&self, gpu: &Gpu, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut batch = |runs: usize| {
+            let start = Instant::now();
+            (0..runs).try_for_each(|_| run())?;
+            gpu.wait()?;
+            Ok(start.elapsed().as_secs_f64() / runs as f64)
+        };
+        // the first may find caches and clocks cold
+        let first: f64 = batch(1)?;
+        let runs = match first < LONG {
+            true => ((UNDER_WAY / batch(MOST_UNDER_WAY)?) as usize).clamp(1, MOST_UNDER_WAY),
+            false => 1,
+        };
+        let times = (0..self.repeats).map(|_| batch(runs));
+        Ok(1e3 * median(times.collect::<Result<_>>()?))
     }
 
     /// A step of a domain that is not timed as a whole, so that its commands run on what they run on in training: a partly labelled
@@ -248,19 +297,9 @@ impl Timing<'_> {
             report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
         }
         forward.run(&example.image)?;
-        let mut times = Vec::new();
-        for _ in 0..repeats {
-            let start = Instant::now();
-            forward.program().run(gpu)?;
-            gpu.wait()?;
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-        report.forward_ms = median(times);
+        report.forward_ms = self.paced(gpu, || forward.program().run(gpu))?;
         if let (Some(roofline), false) = (self.roofline, configuration.train) {
-            let times = (0..repeats)
-                .map(|_| forward.program().time_commands(gpu))
-                .collect::<Result<Vec<_>>>()?;
-            report.kernels = kernels(&times, roofline)?;
+            report.kernels = kernels(forward.program().time_commands(gpu, repeats)?, roofline);
             slowest_first(&mut report.kernels);
         }
         Ok(())
@@ -271,24 +310,20 @@ fn slowest_first(kernels: &mut [KernelReport]) {
     kernels.sort_by(|a, b| b.milliseconds.total_cmp(&a.milliseconds));
 }
 
-/// Medians over the runs.
+/// Medians over the rounds.
 pub(super) fn kernels(
-    runs: &[Vec<(CommandInfo, f64)>],
+    commands: Vec<(CommandInfo, Vec<f64>)>,
     roofline: &Roofline,
-) -> Result<Vec<KernelReport>> {
-    let first = runs.first().ok_or_else(|| Error::Internal("no run was timed".into()))?;
-    Ok(first
-        .iter()
-        .enumerate()
-        .map(|(index, (command, _))| {
-            let seconds = median(runs.iter().map(|run| run[index].1).collect());
-            KernelReport {
-                command: command.clone(),
-                milliseconds: seconds * 1e3,
-                gigabytes_per_second: command.bytes as f64 / seconds / 1e9,
-                gigaflops_per_second: command.flops as f64 / seconds / 1e9,
-                roofline_share: roofline.share(command.flops, command.bytes, seconds),
-            }
-        })
-        .collect())
+) -> Vec<KernelReport> {
+    let report = |(command, seconds): (CommandInfo, Vec<f64>)| {
+        let seconds = median(seconds);
+        KernelReport {
+            milliseconds: seconds * 1e3,
+            gigabytes_per_second: command.bytes as f64 / seconds / 1e9,
+            gigaflops_per_second: command.flops as f64 / seconds / 1e9,
+            roofline_share: roofline.share(command.flops, command.bytes, seconds),
+            command,
+        }
+    };
+    commands.into_iter().map(report).collect()
 }

@@ -3,7 +3,7 @@
 use super::median;
 use crate::base::Result;
 use crate::engine::exec::{
-    BoundDispatch, BufferPart, Command, Setting, Uniforms, bind, caps, time,
+    BoundDispatch, BufferPart, Command, Setting, Timed, Uniforms, bind, caps, time_rounds,
 };
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::fold;
@@ -36,7 +36,7 @@ impl Roofline {
     }
 }
 
-/// Seconds of a dispatch of so many threads: the median after one run to warm up.
+/// Seconds of a dispatch of so many threads: the median of rounds after one or more to warm up.
 fn seconds(
     gpu: &Gpu,
     key: &KernelKey,
@@ -57,9 +57,9 @@ fn seconds(
         kernel,
         flops: 0,
     });
-    time(gpu, &command)?;
-    let times = (0..REPEATS).map(|_| time(gpu, &command)).collect::<Result<_>>()?;
-    Ok(median(times))
+    // the first run compiles what the driver left
+    let times = time_rounds(gpu, &mut [Timed::new([&command])], 1 + REPEATS)?;
+    Ok(median(times.into_iter().flatten().skip(1).collect()))
 }
 
 fn copy(gpu: &Gpu) -> Result<f64> {

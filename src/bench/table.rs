@@ -34,9 +34,7 @@ pub fn time_table(
         }
         rig.fill(gpu)?;
         rig.program().run(gpu)?;
-        let times =
-            (0..repeats).map(|_| rig.program().time_commands(gpu)).collect::<Result<Vec<_>>>()?;
-        let mut kernels = kernels(&times, roofline)?;
+        let mut kernels = kernels(rig.program().time_commands(gpu, repeats)?, roofline);
         kernels.retain(|kernel| wanted(kernel.command.kernel));
         reports.push(CaseReport { case: case.name(), kernels });
     }

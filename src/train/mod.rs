@@ -23,7 +23,7 @@ pub use footprint::{Footprint, Memory, PeakValue};
 pub use learning_rate::LrSchedule;
 pub use machine::{MachineBytes, Planned};
 pub use search::PlannedDomain;
-pub use session::{Freeze, Session, SessionSettings, workloads};
+pub use session::{Freeze, PackedBatch, Session, SessionSettings, workloads};
 pub use setup::{planned_memory, planned_workloads, reserved};
 pub use targets::{DomainBatch, Targets};
 pub use trainer::{Reading, Step, Trainer};

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use rayon::prelude::*;
+
 use super::footprint::{Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given, LossInputs};
 use crate::base::{Error, Result};
@@ -101,6 +103,12 @@ pub struct Session {
     counts: Vec<u64>,
     memory: Memory,
     readings: Readback,
+}
+
+/// A batch packed for one domain's program, by [`Session::pack`].
+pub struct PackedBatch {
+    image: Vec<f32>,
+    labels: Vec<u32>,
 }
 
 /// What the host reads and writes of a domain's graph.
@@ -309,14 +317,21 @@ impl Session {
         self.store.write_loss_scale(&self.gpu, state)
     }
 
-    fn upload(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
-        let d = &self.domains[domain];
-        d.program.write(&self.gpu, d.ends.image, &d.layout.pack(image)?)?;
-        let words: Vec<u32> = labels.iter().map(|label| u32::from(*label)).collect();
-        if words.len() != d.layout.n * d.layout.voxels() {
-            return Err(Error::shape("labels", format!("{} labels for {}", words.len(), d.layout)));
+    /// A batch as a domain's program reads it. Image N,C,D,H,W, labels N,D,H,W.
+    pub fn pack(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<PackedBatch> {
+        let layout = &self.domains[domain].layout;
+        let image = layout.pack(image)?;
+        if labels.len() != layout.n * layout.voxels() {
+            return Err(Error::shape("labels", format!("{} labels for {layout}", labels.len())));
         }
-        d.program.write(&self.gpu, d.ends.labels, &words)
+        Ok(PackedBatch { image, labels: labels.par_iter().map(|l| u32::from(*l)).collect() })
+    }
+
+    /// Writes a batch to where a domain's program reads it.
+    pub fn upload(&self, domain: usize, batch: &PackedBatch) -> Result<()> {
+        let d = &self.domains[domain];
+        d.program.write(&self.gpu, d.ends.image, &batch.image)?;
+        d.program.write(&self.gpu, d.ends.labels, &batch.labels)
     }
 
     /// Sets which classes or regions each sample of a partly labelled domain's next batches does not label, until set again: bit
@@ -329,7 +344,7 @@ impl Session {
     /// Forward and backward pass, no update. Image N,C,D,H,W, labels N,D,H,W. Where gradients pass through f16 those of the
     /// parameters are still multiplied by the loss scale.
     pub fn gradients(&self, domain: usize, image: &[f32], labels: &[u8]) -> Result<()> {
-        self.upload(domain, image, labels)?;
+        self.upload(domain, &self.pack(domain, image, labels)?)?;
         let d = &self.domains[domain];
         d.ends.given.write(&self.gpu, &d.program)?;
         d.program.run_part(&self.gpu, 0..d.gradient_commands)?;
@@ -338,7 +353,7 @@ impl Session {
 
     /// One training step at learning rate `lr`. Image N,C,D,H,W, labels N,D,H,W.
     pub fn step(&mut self, domain: usize, image: &[f32], labels: &[u8], lr: f64) -> Result<()> {
-        self.upload(domain, image, labels)?;
+        self.upload(domain, &self.pack(domain, image, labels)?)?;
         self.update(domain, lr)
     }
 
@@ -362,9 +377,14 @@ impl Session {
         d.program.run(&self.gpu)
     }
 
-    /// What each command of a domain's step is and its seconds, one by one; the inputs are whatever the last step left.
-    pub fn time_commands(&self, domain: usize) -> Result<Vec<(CommandInfo, f64)>> {
-        self.domains[domain].program.time_commands(&self.gpu)
+    /// What each command of a domain's step is and its seconds in each of `rounds` rounds, one by one; the inputs are whatever the
+    /// last step left.
+    pub fn time_commands(
+        &self,
+        domain: usize,
+        rounds: usize,
+    ) -> Result<Vec<(CommandInfo, Vec<f64>)>> {
+        self.domains[domain].program.time_commands(&self.gpu, rounds)
     }
 
     /// Seconds to encode and to submit a domain's forward and backward pass; waits for it afterwards.

@@ -132,7 +132,7 @@ impl GraphCase for ManyGroups {
             name: "gpu".into(),
             caps,
             dtype: DType::F32,
-            variants: Variants::First,
+            variants: Variants::Named("run=1 WG=64".into()),
             plain: true,
         }]
     }

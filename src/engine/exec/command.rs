@@ -1,4 +1,4 @@
-//! The one place where dispatches are bound, encoded, submitted and timed.
+//! The one place where dispatches are bound, encoded and submitted.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -121,32 +121,12 @@ pub fn submit(gpu: &Gpu, label: &str, commands: &[Command]) -> Result<Launch> {
     Ok(launch)
 }
 
-/// Runs one command, waits for it, and gives its seconds: by the device's own timestamps where a GPU has them, else by the
-/// wall clock.
-pub fn time(gpu: &Gpu, command: &Command) -> Result<f64> {
-    let stamps =
-        gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) && !gpu.is_software();
-    match command {
-        Command::Dispatch(run) if stamps => stamped(gpu, run),
-        _ => {
-            let mut encoder = encoder(gpu, TIMED);
-            encode(&mut encoder, TIMED, std::slice::from_ref(command), u64::MAX);
-            let start = Instant::now();
-            gpu.submit(TIMED, encoder)?;
-            gpu.wait()?;
-            Ok(start.elapsed().as_secs_f64())
-        }
-    }
-}
-
-const TIMED: &str = "timed command";
-
-fn encoder(gpu: &Gpu, label: &str) -> wgpu::CommandEncoder {
+pub(super) fn encoder(gpu: &Gpu, label: &str) -> wgpu::CommandEncoder {
     let descriptor = wgpu::CommandEncoderDescriptor { label: Some(label) };
     gpu.device().create_command_encoder(&descriptor)
 }
 
-fn dispatch(pass: &mut wgpu::ComputePass<'_>, run: &BoundDispatch) {
+pub(super) fn dispatch(pass: &mut wgpu::ComputePass<'_>, run: &BoundDispatch) {
     pass.insert_debug_marker(&run.label);
     pass.set_pipeline(&run.kernel.pipeline);
     pass.set_bind_group(0, &run.group, &[]);
@@ -154,7 +134,7 @@ fn dispatch(pass: &mut wgpu::ComputePass<'_>, run: &BoundDispatch) {
 }
 
 /// Encodes commands until the budget of operations is spent, dispatches in a row in one pass; returns those that are left.
-fn encode<'a>(
+pub(super) fn encode<'a>(
     encoder: &mut wgpu::CommandEncoder,
     label: &str,
     commands: &'a [Command],
@@ -181,32 +161,6 @@ fn encode<'a>(
         }
     }
     &commands[next..]
-}
-
-fn stamped(gpu: &Gpu, run: &BoundDispatch) -> Result<f64> {
-    let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
-        label: Some("timestamps"),
-        ty: wgpu::QueryType::Timestamp,
-        count: 2,
-    });
-    let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-    let ticks = gpu.buffer("timestamps", 16, usage)?;
-    let mut encoder = encoder(gpu, TIMED);
-    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-        label: Some(TIMED),
-        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-            query_set: &queries,
-            beginning_of_pass_write_index: Some(0),
-            end_of_pass_write_index: Some(1),
-        }),
-    });
-    dispatch(&mut pass, run);
-    drop(pass);
-    encoder.resolve_query_set(&queries, 0..2, &ticks, 0);
-    gpu.submit(TIMED, encoder)?;
-    let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.download(&ticks, 0, 16)?);
-    let period = f64::from(gpu.queue().get_timestamp_period());
-    Ok(stamps[1].wrapping_sub(stamps[0]) as f64 * period * 1e-9)
 }
 
 #[cfg(test)]
@@ -272,7 +226,7 @@ mod tests {
         submit(&copies.gpu, "copy", std::slice::from_ref(&command)).unwrap();
         assert_eq!(copies.read(), mixed(12));
         copies.uniforms.change(&copies.gpu, 0, "count", 5).unwrap();
-        assert!(time(&copies.gpu, &command).unwrap() > 0.0);
+        submit(&copies.gpu, "copy", std::slice::from_ref(&command)).unwrap();
         assert_eq!(copies.read(), mixed(20));
     }
 

@@ -6,14 +6,16 @@ mod program;
 mod readback;
 mod recording;
 mod store;
+mod timing;
 mod uniforms;
 
-pub use command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, time};
+pub use command::{BoundDispatch, BufferPart, Command, Launch, bind, submit};
 pub use pool::Pool;
 pub use program::{CommandInfo, Program};
 pub use readback::Readback;
 pub use recording::{Held, Recording, storage, vectors};
 pub use store::{LossScale, Store, region_words};
+pub use timing::{Timed, rounds_to_warm_up, time, time_rounds};
 pub use uniforms::{Setting, Uniforms};
 
 use crate::engine::gpu::Gpu;

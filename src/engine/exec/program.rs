@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, time};
+use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit};
 use super::pool::Pool;
 use super::store::Store;
+use super::timing::{Timed, time_rounds};
 use super::uniforms::{Setting, Uniforms};
 use crate::base::{Error, Result};
 use crate::engine::gpu::{Gpu, Kernel};
@@ -58,8 +59,22 @@ pub struct Program {
 }
 
 impl Program {
-    /// Compiles all kernels (in parallel) and binds them. `tail` are dispatches on the parameter block that follow the plan.
+    /// Compiles all kernels (in parallel), keeps them for the next start, and binds them. `tail` are dispatches on the parameter
+    /// block that follow the plan.
     pub fn new(
+        gpu: &Gpu,
+        plan: &Plan,
+        tail: &[Dispatch],
+        store: &Store,
+        pool: &Pool,
+    ) -> Result<Self> {
+        let program = Self::passing(gpu, plan, tail, store, pool)?;
+        gpu.keep_pipelines();
+        Ok(program)
+    }
+
+    /// As [`Program::new`], without keeping anything: for programs that come and go by hundreds.
+    pub fn passing(
         gpu: &Gpu,
         plan: &Plan,
         tail: &[Dispatch],
@@ -150,11 +165,22 @@ impl Program {
             .ok_or_else(|| Error::Internal("a value without memory".into()))
     }
 
-    /// Runs the commands one by one, waits for each, and gives what it was and its seconds: the device's own timestamps where
-    /// a GPU has them, else the wall clock.
-    pub fn time_commands(&self, gpu: &Gpu) -> Result<Vec<(CommandInfo, f64)>> {
-        let commands = self.infos.iter().cloned().zip(&self.commands);
-        commands.map(|(info, command)| Ok((info, time(gpu, command)?))).collect()
+    /// What each command is, and its seconds in each of `rounds` rounds, in which it runs alone, again and again on what the run
+    /// before left: see [`time_rounds`].
+    pub fn time_commands(&self, gpu: &Gpu, rounds: usize) -> Result<Vec<(CommandInfo, Vec<f64>)>> {
+        let mut sequences: Vec<_> = self.commands.iter().map(|c| Timed::new([c])).collect();
+        // a copy is timed by the wall clock, dispatches by the device
+        let mut seconds = Vec::new();
+        for alike in sequences.chunk_by_mut(|a, b| a.has_copies() == b.has_copies()) {
+            seconds.extend(time_rounds(gpu, alike, rounds)?);
+        }
+        Ok(self.infos.iter().cloned().zip(seconds).collect())
+    }
+
+    /// The commands that are `counted`, to be timed as one.
+    pub fn timed(&self, counted: &[bool]) -> Timed<'_> {
+        let commands = self.commands.iter().zip(counted);
+        Timed::new(commands.filter(|(_, counted)| **counted).map(|(command, _)| command))
     }
 
     /// Encodes and submits one run, in submissions of bounded work.
@@ -179,7 +205,6 @@ fn kernels(gpu: &Gpu, dispatches: &[&Dispatch]) -> Result<Vec<Arc<Kernel>>> {
     let kernels: HashMap<&KernelKey, Arc<Kernel>> =
         keys.into_par_iter().map(|key| Ok((key, gpu.kernel(key)?))).collect::<Result<_>>()?;
     log::debug!("{} kernels in {:.2} s", kernels.len(), start.elapsed().as_secs_f64());
-    gpu.keep_pipelines();
     Ok(dispatches.iter().map(|dispatch| kernels[&dispatch.kernel].clone()).collect())
 }
 
@@ -344,8 +369,9 @@ mod tests {
         let launch = program.run_part(&gpu, 0..1).unwrap();
         assert!(launch.last.is_some());
         assert_eq!(store.read_all(&gpu, Region::Weights).unwrap(), [[-1.5; 4]]);
-        let timed = program.time_commands(&gpu).unwrap();
-        assert!(timed.len() == 2 && timed.iter().all(|(_, seconds)| *seconds > 0.0));
+        let timed = program.time_commands(&gpu, 3).unwrap();
+        assert!(timed.iter().map(|(_, seconds)| seconds.len()).eq([3, 3]));
+        assert!(timed.iter().flat_map(|(_, seconds)| seconds).all(|seconds| *seconds > 0.0));
     }
 
     #[test]

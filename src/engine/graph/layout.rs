@@ -1,7 +1,12 @@
 //! Packed layouts of tensors and parameters, and their conversion from and to the order of users and files.
 
+use rayon::prelude::*;
+
 use crate::base::{Error, Result};
 use crate::engine::shape::LANES;
+
+/// Voxels that a thread packs at a time.
+const PIECE: usize = 1 << 14;
 
 /// How the elements of a tensor lie in memory; arithmetic is in f32 either way.
 #[derive(
@@ -84,14 +89,28 @@ impl Layout {
         channel_lanes(&self.segments)
     }
 
-    /// Packs N,C,D,H,W values; padding lanes are zero.
+    /// Packs N,C,D,H,W values on all cores; padding lanes are zero.
     pub fn pack(&self, values: &[f32]) -> Result<Vec<f32>> {
         self.check("pack", values.len(), self.elements())?;
+        let (voxels, lanes) = (self.voxels(), self.lanes());
         let mut packed = vec![0.0; self.words()];
-        self.each_plane(|source, target| {
-            for v in 0..self.voxels() {
-                packed[target + v * LANES] = values[source + v];
-            }
+        let blocks = packed.par_chunks_mut((voxels * LANES).max(1)).enumerate();
+        blocks.for_each(|(index, block)| {
+            let (n, own) = (index / self.blocks(), index % self.blocks());
+            let channels = lanes.iter().enumerate().filter(|(_, (of, _))| *of == own);
+            let planes: Vec<(usize, &[f32])> = channels
+                .map(|(c, (_, lane))| {
+                    let start = (n * self.channels() + c) * voxels;
+                    (*lane, &values[start..start + voxels])
+                })
+                .collect();
+            let pieces = block.par_chunks_mut(PIECE * LANES).enumerate();
+            pieces.for_each(|(piece, vectors)| {
+                for (lane, plane) in &planes {
+                    let own = plane[piece * PIECE..].iter();
+                    vectors.chunks_exact_mut(LANES).zip(own).for_each(|(v, x)| v[*lane] = *x);
+                }
+            });
         });
         Ok(packed)
     }
@@ -258,6 +277,16 @@ mod tests {
         assert_eq!(packed[3], 0.0);
         assert_eq!(layout.unpack(&packed).unwrap(), values);
         assert!(layout.pack(&values[1..]).is_err());
+    }
+
+    #[test]
+    fn large_blocks_are_packed_in_pieces() {
+        let layout = Layout { n: 2, segments: vec![1, 2], spatial: [7, 50, 101] };
+        assert!(layout.voxels() > 2 * PIECE && !layout.voxels().is_multiple_of(PIECE));
+        let values: Vec<f32> = (0..layout.elements()).map(|i| i as f32 + 1.0).collect();
+        let packed = layout.pack(&values).unwrap();
+        assert_eq!(packed.iter().filter(|value| **value != 0.0).count(), values.len());
+        assert_eq!(layout.unpack(&packed).unwrap(), values);
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod record;
 mod site;
 mod trial;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
 
 pub use cache::Identity;
 pub use record::Record;
@@ -20,9 +22,9 @@ use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::plan::{Draft, Workload};
-use crate::engine::shader::Tuning;
+use crate::engine::shader::{KernelKey, Tuning};
 use site::{Site, sites};
-use trial::{Bench, Lowered};
+use trial::{Bench, Best, Lowered};
 
 /// How the variants of kernels are chosen.
 #[derive(
@@ -76,6 +78,10 @@ pub struct Report {
     pub changed: usize,
     /// Variants that failed or whose results differed.
     pub refused: usize,
+    /// Milliseconds that the timed sites take in one run of all graphs with the shipped variants.
+    pub shipped_ms: f64,
+    /// The same with the variants that won.
+    pub tuned_ms: f64,
 }
 
 /// The graphs as they are planned for an adapter, before anything has its place in memory.
@@ -101,6 +107,16 @@ pub fn tuned(gpu: &Gpu, mode: Mode, workloads: &[Workload]) -> Result<(Gpu, Repo
     Ok((gpu.tuned(shipped.with(all)), tuner.report))
 }
 
+/// Sites whose kernels are compiled while those of as many before are timed.
+const AHEAD: usize = 8;
+
+/// Compiles on all cores, so that they are there when they are timed; one that fails is named then.
+fn compile(gpu: &Gpu, keys: HashSet<KernelKey>, deadline: Instant) {
+    keys.into_par_iter().filter(|_| Instant::now() < deadline).for_each(|key| {
+        drop(gpu.kernel(&key));
+    });
+}
+
 struct Tuner<'a> {
     gpu: Gpu,
     workloads: &'a [Workload],
@@ -110,6 +126,8 @@ struct Tuner<'a> {
     sites: Vec<Site>,
     deadline: Instant,
     start: Instant,
+    /// What the last site took.
+    last: Duration,
     report: Report,
 }
 
@@ -118,47 +136,113 @@ impl<'a> Tuner<'a> {
         let start = Instant::now();
         let gpu = gpu.tuned(shipped.clone());
         let shipped = drafts(workloads, &caps(&gpu))?;
-        let sites = sites(&shipped)?;
+        let sites = sites(&shipped, gpu.is_software())?;
         let most = sites.iter().map(|site| site.choice.candidates.len()).max().unwrap_or(0);
         let report = Report { sites: sites.len(), ..Report::default() };
         let deadline = start + mode.budget(&gpu);
         let others = (0..most).map(|_| None).collect();
-        Ok(Self { gpu, workloads, shipped, others, sites, deadline, start, report })
+        Ok(Self {
+            gpu,
+            workloads,
+            shipped,
+            others,
+            sites,
+            deadline,
+            start,
+            last: Duration::ZERO,
+            report,
+        })
     }
 
     /// The variant of every site that could be timed, the shipped one where it holds.
     fn run(&mut self, skip: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
-        let mut found = BTreeMap::new();
-        let mut last = Duration::ZERO;
-        for index in 0..self.sites.len() {
-            let site = self.sites[index].clone();
-            if skip.contains_key(&site.choice.site) {
-                continue;
-            }
-            // the next site costs no more than the last, at most
-            let begin = Instant::now();
-            if begin + last >= self.deadline {
-                break;
-            }
-            let Some(best) = self.time(&site)? else { break };
-            self.report.timed += 1;
-            if best != site.choice.taken {
-                self.report.changed += 1;
-            }
-            found.insert(site.choice.site.clone(), site.choice.candidates[best].clone());
-            last = begin.elapsed();
+        let wanted = |site: &&Site| !skip.contains_key(&site.choice.site);
+        let sites: Vec<Site> = self.sites.iter().filter(wanted).cloned().collect();
+        let ahead = if self.gpu.is_software() { 1 } else { AHEAD };
+        let mut groups = sites.chunks(ahead).peekable();
+        if let (Some(first), true) = (groups.peek(), ahead > 1) {
+            let keys = self.kernels(first)?;
+            compile(&self.gpu, keys, self.deadline);
         }
+        let mut found = BTreeMap::new();
+        let mut goes_on = true;
+        while let Some(group) = groups.next().filter(|_| goes_on) {
+            let next = if ahead > 1 { groups.peek().copied() } else { None };
+            let keys = self.kernels(next.unwrap_or_default())?;
+            let (gpu, deadline) = (self.gpu.clone(), self.deadline);
+            goes_on = std::thread::scope(|scope| {
+                scope.spawn(move || compile(&gpu, keys, deadline));
+                self.time_all(group, &mut found)
+            })?;
+        }
+        self.gpu.keep_pipelines();
         self.report.seconds = self.start.elapsed().as_secs_f64();
         log::info!("tuning: {:?}", self.report);
         Ok(found)
     }
 
-    /// Position of the fastest variant; none where the budget ended before all were timed.
-    fn time(&mut self, site: &Site) -> Result<Option<usize>> {
-        let positions = 0..site.choice.candidates.len();
-        for position in positions.clone().filter(|position| *position != site.choice.taken) {
-            self.draft_for(position)?;
+    fn note(&mut self, site: &Site, best: &Best) {
+        let all = |seconds: f64| seconds * 1e3 * site.nodes as f64;
+        self.report.timed += 1;
+        self.report.shipped_ms += all(best.before);
+        self.report.tuned_ms += all(best.after);
+        let Site { choice, nodes, .. } = site;
+        if best.position != choice.taken {
+            self.report.changed += 1;
+            log::info!(
+                "tuning: {}, {nodes} times: {} instead of {}, {:.3} ms instead of {:.3}",
+                choice.site,
+                choice.candidates[best.position],
+                choice.variant(),
+                all(best.after),
+                all(best.before)
+            );
         }
+    }
+
+    /// Times sites until the budget ends, and tells whether it has not.
+    fn time_all(&mut self, sites: &[Site], found: &mut BTreeMap<String, String>) -> Result<bool> {
+        for site in sites {
+            // the next site costs no more than the last, at most
+            let begin = Instant::now();
+            if begin + self.last >= self.deadline {
+                return Ok(false);
+            }
+            let Some(best) = self.time(site)? else { return Ok(false) };
+            self.note(site, &best);
+            let variant = site.choice.candidates[best.position].clone();
+            found.insert(site.choice.site.clone(), variant);
+            self.last = begin.elapsed();
+        }
+        Ok(true)
+    }
+
+    /// The kernels of all variants of some sites.
+    fn kernels(&mut self, sites: &[Site]) -> Result<HashSet<KernelKey>> {
+        let mut keys = HashSet::new();
+        for site in sites {
+            self.drafts_for(site)?;
+            for variant in self.lowered(site)? {
+                keys.extend(variant.kernels().cloned());
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The fastest variant; none where the budget ended before all were timed.
+    fn time(&mut self, site: &Site) -> Result<Option<Best>> {
+        self.drafts_for(site)?;
+        let lowered = self.lowered(site)?;
+        let mut bench = Bench::new(&self.gpu, site, &lowered)?;
+        let best = bench.best(self.deadline)?;
+        let refused = bench.refused;
+        self.report.refused += refused;
+        Ok(best)
+    }
+
+    /// The node of a site in each variant.
+    fn lowered(&self, site: &Site) -> Result<Vec<Lowered<'_>>> {
+        let positions = 0..site.choice.candidates.len();
         let lowered = positions.map(|position| {
             let drafts = match &self.others[position] {
                 Some(drafts) if position != site.choice.taken => drafts,
@@ -166,11 +250,15 @@ impl<'a> Tuner<'a> {
             };
             Lowered::new(&drafts[site.graph], site.node)
         });
-        let lowered = lowered.collect::<Result<Vec<_>>>()?;
-        let mut bench = Bench::new(&self.gpu, site, &lowered)?;
-        let best = bench.best(self.deadline)?;
-        self.report.refused += bench.refused;
-        Ok(best)
+        lowered.collect()
+    }
+
+    fn drafts_for(&mut self, site: &Site) -> Result<()> {
+        let mut positions = 0..site.choice.candidates.len();
+        positions.try_for_each(|position| match position == site.choice.taken {
+            true => Ok(()),
+            false => self.draft_for(position),
+        })
     }
 
     fn draft_for(&mut self, position: usize) -> Result<()> {

@@ -8,10 +8,11 @@ use rayon::prelude::*;
 
 use super::site::Site;
 use crate::base::{Error, Result};
-use crate::engine::exec::{Command, Pool, Program, Store, submit};
+use crate::engine::exec::{Command, Pool, Program, Store, Timed, rounds_to_warm_up, submit, time};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Bind, DType, Dispatch, Graph, ParamSpec, Region, Storage, Value};
 use crate::engine::plan::{Draft, Plan, Step};
+use crate::engine::shader::KernelKey;
 
 /// Largest difference from the default's results, of their largest value: as in the case tables.
 const TOLERANCE: f32 = 1e-4;
@@ -23,7 +24,8 @@ const MARGIN: f64 = 0.03;
 const RUNS: [usize; 2] = [5, 15];
 /// Seconds after which the least number of runs is enough.
 const ENOUGH: f64 = 0.05;
-/// A variant that takes so many times the best's time in its first run is not timed again.
+/// A variant that takes so many times the best's time in the last round before those that count, or in the first that does, is not
+/// timed again.
 const HOPELESS: f64 = 1.5;
 /// Words of the inputs' pattern: no divisor of a usual tensor, so that channels differ.
 const PATTERN: usize = (1 << 18) + 3;
@@ -39,6 +41,21 @@ impl<'a> Lowered<'a> {
     pub fn new(draft: &'a Draft, node: usize) -> Result<Self> {
         Ok(Self { graph: draft.graph(), dispatches: draft.lower(node)? })
     }
+
+    /// Values that it binds. Working memory is numbered by each draft for itself.
+    fn values(&self) -> BTreeSet<Value> {
+        let binds = self.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+        let value = |(_, bind): &(&str, Bind)| match bind {
+            Bind::Value { value, .. } => Some(*value),
+            Bind::Region { .. } => None,
+        };
+        binds.filter_map(value).collect()
+    }
+
+    /// What it runs.
+    pub fn kernels(&self) -> impl Iterator<Item = &KernelKey> {
+        self.dispatches.iter().map(|dispatch| &dispatch.kernel)
+    }
 }
 
 struct Trial {
@@ -46,7 +63,25 @@ struct Trial {
     program: Program,
     /// Whether each command's time counts.
     counts: Vec<bool>,
+    /// Values that it binds, and how they are stored.
+    values: Vec<(Value, DType)>,
+}
+
+/// The seconds of a variant in each round.
+struct Timing {
+    position: usize,
     seconds: Vec<f64>,
+}
+
+/// The variant that a site takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Best {
+    /// Its position among the site's candidates.
+    pub position: usize,
+    /// Median seconds of the variant that ran without tuning.
+    pub before: f64,
+    /// Median seconds of this one.
+    pub after: f64,
 }
 
 /// The variants of a node on scratch memory.
@@ -56,8 +91,6 @@ pub struct Bench<'a> {
     store: Store,
     /// What inputs are filled with, in f32 and in f16.
     patterns: (wgpu::Buffer, wgpu::Buffer),
-    /// Values that the trials bind.
-    values: BTreeSet<Value>,
     /// Outputs that another node reads, or that are kept.
     results: Vec<Value>,
     graph: &'a Graph,
@@ -70,16 +103,11 @@ impl<'a> Bench<'a> {
     /// Compiles and binds all variants, in the order of the site's candidates.
     pub fn new(gpu: &'a Gpu, site: &'a Site, lowered: &[Lowered<'a>]) -> Result<Self> {
         let graph = lowered[site.choice.taken].graph;
-        let values: BTreeSet<Value> =
-            lowered.iter().flat_map(|variant| values(&variant.dispatches)).collect();
-        let plans: Vec<Plan> = lowered.iter().map(|l| plan(l, &values)).collect();
+        let plans: Vec<Plan> = lowered.iter().map(plan).collect();
         let pool = Pool::new(gpu, &plans)?;
-        let store = Store::new(gpu, params(graph, &values), true)?;
+        let store = Store::new(gpu, params(graph, lowered), true)?;
         // compiled side by side; one that fails is named when it is bound
-        let keys: HashSet<_> = lowered
-            .iter()
-            .flat_map(|variant| variant.dispatches.iter().map(|d| &d.kernel))
-            .collect();
+        let keys: HashSet<_> = lowered.iter().flat_map(Lowered::kernels).collect();
         keys.into_par_iter().for_each(|key| drop(gpu.kernel(key)));
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let patterns = [DType::F32, DType::F16].map(|dtype| {
@@ -90,22 +118,15 @@ impl<'a> Bench<'a> {
         let [singles, halves] = patterns;
         let patterns = (singles?, halves?);
         let results = results(graph, site.node);
-        let mut bench = Self {
-            gpu,
-            site,
-            store,
-            patterns,
-            values,
-            results,
-            graph,
-            trials: Vec::new(),
-            refused: 0,
-        };
+        let mut bench =
+            Self { gpu, site, store, patterns, results, graph, trials: Vec::new(), refused: 0 };
         for (position, (variant, plan)) in lowered.iter().zip(&plans).enumerate() {
-            match Program::new(gpu, plan, &[], &bench.store, &pool) {
+            match Program::passing(gpu, plan, &[], &bench.store, &pool) {
                 Ok(program) => {
                     let counts = counted(&site.choice.site, &variant.dispatches);
-                    bench.trials.push(Trial { position, program, counts, seconds: Vec::new() });
+                    let dtype = |value| (value, variant.graph.info(value).dtype);
+                    let values = variant.values().into_iter().map(dtype).collect();
+                    bench.trials.push(Trial { position, program, counts, values });
                 }
                 Err(error) => bench.refuse(position, error.to_string()),
             }
@@ -119,14 +140,15 @@ impl<'a> Bench<'a> {
         self.refused += 1;
     }
 
-    /// Position of the fastest variant with the default's results; none where the deadline came first.
-    pub fn best(&mut self, deadline: Instant) -> Result<Option<usize>> {
+    /// The fastest variant with the default's results; none where the deadline came first.
+    pub fn best(&mut self, deadline: Instant) -> Result<Option<Best>> {
         let taken = self.site.choice.taken;
         let Some(index) = self.trials.iter().position(|trial| trial.position == taken) else {
             return Err(Error::Internal(format!("{}: the default fails", self.site.choice.site)));
         };
         let expected = self.outputs(&self.trials[index])?;
-        let halves = self.values.iter().any(|v| self.graph.info(*v).dtype == DType::F16);
+        let mut values = self.trials.iter().flat_map(|trial| &trial.values);
+        let halves = values.any(|(_, dtype)| *dtype == DType::F16);
         let tolerance = if halves { TOLERANCE_F16 } else { TOLERANCE };
         let mut good = Vec::new();
         for trial in std::mem::take(&mut self.trials) {
@@ -146,44 +168,50 @@ impl<'a> Bench<'a> {
                 Err(error) => self.refuse(trial.position, error.to_string()),
             }
         }
-        self.time(&mut good, deadline)?;
-        for trial in &good {
-            let Site { choice, .. } = self.site;
-            let (candidate, ms) =
-                (&choice.candidates[trial.position], median(&trial.seconds) * 1e3);
-            log::debug!("{}: {candidate}: {ms:.4} ms", choice.site);
+        let timings = self.time(&good, deadline)?;
+        for Timing { position, seconds } in &timings {
+            let (choice, ms) = (&self.site.choice, median(seconds) * 1e3);
+            log::debug!("{}: {}: {ms:.4} ms", choice.site, choice.candidates[*position]);
         }
-        Ok(pick(&good, taken))
+        Ok(pick(&timings, taken))
     }
 
-    fn time(&self, trials: &mut Vec<Trial>, deadline: Instant) -> Result<()> {
-        let start = Instant::now();
-        for run in 0..RUNS[1] {
-            let enough = run >= RUNS[0] && start.elapsed().as_secs_f64() > ENOUGH;
+    /// Times variants by turns; those that are hopeless drop out early, without a time.
+    fn time(&self, trials: &[Trial], deadline: Instant) -> Result<Vec<Timing>> {
+        let (start, warm) = (Instant::now(), rounds_to_warm_up(self.gpu));
+        let mut sequences: Vec<Timed<'_>> =
+            trials.iter().map(|trial| trial.program.timed(&trial.counts)).collect();
+        let new = |trial: &Trial| Timing { position: trial.position, seconds: Vec::new() };
+        let mut timings: Vec<Timing> = trials.iter().map(new).collect();
+        for round in 0..warm + RUNS[1] {
+            let enough = round >= warm + RUNS[0] && start.elapsed().as_secs_f64() > ENOUGH;
             if enough || Instant::now() >= deadline {
                 break;
             }
-            for trial in trials.iter_mut() {
-                let commands = trial.program.time_commands(self.gpu)?;
-                let counted = commands.iter().zip(&trial.counts).filter(|(_, counts)| **counts);
-                trial.seconds.push(counted.map(|((_, seconds), _)| seconds).sum());
+            let times = time(self.gpu, &mut sequences)?;
+            if round >= warm {
+                timings.iter_mut().zip(&times).for_each(|(own, time)| own.seconds.push(*time));
             }
-            if run == 0 {
-                let best = trials.iter().map(|t| t.seconds[0]).fold(f64::INFINITY, f64::min);
-                let taken = self.site.choice.taken;
-                trials.retain(|t| t.position == taken || t.seconds[0] <= HOPELESS * best);
+            if round + 1 == warm.max(1) {
+                let best = times.iter().copied().fold(f64::INFINITY, f64::min);
+                let hopes = |(timing, time): (&Timing, &f64)| {
+                    timing.position == self.site.choice.taken || *time <= HOPELESS * best
+                };
+                let keep: Vec<bool> = timings.iter().zip(&times).map(hopes).collect();
+                sequences = kept(sequences, &keep);
+                timings = kept(timings, &keep);
             }
         }
-        Ok(())
+        Ok(timings)
     }
 
     /// Runs a trial once on fresh inputs and reads what it made.
     fn outputs(&self, trial: &Trial) -> Result<Vec<Vec<f32>>> {
         let program = &trial.program;
         let mut inputs = Vec::new();
-        for value in self.values.iter().filter(|v| program.value(**v).is_ok()) {
+        for (value, dtype) in trial.values.iter().filter(|(v, _)| program.value(*v).is_ok()) {
             let (buffer, words) = program.value(*value)?;
-            let pattern = match self.graph.info(*value).dtype {
+            let pattern = match dtype {
                 DType::F32 => &self.patterns.0,
                 DType::F16 => &self.patterns.1,
             };
@@ -251,32 +279,31 @@ fn pattern(dtype: DType) -> Vec<u32> {
     (0..PATTERN).map(|_| word()).collect()
 }
 
-fn values(dispatches: &[Dispatch]) -> impl Iterator<Item = Value> + '_ {
-    dispatches.iter().flat_map(|dispatch| &dispatch.bindings).filter_map(|(_, bind)| match bind {
-        Bind::Value { value, .. } => Some(*value),
-        Bind::Region { .. } => None,
-    })
+/// Parameters that any of the variants binds.
+fn params<'a>(graph: &'a Graph, lowered: &[Lowered<'_>]) -> impl Iterator<Item = &'a ParamSpec> {
+    let indices: BTreeSet<usize> = lowered
+        .iter()
+        .flat_map(|variant| {
+            variant.values().into_iter().filter_map(|value| {
+                match variant.graph.info(value).storage {
+                    Storage::Param(index) | Storage::Grad(index) => Some(index),
+                    _ => None,
+                }
+            })
+        })
+        .collect();
+    indices.into_iter().filter_map(|index| graph.params().get(index))
 }
 
-fn params<'a>(
-    graph: &'a Graph,
-    values: &'a BTreeSet<Value>,
-) -> impl Iterator<Item = &'a ParamSpec> + 'a {
-    values.iter().filter_map(|value| match graph.info(*value).storage {
-        Storage::Param(index) | Storage::Grad(index) => graph.params().get(index),
-        _ => None,
-    })
-}
-
-/// A plan of one node: every value has a slot of its own, the same in every variant.
-fn plan(variant: &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
+/// A plan of one node: every value has a slot of its own.
+fn plan(variant: &Lowered<'_>) -> Plan {
     let Lowered { graph, dispatches } = variant;
     let mut slots = Vec::new();
     let mut value_to_slot = HashMap::new();
-    for value in values {
-        let info = graph.info(*value);
+    for value in variant.values() {
+        let info = graph.info(value);
         if !matches!(info.storage, Storage::Param(_) | Storage::Grad(_)) {
-            value_to_slot.insert(*value, slots.len());
+            value_to_slot.insert(value, slots.len());
             slots.push((info.words * 4) as u64);
         }
     }
@@ -333,15 +360,24 @@ fn median(seconds: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
 }
 
-/// The position of the variant with the least median, if that saves enough; none where too few runs were timed.
-fn pick(trials: &[Trial], taken: usize) -> Option<usize> {
-    let default = trials.iter().find(|trial| trial.position == taken)?;
+fn kept<T>(items: Vec<T>, keep: &[bool]) -> Vec<T> {
+    items.into_iter().zip(keep).filter(|(_, keep)| **keep).map(|(item, _)| item).collect()
+}
+
+/// The variant with the least median, if that saves enough; none where too few runs were timed.
+fn pick(timings: &[Timing], taken: usize) -> Option<Best> {
+    let default = timings.iter().find(|timing| timing.position == taken)?;
     if default.seconds.len() < RUNS[0] {
         return None;
     }
-    let best = trials.iter().min_by(|a, b| median(&a.seconds).total_cmp(&median(&b.seconds)))?;
-    let saves = median(&best.seconds) < (1.0 - MARGIN) * median(&default.seconds);
-    Some(if saves { best.position } else { taken })
+    let before = median(&default.seconds);
+    let medians = timings.iter().map(|timing| (timing.position, median(&timing.seconds)));
+    let (position, after) = medians.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let saves = after < (1.0 - MARGIN) * before;
+    Some(match saves {
+        true => Best { position, before, after },
+        false => Best { position: taken, before, after: before },
+    })
 }
 
 #[cfg(test)]
@@ -381,7 +417,9 @@ mod tests {
         let y = crate::engine::ops::conv(&mut graph, x, weight, bias, spec).unwrap();
         graph.keep(y);
         let draft = Draft::new(&graph, &caps, &Default::default()).unwrap();
-        let site = super::super::site::sites(std::slice::from_ref(&draft)).unwrap().remove(0);
+        let site = super::super::site::sites(std::slice::from_ref(&draft), caps.software)
+            .unwrap()
+            .remove(0);
         let right = draft.lower(site.node).unwrap();
         let mut wrong = right.clone();
         wrong[0].kernel.overrides.retain(|(name, _)| *name != "BIAS");
@@ -402,7 +440,8 @@ mod tests {
         let mut bench = Bench::new(&gpu, &site, &lowered).unwrap();
         let deadline = Instant::now() + std::time::Duration::from_secs(60);
         let best = bench.best(deadline).unwrap().unwrap();
-        assert!(best != a && best != b);
+        assert!(best.position != a && best.position != b);
+        assert!(best.after > 0.0 && best.after <= best.before);
         assert_eq!(bench.refused, 2);
     }
 
@@ -421,6 +460,18 @@ mod tests {
         assert!(singles.iter().all(|bits| f32::from_bits(*bits).abs() <= 1.0));
         let halves: Vec<u16> = bytemuck::cast_slice(&pattern(DType::F16)).to_vec();
         assert!(halves.iter().all(|bits| single(*bits).abs() < 1.0));
+    }
+
+    #[test]
+    fn a_variant_has_to_save_something_to_win() {
+        let timing = |position, seconds: f64| Timing { position, seconds: vec![seconds; RUNS[0]] };
+        let of = |second| pick(&[timing(0, 1.0), timing(1, second)], 0).unwrap();
+        assert_eq!(of(0.5), Best { position: 1, before: 1.0, after: 0.5 });
+        assert_eq!(of(0.98), Best { position: 0, before: 1.0, after: 1.0 });
+        assert_eq!(of(2.0).position, 0);
+        let short = Timing { position: 0, seconds: vec![1.0] };
+        assert_eq!(pick(&[short, timing(1, 0.5)], 0), None);
+        assert_eq!(kept(vec![1, 2, 3], &[true, false, true]), [1, 3]);
     }
 
     #[test]

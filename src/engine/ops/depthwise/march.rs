@@ -6,7 +6,7 @@ use super::super::common::{output_grad, switches};
 use super::super::elementwise::{part_grads, single};
 use super::super::load::{SOURCE, Source};
 use super::super::norm::{bias_grad, give_moments};
-use super::tile::{March, TAPS};
+use super::tile::{March, RowLoads, TAPS};
 use super::weight_grad::weight_grad;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
@@ -173,13 +173,21 @@ impl DepthwisePass {
         let March { rows, depth, group, .. } = *march;
         let (quads, chunks) = (march.lanes(w), d.div_ceil(depth));
         let [BlockRun { first: b0, count: blocks }] = piece.runs;
-        let threads = quads * h.div_ceil(rows) * chunks * blocks * piece.samples;
+        let threads = quads * h.div_ceil(rows) * chunks;
+        // workgroups of threads of one channel block, or of threads of all
+        let (groups, all) = match march.loads {
+            RowLoads::Own => {
+                let groups = threads.div_ceil(group);
+                (Some(groups), groups * blocks * piece.samples)
+            }
+            RowLoads::Shared { .. } => (None, (threads * blocks * piece.samples).div_ceil(group)),
+        };
         let of = |first| piece.part(BlockRun { first, count: blocks });
         let (bind, out_base) = lowering.window(self.out, of(self.out_first + b0))?;
         let dispatch = Dispatch::new(
             format!("depthwise {}", lowering.name(self.out)),
             march.key(|file| self.switched(file)),
-            fold(threads.div_ceil(group), lowering.caps)?,
+            fold(all, lowering.caps)?,
         )
         .bind("weight", lowering.whole(self.weight))
         .bind("bias", lowering.whole(self.bias.unwrap_or(self.weight)))
@@ -196,6 +204,10 @@ impl DepthwisePass {
         .param("out_blocks", out.blocks())
         .param("weight_first", self.weight_first + b0)
         .param("out_base", out_base);
+        let dispatch = match groups {
+            Some(groups) => dispatch.param("groups", groups),
+            None => dispatch,
+        };
         let dispatch = match lowering.node.moments {
             Some(moments) => {
                 let first = piece.n0 * out.blocks() + self.out_first + b0;

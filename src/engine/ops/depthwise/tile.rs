@@ -12,8 +12,14 @@ use crate::engine::shader::{Choice, KernelKey};
 /// Taps of a channel.
 pub const TAPS: usize = 27;
 
-/// Outputs along W that a thread makes.
+/// Outputs along W that a thread makes where neighbours' loads cost the same wherever they lie.
 pub const QUAD: usize = 4;
+
+/// Threads that keep a large GPU busy with what each of them loads.
+const BUSY: usize = 32_768;
+
+/// Planes that a thread makes at most, where threads are many.
+const DEPTH: usize = 16;
 
 /// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
 pub fn usual_rows(h: usize, caps: &Caps) -> usize {
@@ -37,15 +43,69 @@ pub struct March {
     pub rows: usize,
     pub depth: usize,
     pub group: usize,
+    /// Whether a thread keeps its taps in registers: where loads are dear. Elsewhere a workgroup reads the same ones, which costs next
+    /// to nothing, and registers are what is dear.
+    pub held: bool,
 }
 
 impl Display for March {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { loads, quad, rows, depth, group } = self;
+        let Self { loads, quad, rows, depth, group, held } = self;
         match loads {
-            RowLoads::Own => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            RowLoads::Own if *held => write!(f, "ROWS={rows} depth={depth} WG={group}"),
+            RowLoads::Own => write!(f, "QUAD={quad} ROWS={rows} depth={depth} WG={group}"),
             RowLoads::Shared { .. } => write!(f, "shared QUAD={quad} ROWS={rows} depth={depth}"),
         }
+    }
+}
+
+/// What is convolved: to which output, and whether two tensors are read for it.
+struct Pass<'a> {
+    out: &'a Layout,
+    gradient: bool,
+}
+
+impl Pass<'_> {
+    /// Those that can pay, the default first.
+    fn marches(&self, caps: &Caps) -> Vec<March> {
+        if !caps.software {
+            return self.coalesced();
+        }
+        let Some(subgroup) = sharing(caps) else { return March::own(self.out, caps) };
+        let usual = March::own(self.out, caps).into_iter().take(2);
+        distinct(March::shared(self.out, subgroup, caps).into_iter().chain(usual).collect())
+    }
+
+    /// Neighbouring threads make neighbours along W, each some lines and planes: as many as leave threads enough, since loads are
+    /// what takes the time.
+    fn coalesced(&self) -> Vec<March> {
+        let [d, h, w] = self.out.spatial;
+        let outputs = self.out.n * self.out.blocks() * self.out.voxels();
+        let march = |quad: usize, rows: usize, depth: usize| March {
+            loads: RowLoads::Own,
+            quad: quad.min(w),
+            rows: rows.min(h),
+            depth: depth.clamp(1, d),
+            group: WORKGROUP,
+            held: false,
+        };
+        // lines of a thread, and planes at least
+        let (rows, least) = match outputs / BUSY {
+            0..2 => (1, 2),
+            2..8 => (2, 2),
+            _ if self.gradient => (4, 4),
+            _ => (2, 4),
+        };
+        let depth = (outputs / (BUSY * rows)).clamp(least, DEPTH);
+        let other = if rows == 2 { 4 } else { 2 };
+        distinct(vec![
+            march(1, rows, depth),
+            march(1, rows, depth.div_ceil(2)),
+            march(1, rows, 2 * depth),
+            march(1, other, depth),
+            march(2, 2, depth),
+            march(QUAD, 1, depth),
+        ])
     }
 }
 
@@ -62,14 +122,8 @@ impl March {
     ) -> Result<(Self, Arc<Choice>)> {
         let [d, h, w] = out.spatial;
         let shape = format!("{}x{d}x{h}x{w} {blocks}{load}", out.n);
-        lowering.choose("depthwise", shape, &Self::all(out, lowering.caps))
-    }
-
-    /// Those that can pay, the default first.
-    fn all(out: &Layout, caps: &Caps) -> Vec<Self> {
-        let Some(subgroup) = sharing(caps) else { return Self::own(out, caps) };
-        let usual = Self::own(out, caps).into_iter().take(2);
-        distinct(Self::shared(out, subgroup, caps).into_iter().chain(usual).collect())
+        let pass = Pass { out, gradient: load.contains(" GRAD") };
+        lowering.choose("depthwise", shape, &pass.marches(lowering.caps))
     }
 
     /// All planes, unless that leaves an adapter idle.
@@ -86,6 +140,7 @@ impl March {
             rows,
             depth: depth.clamp(1, d),
             group,
+            held: true,
         };
         distinct(vec![
             march(rows, depth, WORKGROUP),
@@ -125,7 +180,7 @@ impl March {
             let threads = out.n * out.blocks() * h.div_ceil(rows) * lanes;
             let chunks = (caps.threads() / threads.max(1)).clamp(1, d.div_ceil(4));
             let loads = RowLoads::Shared { subgroup, lanes };
-            Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup }
+            Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup, held: true }
         };
         tiles.into_iter().map(march).collect()
     }
@@ -152,14 +207,15 @@ impl March {
                 .tile("ROWS", self.rows as u32)
                 .tile("READ", self.rows as u32 + 2)
                 .tile("OUTS", (self.rows * self.quad) as u32)
+                .tile("QUAD", self.quad as u32)
+                .tile("ROW", self.quad as u32 + 2)
         };
         match self.loads {
-            RowLoads::Own => tiled("depthwise.wgsl").group(self.group),
+            RowLoads::Own if self.held => tiled("depthwise.wgsl").group(self.group),
+            RowLoads::Own => tiled("depthwise.wgsl").group(self.group).set("HELD", 0),
             RowLoads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
                 .set("HALO", u32::from(lanes > subgroup))
-                .tile("SUB", subgroup as u32)
-                .tile("QUAD", self.quad as u32)
-                .tile("ROW", self.quad as u32 + 2),
+                .tile("SUB", subgroup as u32),
         }
     }
 }
@@ -173,7 +229,8 @@ mod tests {
         for spatial in [[1, 1, 1], [1, 7, 9], [40, 56, 40], [128, 128, 128]] {
             for (software, subgroup_size) in [(false, 8), (true, 0), (true, 8), (true, 16)] {
                 let caps = Caps { software, subgroup_size, ..Caps::default() };
-                let all = March::all(&Layout::new(2, 20, spatial), &caps);
+                let out = Layout::new(2, 20, spatial);
+                let all = Pass { out: &out, gradient: false }.marches(&caps);
                 assert_eq!(distinct(all.clone()).len(), all.len());
                 let shares = |march: &March| matches!(march.loads, RowLoads::Shared { .. });
                 assert_eq!(all.iter().any(shares), software && subgroup_size > 0);
@@ -182,6 +239,7 @@ mod tests {
                     assert!((1..=spatial[0]).contains(&depth) && rows <= spatial[1]);
                     let lanes = march.lanes(spatial[2]);
                     assert!(lanes * quad >= spatial[2]);
+                    assert_eq!(march.held, software);
                     if shares(&march) {
                         let size = subgroup_size as usize;
                         assert!(size.is_multiple_of(lanes) || lanes.is_multiple_of(size));
@@ -192,9 +250,27 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_has_threads_enough_for_large_tensors_and_short_walks_for_small_ones() {
+        let first = |channels, spatial, gradient| {
+            let out = Layout::new(2, channels, spatial);
+            let March { quad, rows, depth, .. } =
+                Pass { out: &out, gradient }.marches(&Caps::default())[0];
+            (quad, rows, depth)
+        };
+        assert_eq!(first(128, [5, 7, 5], true), (1, 1, 2));
+        assert_eq!(first(32, [20, 28, 20], true), (1, 2, 2));
+        assert_eq!(first(16, [40, 56, 40], true), (1, 4, 5));
+        assert_eq!(first(16, [40, 56, 40], false), (1, 2, 10));
+        assert_eq!(first(16, [128, 128, 128], true), (1, 4, 16));
+    }
+
+    #[test]
     fn a_line_that_fits_a_subgroup_has_no_halo() {
         let caps = Caps { software: true, subgroup_size: 8, ..Caps::default() };
-        let first = |spatial| March::all(&Layout::new(2, 16, spatial), &caps)[0];
+        let first = |spatial| {
+            let out = Layout::new(2, 16, spatial);
+            Pass { out: &out, gradient: false }.marches(&caps)[0]
+        };
         let own = |march: March| (march.loads, march.quad, march.rows);
         let shared = |lanes| RowLoads::Shared { subgroup: 8, lanes };
         assert_eq!(own(first([40, 56, 40])), (shared(8), 5, 3));

@@ -147,6 +147,9 @@ impl Operand {
     }
 }
 
+/// Vectors from which on a large GPU is busy with a thread for two.
+const MANY: usize = 1 << 19;
+
 /// Voxels that a thread of the sum walks over, and invocations of its workgroup.
 #[derive(Debug, Clone, Copy)]
 struct Walk {
@@ -161,9 +164,14 @@ impl Display for Walk {
 }
 
 impl Walk {
-    /// Those that can pay, the default first: long runs where loads are dear.
-    fn all(caps: &Caps) -> Vec<Self> {
-        let runs = if caps.software { [16, 4, 64] } else { [1, 2, 4] };
+    /// Those that can pay for so many vectors, the default first: long runs where loads are dear, short ones where threads would be
+    /// too few to keep an adapter busy.
+    fn all(vectors: usize, caps: &Caps) -> Vec<Self> {
+        let runs = match (caps.software, vectors >= MANY) {
+            (true, _) => [16, 4, 64],
+            (false, true) => [2, 1, 4],
+            (false, false) => [1, 2, 4],
+        };
         let wide = Self { run: runs[0], group: 4 * WORKGROUP };
         let usual = runs.map(|run| Self { run, group: WORKGROUP });
         usual.into_iter().chain((!caps.software).then_some(wide)).collect()
@@ -209,7 +217,8 @@ fn dispatch(lowering: &Lowering<'_>, sources: &[Source], piece: &Portion<1>) -> 
     // the blocks of all samples, or of one
     let count = piece.samples * run.count;
     let shape = format!("{count}x{voxels}{}", switches(&key));
-    let (walk, choice) = lowering.choose("add", shape, &Walk::all(lowering.caps))?;
+    let (walk, choice) =
+        lowering.choose("add", shape, &Walk::all(count * voxels, lowering.caps))?;
     let per_block = voxels.div_ceil(8 * walk.run) * 8;
     let groups = fold((count * per_block).div_ceil(walk.group), lowering.caps)?;
     let (to, out_base) = lowering.window(out, part)?;

@@ -96,12 +96,13 @@ impl ChannelSums {
         Ok(Sums { gcoef, dgamma, dbeta, partial })
     }
 
-    /// The first pass: partial sums of some blocks.
-    fn partial(
+    /// What reads the tensors, some of their blocks: the first pass or the only one, without what it writes.
+    fn reading(
         &self,
         lowering: &Lowering<'_>,
         parts: &ChannelParts,
         piece: &Portion<1>,
+        groups: usize,
     ) -> Result<Dispatch> {
         let [da, raw] = lowering.inputs()?;
         let voxels = lowering.graph.layout(da)?.voxels();
@@ -112,21 +113,66 @@ impl ChannelSums {
         Ok(Dispatch::new(
             format!("norm gradient {}", lowering.name(raw)),
             self.switches(parts.key()),
-            fold(run.count * parts.chunks, lowering.caps)?,
+            fold(groups, lowering.caps)?,
         )
         .chosen(parts.choice.clone())
         .bind("da", da_bind)
         .bind("r", r_bind)
         .bind("coef", coef)
-        .bind("partial", lowering.whole(self.sums(lowering)?.partial))
-        .param("blocks", run.count)
         .param("voxels", voxels)
-        .param("chunk", parts.chunk())
-        .param("chunks", parts.chunks)
         .param("da_base", da_base)
         .param("r_base", r_base)
-        .param("first", run.first)
         .work((run.count * voxels * 24) as u64, (run.count * voxels * 32) as u64))
+    }
+
+    /// The first pass: partial sums of some blocks.
+    fn partial(
+        &self,
+        lowering: &Lowering<'_>,
+        parts: &ChannelParts,
+        piece: &Portion<1>,
+        chunk: usize,
+    ) -> Result<Dispatch> {
+        let [run] = piece.runs;
+        Ok(self
+            .reading(lowering, parts, piece, run.count * parts.chunks)?
+            .bind("partial", lowering.whole(self.sums(lowering)?.partial))
+            .param("blocks", run.count)
+            .param("chunk", chunk)
+            .param("chunks", parts.chunks)
+            .param("first", run.first))
+    }
+
+    /// What the only pass and the second of two write, and of how many.
+    fn finishing(&self, lowering: &Lowering<'_>, dispatch: Dispatch) -> Result<Dispatch> {
+        let [da] = lowering.inputs()?;
+        let Sums { gcoef, dgamma, dbeta, .. } = self.sums(lowering)?;
+        let layout = lowering.graph.layout(da)?;
+        Ok(dispatch
+            .bind("gcoef", lowering.whole(gcoef))
+            .bind("dgamma", lowering.whole(dgamma))
+            .bind("dbeta", lowering.whole(dbeta))
+            .param("samples", layout.n)
+            .param("channel_blocks", layout.blocks()))
+    }
+
+    /// The second pass.
+    fn finish(&self, lowering: &Lowering<'_>, parts: &ChannelParts) -> Result<Dispatch> {
+        let [da, raw] = lowering.inputs()?;
+        let layout = lowering.graph.layout(da)?;
+        let partial = self.sums(lowering)?.partial;
+        let coef = if self.normed { lowering.node.inputs[2] } else { partial };
+        // samples side by side, where lanes are many
+        let rows = if lowering.caps.software { 1 } else { layout.n.next_power_of_two().min(4) };
+        let key = KernelKey::new("norm_grad_finish.wgsl").set("NORM", self.normed as u32);
+        let key = if rows == 1 { key } else { key.tile("ROWS", rows as u32) };
+        let label = format!("norm gradient sums {}", lowering.name(raw));
+        let dispatch = Dispatch::new(label, key, fold(layout.blocks(), lowering.caps)?)
+            .bind("partial", lowering.whole(partial))
+            .bind("coef", lowering.whole(coef))
+            .param("voxels", layout.voxels())
+            .param("parts", parts.sums);
+        self.finishing(lowering, dispatch)
     }
 }
 
@@ -152,30 +198,20 @@ impl Op for ChannelSums {
     }
 
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
-        let [da, raw] = lowering.inputs()?;
-        let Sums { gcoef, dgamma, dbeta, partial } = self.sums(lowering)?;
+        let [da] = lowering.inputs()?;
         let layout = lowering.graph.layout(da)?;
         let parts = self.parts(lowering)?;
         let pieces = lowering.cut_flat(layout, layout.voxels());
-        let dispatches = pieces.iter().map(|piece| self.partial(lowering, &parts, piece));
+        let Some(chunk) = parts.chunk() else {
+            let only = pieces.iter().map(|piece| {
+                let reading = self.reading(lowering, &parts, piece, layout.blocks())?;
+                self.finishing(lowering, reading)
+            });
+            return only.collect();
+        };
+        let dispatches = pieces.iter().map(|piece| self.partial(lowering, &parts, piece, chunk));
         let mut dispatches = dispatches.collect::<Result<Vec<_>>>()?;
-        let coef = if self.normed { lowering.node.inputs[2] } else { partial };
-        dispatches.push(
-            Dispatch::new(
-                format!("norm gradient sums {}", lowering.name(raw)),
-                KernelKey::new("norm_grad_finish.wgsl").set("NORM", self.normed as u32),
-                fold(layout.blocks(), lowering.caps)?,
-            )
-            .bind("partial", lowering.whole(partial))
-            .bind("coef", lowering.whole(coef))
-            .bind("gcoef", lowering.whole(gcoef))
-            .bind("dgamma", lowering.whole(dgamma))
-            .bind("dbeta", lowering.whole(dbeta))
-            .param("samples", layout.n)
-            .param("channel_blocks", layout.blocks())
-            .param("voxels", layout.voxels())
-            .param("parts", parts.sums),
-        );
+        dispatches.push(self.finish(lowering, &parts)?);
         Ok(dispatches)
     }
 }

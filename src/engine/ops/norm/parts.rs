@@ -19,13 +19,21 @@ enum Merge {
     Subgroups,
 }
 
+/// What a workgroup sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// So many voxels of a channel block; a second pass merges the parts.
+    Chunk(usize),
+    /// A whole channel block, so that nothing is left to merge.
+    All,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NormTile {
     merge: Merge,
     /// Invocations of a workgroup.
     group: usize,
-    /// Voxels of a channel that one workgroup sums.
-    chunk: usize,
+    share: Share,
 }
 
 impl Display for NormTile {
@@ -35,7 +43,11 @@ impl Display for NormTile {
             Merge::Tree => "tree",
             Merge::Subgroups => "subgroups",
         };
-        write!(f, "{merge} WG={} chunk={}", self.group, self.chunk)
+        write!(f, "{merge} WG={}", self.group)?;
+        match self.share {
+            Share::Chunk(voxels) => write!(f, " chunk={voxels}"),
+            Share::All => f.write_str(" once"),
+        }
     }
 }
 
@@ -52,22 +64,43 @@ pub struct ChannelParts {
     pass: NormPass,
     tile: NormTile,
     pub chunks: usize,
-    /// Vectors of each of the two sums in the partial sums of a channel block.
+    /// Vectors of each of the two sums in the partial sums of a channel block; none where one pass does all.
     pub sums: usize,
     pub choice: Arc<Choice>,
 }
 
-/// Ways to sum that can pay, the default first: each lane on its own, large tensors in up to 256 chunks, or in up to 16 where
-/// an adapter has few threads.
-fn tiles(voxels: usize, caps: &Caps) -> Vec<NormTile> {
+/// Loads of each tensor that a lane does one after another, at most, where few workgroups hide how long each takes.
+const WALK: usize = 16;
+
+/// Workgroups that keep a large GPU busy.
+const GROUPS: usize = 2048;
+
+/// What is summed: a channel block of `voxels` for each of `blocks` (of all samples).
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    voxels: usize,
+    blocks: usize,
+    /// Channel blocks that a workgroup takes one after another where it takes them whole; none where they are not bound at once.
+    whole: Option<usize>,
+}
+
+/// Ways to sum that can pay, the default first.
+fn tiles(extent: Extent, caps: &Caps) -> Vec<NormTile> {
+    distinct(if caps.software { on_cpu(extent.voxels, caps) } else { on_hardware(extent, caps) })
+}
+
+/// A chunk of no more than there is, of whole rounds of the largest workgroup.
+fn chunk(voxels: usize, wanted: usize) -> Share {
+    let round = 4 * WORKGROUP;
+    Share::Chunk(wanted.next_multiple_of(round).min(voxels.next_multiple_of(round)))
+}
+
+/// Each lane on its own, large tensors in up to 16 chunks, since an adapter has few threads.
+fn on_cpu(voxels: usize, caps: &Caps) -> Vec<NormTile> {
     let most = (caps.threads() / WORKGROUP).min(256);
-    let least = if caps.software { 4096 } else { 1024 };
-    let usual = voxels.div_ceil(most).max(least).next_multiple_of(4 * WORKGROUP);
-    let tile = |merge, group, chunk: usize| {
-        // no more than there is
-        let chunk = chunk.min(voxels.next_multiple_of(4 * WORKGROUP));
-        NormTile { merge, group, chunk }
-    };
+    let usual = voxels.div_ceil(most).max(4096);
+    let usual = usual.next_multiple_of(4 * WORKGROUP);
+    let tile = |merge, group, wanted| NormTile { merge, group, share: chunk(voxels, wanted) };
     let mut tiles = vec![
         tile(Merge::Lanes, WORKGROUP, usual),
         tile(Merge::Lanes, WORKGROUP, 2 * usual),
@@ -83,7 +116,33 @@ fn tiles(voxels: usize, caps: &Caps) -> Vec<NormTile> {
             tile(Merge::Subgroups, 4 * WORKGROUP, 4 * usual),
         ]);
     }
-    distinct(tiles)
+    tiles
+}
+
+/// Workgroups add up; small tensors in one pass, larger ones in as many chunks as keep an adapter busy, at most 256 a channel block.
+fn on_hardware(extent: Extent, caps: &Caps) -> Vec<NormTile> {
+    let Extent { voxels, blocks, whole } = extent;
+    let usual = (voxels * blocks / GROUPS).max(voxels.div_ceil(256)).max(1024);
+    let merge = if caps.subgroups { Merge::Subgroups } else { Merge::Tree };
+    let tile = |merge, group, wanted| NormTile { merge, group, share: chunk(voxels, wanted) };
+    let mut tiles = vec![
+        tile(merge, 4 * WORKGROUP, usual),
+        tile(merge, WORKGROUP, usual),
+        tile(merge, 4 * WORKGROUP, 4 * usual),
+        tile(Merge::Tree, 4 * WORKGROUP, usual),
+    ];
+    let Some(each) = whole else { return tiles };
+    // lanes that have something to do
+    let few = if voxels <= 4 * WORKGROUP { WORKGROUP } else { 4 * WORKGROUP };
+    let once = |merge, group| NormTile { merge, group, share: Share::All };
+    let walk = each * voxels.div_ceil(few);
+    if walk <= WALK {
+        tiles.insert(0, once(merge, few));
+        tiles.insert(1, once(Merge::Tree, few));
+    } else if walk <= 4 * WALK {
+        tiles.push(once(merge, few));
+    }
+    tiles
 }
 
 impl ChannelParts {
@@ -94,33 +153,48 @@ impl ChannelParts {
         load: &str,
         lowering: &Lowering<'_>,
     ) -> Result<Self> {
-        let family = match pass {
-            NormPass::Statistics => "norm_stats",
-            NormPass::Gradient => "norm_grad",
+        let (family, each) = match pass {
+            NormPass::Statistics => ("norm_stats", 1),
+            // the gradients of gamma and beta are sums over samples
+            NormPass::Gradient => ("norm_grad", layout.n),
         };
         let voxels = layout.voxels();
         let shape = format!("{}x{voxels} {}{load}", layout.n, layout.blocks());
-        let (tile, choice) = lowering.choose(family, shape, &tiles(voxels, lowering.caps))?;
-        let chunks = voxels.div_ceil(tile.chunk);
-        let sums = if tile.merge == Merge::Lanes { chunks * WORKGROUP } else { chunks };
+        let uncut = pass == NormPass::Statistics || lowering.cut_flat(layout, voxels).len() == 1;
+        let blocks = layout.n * layout.blocks();
+        let extent = Extent { voxels, blocks, whole: uncut.then_some(each) };
+        let (tile, choice) = lowering.choose(family, shape, &tiles(extent, lowering.caps))?;
+        let (chunks, sums) = match tile {
+            NormTile { share: Share::All, .. } => (1, 0),
+            NormTile { share: Share::Chunk(chunk), merge, .. } => {
+                let chunks = voxels.div_ceil(chunk);
+                (chunks, if merge == Merge::Lanes { chunks * WORKGROUP } else { chunks })
+            }
+        };
         Ok(Self { pass, tile, chunks, sums, choice })
     }
 
-    /// The kernel, without its switches.
+    /// The kernel of the first pass, or of the only one, without its switches.
     pub fn key(&self) -> KernelKey {
-        let file = match (self.pass, self.is_whole()) {
-            (NormPass::Statistics, false) => "norm_stats.wgsl",
-            (NormPass::Statistics, true) => "norm_stats_whole.wgsl",
-            (NormPass::Gradient, false) => "norm_grad.wgsl",
-            (NormPass::Gradient, true) => "norm_grad_whole.wgsl",
+        let whole = self.is_whole();
+        let file = match (self.pass, self.tile.share) {
+            (NormPass::Statistics, Share::All) => "norm_once.wgsl",
+            (NormPass::Statistics, Share::Chunk(_)) if whole => "norm_stats_whole.wgsl",
+            (NormPass::Statistics, Share::Chunk(_)) => "norm_stats.wgsl",
+            (NormPass::Gradient, Share::All) => "norm_grad_once.wgsl",
+            (NormPass::Gradient, Share::Chunk(_)) if whole => "norm_grad_whole.wgsl",
+            (NormPass::Gradient, Share::Chunk(_)) => "norm_grad.wgsl",
         };
         let key = KernelKey::new(file).group(self.tile.group);
         if self.tile.merge == Merge::Subgroups { key.section("SUBGROUPS") } else { key }
     }
 
-    /// Voxels of a chunk.
-    pub fn chunk(&self) -> usize {
-        self.tile.chunk
+    /// Voxels of a chunk; none where one pass does all.
+    pub fn chunk(&self) -> Option<usize> {
+        match self.tile.share {
+            Share::Chunk(voxels) => Some(voxels),
+            Share::All => None,
+        }
     }
 
     /// Whether a workgroup's sums are one.
@@ -128,9 +202,9 @@ impl ChannelParts {
         self.tile.merge != Merge::Lanes
     }
 
-    /// Words of the partial sums of a tensor.
+    /// Words of the partial sums of a tensor: a few that nothing reads where there are none.
     pub fn words(&self, layout: &Layout) -> usize {
-        layout.n * layout.blocks() * self.sums * 8
+        (layout.n * layout.blocks() * self.sums * 8).max(4)
     }
 }
 
@@ -138,18 +212,46 @@ impl ChannelParts {
 mod tests {
     use super::*;
 
+    fn extent(voxels: usize, blocks: usize, samples: usize) -> Extent {
+        Extent { voxels, blocks, whole: Some(samples) }
+    }
+
     #[test]
     fn chunks_suit_every_workgroup() {
         for voxels in [1, 63, 64, 1000, 89_600, 2_097_152] {
             for software in [false, true] {
                 let caps = Caps { software, subgroups: true, ..Caps::default() };
-                let tiles = tiles(voxels, &caps);
+                let tiles = tiles(extent(voxels, 8, 2), &caps);
                 assert_eq!(distinct(tiles.clone()).len(), tiles.len());
-                for NormTile { merge, group, chunk } in tiles {
-                    assert!(chunk.is_multiple_of(group), "{voxels}: {chunk} by {group}");
+                for NormTile { merge, group, share } in tiles {
                     assert!(merge != Merge::Lanes || group == WORKGROUP);
+                    assert!(!software || share != Share::All);
+                    let Share::Chunk(chunk) = share else { continue };
+                    assert!(chunk.is_multiple_of(group), "{voxels}: {chunk} by {group}");
                 }
             }
+        }
+    }
+
+    /// On hardware no lane walks alone over more than a few loads, in the first pass or the second.
+    #[test]
+    fn no_lane_of_a_gpu_walks_far() {
+        for subgroups in [false, true] {
+            let caps = Caps { subgroups, ..Caps::default() };
+            let merge = if subgroups { Merge::Subgroups } else { Merge::Tree };
+            for (voxels, once) in [(175, true), (4096, true), (4097, false), (2_097_152, false)] {
+                let first = tiles(extent(voxels, 16, 1), &caps)[0];
+                assert_eq!((first.merge, first.share == Share::All), (merge, once), "{voxels}");
+                if let Share::Chunk(chunk) = first.share {
+                    assert!(voxels.div_ceil(chunk) <= 256 && first.group == 256);
+                }
+            }
+            // seven samples one after another
+            let first = tiles(extent(1400, 7 * 16, 7), &caps)[0];
+            assert!(first.share != Share::All);
+            // more than a binding holds
+            let cut = Extent { whole: None, ..extent(175, 64, 2) };
+            assert!(tiles(cut, &caps).iter().all(|tile| tile.share != Share::All));
         }
     }
 }

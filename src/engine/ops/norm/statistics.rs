@@ -2,7 +2,9 @@
 
 use super::parts::{ChannelParts, NormPass};
 use crate::base::Result;
-use crate::engine::graph::{Dispatch, Gradients, Graph, Lowering, Node, Op, Scratch, Value, fold};
+use crate::engine::graph::{
+    Dispatch, Gradients, Graph, Lowering, Node, Op, Portion, Scratch, Value, fold,
+};
 use crate::engine::shader::KernelKey;
 
 /// Added to the variance, as in the reference.
@@ -43,31 +45,16 @@ impl Op for Statistics {
             return Ok(vec![finish.param("chunk", 0)]);
         }
         let parts = Self::parts(lowering)?;
-        let (chunk, chunks, voxels) = (parts.chunk(), parts.chunks, layout.voxels());
+        let pieces = lowering.cut_flat(layout, layout.voxels());
+        let Some(chunk) = parts.chunk() else {
+            return pieces.iter().map(|piece| once(lowering, &parts, piece)).collect();
+        };
         let mut dispatches = Vec::new();
-        for piece in lowering.cut_flat(layout, voxels) {
-            let [run] = piece.runs;
-            let (bind, base) = lowering.window(x, piece.part(run))?;
-            let work = (run.count * voxels * 16) as u64;
-            dispatches.push(
-                Dispatch::new(
-                    format!("statistics {}", lowering.name(x)),
-                    parts.key(),
-                    fold(run.count * chunks, lowering.caps)?,
-                )
-                .chosen(parts.choice.clone())
-                .bind("x", bind)
-                .bind("partial", lowering.whole(moments))
-                .param("blocks", run.count)
-                .param("voxels", voxels)
-                .param("chunk", chunk)
-                .param("chunks", chunks)
-                .param("base", base)
-                .param("first", run.first)
-                .work(work, work),
-            );
+        for piece in &pieces {
+            let partial = first_pass(lowering, &parts, piece)?;
+            dispatches.push(partial.bind("partial", lowering.whole(moments)).param("chunk", chunk));
         }
-        let finish = finish(lowering, Moments::Parts { whole: parts.is_whole() }, chunks)?;
+        let finish = finish(lowering, Moments::Parts { whole: parts.is_whole() }, parts.chunks)?;
         dispatches.push(finish.param("chunk", chunk));
         Ok(dispatches)
     }
@@ -78,6 +65,49 @@ impl Statistics {
         let [x] = lowering.inputs()?;
         ChannelParts::choose(NormPass::Statistics, lowering.graph.layout(x)?, "", lowering)
     }
+}
+
+/// What reads the tensor, some of its blocks: the first pass or the only one, without what it writes.
+fn reading(
+    lowering: &Lowering<'_>,
+    parts: &ChannelParts,
+    piece: &Portion<1>,
+    label: &str,
+) -> Result<Dispatch> {
+    let [x] = lowering.inputs()?;
+    let voxels = lowering.graph.layout(x)?.voxels();
+    let [run] = piece.runs;
+    let (bind, base) = lowering.window(x, piece.part(run))?;
+    let work = (run.count * voxels * 16) as u64;
+    let groups = fold(run.count * parts.chunks, lowering.caps)?;
+    Ok(Dispatch::new(format!("{label} {}", lowering.name(x)), parts.key(), groups)
+        .chosen(parts.choice.clone())
+        .bind("x", bind)
+        .param("blocks", run.count)
+        .param("voxels", voxels)
+        .param("base", base)
+        .param("first", run.first)
+        .work(work, work))
+}
+
+/// The first of two passes.
+fn first_pass(
+    lowering: &Lowering<'_>,
+    parts: &ChannelParts,
+    piece: &Portion<1>,
+) -> Result<Dispatch> {
+    Ok(reading(lowering, parts, piece, "statistics")?.param("chunks", parts.chunks))
+}
+
+/// The only pass.
+fn once(lowering: &Lowering<'_>, parts: &ChannelParts, piece: &Portion<1>) -> Result<Dispatch> {
+    let ([x, gamma, beta], [coef]) = (lowering.inputs()?, lowering.outputs()?);
+    Ok(reading(lowering, parts, piece, "norm")?
+        .bind("gamma", lowering.whole(gamma))
+        .bind("beta", lowering.whole(beta))
+        .bind("coef", lowering.whole(coef))
+        .param("channel_blocks", lowering.graph.layout(x)?.blocks())
+        .param_f32("eps", EPS))
 }
 
 /// Words of the moments of one part of a channel block, as the shaders write them.

@@ -22,6 +22,16 @@ const SHARED: usize = 16;
 /// Lanes along voxels, and as many along output blocks, of `pointwise_shared.wgsl`.
 const SIDE: usize = 8;
 
+/// Lanes along voxels, and rows of them that share the input blocks, of `pointwise_split.wgsl`.
+const LANES: usize = 32;
+const SLICES: usize = 8;
+
+/// Threads below which most of a large GPU idles.
+const IDLE: usize = 16_384;
+
+/// Voxels of a sample up to which sharing the input blocks out can pay.
+const SPLIT_VOXELS: usize = 16_384;
+
 /// How a workgroup shares a pointwise product out; block counts are of four channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PointwiseTile {
@@ -31,6 +41,8 @@ enum PointwiseTile {
     Held { out: usize, ins: usize, steps: usize },
     /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
     Shared { vox: usize, out: usize },
+    /// A workgroup's rows share the input blocks out; a thread makes `vox` voxels of `out` output blocks.
+    Split { vox: usize, out: usize },
     /// As `Shared`, by cooperative matrices.
     Cooperative(CooperativeTile),
 }
@@ -43,6 +55,7 @@ impl Display for PointwiseTile {
             }
             Self::Held { out, ins, steps } => write!(f, "held OUT={out} INS={ins} steps={steps}"),
             Self::Shared { vox, out } => write!(f, "shared VOX={vox} OUT={out}"),
+            Self::Split { vox, out } => write!(f, "split VOX={vox} OUT={out}"),
             Self::Cooperative(tile) => write!(f, "{tile}"),
         }
     }
@@ -54,6 +67,7 @@ impl PointwiseTile {
             Self::Outputs { .. } => "pointwise.wgsl",
             Self::Held { .. } => "pointwise_held.wgsl",
             Self::Shared { .. } => "pointwise_shared.wgsl",
+            Self::Split { .. } => "pointwise_split.wgsl",
             Self::Cooperative(_) => "pointwise_coop.wgsl",
         }
     }
@@ -85,45 +99,61 @@ fn held(outs: usize, ins: usize, loads: usize, held: usize) -> (usize, usize) {
 impl Product {
     /// Tiles that can pay, the default first: weights stay in registers where loads are dear, outputs elsewhere.
     fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<PointwiseTile> {
+        let mut tiles = if caps.software { self.on_cpu() } else { self.on_hardware() };
+        let cooperative = CooperativeTile::tiles(self.blocks, caps, dtype);
+        tiles.extend(cooperative.into_iter().map(PointwiseTile::Cooperative));
+        distinct(tiles)
+    }
+
+    fn outputs(&self, vox: usize, out: usize, group: usize) -> PointwiseTile {
+        PointwiseTile::Outputs { vox, out: out.min(self.blocks.outs), group }
+    }
+
+    fn held(&self, registers: usize, steps: usize) -> PointwiseTile {
         let ChannelBlocks { ins, outs } = self.blocks;
-        let outputs =
-            |vox, out: usize, group| PointwiseTile::Outputs { vox, out: out.min(outs), group };
-        let held = |registers, steps| {
-            let (out, ins) = held(outs, ins, self.loads, registers);
-            PointwiseTile::Held { out, ins, steps }
+        let (out, ins) = held(outs, ins, self.loads, registers);
+        PointwiseTile::Held { out, ins, steps }
+    }
+
+    fn on_cpu(&self) -> Vec<PointwiseTile> {
+        vec![
+            self.held(HELD, STEPS),
+            self.held(HELD, 2 * STEPS),
+            self.held(HELD, STEPS / 2),
+            self.held(HELD / 2, STEPS),
+            self.held(2 * HELD, STEPS),
+            self.outputs(2, 4, WORKGROUP),
+            self.outputs(4, 4, WORKGROUP),
+        ]
+    }
+
+    /// The largest tile that leaves threads enough comes first; where none does, one whose workgroups share the inputs out.
+    fn on_hardware(&self) -> Vec<PointwiseTile> {
+        let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = *self;
+        let threads = |vox: usize, out: usize| {
+            samples * voxels.div_ceil(vox * WORKGROUP) * WORKGROUP * outs.div_ceil(out)
         };
-        let mut tiles = if caps.software {
-            vec![
-                held(HELD, STEPS),
-                held(HELD, 2 * STEPS),
-                held(HELD, STEPS / 2),
-                held(HELD / 2, STEPS),
-                held(2 * HELD, STEPS),
-                outputs(2, 4, WORKGROUP),
-                outputs(4, 4, WORKGROUP),
-            ]
-        } else {
-            vec![
-                outputs(2, 4, WORKGROUP),
-                outputs(4, 4, WORKGROUP),
-                outputs(1, 4, WORKGROUP),
-                outputs(4, 2, WORKGROUP),
-                outputs(1, 8, WORKGROUP),
-                outputs(2, 8, WORKGROUP),
-                outputs(2, 4, 2 * WORKGROUP),
-                outputs(2, 4, 4 * WORKGROUP),
-                held(HELD / 2, STEPS / 4),
-            ]
-        };
-        if !caps.software && outs >= SHARED && ins >= SHARED {
+        let mut tiles = vec![
+            self.outputs(4, 2, WORKGROUP),
+            self.outputs(2, 4, WORKGROUP),
+            self.outputs(1, 4, WORKGROUP),
+            self.outputs(2, 4, 4 * WORKGROUP),
+        ];
+        let large = self.outputs(4, 4, WORKGROUP);
+        let place = if threads(4, 4) >= IDLE { 0 } else { 1 };
+        tiles.insert(place, large);
+        if ins >= SLICES && voxels <= SPLIT_VOXELS {
+            let split = [1, 2].map(|vox| PointwiseTile::Split { vox, out: outs.min(2) });
+            let place = if threads(4, 2) < IDLE { 0 } else { tiles.len() };
+            tiles.splice(place..place, split);
+        }
+        if outs >= SHARED && ins >= SHARED {
             tiles.extend([
                 PointwiseTile::Shared { vox: 8, out: 2 },
                 PointwiseTile::Shared { vox: 4, out: 4 },
             ]);
         }
-        let cooperative = CooperativeTile::tiles(self.blocks, caps, dtype);
-        tiles.extend(cooperative.into_iter().map(PointwiseTile::Cooperative));
-        distinct(tiles)
+        tiles
     }
 
     fn choose(
@@ -176,6 +206,10 @@ impl Product {
                 let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
                 (key, voxels.div_ceil(SIDE * vox), SIDE * out, None)
             }
+            PointwiseTile::Split { vox, out } => {
+                let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
+                (key, voxels.div_ceil(LANES * vox), out, None)
+            }
             PointwiseTile::Cooperative(tile) => {
                 (tile.set(key), voxels.div_ceil(tile.voxels()), tile.blocks(), None)
             }
@@ -220,5 +254,21 @@ mod tests {
             let staged = tiles.iter().any(|tile| matches!(tile, PointwiseTile::Shared { .. }));
             assert_eq!(staged, ins >= 16 && outs >= 16);
         }
+    }
+
+    #[test]
+    fn inputs_are_shared_out_where_a_gpu_would_idle() {
+        let first = |voxels, ins, outs| {
+            let blocks = ChannelBlocks { ins, outs };
+            let product = Product { samples: 2, voxels, blocks, loads: 1 };
+            product.tiles(&Caps::default(), DType::F32)[0]
+        };
+        let outputs = |vox, out| PointwiseTile::Outputs { vox, out, group: WORKGROUP };
+        assert_eq!(first(175, 32, 32), PointwiseTile::Split { vox: 1, out: 2 });
+        assert_eq!(first(1400, 16, 16), PointwiseTile::Split { vox: 1, out: 2 });
+        assert_eq!(first(11_200, 8, 8), outputs(4, 2));
+        assert_eq!(first(89_600, 4, 4), outputs(4, 4));
+        // one block of inputs is not shared out
+        assert_eq!(first(175, 1, 32), outputs(4, 2));
     }
 }
