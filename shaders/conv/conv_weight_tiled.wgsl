@@ -5,10 +5,10 @@
 // Bindings (vec4 = 4 channel lanes):
 //   src [N, SB, ID/UD, IH/UH, IW/UW], coef [N, SB, 4] (NORM, ACT); dy, raw [N, GB, OD, OH, OW], gcoef (GNORM, GACT)
 //   partial [parts, OB, IB, 27, 4], one vector an input lane
-// A workgroup owns OUTS = TEAMS * OUT output blocks, INS input blocks and one part of a sample: so many boxes of BD planes and BH lines
-// of VOX outputs along W. It loads what a box reads once. A thread owns OUT output blocks, one input block, one kd, one kh and all
-// kw, and takes every SHARES-th line of a box; an input that it read serves three taps of all its outputs. In the end the workgroup
-// adds up its threads' shares in a fixed order: no atomics, reproducible to the bit.
+// A workgroup owns TEAMS * OUT output blocks, INS input blocks and one part of a sample: so many boxes of BD planes, BH lines and BQ
+// runs of VOX outputs along W. It loads what a box reads once. A thread owns OUT output blocks, one input block, one kd, one kh and
+// all kw, and takes every SHARES-th run of a box; an input that it read serves three taps of all its outputs. In the end the
+// workgroup adds up its threads' shares in a fixed order: no atomics, reproducible to the bit.
 // Dispatch: a workgroup for each part, tile of input blocks and tile of output blocks, parts fastest.
 // Source: the chain rule of conv.wgsl; the implicit matrix product of convolutions.
 
@@ -37,26 +37,31 @@ const INS: u32 = 1u;
 const SHARES: u32 = 7u;
 const BD: u32 = 2u;
 const BH: u32 = 7u;
+const BQ: u32 = 1u;
 const VOX: u32 = 4u;
 // inputs that VOX outputs along W read
 const ROW: u32 = 6u;
-// output blocks of a workgroup
-const OUTS: u32 = 4u;
-// vectors that a thread loads of each block's inputs and gradients in a box
+// inputs and gradients that a thread loads of a box
 const INPUTS: u32 = 2u;
-const GRADS: u32 = 1u;
+const GRADS: u32 = 2u;
 
 // inputs of a box
 const ID: u32 = (BD - 1u) * SD + 3u;
 const IH: u32 = (BH - 1u) * SH + 3u;
-// lines are odd, and planes so many lines that taps and lines that neighbouring threads read lie in different banks, nearly all
-const LINE: u32 = ROW | 1u;
-const PLANE: u32 = IH + min((11u - IH % 8u) % 8u, (13u - IH % 8u) % 8u);
-const GRAD_LINE: u32 = VOX | 1u;
-const JOBS: u32 = 9u * TEAMS * INS;
+const IW: u32 = (BQ * VOX - 1u) * SW + 3u;
+// rows and planes in memory: taps and lines that neighbouring threads read lie in different banks
+const LINE: u32 = IW | 1u;
+const PLANE: u32 = IH * LINE + (3u * LINE + 7u * IH * LINE) % 8u;
+const BLOCK: u32 = ID * PLANE;
+const OW: u32 = BQ * VOX;
+const GRAD_LINE: u32 = OW | 1u;
+const GRAD_BLOCK: u32 = BD * BH * GRAD_LINE;
+const FIRST_GRAD: u32 = INS * BLOCK;
+const PAIRS: u32 = TEAMS * INS;
+const JOBS: u32 = 9u * PAIRS;
 const THREADS: u32 = JOBS * SHARES;
-// holds the inputs of a box, and in the end two columns of weights of each thread
-const INPUT_LINES: u32 = max(INS * ID * PLANE, (2u * THREADS + LINE - 1u) / LINE);
+// holds a box, and in the end four columns of weights of each thread
+const MEMORY: u32 = max(FIRST_GRAD + TEAMS * OUT * GRAD_BLOCK, 4u * THREADS);
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -66,18 +71,51 @@ const INPUT_LINES: u32 = max(INS * ID * PLANE, (2u * THREADS + LINE - 1u) / LINE
 @group(0) @binding(5) var<storage, read> gcoef: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
 
-var<workgroup> inputs: array<array<vec4<f32>, LINE>, INPUT_LINES>;
-var<workgroup> grads: array<array<vec4<f32>, GRAD_LINE>, OUTS * BD * BH>;
+var<workgroup> memory: array<vec4<f32>, MEMORY>;
 
 // import load_grad
 
-// Where the e-th vector of a box of `height` lines of `width` vectors lies, packed: below 256 along each axis.
-fn packed(e: u32, width: u32, height: u32) -> u32 {
-  return (e % width) | ((e / width % height) << 8u) | ((e / (width * height)) << 16u);
+// What a workgroup owns: a sample, its first blocks; and the first output of a box.
+struct Tile { n: u32, i0: u32, o0: u32 }
+
+fn stage_inputs(tile: Tile, origin: vec3<u32>, lane: u32) {
+  let sh = params.ih / UH;
+  let sw = params.iw / UW;
+  let size = (params.id / UD) * sh * sw;
+  let low = vec3<u32>(params.pd, params.ph, params.pw);
+  let high = low + vec3<u32>(params.id, params.ih, params.iw);
+  // unroll
+  for (var r = 0u; r < INPUTS; r++) {
+    let e = r * THREADS + lane;
+    let x = e % IW;
+    let y = e / IW % IH;
+    let z = e / (IW * IH) % ID;
+    let i = e / (IW * IH * ID);
+    let at = origin * vec3<u32>(SD, SH, SW) + vec3<u32>(z, y, x);
+    let place = clamp(at, low, high - vec3<u32>(1u)) - low;
+    let block = tile.n * params.src_blocks + min(tile.i0 + i, params.ins - 1u);
+    let index = block * size + ((place.x / UD) * sh + place.y / UH) * sw + place.z / UW;
+    let value = select(vec4<f32>(0.0), load(index, load_coef(block)), all(at >= low) && all(at < high));
+    if (i < INS) { memory[i * BLOCK + z * PLANE + y * LINE + x] = value; }
+  }
 }
 
-fn unpacked(at: u32) -> vec3<u32> {
-  return vec3<u32>(at >> 16u, (at >> 8u) & 255u, at & 255u);
+fn stage_grads(tile: Tile, origin: vec3<u32>, lane: u32) {
+  let size = vec3<u32>(params.od, params.oh, params.ow);
+  // unroll
+  for (var r = 0u; r < GRADS; r++) {
+    let e = r * THREADS + lane;
+    let x = e % OW;
+    let y = e / OW % BH;
+    let z = e / (OW * BH) % BD;
+    let o = e / (OW * BH * BD);
+    let at = origin + vec3<u32>(z, y, x);
+    let place = min(at, size - vec3<u32>(1u));
+    let block = tile.n * params.grad_blocks + min(tile.o0 + o, params.outs - 1u);
+    let index = ((block * size.x + place.x) * size.y + place.y) * size.z + place.z;
+    let value = select(vec4<f32>(0.0), load_grad(index, load_grad_coef(block)), all(at < size));
+    if (o < TEAMS * OUT) { memory[FIRST_GRAD + o * GRAD_BLOCK + (z * BH + y) * GRAD_LINE + x] = value; }
+  }
 }
 
 @compute @workgroup_size(THREADS)
@@ -86,82 +124,41 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let part = t % params.parts; t = t / params.parts;
   let i0 = t % params.in_tiles * INS; t = t / params.in_tiles;
   // workgroups beyond the last tile compute along and write nothing
-  let o0 = t * OUTS;
-  let n = part / params.per_sample;
-  let input_size = vec3<u32>(params.id, params.ih, params.iw);
-  let grad_size = vec3<u32>(params.od, params.oh, params.ow);
-  let sh = params.ih / UH;
-  let sw = params.iw / UW;
-  let source_voxels = (params.id / UD) * sh * sw;
-  let grad_voxels = params.od * params.oh * params.ow;
+  let tile = Tile(part / params.per_sample, i0, t * TEAMS * OUT);
   let job = lane % JOBS;
   let tap = job % 9u;
   let pair = job / 9u;
   let share = lane / JOBS;
-  let first_input = pair % INS * ID * PLANE + tap / 3u * PLANE + tap % 3u;
-  let first_grad = pair / INS * OUT * BD * BH;
+  let inputs = pair % INS * BLOCK + tap / 3u * PLANE + tap % 3u * LINE;
+  let grads = FIRST_GRAD + pair / INS * OUT * GRAD_BLOCK;
   var s: array<array<mat4x4<f32>, 3>, OUT>;
   // unroll
   for (var o = 0u; o < OUT; o++) {
     // unroll
     for (var kw = 0u; kw < 3u; kw++) { s[o][kw] = mat4x4<f32>(); }
   }
-  // what the thread loads of every box
-  var input_at: array<u32, INPUTS>;
-  var grad_at: array<u32, GRADS>;
-  // unroll
-  for (var r = 0u; r < INPUTS; r++) { input_at[r] = packed(r * THREADS + lane, ROW, IH); }
-  // unroll
-  for (var r = 0u; r < GRADS; r++) { grad_at[r] = packed(r * THREADS + lane, VOX, BH); }
   let first = part % params.per_sample * params.each;
   let last = min(first + params.each, params.boxes);
   for (var box = first; box < last; box++) {
     let plane = box / (params.lines * params.runs);
-    let origin = vec3<u32>(plane * BD, box / params.runs % params.lines * BH, box % params.runs * VOX);
-    // before the first input it wraps around, beyond all
-    let start = origin * vec3<u32>(SD, SH, SW) - vec3<u32>(params.pd, params.ph, params.pw);
-    // unroll
-    for (var r = 0u; r < INPUTS; r++) {
-      if ((r + 1u) * THREADS <= ID * IH * ROW || r * THREADS + lane < ID * IH * ROW) {
-        let at = unpacked(input_at[r]);
-        let place = start + at;
-        let inside = all(place < input_size);
-        let index = select(0u, ((place.x / UD) * sh + place.y / UH) * sw + place.z / UW, inside);
-        // unroll
-        for (var i = 0u; i < INS; i++) {
-          let block = n * params.src_blocks + min(i0 + i, params.ins - 1u);
-          let loaded = load(block * source_voxels + index, load_coef(block));
-          inputs[(i * ID + at.x) * PLANE + at.y][at.z] = select(vec4<f32>(0.0), loaded, inside);
-        }
-      }
-    }
-    // unroll
-    for (var r = 0u; r < GRADS; r++) {
-      if ((r + 1u) * THREADS <= BD * BH * VOX || r * THREADS + lane < BD * BH * VOX) {
-        let at = unpacked(grad_at[r]);
-        let place = origin + at;
-        let inside = all(place < grad_size);
-        let index = select(0u, (place.x * params.oh + place.y) * params.ow + place.z, inside);
-        // unroll
-        for (var o = 0u; o < OUTS; o++) {
-          let block = n * params.grad_blocks + min(o0 + o, params.outs - 1u);
-          let loaded = load_grad(block * grad_voxels + index, load_grad_coef(block));
-          grads[(o * BD + at.x) * BH + at.y][at.z] = select(vec4<f32>(0.0), loaded, inside);
-        }
-      }
-    }
+    let origin = vec3<u32>(plane * BD, box / params.runs % params.lines * BH, box % params.runs * OW);
+    stage_inputs(tile, origin, lane);
+    stage_grads(tile, origin, lane);
     workgroupBarrier();
     // neighbouring shares are neighbouring lines
-    for (var line = share; line < BD * BH; line += SHARES) {
-      let x_at = first_input + line / BH * SD * PLANE + line % BH * SH;
-      let g_at = first_grad + line;
+    for (var unit = share; unit < BD * BH * BQ; unit += SHARES) {
+      let h = unit % BH;
+      let d = unit / BH % BD;
+      let q = unit / (BH * BD);
+      let x_at = inputs + d * SD * PLANE + h * SH * LINE + q * VOX * SW;
+      let g_at = grads + (d * BH + h) * GRAD_LINE + q * VOX;
       var v: array<array<vec4<f32>, VOX>, OUT>;
       // unroll
       for (var x = 0u; x < ROW; x++) {
-        let u = inputs[x_at][x];
+        let u = memory[x_at + x];
         if (x % SW == 0u && x / SW < VOX) {
           // unroll
-          for (var o = 0u; o < OUT; o++) { v[o][min(x / SW, VOX - 1u)] = grads[g_at + o * BD * BH][min(x / SW, VOX - 1u)]; }
+          for (var o = 0u; o < OUT; o++) { v[o][min(x / SW, VOX - 1u)] = memory[g_at + o * GRAD_BLOCK + x / SW]; }
         }
         // unroll
         for (var kw = 0u; kw < 3u; kw++) {
@@ -189,32 +186,21 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     // unroll
     for (var kw = 0u; kw < 3u; kw++) {
       // unroll
-      for (var half = 0u; half < 2u; half++) {
-        if (2u * half < CIN) {
-          // unroll
-          for (var j = 0u; j < 2u; j++) {
-            let e = j * THREADS + lane;
-            inputs[e / LINE][e % LINE] = s[o][kw][2u * half + j];
-          }
-          workgroupBarrier();
+      for (var column = 0u; column < 4u; column++) { memory[column * THREADS + lane] = s[o][kw][column]; }
+      workgroupBarrier();
+      for (var k = lane; k < JOBS * 4u; k += THREADS) {
+        let other = k % JOBS;
+        let at = k / JOBS * THREADS + other;
+        var sum = memory[at];
+        for (var others = 1u; others < SHARES; others++) { sum += memory[at + others * JOBS]; }
+        let i = tile.i0 + other / 9u % INS;
+        let out = tile.o0 + other / 9u / INS * OUT + o;
+        if (i < params.ins && out < params.outs) {
+          let block = ((params.part_first + part) * params.all_outs + params.out_first + out) * params.all_ins + params.in_first + i;
+          partial[(block * 27u + other % 9u * 3u + kw) * 4u + k / JOBS] = sum;
         }
-        for (var k = lane; k < 2u * JOBS; k += THREADS) {
-          let other = k % JOBS;
-          let at = k / JOBS * THREADS + other;
-          // of lanes that are no channel it is zero
-          var sum = vec4<f32>(0.0);
-          if (2u * half < CIN) {
-            for (var e = at; e < at + THREADS; e += JOBS) { sum += inputs[e / LINE][e % LINE]; }
-          }
-          let i = i0 + other / 9u % INS;
-          let out = o0 + other / 9u / INS * OUT + o;
-          if (i < params.ins && out < params.outs) {
-            let block = ((params.part_first + part) * params.all_outs + params.out_first + out) * params.all_ins + params.in_first + i;
-            partial[(block * 27u + other % 9u * 3u + kw) * 4u + 2u * half + k / JOBS] = sum;
-          }
-        }
-        if (2u * half < CIN) { workgroupBarrier(); }
       }
+      workgroupBarrier();
     }
   }
 }

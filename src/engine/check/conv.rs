@@ -123,7 +123,7 @@ pub fn three_taps() -> Vec<Case> {
         conv(&[(5, NORM_ACT)], 19, [2, 15, 19], same).after(NORM_ACT),
         conv(&[(2, PLAIN)], 18, [2, 17, 11], same).after(ACT),
         // so many weights that one workgroup takes several boxes
-        conv(&[(64, NORM_ACT)], 64, [33, 2, 3], same).after(NORM_ACT),
+        conv(&[(64, NORM_ACT)], 64, [99, 2, 3], same).after(NORM_ACT),
     ])
 }
 
@@ -147,7 +147,7 @@ pub fn strided_and_padded() -> Vec<Case> {
         conv(&[(5, UP)], 7, [4, 18, 22], down([2, 1, 2])),
         conv(&[(1, PLAIN)], 18, [3, 8, 9], down([1, 2, 2])).after(NORM_ACT),
         // so many weights that one workgroup takes several boxes
-        conv(&[(64, ACT)], 64, [42, 4, 6], down([2, 2, 2])).after(NORM_ACT),
+        conv(&[(64, ACT)], 64, [180, 4, 6], down([2, 2, 2])).after(NORM_ACT),
     ])
 }
 

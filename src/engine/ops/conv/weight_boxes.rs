@@ -2,7 +2,6 @@
 
 use std::fmt::{Display, Formatter};
 
-use super::super::common::distinct;
 use super::super::load::ChannelBlocks;
 use super::super::reduce::PartWork;
 use super::spec::ConvSpec;
@@ -12,21 +11,8 @@ use crate::engine::shader::KernelKey;
 /// Vectors of workgroup memory that every adapter has.
 const MEMORY: usize = 1024;
 
-/// Invocations of a workgroup: so many that several workgroups find room beside one another, or as many as there may be; with two
-/// output blocks a thread, or with one, which takes fewer registers and more reads.
-const KINDS: [Kind; 3] = [
-    Kind { threads: [1, 160], out: 2 },
-    Kind { threads: [161, 256], out: 2 },
-    Kind { threads: [1, 160], out: 1 },
-];
-
-struct Kind {
-    threads: [usize; 2],
-    out: usize,
-}
-
-/// Invocations that run in step.
-const SUBGROUP: usize = 32;
+/// Invocations of a workgroup: so many that several workgroups find room beside one another, or as many as there may be.
+const THREADS: [[usize; 2]; 2] = [[1, 160], [161, 256]];
 
 /// Parts of all samples at most: one pass sums them.
 const MOST_PARTS: usize = 256;
@@ -53,57 +39,61 @@ pub struct WeightBoxes {
     ins: usize,
     /// Threads among which the outputs of a box are shared.
     shares: usize,
-    /// Outputs of a box: planes, lines, and along W.
+    /// Planes, lines and runs along W of the outputs of a box.
     size: [usize; 3],
+    /// Outputs of a run.
+    vox: usize,
     stride: [usize; 3],
     lanes: usize,
 }
 
 impl Display for WeightBoxes {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { out, teams, ins, shares, size: [d, h, w], .. } = self;
-        write!(f, "boxes OUT={out} TEAMS={teams} INS={ins} SHARES={shares} {d}x{h}x{w}")
+        let Self { out, teams, ins, shares, size: [d, h, q], vox, .. } = self;
+        write!(f, "boxes OUT={out} TEAMS={teams} INS={ins} SHARES={shares} {d}x{h}x{q}x{vox}")
     }
 }
 
 impl WeightBoxes {
-    /// Those expected to cost least, of each kind.
+    /// Those expected to cost least, of workgroups of each size.
     pub fn all(site: &ConvWeightSite) -> Vec<Self> {
-        distinct(KINDS.iter().filter_map(|kind| Self::best(site, kind)).collect())
-    }
-
-    fn best(site: &ConvWeightSite, kind: &Kind) -> Option<Self> {
         let ChannelBlocks { ins, outs } = site.blocks;
-        // what a thread sums up stays in registers
-        let out = outs.min(if site.lanes > 2 { kind.out } else { 2 * kind.out });
+        // accumulators stay in registers
+        let out = outs.min(if site.lanes > 2 { 2 } else { 4 });
         let teams = [(1, 1), (2, 1), (2, 2), (4, 1), (1, 2)];
-        let fits = |(teams, own): &(usize, usize)| teams * out < outs + out && *own <= ins;
-        let least = |(teams, ins)| Self {
-            out,
-            teams,
-            ins,
-            shares: 1,
-            size: [1; 3],
-            stride: site.spec.stride,
-            lanes: site.lanes as usize,
+        let fitting =
+            teams.into_iter().filter(|(teams, own)| teams * out < outs + out && *own <= ins);
+        let of_team = |(teams, ins)| {
+            let least = Self {
+                out,
+                teams,
+                ins,
+                shares: 1,
+                size: [1; 3],
+                vox: 4,
+                stride: site.spec.stride,
+                lanes: site.lanes as usize,
+            };
+            least.grown(site.spatial[2])
         };
-        let all =
-            teams.into_iter().filter(fits).flat_map(|team| least(team).grown(site.spatial[2]));
-        let [fewest, most] = kind.threads;
-        let sized = all.filter(|boxes| (fewest..=most).contains(&boxes.threads()));
-        sized.min_by_key(|boxes| boxes.cost(site))
+        let all: Vec<Self> = fitting.flat_map(of_team).collect();
+        let best = |[least, most]: &[usize; 2]| {
+            let sized = all.iter().filter(|boxes| (*least..=*most).contains(&boxes.threads()));
+            sized.min_by_key(|boxes| boxes.cost(site)).copied()
+        };
+        THREADS.iter().filter_map(best).collect()
     }
 
     /// Shares and boxes that fill all shares evenly and fit workgroup memory, for lines of `width` outputs.
     fn grown(self, width: usize) -> Vec<Self> {
-        let widths = 4..=8;
-        let padded = |box_width: &usize| width.next_multiple_of(*box_width);
-        let least = widths.clone().map(|box_width| padded(&box_width)).min();
+        let padded = |vox: &usize| width.next_multiple_of(*vox);
+        let least = (4..=8).map(|vox| padded(&vox)).min();
         let mut grown = Vec::new();
-        for w in widths.filter(|box_width| Some(padded(box_width)) == least) {
-            for (d, shares) in (1..=5usize).flat_map(|d| (4..=8).map(move |shares| (d, shares))) {
-                let heights = (1..=16).filter(|h| (d * h).is_multiple_of(shares));
-                let boxes = heights.map(|h| Self { shares, size: [d, h, w], ..self });
+        for vox in (4..=8).filter(|vox| Some(padded(vox)) == least) {
+            for [d, q, shares] in products([5, 3, 5]) {
+                let heights = (1..=16).filter(|h| (d * q * h).is_multiple_of(shares + 3));
+                let boxes =
+                    heights.map(|h| Self { vox, shares: shares + 3, size: [d, h, q], ..self });
                 grown.extend(
                     boxes.filter(|boxes| boxes.threads() <= 256 && boxes.memory() <= MEMORY),
                 );
@@ -127,43 +117,50 @@ impl WeightBoxes {
         ins.div_ceil(self.ins) * outs.div_ceil(self.outs())
     }
 
-    /// Inputs of a box.
-    fn inner(&self) -> [usize; 3] {
-        std::array::from_fn(|axis| (self.size[axis] - 1) * self.stride[axis] + 3)
+    /// Outputs of a box.
+    fn outer(&self) -> [usize; 3] {
+        let [d, h, q] = self.size;
+        [d, h, q * self.vox]
     }
 
-    /// Vectors of a box of one block: inputs and gradients.
+    /// Inputs of a box.
+    fn inner(&self) -> [usize; 3] {
+        let outer = self.outer();
+        std::array::from_fn(|axis| (outer[axis] - 1) * self.stride[axis] + 3)
+    }
+
+    /// Vectors that a workgroup loads of a box: inputs and gradients.
     fn loads(&self) -> [usize; 2] {
-        [self.inner(), self.size].map(|size| size.into_iter().product())
+        let count = |size: [usize; 3]| size.into_iter().product::<usize>();
+        [self.ins * count(self.inner()), self.outs() * count(self.outer())]
     }
 
     /// Vectors of workgroup memory, as the shader lays them out.
     fn memory(&self) -> usize {
         let [d, h, w] = self.inner();
-        let plane = h + ((11 - h % 8) % 8).min((13 - h % 8) % 8);
         let line = w | 1;
-        let inputs = (self.ins * d * plane).max((2 * self.threads()).div_ceil(line)) * line;
-        let [depth, height, width] = self.size;
-        inputs + self.outs() * depth * height * (width | 1)
+        let plane = h * line + (3 * line + 7 * h * line) % 8;
+        let [depth, height, width] = self.outer();
+        let grads = self.outs() * depth * height * (width | 1);
+        (self.ins * d * plane + grads).max(4 * self.threads())
     }
 
     /// Boxes of a sample along D, H and W.
     fn boxes(&self, spatial: [usize; 3]) -> [usize; 3] {
-        std::array::from_fn(|axis| spatial[axis].div_ceil(self.size[axis]))
+        let outer = self.outer();
+        std::array::from_fn(|axis| spatial[axis].div_ceil(outer[axis]))
     }
 
-    /// Instructions of all subgroups for a sample, roughly: products, reads from workgroup memory, which is four times slower than
-    /// arithmetic and takes several instructions, and what is loaded, normalised and stored there.
+    /// Instructions of all subgroups for a sample, roughly: products, reads from workgroup memory, which cost several, and what is
+    /// loaded, normalised and stored there.
     fn cost(&self, site: &ConvWeightSite) -> usize {
-        let [d, h, w] = self.size;
-        let products = 12 * self.lanes * self.out * w;
-        let reads = (w - 1) * self.stride[2] + 3 + self.out * w;
-        let line = products.max(16 * reads) + reads + 30;
-        let rounds = (d * h).div_ceil(self.shares);
-        let [inputs, grads] = self.loads().map(|count| count.div_ceil(SUBGROUP));
-        let staged = inputs * (35 + 30 * self.ins) + grads * (35 + 50 * self.outs());
-        let each = self.threads().div_ceil(SUBGROUP) * (rounds * line + 60) + staged;
-        self.boxes(site.spatial).into_iter().product::<usize>() * self.tiles(site.blocks) * each
+        let units = self.size.into_iter().product::<usize>();
+        let row = (self.vox - 1) * self.stride[2] + 3;
+        let unit = 12 * self.lanes * self.out * self.vox + 6 * (row + self.out * self.vox) + 20;
+        let [inputs, grads] = self.loads().map(|count| count.div_ceil(self.threads()));
+        let each = units.div_ceil(self.shares) * unit + 45 * inputs + 60 * grads + 100;
+        let subgroups = self.threads().div_ceil(32) * self.tiles(site.blocks);
+        self.boxes(site.spatial).into_iter().product::<usize>() * subgroups * each
     }
 
     /// Boxes of a part, and parts of a sample, at most `most`.
@@ -181,9 +178,10 @@ impl WeightBoxes {
 
     /// Sets the tile of a key.
     pub fn key(&self, key: KernelKey) -> KernelKey {
-        let [d, h, w] = self.size;
+        let [d, h, q] = self.size;
         let [sd, sh, sw] = self.stride;
         let [inputs, grads] = self.loads().map(|count| count.div_ceil(self.threads()));
+        let row = (self.vox - 1) * sw + 3;
         let tiles = [
             ("SD", sd),
             ("SH", sh),
@@ -191,13 +189,13 @@ impl WeightBoxes {
             ("CIN", self.lanes),
             ("OUT", self.out),
             ("TEAMS", self.teams),
-            ("OUTS", self.outs()),
             ("INS", self.ins),
             ("SHARES", self.shares),
             ("BD", d),
             ("BH", h),
-            ("VOX", w),
-            ("ROW", self.inner()[2]),
+            ("BQ", q),
+            ("VOX", self.vox),
+            ("ROW", row),
             ("INPUTS", inputs),
             ("GRADS", grads),
         ];
@@ -213,6 +211,12 @@ impl WeightBoxes {
             .param("lines", lines)
             .param("runs", runs)
     }
+}
+
+/// Every choice of three numbers from 1 to those given.
+fn products(most: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    let [a, b, c] = most;
+    (1..=a).flat_map(move |x| (1..=b).flat_map(move |y| (1..=c).map(move |z| [x, y, z])))
 }
 
 #[cfg(test)]
@@ -242,8 +246,8 @@ mod tests {
             assert!(!all.is_empty(), "{site:?}");
             for boxes in all {
                 validate(&boxes.key(KernelKey::new("conv_weight_tiled.wgsl"))).unwrap();
-                let count = boxes.boxes(site.spatial);
-                assert!((0..3).all(|axis| count[axis] * boxes.size[axis] >= site.spatial[axis]));
+                let (count, outer) = (boxes.boxes(site.spatial), boxes.outer());
+                assert!((0..3).all(|axis| count[axis] * outer[axis] >= site.spatial[axis]));
                 assert!(boxes.shares <= 16 && boxes.threads() <= 256);
             }
         }
