@@ -10,6 +10,7 @@ use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::graph::Region;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops::{LossWeights, Optimizer};
+use u2seg::low_level::shader::Class;
 use u2seg::low_level::train::{DomainBatch, Session, SessionSettings};
 
 #[path = "it/common/mod.rs"]
@@ -205,7 +206,7 @@ impl File<'_> {
         (error / whole, worst)
     }
 
-    fn steps(&self, session: &mut Session) -> Pair {
+    fn steps(&self, session: &mut Session, holds_update: bool) -> Pair {
         let m = &self.manifest;
         let mut failures = Vec::new();
         let mut worst = 0f64;
@@ -219,7 +220,7 @@ impl File<'_> {
             }
         }
         let update = self.update(session);
-        if update > f64::max(5e-2, 10.0 * m.float32_noise.update) {
+        if holds_update && update > f64::max(5e-2, 10.0 * m.float32_noise.update) {
             failures.push(format!("update off by {update:.1e}"));
         }
         let line = format!(
@@ -274,7 +275,9 @@ impl File<'_> {
         let mut pairs: Vec<Pair> =
             (0..m.domains.len()).map(|domain| self.start(&session, domain)).collect();
         self.load(&session);
-        pairs.push(self.steps(&mut session));
+        // Adam's first steps are as large for the smallest gradient as for any: one activation whose sign rounding decides, and the
+        // whole update of a domain is another. With the kernels of software adapters no sign flips so.
+        pairs.push(self.steps(&mut session, gpu.is_software()));
         pairs
     }
 }
@@ -289,18 +292,30 @@ fn the_published_networks_numbers_are_reproduced() {
     manifests.retain(|path| path.extension().is_some_and(|e| e == "json"));
     manifests.sort();
     assert!(!manifests.is_empty(), "no manifests in {}", folder.display());
-    let gpu = common::gpu();
+    let own = common::gpu();
+    // what GPUs run, on whatever adapter is here, too
+    let mut devices = vec![("", own.clone())];
+    if own.is_software() {
+        devices.push(("planned as for a GPU, ", own.planned_as(Class::Discrete).unwrap()));
+    }
+    for (how, gpu) in devices {
+        hold(how, &gpu, &manifests);
+    }
+}
+
+/// Holds one way of planning to all files.
+fn hold(how: &str, gpu: &Gpu, manifests: &[PathBuf]) {
     let (mut failures, mut tight, mut all) = (Vec::new(), 0, 0);
     for path in manifests {
         let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
         let file = File {
             name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-            manifest: serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap(),
+            manifest: serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap(),
             tensors: SafeTensors::deserialize(&bytes).unwrap(),
         };
         let domains = file.manifest.domains.len();
-        for (index, pair) in file.check(&gpu).into_iter().enumerate() {
-            println!("{}", pair.line);
+        for (index, pair) in file.check(gpu).into_iter().enumerate() {
+            println!("{how}{}", pair.line);
             failures.extend(pair.failures.into_iter().map(|f| format!("{}: {f}", file.name)));
             if index < domains {
                 all += 1;
@@ -308,7 +323,7 @@ fn the_published_networks_numbers_are_reproduced() {
             }
         }
     }
-    println!("{tight} of {all} gradients within the tight bounds");
+    println!("{how}{tight} of {all} gradients within the tight bounds");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(tight * 4 >= all * 3, "only {tight} of {all} gradients are within the tight bounds");
 }

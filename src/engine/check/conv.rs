@@ -122,6 +122,8 @@ pub fn three_taps() -> Vec<Case> {
         // several runs of eight lines
         conv(&[(5, NORM_ACT)], 19, [2, 15, 19], same).after(NORM_ACT),
         conv(&[(2, PLAIN)], 18, [2, 17, 11], same).after(ACT),
+        // so many weights that one workgroup takes several boxes
+        conv(&[(64, NORM_ACT)], 64, [33, 2, 3], same).after(NORM_ACT),
     ])
 }
 
@@ -144,6 +146,8 @@ pub fn strided_and_padded() -> Vec<Case> {
         conv(&[(6, NORM_ACT)], 9, [2, 31, 10], down([1, 2, 1])),
         conv(&[(5, UP)], 7, [4, 18, 22], down([2, 1, 2])),
         conv(&[(1, PLAIN)], 18, [3, 8, 9], down([1, 2, 2])).after(NORM_ACT),
+        // so many weights that one workgroup takes several boxes
+        conv(&[(64, ACT)], 64, [42, 4, 6], down([2, 2, 2])).after(NORM_ACT),
     ])
 }
 
@@ -165,6 +169,8 @@ pub fn pointwise() -> Vec<Case> {
         conv(&[(5, Prep { up: [1, 2, 1], ..NORM })], 6, [3, 4, 5], one),
         conv(&[(6, PLAIN)], 7, [5, 6, 7], spec(1, [2; 3], [0; 3], [0; 3])),
         conv(&[(4, NORM_ACT)], 3, [4, 4, 4], spec(1, [1, 2, 1], [0; 3], [0; 3])),
+        // so many weights that one workgroup takes several chunks of voxels
+        conv(&[(256, NORM_ACT)], 256, [9, 10, 11], one).after(NORM_ACT),
     ])
 }
 

@@ -27,6 +27,7 @@ fn run(name: &str, gpu: &Gpu) -> Vec<Row> {
 
 const COOPERATIVE: &str = "pointwise convolutions by cooperative matrices";
 const MANY_GROUPS: &str = "many groups";
+const THREE_TAPS: &str = "convolutions with three taps";
 
 /// The test of an operation.
 pub fn hold(name: &str) {
@@ -35,6 +36,7 @@ pub fn hold(name: &str) {
     match name {
         COOPERATIVE => every_kind_of_matrices_ran(&gpu, &rows),
         MANY_GROUPS => more_groups_than_one_dimension_holds(&gpu),
+        THREE_TAPS => parts_were_summed(&rows),
         _ => assert!(!rows.is_empty()),
     }
 }
@@ -62,6 +64,14 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
             assert!(tried >= 4, "{family}{part}: {tried}");
         }
     }
+}
+
+/// Some cases have channels enough to be cut along the input, with a bias, onto what is there, and into f16.
+fn parts_were_summed(rows: &[Row]) {
+    let summed = |row: &&Row| row.kernels.contains("conv_sum.wgsl");
+    let concatenated = |row: &&Row| row.case.contains(" + ");
+    assert!(rows.iter().filter(summed).count() >= 10);
+    assert!(rows.iter().filter(summed).any(|row| concatenated(&row)));
 }
 
 fn more_groups_than_one_dimension_holds(gpu: &Gpu) {

@@ -24,6 +24,8 @@ use pipelines::Pipelines;
 pub struct Gpu {
     inner: Arc<Inner>,
     tuning: Arc<Tuning>,
+    /// What programs are planned for.
+    class: Class,
 }
 
 struct Inner {
@@ -113,12 +115,19 @@ impl Gpu {
             failure,
             allocated,
         };
-        Ok(Self { inner: Arc::new(inner), tuning })
+        let class = inner.report.class();
+        Ok(Self { inner: Arc::new(inner), tuning, class })
     }
 
     /// The same device with other variants of its kernels.
     pub fn tuned(&self, tuning: Tuning) -> Self {
-        Self { inner: self.inner.clone(), tuning: Arc::new(tuning) }
+        Self { tuning: Arc::new(tuning), ..self.clone() }
+    }
+
+    /// The same device, for which programs are planned as for adapters of another class: so that what GPUs run can be tried on
+    /// a CPU.
+    pub fn planned_as(&self, class: Class) -> Result<Self> {
+        Ok(Self { tuning: Arc::new(Tuning::shipped(class)?), class, ..self.clone() })
     }
 
     /// Which variant of each kernel runs at which shape.
@@ -133,7 +142,7 @@ impl Gpu {
 
     /// Which of the shipped tables serves this adapter.
     pub fn class(&self) -> Class {
-        self.report().class()
+        self.class
     }
 
     /// What the adapter offers.

@@ -42,6 +42,16 @@ impl<'a> Lowered<'a> {
         Ok(Self { graph: draft.graph(), dispatches: draft.lower(node)? })
     }
 
+    /// Values that it binds. Working memory is numbered by each draft for itself.
+    fn values(&self) -> BTreeSet<Value> {
+        let binds = self.dispatches.iter().flat_map(|dispatch| &dispatch.bindings);
+        let value = |(_, bind): &(&str, Bind)| match bind {
+            Bind::Value { value, .. } => Some(*value),
+            Bind::Region { .. } => None,
+        };
+        binds.filter_map(value).collect()
+    }
+
     /// What it runs.
     pub fn kernels(&self) -> impl Iterator<Item = &KernelKey> {
         self.dispatches.iter().map(|dispatch| &dispatch.kernel)
@@ -53,6 +63,8 @@ struct Trial {
     program: Program,
     /// Whether each command's time counts.
     counts: Vec<bool>,
+    /// Values that it binds, and how they are stored.
+    values: Vec<(Value, DType)>,
 }
 
 /// The seconds of a variant in each round.
@@ -79,8 +91,6 @@ pub struct Bench<'a> {
     store: Store,
     /// What inputs are filled with, in f32 and in f16.
     patterns: (wgpu::Buffer, wgpu::Buffer),
-    /// Values that the trials bind.
-    values: BTreeSet<Value>,
     /// Outputs that another node reads, or that are kept.
     results: Vec<Value>,
     graph: &'a Graph,
@@ -93,11 +103,9 @@ impl<'a> Bench<'a> {
     /// Compiles and binds all variants, in the order of the site's candidates.
     pub fn new(gpu: &'a Gpu, site: &'a Site, lowered: &[Lowered<'a>]) -> Result<Self> {
         let graph = lowered[site.choice.taken].graph;
-        let values: BTreeSet<Value> =
-            lowered.iter().flat_map(|variant| values(&variant.dispatches)).collect();
-        let plans: Vec<Plan> = lowered.iter().map(|l| plan(l, &values)).collect();
+        let plans: Vec<Plan> = lowered.iter().map(plan).collect();
         let pool = Pool::new(gpu, &plans)?;
-        let store = Store::new(gpu, params(graph, &values), true)?;
+        let store = Store::new(gpu, params(graph, lowered), true)?;
         // compiled side by side; one that fails is named when it is bound
         let keys: HashSet<_> = lowered.iter().flat_map(Lowered::kernels).collect();
         keys.into_par_iter().for_each(|key| drop(gpu.kernel(key)));
@@ -110,22 +118,15 @@ impl<'a> Bench<'a> {
         let [singles, halves] = patterns;
         let patterns = (singles?, halves?);
         let results = results(graph, site.node);
-        let mut bench = Self {
-            gpu,
-            site,
-            store,
-            patterns,
-            values,
-            results,
-            graph,
-            trials: Vec::new(),
-            refused: 0,
-        };
+        let mut bench =
+            Self { gpu, site, store, patterns, results, graph, trials: Vec::new(), refused: 0 };
         for (position, (variant, plan)) in lowered.iter().zip(&plans).enumerate() {
             match Program::passing(gpu, plan, &[], &bench.store, &pool) {
                 Ok(program) => {
                     let counts = counted(&site.choice.site, &variant.dispatches);
-                    bench.trials.push(Trial { position, program, counts });
+                    let dtype = |value| (value, variant.graph.info(value).dtype);
+                    let values = variant.values().into_iter().map(dtype).collect();
+                    bench.trials.push(Trial { position, program, counts, values });
                 }
                 Err(error) => bench.refuse(position, error.to_string()),
             }
@@ -146,7 +147,8 @@ impl<'a> Bench<'a> {
             return Err(Error::Internal(format!("{}: the default fails", self.site.choice.site)));
         };
         let expected = self.outputs(&self.trials[index])?;
-        let halves = self.values.iter().any(|v| self.graph.info(*v).dtype == DType::F16);
+        let mut values = self.trials.iter().flat_map(|trial| &trial.values);
+        let halves = values.any(|(_, dtype)| *dtype == DType::F16);
         let tolerance = if halves { TOLERANCE_F16 } else { TOLERANCE };
         let mut good = Vec::new();
         for trial in std::mem::take(&mut self.trials) {
@@ -207,9 +209,9 @@ impl<'a> Bench<'a> {
     fn outputs(&self, trial: &Trial) -> Result<Vec<Vec<f32>>> {
         let program = &trial.program;
         let mut inputs = Vec::new();
-        for value in self.values.iter().filter(|v| program.value(**v).is_ok()) {
+        for (value, dtype) in trial.values.iter().filter(|(v, _)| program.value(*v).is_ok()) {
             let (buffer, words) = program.value(*value)?;
-            let pattern = match self.graph.info(*value).dtype {
+            let pattern = match dtype {
                 DType::F32 => &self.patterns.0,
                 DType::F16 => &self.patterns.1,
             };
@@ -277,32 +279,31 @@ fn pattern(dtype: DType) -> Vec<u32> {
     (0..PATTERN).map(|_| word()).collect()
 }
 
-fn values(dispatches: &[Dispatch]) -> impl Iterator<Item = Value> + '_ {
-    dispatches.iter().flat_map(|dispatch| &dispatch.bindings).filter_map(|(_, bind)| match bind {
-        Bind::Value { value, .. } => Some(*value),
-        Bind::Region { .. } => None,
-    })
+/// Parameters that any of the variants binds.
+fn params<'a>(graph: &'a Graph, lowered: &[Lowered<'_>]) -> impl Iterator<Item = &'a ParamSpec> {
+    let indices: BTreeSet<usize> = lowered
+        .iter()
+        .flat_map(|variant| {
+            variant.values().into_iter().filter_map(|value| {
+                match variant.graph.info(value).storage {
+                    Storage::Param(index) | Storage::Grad(index) => Some(index),
+                    _ => None,
+                }
+            })
+        })
+        .collect();
+    indices.into_iter().filter_map(|index| graph.params().get(index))
 }
 
-fn params<'a>(
-    graph: &'a Graph,
-    values: &'a BTreeSet<Value>,
-) -> impl Iterator<Item = &'a ParamSpec> + 'a {
-    values.iter().filter_map(|value| match graph.info(*value).storage {
-        Storage::Param(index) | Storage::Grad(index) => graph.params().get(index),
-        _ => None,
-    })
-}
-
-/// A plan of one node: every value has a slot of its own, the same in every variant.
-fn plan(variant: &Lowered<'_>, values: &BTreeSet<Value>) -> Plan {
+/// A plan of one node: every value has a slot of its own.
+fn plan(variant: &Lowered<'_>) -> Plan {
     let Lowered { graph, dispatches } = variant;
     let mut slots = Vec::new();
     let mut value_to_slot = HashMap::new();
-    for value in values {
-        let info = graph.info(*value);
+    for value in variant.values() {
+        let info = graph.info(value);
         if !matches!(info.storage, Storage::Param(_) | Storage::Grad(_)) {
-            value_to_slot.insert(*value, slots.len());
+            value_to_slot.insert(value, slots.len());
             slots.push((info.words * 4) as u64);
         }
     }

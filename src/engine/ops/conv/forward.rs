@@ -7,12 +7,16 @@ use super::super::norm::{bias_grad, give_moments};
 use super::super::pointwise::Product;
 use super::input_grad::input_grads;
 use super::shared::SharedConv;
+use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
 use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
-use super::tile::{ConvCall, ConvMethod, ConvSite, ConvTile};
+use super::split::{SplitSum, Target};
+use super::staged::StagedConv;
+use super::tile::{ConvCall, working_memory};
 use super::weight_grad::weight_grad;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
-    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Value,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Scratch,
+    Value,
 };
 use crate::engine::shader::KernelKey;
 
@@ -64,11 +68,24 @@ impl Op for Conv {
         input_grads(graph, grads, node, dy, self.spec)
     }
 
+    fn scratch(&self, lowering: &Lowering<'_>) -> Result<Vec<Scratch>> {
+        let mut sites = Vec::new();
+        for part in self.parts(lowering)?.iter().filter(|_| !self.spec.is_pointwise()) {
+            for piece in part.pieces(lowering)? {
+                sites.push(part.site(lowering, &piece)?);
+            }
+        }
+        working_memory(lowering, &sites)
+    }
+
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let mut dispatches = Vec::new();
         for part in self.parts(lowering)? {
             for piece in part.pieces(lowering)? {
-                dispatches.push(part.dispatch(lowering, &piece)?);
+                dispatches.extend(match self.spec.is_pointwise() {
+                    true => vec![part.pointwise(lowering, &piece)?],
+                    false => part.taps(lowering, &piece)?,
+                });
             }
         }
         Ok(dispatches)
@@ -124,37 +141,33 @@ impl ConvPart {
         Ok(lowering.cut(y.n, [CutAxis::all(y.blocks(), y.voxels()), ins]))
     }
 
-    fn dispatch(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
-        let dispatch = match self.spec.is_pointwise() {
-            true => self.pointwise(lowering, piece)?,
-            false => self.taps(lowering, piece)?,
-        };
-        self.common(lowering, dispatch, piece)
+    /// Where a piece of the output lies.
+    fn target(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Target> {
+        let (bind, base) = lowering.window(self.y, piece.part(piece.runs[0]))?;
+        Ok(Target { bind, base, blocks: lowering.graph.layout(self.y)?.blocks() })
     }
 
-    /// Bindings and parameters that both kernels share.
+    /// Bindings and parameters that all kernels share.
     fn common(
         &self,
         lowering: &Lowering<'_>,
         dispatch: Dispatch,
         piece: &Portion<2>,
+        target: Target,
     ) -> Result<Dispatch> {
         let y = lowering.graph.layout(self.y)?;
         let [outs, ins] = piece.runs;
-        let (out, out_base) = lowering.window(self.y, piece.part(outs))?;
-        let dispatch = dispatch
+        let dispatch = target
+            .bind(dispatch)
             .bind("weight", lowering.whole(self.weight))
             .bind("bias", lowering.whole(self.bias))
-            .bind("out", out)
             .param("n", piece.samples)
             .param("ins", ins.count)
             .param("outs", outs.count)
             .param("cols", self.cols)
             .param("weight_in", self.weight_in + ins.first)
             .param("weight_out", outs.first)
-            .param("src_blocks", self.source.layout.blocks())
-            .param("out_blocks", y.blocks())
-            .param("out_base", out_base);
+            .param("src_blocks", self.source.layout.blocks());
         let dispatch = self.source.bind(dispatch, &SOURCE, lowering, piece.part(ins))?;
         let lanes = if ins.count == 1 { lanes(&self.source.layout) as usize } else { 4 };
         let outputs = piece.samples * outs.count * y.voxels();
@@ -197,38 +210,60 @@ impl ConvPart {
         {
             dispatch = give_moments(lowering, dispatch, moments);
         }
-        Ok(dispatch
+        let dispatch = dispatch
             .param("src_voxels", self.source.stored_voxels())
             .param("h", y.spatial[1])
-            .param("w", y.spatial[2]))
+            .param("w", y.spatial[2]);
+        self.common(lowering, dispatch, piece, self.target(lowering, piece)?)
     }
 
-    fn taps(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Dispatch> {
-        let y = lowering.graph.layout(self.y)?;
+    /// The site of a piece, and the kernel with its switches.
+    fn site(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<(ConvSite, KernelKey)> {
         let [outs, ins] = piece.runs;
-        let lanes = lanes(&self.source.layout);
         let site = ConvSite {
-            spec: self.spec,
-            transposed: false,
+            geometry: Geometry { spec: self.spec, transposed: false },
             samples: piece.samples,
-            spatial: y.spatial,
+            spatial: lowering.graph.layout(self.y)?.spatial,
             blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
-            lanes,
+            lanes: lanes(&self.source.layout),
+            loads: self.source.tensors(),
         };
-        let key = taps_key(self.key("conv.wgsl", piece), &self.spec);
+        Ok((site, taps_key(self.key("conv.wgsl", piece), &self.spec)))
+    }
+
+    /// The dispatch of a piece, or that of its parts and their sum.
+    fn taps(&self, lowering: &Lowering<'_>, piece: &Portion<2>) -> Result<Vec<Dispatch>> {
+        let (site, key) = self.site(lowering, piece)?;
         let (tile, choice) = site.choose(&switches(&key), lowering)?;
         let label = format!("conv {}", lowering.name(self.y));
-        let call = ConvCall { lowering, piece, label, key, tile };
-        let dispatch = match tile.method {
+        let target = self.target(lowering, piece)?;
+        let sum = SplitSum { first: piece.runs[0].first, ..site.partial(tile.splits()) };
+        if sum.splits == 1 {
+            let call = ConvCall { lowering, piece, label, key, tile };
+            let dispatch = self.common(lowering, self.call(call)?, piece, target)?;
+            return Ok(vec![dispatch.chosen(choice)]);
+        }
+        let call = ConvCall { lowering, piece, label, key: SplitSum::part(key.clone()), tile };
+        let parts = self.common(lowering, self.call(call)?, piece, sum.target(lowering)?)?;
+        let sum = sum.dispatch(lowering, &key, lowering.whole(self.bias), target)?;
+        Ok(vec![parts.chosen(choice.clone()), sum.chosen(choice)])
+    }
+
+    fn call(&self, call: ConvCall<'_>) -> Result<Dispatch> {
+        let (inner, outer) =
+            (self.source.layout.spatial, call.lowering.graph.layout(self.y)?.spatial);
+        let (spec, pad, lanes) = (self.spec, self.spec.pad_lo, lanes(&self.source.layout));
+        match call.tile.method {
             ConvMethod::Shared | ConvMethod::Winograd => {
-                let [inner, outer] = [self.source.layout.spatial, y.spatial];
-                let (spec, pad) = (self.spec, self.spec.pad_lo);
-                let conv = SharedConv { spec, lanes, pad, inner, outer };
-                conv.dispatch(call)?
+                SharedConv { spec, lanes, pad, inner, outer }.dispatch(call)
             }
-            ConvMethod::Direct => self.direct(call)?,
-        };
-        Ok(dispatch.chosen(choice))
+            ConvMethod::Staged(group) => {
+                let geometry = Geometry { spec, transposed: false };
+                let conv = StagedConv { geometry, lanes, made: outer };
+                Ok(sizes(conv.dispatch(call, group)?, inner, outer, pad))
+            }
+            ConvMethod::Direct => self.direct(call),
+        }
     }
 
     fn direct(&self, call: ConvCall<'_>) -> Result<Dispatch> {

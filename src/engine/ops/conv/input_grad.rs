@@ -6,11 +6,14 @@ use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::pointwise::Product;
 use super::super::subgroup::{SharedRow, Subgroup};
 use super::shared::SharedConv;
+use super::site::{ConvMethod, ConvSite, ConvTile, Geometry, Row};
 use super::spec::{ConvSpec, taps_key};
-use super::tile::{ConvCall, ConvMethod, ConvSite, ConvTile};
+use super::split::{SplitSum, Target};
+use super::staged::StagedConv;
+use super::tile::{ConvCall, working_memory};
 use crate::base::Result;
 use crate::engine::graph::{
-    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Portion, Value,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Portion, Scratch, Value,
 };
 use crate::engine::shader::KernelKey;
 
@@ -40,102 +43,162 @@ impl Op for ConvInputGrad {
         "conv input gradient"
     }
 
+    fn scratch(&self, lowering: &Lowering<'_>) -> Result<Vec<Scratch>> {
+        if self.spec.is_pointwise() {
+            return Ok(Vec::new());
+        }
+        let call = self.call(lowering)?;
+        let sites = call.pieces()?.iter().map(|piece| call.site(piece)).collect::<Vec<_>>();
+        working_memory(lowering, &sites)
+    }
+
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
-        let ([dy], [out]) = (lowering.inputs()?, lowering.outputs()?);
-        let source = Source::of(lowering.graph, dy)?;
-        let dx = lowering.graph.layout(out)?;
-        let ins = CutAxis::all(source.layout.blocks(), source.stored_voxels());
-        let pieces = lowering.cut(dx.n, [CutAxis::all(dx.blocks(), dx.voxels()), ins]);
-        pieces.iter().map(|piece| self.dispatch(lowering, &source, piece)).collect()
+        let call = self.call(lowering)?;
+        let mut dispatches = Vec::new();
+        for piece in call.pieces()? {
+            dispatches.extend(match self.spec.is_pointwise() {
+                true => vec![call.pointwise(&piece)?],
+                false => call.taps(&piece)?,
+            });
+        }
+        Ok(dispatches)
     }
 }
 
 impl ConvInputGrad {
-    fn dispatch(
-        &self,
-        lowering: &Lowering<'_>,
-        source: &Source,
-        piece: &Portion<2>,
-    ) -> Result<Dispatch> {
-        let ([_, weight], [out]) = (lowering.inputs()?, lowering.outputs()?);
+    fn call<'a>(&'a self, lowering: &'a Lowering<'a>) -> Result<InputGradCall<'a>> {
+        let ([dy, weight], [out]) = (lowering.inputs()?, lowering.outputs()?);
+        let source = Source::of(lowering.graph, dy)?;
         let dx = lowering.graph.layout(out)?;
-        let voxels = dx.voxels();
+        Ok(InputGradCall { grad: self, lowering, source, dx, weight, out })
+    }
+}
+
+/// An input gradient about to be lowered.
+struct InputGradCall<'a> {
+    grad: &'a ConvInputGrad,
+    lowering: &'a Lowering<'a>,
+    /// The output gradient.
+    source: Source,
+    dx: &'a Layout,
+    weight: Value,
+    out: Value,
+}
+
+impl InputGradCall<'_> {
+    fn pieces(&self) -> Result<Vec<Portion<2>>> {
+        let Self { lowering, source, dx, .. } = self;
+        let ins = CutAxis::all(source.layout.blocks(), source.stored_voxels());
+        Ok(lowering.cut(dx.n, [CutAxis::all(dx.blocks(), dx.voxels()), ins]))
+    }
+
+    fn key(&self, file: &'static str, piece: &Portion<2>) -> KernelKey {
+        let onto = self.lowering.node.addend.is_some() || piece.runs[1].first > 0;
+        self.source.switches(KernelKey::new(file)).set("ACC", onto as u32)
+    }
+
+    /// Where a piece of the gradient lies.
+    fn target(&self, piece: &Portion<2>) -> Result<Target> {
+        let (bind, base) = self.lowering.window(self.out, piece.part(piece.runs[0]))?;
+        Ok(Target { bind, base, blocks: self.dx.blocks() })
+    }
+
+    /// Bindings and parameters that all kernels share.
+    fn common(&self, dispatch: Dispatch, piece: &Portion<2>, target: Target) -> Result<Dispatch> {
+        let Self { grad, lowering, source, dx, .. } = self;
         let [outs, ins] = piece.runs;
-        let (bind, out_base) = lowering.window(out, piece.part(outs))?;
-        let onto = lowering.node.addend.is_some() || ins.first > 0;
-        let key = |file| source.switches(KernelKey::new(file)).set("ACC", onto as u32);
-        let dispatch = if self.spec.is_pointwise() {
-            let blocks = ChannelBlocks { ins: ins.count, outs: outs.count };
-            let loads = source.tensors();
-            let product = Product { samples: piece.samples, voxels, blocks, loads };
-            let key = |file| key(file).set("TRANSPOSE", 1).set("BIAS", 0);
-            product
-                .dispatch(lowering, format!("pointwise {}", lowering.name(out)), key)?
-                .param("src_voxels", source.stored_voxels())
-                .param("h", dx.spatial[1])
-                .param("w", dx.spatial[2])
-        } else {
-            self.taps(lowering, source, piece, key("conv_input.wgsl"))?
-        };
-        let dispatch = dispatch
-            .bind("bias", lowering.whole(weight))
-            .bind("weight", lowering.whole(weight))
-            .bind("out", bind)
+        let dispatch = target
+            .bind(dispatch)
+            .bind("bias", lowering.whole(self.weight))
+            .bind("weight", lowering.whole(self.weight))
             .param("n", piece.samples)
             .param("ins", ins.count)
             .param("outs", outs.count)
-            .param("cols", self.cols)
-            .param("weight_in", self.weight_in + outs.first)
+            .param("cols", grad.cols)
+            .param("weight_in", grad.weight_in + outs.first)
             .param("weight_out", ins.first)
-            .param("src_blocks", source.layout.blocks())
-            .param("out_blocks", dx.blocks())
-            .param("out_base", out_base);
-        let stride = self.spec.stride.iter().product::<usize>();
-        let smaller = voxels.min(source.layout.voxels() * stride);
-        let steps = smaller * self.spec.taps() / stride;
+            .param("src_blocks", source.layout.blocks());
+        let stride = grad.spec.stride.iter().product::<usize>();
+        let smaller = dx.voxels().min(source.layout.voxels() * stride);
+        let steps = smaller * grad.spec.taps() / stride;
         let flops = piece.samples * steps * outs.count * ins.count * 32;
         let bytes = source.bytes(piece.samples, ins.count)
-            + (piece.samples * outs.count * voxels * 16) as u64;
+            + (piece.samples * outs.count * dx.voxels() * 16) as u64;
         let dispatch = source.bind(dispatch, &SOURCE, lowering, piece.part(ins))?;
         Ok(dispatch.work(flops as u64, bytes))
     }
 
-    fn taps(
-        &self,
-        lowering: &Lowering<'_>,
-        source: &Source,
-        piece: &Portion<2>,
-        key: KernelKey,
-    ) -> Result<Dispatch> {
-        let [out] = lowering.outputs()?;
-        let dx = lowering.graph.layout(out)?;
+    fn pointwise(&self, piece: &Portion<2>) -> Result<Dispatch> {
+        let Self { lowering, source, dx, .. } = self;
         let [outs, ins] = piece.runs;
-        let site = ConvSite {
-            spec: self.spec,
-            transposed: true,
-            samples: piece.samples,
-            spatial: dx.spatial,
-            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
-            lanes: 4,
-        };
-        let key = taps_key(key, &self.spec);
-        let (tile, choice) = site.choose(&switches(&key), lowering)?;
-        let label = format!("conv input gradient {}", lowering.name(out));
-        let call = ConvCall { lowering, piece, label, key, tile };
-        let dispatch = match tile.method {
-            ConvMethod::Winograd => {
-                let key = call.key.clone().set("TRANSPOSE", 1).set("BIAS", 0);
-                let pad = [0, 1, 2].map(|a| self.spec.kernel[a] - 1 - self.spec.pad_lo[a]);
-                let [inner, outer] = [source.layout.spatial, dx.spatial];
-                let conv = SharedConv { spec: self.spec, lanes: 4, pad, inner, outer };
-                conv.dispatch(ConvCall { key, ..call })?
-            }
-            ConvMethod::Shared => self.sizes(self.shared(call, dx)?, &source.layout, dx),
-            ConvMethod::Direct => self.sizes(self.direct(call, dx)?, &source.layout, dx),
-        };
-        Ok(dispatch.chosen(choice))
+        let blocks = ChannelBlocks { ins: ins.count, outs: outs.count };
+        let (samples, voxels, loads) = (piece.samples, dx.voxels(), source.tensors());
+        let product = Product { samples, voxels, blocks, loads };
+        let key = |file| self.key(file, piece).set("TRANSPOSE", 1).set("BIAS", 0);
+        let label = format!("pointwise {}", lowering.name(self.out));
+        let dispatch = product
+            .dispatch(lowering, label, key)?
+            .param("src_voxels", source.stored_voxels())
+            .param("h", dx.spatial[1])
+            .param("w", dx.spatial[2]);
+        self.common(dispatch, piece, self.target(piece)?)
     }
 
+    /// The site of a piece, and the kernel with its switches.
+    fn site(&self, piece: &Portion<2>) -> (ConvSite, KernelKey) {
+        let [outs, ins] = piece.runs;
+        let site = ConvSite {
+            geometry: self.grad.geometry(),
+            samples: piece.samples,
+            spatial: self.dx.spatial,
+            blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
+            lanes: 4,
+            loads: self.source.tensors(),
+        };
+        (site, taps_key(self.key("conv_input.wgsl", piece), &self.grad.spec))
+    }
+
+    /// The dispatch of a piece, or that of its parts and their sum.
+    fn taps(&self, piece: &Portion<2>) -> Result<Vec<Dispatch>> {
+        let lowering = self.lowering;
+        let (site, key) = self.site(piece);
+        let (tile, choice) = site.choose(&switches(&key), lowering)?;
+        let label = format!("conv input gradient {}", lowering.name(self.out));
+        let target = self.target(piece)?;
+        let sum = site.partial(tile.splits());
+        if sum.splits == 1 {
+            let call = ConvCall { lowering, piece, label, key, tile };
+            return Ok(vec![self.common(self.tile(call)?, piece, target)?.chosen(choice)]);
+        }
+        let call = ConvCall { lowering, piece, label, key: SplitSum::part(key.clone()), tile };
+        let parts = self.common(self.tile(call)?, piece, sum.target(lowering)?)?;
+        let sum = sum.dispatch(lowering, &key, lowering.whole(self.weight), target)?;
+        Ok(vec![parts.chosen(choice.clone()), sum.chosen(choice)])
+    }
+
+    fn tile(&self, call: ConvCall<'_>) -> Result<Dispatch> {
+        let Self { grad, source, dx, .. } = self;
+        let spec = grad.spec;
+        match call.tile.method {
+            ConvMethod::Winograd => {
+                // the convolution that it is where the strides are 1
+                let pad = [0, 1, 2].map(|a| spec.kernel[a] - 1 - spec.pad_lo[a]);
+                let [inner, outer] = [source.layout.spatial, dx.spatial];
+                let key = call.key.clone().set("TRANSPOSE", 1).set("BIAS", 0);
+                let conv = SharedConv { spec, lanes: 4, pad, inner, outer };
+                conv.dispatch(ConvCall { key, ..call })
+            }
+            ConvMethod::Staged(group) => {
+                let conv = StagedConv { geometry: grad.geometry(), lanes: 4, made: dx.spatial };
+                Ok(grad.sizes(conv.dispatch(call, group)?, &source.layout, dx))
+            }
+            ConvMethod::Shared => Ok(grad.sizes(grad.shared(call, dx)?, &source.layout, dx)),
+            ConvMethod::Direct => Ok(grad.sizes(grad.direct(call, dx)?, &source.layout, dx)),
+        }
+    }
+}
+
+impl ConvInputGrad {
     /// Sizes of what is read and made, as the convolution has them.
     fn sizes(&self, dispatch: Dispatch, dy: &Layout, dx: &Layout) -> Dispatch {
         let [od, oh, ow] = dy.spatial;
@@ -150,18 +213,14 @@ impl ConvInputGrad {
             .param("ph", self.spec.pad_lo[1])
     }
 
-    /// Gradients along W that `vox` neighbours need: how many, and how many before that of the first neighbour.
-    fn row(&self, vox: usize) -> (usize, usize) {
-        let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], pad_lo: [_, _, pw], .. } = self.spec;
-        // those before w0/SW that the first voxel's last tap reaches
-        let first = (kw - 1).saturating_sub(pw).div_ceil(sw);
-        ((vox - 1 + pw + first * sw) / sw + 1, first)
+    fn geometry(&self) -> Geometry {
+        Geometry { spec: self.spec, transposed: true }
     }
 
     fn shared(&self, call: ConvCall<'_>, dx: &Layout) -> Result<Dispatch> {
         let ConvSpec { stride: [sd, sh, sw], pad_lo: [_, _, pw], .. } = self.spec;
         let ConvTile { vox, out, .. } = call.tile;
-        let (inputs, first) = self.row(vox);
+        let Row { inputs, first } = self.geometry().row(vox);
         // each parity of D and H counts on its own
         let [planes, height] = [dx.spatial[0].div_ceil(sd), dx.spatial[1].div_ceil(sh)];
         let group = Subgroup::new(height, call.lowering.caps, &call.label)?;
@@ -182,7 +241,7 @@ impl ConvInputGrad {
     fn direct(&self, call: ConvCall<'_>, dx: &Layout) -> Result<Dispatch> {
         let ConvSpec { kernel, stride, pad_lo, .. } = self.spec;
         let ConvTile { vox, lines, out, .. } = call.tile;
-        let (row, first) = self.row(vox);
+        let Row { inputs, first } = self.geometry().row(vox);
         // each parity of D and H counts on its own
         let [d, h] = [0, 1].map(|axis| dx.spatial[axis].div_ceil(stride[axis]));
         let lattice = d * stride[0] * h.div_ceil(lines) * stride[1];
@@ -192,7 +251,7 @@ impl ConvInputGrad {
             .tile("VOX", vox as u32)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
-            .tile("ROW", row as u32)
+            .tile("ROW", inputs as u32)
             .tile("FIRST", first as u32)
             .tile("KW", kernel[2] as u32)
             .tile("SW", stride[2] as u32)

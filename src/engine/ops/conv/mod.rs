@@ -2,10 +2,17 @@
 
 mod forward;
 mod input_grad;
+mod pick;
 mod shared;
+mod site;
 mod spec;
+mod split;
+mod staged;
+mod staged_box;
 mod tile;
+mod weight_boxes;
 mod weight_grad;
+mod weight_tile;
 
 pub use forward::conv;
 pub use spec::ConvSpec;

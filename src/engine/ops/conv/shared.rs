@@ -1,8 +1,9 @@
 //! Convolutions whose subgroups share loads: forward, and input gradients where all strides are 1.
 
 use super::super::subgroup::{SharedRow, Subgroup};
+use super::site::{ConvMethod, ConvTile};
 use super::spec::{ConvSpec, sizes};
-use super::tile::{ConvCall, ConvMethod, ConvTile};
+use super::tile::ConvCall;
 use crate::base::Result;
 use crate::engine::graph::Dispatch;
 

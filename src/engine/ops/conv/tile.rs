@@ -1,49 +1,16 @@
-//! Tiles of the convolutions with three taps: candidates for a shape on an adapter, the default first.
+//! Tiles of the convolutions with taps: candidates for a shape on an adapter, the default first.
 
-use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::distinct;
+use super::super::common::{distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
+use super::pick::staged_tiles;
+use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
 use super::spec::ConvSpec;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, fold};
+use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, Scratch, fold};
 use crate::engine::shader::{Choice, KernelKey};
-
-/// How a convolution or its input gradient is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConvMethod {
-    /// `conv.wgsl` or `conv_input.wgsl`: a thread loads the weights that it needs.
-    Direct,
-    /// `conv_subgroups.wgsl` or `conv_input_subgroups.wgsl`: a subgroup loads weights and rows once.
-    Shared,
-    /// `conv_winograd_subgroups.wgsl`: likewise; two outputs along W take four products.
-    Winograd,
-}
-
-/// What one thread makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConvTile {
-    pub method: ConvMethod,
-    /// Neighbours along W.
-    pub vox: usize,
-    /// Lines along H.
-    pub lines: usize,
-    /// Output blocks.
-    pub out: usize,
-}
-
-impl Display for ConvTile {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { vox, lines, out, .. } = self;
-        match self.method {
-            ConvMethod::Direct => write!(f, "direct VOX={vox} LINES={lines} OUT={out}"),
-            ConvMethod::Shared => write!(f, "shared VOX={vox} OUT={out}"),
-            ConvMethod::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
-        }
-    }
-}
 
 /// A kernel about to run on a piece of the work.
 pub struct ConvCall<'a> {
@@ -69,19 +36,28 @@ impl ConvCall<'_> {
     }
 }
 
-/// What tiles depend on.
-#[derive(Debug, Clone, Copy)]
-pub struct ConvSite {
-    pub spec: ConvSpec,
-    /// Whether it is the input gradient.
-    pub transposed: bool,
-    /// Samples and size of what is made.
-    pub samples: usize,
-    pub spatial: [usize; 3],
-    pub blocks: ChannelBlocks,
-    /// Lanes in use of an input block.
-    pub lanes: u32,
+/// Working memory of convolutions at sites of a node, one after another: what parts of their input blocks make. There is some
+/// wherever a tile may need it, so that values of a graph have the same ids whatever is chosen.
+pub fn working_memory(
+    lowering: &Lowering<'_>,
+    sites: &[(ConvSite, KernelKey)],
+) -> Result<Vec<Scratch>> {
+    if !sites.iter().any(|(site, _)| site.can_stage(lowering.caps)) {
+        return Ok(Vec::new());
+    }
+    let mut most = 4;
+    for (site, key) in sites {
+        let splits = site.choose(&switches(key), lowering)?.0.splits();
+        if splits > 1 {
+            most = most.max(site.partial(splits).words());
+        }
+    }
+    let [out] = lowering.outputs()?;
+    Ok(vec![Scratch::new(format!("{}.parts", lowering.name(out)), most)])
 }
+
+/// Threads that fill a GPU.
+const FILLED: usize = 32_768;
 
 /// Output blocks that one thread keeps in registers.
 pub fn out_tile(outs: usize) -> usize {
@@ -95,10 +71,9 @@ impl ConvSite {
         switches: &str,
         lowering: &Lowering<'_>,
     ) -> Result<(ConvTile, Arc<Choice>)> {
-        let family = if self.transposed { "conv-input" } else { "conv" };
+        let family = if self.geometry.transposed { "conv-input" } else { "conv" };
         let Self { samples, spatial: [d, h, w], blocks: ChannelBlocks { ins, outs }, .. } = self;
-        let [_, _, kw] = self.spec.kernel;
-        let [_, _, sw] = self.spec.stride;
+        let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], .. } = self.geometry.spec;
         let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
         lowering.choose(family, shape, &self.candidates(lowering.caps))
     }
@@ -106,22 +81,45 @@ impl ConvSite {
     /// Tiles that can compute the shape, the default first.
     pub fn candidates(&self, caps: &Caps) -> Vec<ConvTile> {
         let mut tiles = Vec::new();
-        if sharing(caps).is_some() && self.spec.kernel == [3; 3] {
+        if sharing(caps).is_some() && self.geometry.spec.kernel == [3; 3] {
             tiles.extend(if self.is_winograd() { self.winograd() } else { self.shared() });
         }
-        tiles.extend(if caps.software { self.direct_software() } else { self.direct() });
+        if caps.software {
+            tiles.extend(self.direct_software());
+        } else if self.has_little_to_share() {
+            tiles.extend(self.direct());
+            tiles.extend(staged_tiles(self, caps));
+        } else {
+            tiles.extend(staged_tiles(self, caps));
+            tiles.extend(self.direct());
+        }
         distinct(tiles)
     }
 
+    /// Whether staging was found to cost more than it saves: a first layer, whose inputs are few, and strided convolutions, whose
+    /// inputs serve few outputs, where there are outputs enough to fill a GPU without parts.
+    fn has_little_to_share(&self) -> bool {
+        let Geometry { spec, transposed } = self.geometry;
+        let tile = 4 * out_tile(self.blocks.outs);
+        let voxels = self.spatial.iter().product::<usize>();
+        let threads = self.samples * voxels * self.blocks.outs / tile;
+        !transposed && (self.lanes < 4 || spec.stride != [1; 3] && threads >= FILLED)
+    }
+
+    /// Whether there are tiles that may need working memory.
+    pub fn can_stage(&self, caps: &Caps) -> bool {
+        !caps.software
+    }
+
     fn is_winograd(&self) -> bool {
-        let ConvSpec { stride, .. } = self.spec;
-        let strides = if self.transposed { stride == [1; 3] } else { stride[2] == 1 };
+        let Geometry { spec: ConvSpec { stride, .. }, transposed } = self.geometry;
+        let strides = if transposed { stride == [1; 3] } else { stride[2] == 1 };
         strides && self.lanes == 4
     }
 
     fn shared(&self) -> Vec<ConvTile> {
-        let (out, widths) = if self.transposed {
-            let step = self.spec.stride[2];
+        let (out, widths) = if self.geometry.transposed {
+            let step = self.geometry.spec.stride[2];
             let widths = [(5, 61), (4, 49), (2, 31), (1, 20)];
             (self.blocks.outs.min(4), widths.map(|(vox, cost)| (vox * step, cost)).to_vec())
         } else {
@@ -145,7 +143,8 @@ impl ConvSite {
 
     /// Where loads are dear: two lines, so that a weight that was loaded serves both, of the count up to 10 that wastes least.
     fn direct_software(&self) -> Vec<ConvTile> {
-        let step = if self.transposed { self.spec.stride[2] } else { 1 };
+        let Geometry { spec, transposed } = self.geometry;
+        let step = if transposed { spec.stride[2] } else { 1 };
         let width = self.spatial[2];
         let waste = |count: usize| width.next_multiple_of(count) - width;
         let mut widths: Vec<usize> = (1..=10 / step).map(|n| n * step).collect();
@@ -162,81 +161,17 @@ impl ConvSite {
 
     /// Lines of one parity.
     fn height(&self) -> usize {
-        let stride = if self.transposed { self.spec.stride[1] } else { 1 };
-        self.spatial[1].div_ceil(stride)
+        self.geometry.positions(self.spatial).1[1]
     }
 
     fn direct(&self) -> Vec<ConvTile> {
         let out = out_tile(self.blocks.outs);
         let tile = |(vox, lines, out)| ConvTile { method: ConvMethod::Direct, vox, lines, out };
-        let mut tiles = vec![(4, 1, out), (2, 1, out), (8, 1, out)];
-        if self.height() > 1 {
-            tiles.push((4, 2, out));
-        }
+        let mut tiles = vec![(4, 1, out), (2, 1, out)];
         if out > 2 {
             tiles.push((4, 1, 2));
         }
         tiles.into_iter().map(tile).collect()
-    }
-}
-
-/// How a weight gradient is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConvWeightTile {
-    /// `conv_weight.wgsl`: a thread owns `out` output blocks and `lines` taps along H, and loads all that it needs.
-    Direct { out: usize, lines: usize },
-    /// `conv_weight_subgroups.wgsl`: a subgroup loads the output gradient once, `vox` neighbours at a time.
-    Shared { out: usize, vox: usize },
-    /// `conv_weight_winograd_subgroups.wgsl`: likewise; two neighbours along W take four products.
-    Winograd { out: usize, vox: usize },
-}
-
-impl Display for ConvWeightTile {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Direct { out, lines } => write!(f, "direct OUT={out} LINES={lines}"),
-            Self::Shared { out, vox } => write!(f, "shared VOX={vox} OUT={out}"),
-            Self::Winograd { out, vox } => write!(f, "winograd VOX={vox} OUT={out}"),
-        }
-    }
-}
-
-impl ConvWeightTile {
-    /// Tiles for a convolution of `lanes` lanes in use of an input block, the default first.
-    pub fn candidates(
-        spec: &ConvSpec,
-        blocks: ChannelBlocks,
-        lanes: u32,
-        caps: &Caps,
-    ) -> Vec<Self> {
-        let ChannelBlocks { ins, outs } = blocks;
-        let mut tiles = Vec::new();
-        if sharing(caps).is_some() && spec.kernel[2] == 3 {
-            let all = lanes == 4 || ins > 1;
-            // the same count of products either way
-            let (wide, flat) = ((4, 4), (8, 2));
-            let both = if outs < 8 { [wide, flat] } else { [flat, wide] };
-            tiles.extend(both.map(|(out, vox)| match spec.stride[2] {
-                1 if all => Self::Winograd { out: outs.min(out), vox },
-                _ => Self::Shared { out: outs.min(out), vox },
-            }));
-        }
-        let few = Self::Direct { out: 1, lines: 1 };
-        let many = Self::Direct { out: outs.min(2), lines: spec.kernel[1] };
-        tiles.extend(if caps.software { [many, few] } else { [few, many] });
-        distinct(tiles)
-    }
-
-    /// Threads that one part takes.
-    pub fn threads(&self, spec: &ConvSpec, blocks: ChannelBlocks, caps: &Caps) -> usize {
-        let ChannelBlocks { ins, outs } = blocks;
-        let taps = spec.kernel[0] * spec.kernel[1];
-        match *self {
-            Self::Direct { out, lines } => ins * outs.div_ceil(out) * taps / lines,
-            Self::Shared { out, .. } | Self::Winograd { out, .. } => {
-                (ins * taps).next_multiple_of(sharing(caps).unwrap_or(1)) * outs.div_ceil(out)
-            }
-        }
     }
 }
 
@@ -247,12 +182,12 @@ mod tests {
     fn shape(spec: ConvSpec, width: usize, transposed: bool) -> ConvSite {
         let spatial = [5, 9, width];
         ConvSite {
-            spec,
-            transposed,
+            geometry: Geometry { spec, transposed },
             samples: 1,
             spatial,
             blocks: ChannelBlocks { ins: 4, outs: 4 },
             lanes: 4,
+            loads: 1,
         }
     }
 
@@ -264,16 +199,34 @@ mod tests {
     fn defaults_follow_the_adapter() {
         let first = |shape: ConvSite, caps: &Caps| shape.candidates(caps)[0];
         let same = shape(ConvSpec::same(), 40, false);
-        assert_eq!(first(same, &Caps::default()).method, ConvMethod::Direct);
+        let staged = |tile: ConvTile| matches!(tile.method, ConvMethod::Staged(_));
+        assert!(staged(first(same, &Caps::default())));
         assert_eq!(first(same, &software(0)).method, ConvMethod::Direct);
         assert_eq!(first(same, &software(12)).method, ConvMethod::Direct);
         assert_eq!(first(same, &software(8)).method, ConvMethod::Winograd);
-        assert_eq!(
-            first(same, &Caps { subgroup_size: 32, ..Caps::default() }).method,
-            ConvMethod::Direct
-        );
+        assert!(staged(first(same, &Caps { subgroup_size: 32, ..Caps::default() })));
         assert_eq!(first(same, &software(8)).vox, 8);
         assert_eq!(first(shape(ConvSpec::same(), 5, false), &software(8)).vox, 6);
+    }
+
+    /// As an H200 measured it: a first layer and large strided convolutions run faster when threads load by themselves.
+    #[test]
+    fn what_shares_little_is_not_staged_at_first() {
+        let down = ConvSpec::down([2; 3]);
+        let is_staged = |site: ConvSite| {
+            let first = site.candidates(&Caps::default())[0];
+            matches!(first.method, ConvMethod::Staged(_))
+        };
+        let of = |spec, transposed, spatial, lanes| ConvSite {
+            spatial,
+            lanes,
+            ..shape(spec, 1, transposed)
+        };
+        assert!(!is_staged(of(ConvSpec::same(), false, [40, 56, 40], 1)));
+        assert!(is_staged(of(ConvSpec::same(), false, [40, 56, 40], 4)));
+        assert!(!is_staged(of(down, false, [64, 64, 64], 4)));
+        assert!(is_staged(of(down, false, [10, 14, 10], 4)));
+        assert!(is_staged(of(down, true, [128, 128, 128], 4)));
     }
 
     #[test]
@@ -289,20 +242,6 @@ mod tests {
         for shape in [down([2; 3], true), down([1, 1, 2], false)] {
             assert_eq!(shape.candidates(&caps)[0].method, ConvMethod::Shared);
         }
-    }
-
-    #[test]
-    fn weight_gradients_share_loads_whatever_the_stride() {
-        let first = |spec: ConvSpec, lanes, caps: &Caps| {
-            ConvWeightTile::candidates(&spec, ChannelBlocks { ins: 1, outs: 8 }, lanes, caps)[0]
-        };
-        let (same, down) = (ConvSpec::same(), ConvSpec::down([2; 3]));
-        let caps = software(8);
-        assert_eq!(first(same, 4, &caps), ConvWeightTile::Winograd { out: 8, vox: 2 });
-        assert_eq!(first(same, 1, &caps), ConvWeightTile::Shared { out: 8, vox: 2 });
-        assert_eq!(first(down, 4, &caps), ConvWeightTile::Shared { out: 8, vox: 2 });
-        let direct = |tile| matches!(tile, ConvWeightTile::Direct { .. });
-        assert!(direct(first(down, 4, &software(0))) && direct(first(same, 4, &Caps::default())));
     }
 
     /// A tile of an input gradient covers whole strides.

@@ -8,7 +8,8 @@ use super::super::pointwise::PointwiseWeights;
 use super::super::reduce::{partial_sums, reduce};
 use super::super::subgroup::shared;
 use super::spec::{ConvSpec, lanes, row_key, sizes, taps_key};
-use super::tile::ConvWeightTile;
+use super::weight_boxes::{ConvWeightSite, WeightBoxes};
+use super::weight_tile::{ConvWeightTile, LineTile};
 use crate::base::Result;
 use crate::engine::graph::{CutAxis, Dispatch, Graph, Lowering, Op, Portion, Scratch, Value, fold};
 use crate::engine::shader::{Choice, KernelKey};
@@ -37,11 +38,16 @@ struct ConvWeightSplit {
     choice: Arc<Choice>,
 }
 
-/// By voxels for a pointwise convolution, else by lines.
+/// By voxels for a pointwise convolution, else by boxes or by lines.
 enum Method {
     Voxels(PointwiseWeights),
+    Boxes {
+        boxes: WeightBoxes,
+        /// Boxes of a part; the last may have fewer.
+        each: usize,
+    },
     Lines {
-        tile: ConvWeightTile,
+        tile: LineTile,
         /// Lines of a part; the last may run over.
         rows: usize,
     },
@@ -105,18 +111,27 @@ impl ConvWeightGrad {
             return Ok(ConvWeightSplit { method: Method::Voxels(weights), per_sample, choice });
         }
         let caps = lowering.caps;
-        let tiles = ConvWeightTile::candidates(&self.spec, blocks, lanes(read), caps);
+        let shape =
+            ConvWeightSite { spec: self.spec, spatial: layout.spatial, blocks, lanes: lanes(read) };
         let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = self.spec;
         let ChannelBlocks { ins, outs } = blocks;
         let site = format!("{layout} {ins}>{outs} {kd}{kh}{kw} {sd}{sh}{sw}{load}");
-        let (tile, choice) = lowering.choose("conv-weight", site, &tiles)?;
-        let threads = tile.threads(&self.spec, blocks, caps) * layout.n;
-        let lines = layout.spatial[0] * layout.spatial[1];
-        let wanted = (caps.threads() / threads.max(1)).clamp(1, lines).min(most);
-        // every part has the same number of lines
-        let rows = lines.div_ceil(wanted);
-        let per_sample = lines.div_ceil(rows);
-        Ok(ConvWeightSplit { method: Method::Lines { tile, rows }, per_sample, choice })
+        let (tile, choice) = lowering.choose("conv-weight", site, &shape.candidates(caps))?;
+        let (method, per_sample) = match tile {
+            ConvWeightTile::Boxes(boxes) => {
+                let [each, per_sample] = boxes.split(layout, blocks, most, caps);
+                (Method::Boxes { boxes, each }, per_sample)
+            }
+            ConvWeightTile::Lines(tile) => {
+                let threads = tile.threads(&self.spec, blocks, caps) * layout.n;
+                let lines = layout.spatial[0] * layout.spatial[1];
+                let wanted = (caps.threads() / threads.max(1)).clamp(1, lines).min(most);
+                // every part has the same number of lines
+                let rows = lines.div_ceil(wanted);
+                (Method::Lines { tile, rows }, lines.div_ceil(rows))
+            }
+        };
+        Ok(ConvWeightSplit { method, per_sample, choice })
     }
 
     fn dispatch(
@@ -135,6 +150,9 @@ impl ConvWeightGrad {
         let label = lowering.name(out).to_string();
         let dispatch = match &split.method {
             Method::Voxels(weights) => weights.dispatch(lowering, sources, piece, label)?,
+            Method::Boxes { boxes, each } => {
+                self.boxes(lowering, sources, piece, boxes, per_sample)?.param("each", *each)
+            }
             Method::Lines { tile, rows } => {
                 self.lines(lowering, sources, piece, *tile, per_sample)?.param("rows", *rows)
             }
@@ -161,12 +179,31 @@ impl ConvWeightGrad {
         Ok(dispatch.work(flops as u64, bytes))
     }
 
+    fn boxes(
+        &self,
+        lowering: &Lowering<'_>,
+        sources: &WeightSources<'_>,
+        piece: Portion<2>,
+        boxes: &WeightBoxes,
+        per_sample: usize,
+    ) -> Result<Dispatch> {
+        let [out] = lowering.outputs()?;
+        let WeightSources { source, grad } = sources;
+        let [outs, ins] = piece.runs.map(|run| run.count);
+        let tiles = boxes.tiles(ChannelBlocks { ins, outs });
+        let groups = fold(per_sample * piece.samples * tiles, lowering.caps)?;
+        let key = boxes.key(sources.key("conv_weight_tiled.wgsl"));
+        let dispatch = Dispatch::new(lowering.name(out), key, groups);
+        let dispatch = boxes.params(dispatch, ins, grad.layout.spatial);
+        Ok(sizes(dispatch, source.layout.spatial, grad.layout.spatial, self.spec.pad_lo))
+    }
+
     fn lines(
         &self,
         lowering: &Lowering<'_>,
         sources: &WeightSources<'_>,
         piece: Portion<2>,
-        tile: ConvWeightTile,
+        tile: LineTile,
         per_sample: usize,
     ) -> Result<Dispatch> {
         let [out] = lowering.outputs()?;
@@ -178,7 +215,7 @@ impl ConvWeightGrad {
         let threads = tile.threads(&self.spec, ChannelBlocks { ins, outs }, lowering.caps) * parts;
         let key = |file, vox| row_key(taps_key(sources.key(file), &self.spec), &self.spec, vox);
         let (key, vox, group) = match tile {
-            ConvWeightTile::Direct { out, lines } => {
+            LineTile::Direct { out, lines } => {
                 let key = key("conv_weight.wgsl", 4)
                     .tile("KW", kernel[2] as u32)
                     .tile("SW", stride[2] as u32)
@@ -187,7 +224,7 @@ impl ConvWeightGrad {
                     .tile("CIN", lanes(&source.layout));
                 (key, 4, WORKGROUP)
             }
-            ConvWeightTile::Shared { out, vox } => {
+            LineTile::Shared { out, vox } => {
                 let group = shared(lowering.caps, &label)?;
                 let key = key("conv_weight_subgroups.wgsl", vox)
                     .tile("SUB", group as u32)
@@ -197,7 +234,7 @@ impl ConvWeightGrad {
                     .tile("CIN", lanes(&source.layout));
                 (key, vox, group)
             }
-            ConvWeightTile::Winograd { out, vox } => {
+            LineTile::Winograd { out, vox } => {
                 let group = shared(lowering.caps, &label)?;
                 let key = key("conv_weight_winograd_subgroups.wgsl", vox)
                     .tile("SUB", group as u32)
@@ -212,7 +249,7 @@ impl ConvWeightGrad {
         let dispatch =
             Dispatch::new(label, key, groups).param("quads", grad.layout.spatial[2].div_ceil(vox));
         let dispatch = match tile {
-            ConvWeightTile::Direct { .. } => dispatch,
+            LineTile::Direct { .. } => dispatch,
             _ => dispatch.param("groups", tasks.div_ceil(group)),
         };
         Ok(sizes(dispatch, source.layout.spatial, grad.layout.spatial, pad_lo))

@@ -3,5 +3,6 @@
 mod march;
 mod tile;
 mod weight_grad;
+mod weight_tile;
 
 pub use march::depthwise;

@@ -22,7 +22,7 @@ const BUSY: usize = 65_536;
 const DEPTH: usize = 16;
 
 /// Lines along H that a thread makes: two where loads are dear, so that four lines read serve two.
-fn usual_rows(h: usize, caps: &Caps) -> usize {
+pub fn usual_rows(h: usize, caps: &Caps) -> usize {
     if caps.threads() < FEW_THREADS && h > 1 { 2 } else { 1 }
 }
 
@@ -230,42 +230,6 @@ impl March {
                 .set("HALO", u32::from(lanes > subgroup))
                 .tile("SUB", subgroup as u32),
         }
-    }
-}
-
-/// A weight gradient's lines along H, and the threads among which the columns of all channels are shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Columns {
-    pub rows: usize,
-    pub threads: usize,
-}
-
-impl Display for Columns {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ROWS={} threads={}", self.rows, self.threads)
-    }
-}
-
-impl Columns {
-    /// For an output gradient; `load` says what rides on reading it.
-    pub fn choose(
-        layout: &Layout,
-        load: &str,
-        lowering: &Lowering<'_>,
-    ) -> Result<(Self, Arc<Choice>)> {
-        let caps = lowering.caps;
-        let [d, h, w] = layout.spatial;
-        let (rows, threads) = (usual_rows(h, caps), caps.threads());
-        let other = if h > 1 { 3 - rows } else { rows };
-        let all = distinct(vec![
-            Self { rows, threads },
-            Self { rows, threads: threads / 2 },
-            Self { rows, threads: threads * 2 },
-            Self { rows: other, threads },
-            Self { rows: other, threads: threads * 2 },
-        ]);
-        let shape = format!("{}x{d}x{h}x{w} {}{load}", layout.n, layout.blocks());
-        lowering.choose("depthwise_weight", shape, &all)
     }
 }
 

@@ -1,16 +1,15 @@
 //! The weight gradient of the depthwise convolution: partial sums, then their reduction.
 
-use std::sync::Arc;
-
-use super::super::common::{WORKGROUP, switches};
+use super::super::common::switches;
 use super::super::load::{Source, WeightSources};
 use super::super::reduce::{partial_sums, reduce};
-use super::tile::{Columns, QUAD, TAPS};
+use super::tile::TAPS;
+use super::weight_tile::ColumnSplit;
 use crate::base::Result;
 use crate::engine::graph::{
     BlockRun, CutAxis, Dispatch, Graph, Lowering, Op, Portion, Scratch, Value, fold,
 };
-use crate::engine::shader::{Choice, KernelKey};
+use crate::engine::shader::KernelKey;
 
 /// Appends the weight gradient of a depthwise convolution whose output's is `dy`.
 pub fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Result<()> {
@@ -19,26 +18,10 @@ pub fn weight_grad(graph: &mut Graph, x: Value, weight: Value, dy: Value) -> Res
     Ok(())
 }
 
-/// How the columns of a sample are shared out.
-struct ColumnSplit {
-    /// Parts of a sample, and columns of each.
-    per_sample: usize,
-    each: usize,
-    rows: usize,
-    choice: Arc<Choice>,
-}
-
-impl ColumnSplit {
-    fn choose(lowering: &Lowering<'_>, grad: &Source) -> Result<Self> {
-        let layout = &grad.layout;
-        let load = switches(&grad.switches(KernelKey::new("depthwise.wgsl")));
-        let (tile, choice) = Columns::choose(layout, &load, &lowering.of_activations())?;
-        let Columns { rows, threads } = tile;
-        let columns = layout.spatial[1].div_ceil(rows) * layout.spatial[2].div_ceil(QUAD);
-        let wanted = (threads / (layout.blocks() * layout.n)).clamp(1, columns);
-        let each = columns.div_ceil(wanted);
-        Ok(Self { per_sample: columns.div_ceil(each), each, rows, choice })
-    }
+/// How the columns of an output gradient are shared out.
+fn split(lowering: &Lowering<'_>, grad: &Source) -> Result<ColumnSplit> {
+    let load = switches(&grad.switches(KernelKey::new("depthwise.wgsl")));
+    ColumnSplit::choose(&grad.layout, &load, &lowering.of_activations())
 }
 
 #[derive(Debug)]
@@ -52,14 +35,14 @@ impl Op for DepthwiseWeightGrad {
     fn scratch(&self, lowering: &Lowering<'_>) -> Result<Vec<Scratch>> {
         let [_, dy] = lowering.inputs()?;
         let grad = Source::of(lowering.graph, dy)?;
-        let split = ColumnSplit::choose(lowering, &grad)?;
+        let split = split(lowering, &grad)?;
         partial_sums(lowering, split.per_sample * grad.layout.n)
     }
 
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let [x, dy] = lowering.inputs()?;
         let grad = &Source::of(lowering.graph, dy)?;
-        let split = ColumnSplit::choose(lowering, grad)?;
+        let split = split(lowering, grad)?;
         let (samples, stored, voxels) = (grad.layout.n, grad.layout.blocks(), grad.layout.voxels());
         let mut dispatches = Vec::new();
         let mut first = 0;
@@ -86,25 +69,18 @@ fn dispatch(
 ) -> Result<Dispatch> {
     let ([out], [partial]) = (lowering.outputs()?, lowering.scratch()?);
     let WeightSources { source, grad } = sources;
-    let ColumnSplit { per_sample, each, rows, .. } = *split;
+    let per_sample = split.per_sample;
     let [d, h, w] = grad.layout.spatial;
     let [run] = piece.runs;
     let parts = per_sample * piece.samples;
-    let key = sources
-        .key("depthwise_weight.wgsl")
-        .tile("ROWS", rows as u32)
-        .tile("READ", rows as u32 + 2)
-        .tile("GRADS", (rows * QUAD) as u32);
-    let groups = fold((parts * run.count).div_ceil(WORKGROUP), lowering.caps)?;
-    let dispatch = Dispatch::new(lowering.name(out), key, groups)
+    let (key, groups) = split.key(|file| sources.key(file), parts, run.count);
+    let dispatch = Dispatch::new(lowering.name(out), key, fold(groups, lowering.caps)?)
         .chosen(split.choice.clone())
         .bind("partial", lowering.whole(partial))
         .param("blocks", run.count)
         .param("d", d)
         .param("h", h)
         .param("w", w)
-        .param("quads", w.div_ceil(QUAD))
-        .param("columns", each)
         .param("parts", parts)
         .param("per_sample", per_sample)
         .param("part_first", piece.n0 * per_sample)
@@ -112,6 +88,7 @@ fn dispatch(
         .param("block_first", first + run.first)
         .param("src_blocks", source.layout.blocks())
         .param("grad_blocks", grad.layout.blocks());
+    let dispatch = split.params(dispatch, grad.layout.spatial);
     let of_grad = piece.part(BlockRun { first: first + run.first, ..run });
     let dispatch = sources.bind(dispatch, lowering, piece.part(run), of_grad)?;
     let work = piece.samples * run.count * grad.layout.voxels();

@@ -2,6 +2,7 @@
 
 mod coop;
 mod product;
+mod weight_chunks;
 mod weights;
 
 pub use product::Product;

@@ -1,0 +1,217 @@
+// Convolution with 1 or 3 taps, stride 1 or 2 per axis and any leading padding, staged in workgroup memory.
+//
+//   y[n,o,d,h,w] = b[o] + sum_{i,kd,kh,kw} w[o,i,kd,kh,kw] * load(x)[n,i,d*SD+kd-pd, h*SH+kh-ph, w*SW+kw-pw]
+//
+// The load is zero outside the source.
+// Bindings (vec4 = 4 channel lanes; mat4x4 column j = weights of input lane j): as in conv.wgsl
+//   out [splits, N, OB, OD, OH, OW], splits > 1 where conv_sum.wgsl adds up what parts of the input blocks make
+// A workgroup makes a box of TD x TH*LINES x TW*VOX outputs for TO*OUT output blocks. For each input block it stages the loaded box that these
+// read, and the weights of a plane of taps at a time; a thread makes LINES x VOX outputs along H and W for OUT output blocks. Rows and planes lie PITCH
+// and PLANE vectors apart, so that few neighbours meet in a bank. Products of a row of taps are summed before they join the sum.
+// CIN is the number of lanes in use where the source has fewer than 4 channels.
+// Source: implicit GEMM with a tiled matrix product, as in Volkov, Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
+
+struct Params {
+  n: u32, ins: u32, outs: u32, tiles: u32,
+  od: u32, oh: u32, ow: u32, cols: u32,
+  id: u32, ih: u32, iw: u32, splits: u32,
+  pd: u32, ph: u32, pw: u32, split_ins: u32,
+  weight_in: u32, weight_out: u32, src_blocks: u32, coef_first: u32,
+  out_blocks: u32, src_base: u32, aux_base: u32, out_base: u32,
+}
+
+override BIAS: bool = false;
+override ACC: bool = false;
+override UD: u32 = 1u;
+override UH: u32 = 1u;
+override UW: u32 = 1u;
+override WG: u32 = 64u;
+
+const VOX: u32 = 4u;
+const LINES: u32 = 2u;
+const OUT: u32 = 2u;
+// threads along D, H, W and output blocks
+const TD: u32 = 4u;
+const TH: u32 = 4u;
+const TW: u32 = 2u;
+const TO: u32 = 2u;
+const KD: u32 = 3u;
+const KH: u32 = 3u;
+const KW: u32 = 3u;
+const SD: u32 = 1u;
+const SH: u32 = 1u;
+const SW: u32 = 1u;
+const ROW: u32 = 6u;
+const CIN: u32 = 4u;
+const PITCH: u32 = 10u;
+const PLANE: u32 = 101u;
+const COLUMNS: u32 = (TW * VOX - 1u) * SW + KW;
+const ROWS: u32 = (TH * LINES - 1u) * SH + KH;
+const PLANES: u32 = (TD - 1u) * SD + KD;
+const BOX: u32 = PLANES * ROWS * COLUMNS;
+// columns of the weights of a plane of taps, and how many of a thread's
+const LOADS: u32 = 3u;
+const TAPS: u32 = KH * KW * 4u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> aux: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> coef: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> weight: array<mat4x4<f32>>;
+@group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+
+// import load
+
+var<workgroup> staged: array<vec4<f32>, PLANES * PLANE>;
+// one vector more a block, so that neighbours' blocks lie in other banks
+var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
+
+// The loaded input at a place of the workgroup's box, which begins at `origin`; zero outside the source.
+fn fetch(s: u32, origin: vec3<u32>, start: u32, c: Coef) -> vec4<f32> {
+  let pad = vec3<u32>(params.pd, params.ph, params.pw);
+  let size = vec3<u32>(params.id, params.ih, params.iw);
+  let at = origin + vec3<u32>(s / (ROWS * COLUMNS), s / COLUMNS % ROWS, s % COLUMNS);
+  let inside = all(at >= pad) && all(at < size + pad);
+  let place = (clamp(at, pad, size + pad - 1u) - pad) / vec3<u32>(UD, UH, UW);
+  let x = load(start + (place.x * (params.ih / UH) + place.y) * (params.iw / UW) + place.z, c);
+  return select(vec4<f32>(0.0), x, inside);
+}
+
+// A column of the weights of a plane of taps: of the workgroup's output blocks from `first` on, for an input block.
+fn fetch_weight(s: u32, first: u32, i: u32, kd: u32) -> vec4<f32> {
+  let block = min(first + s / TAPS, params.outs - 1u);
+  let taps = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD + kd;
+  return weight[taps * (KH * KW) + s / 4u % (KH * KW)][s % 4u];
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  var t = wg.x + wg.y * ng.x;
+  let tile = t % params.tiles; t = t / params.tiles;
+  let boxes_w = (params.ow + TW * VOX - 1u) / (TW * VOX);
+  let boxes_h = (params.oh + TH * LINES - 1u) / (TH * LINES);
+  let boxes_d = (params.od + TD - 1u) / TD;
+  let w0 = t % boxes_w * (TW * VOX); t = t / boxes_w;
+  let h0 = t % boxes_h * (TH * LINES); t = t / boxes_h;
+  let d0 = t % boxes_d * TD; t = t / boxes_d;
+  let split = t % params.splits; t = t / params.splits;
+  // workgroups beyond the last sample compute along and write nothing
+  let n = min(t, params.n - 1u);
+  let tw = lane % TW;
+  let td = lane / TW % TD;
+  let th = lane / (TW * TD) % TH;
+  let to = lane / (TW * TD * TH);
+  let source_size = (params.id / UD) * (params.ih / UH) * (params.iw / UW);
+  let origin = vec3<u32>(d0 * SD, h0 * SH, w0 * SW);
+  var y: array<array<array<vec4<f32>, OUT>, VOX>, LINES>;
+  // unroll
+  for (var l = 0u; l < LINES; l++) {
+    // unroll
+    for (var j = 0u; j < VOX; j++) {
+      // unroll
+      for (var o = 0u; o < OUT; o++) { y[l][j][o] = vec4<f32>(0.0); }
+    }
+  }
+  let begin = split * params.split_ins;
+  let end = min(params.ins, begin + params.split_ins);
+  // weights of the next plane of taps, on their way while this one is summed
+  var next: array<vec4<f32>, LOADS>;
+  // unroll
+  for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(begin, params.ins - 1u), 0u); }
+  for (var i = begin; i < end; i++) {
+    let source_block = n * params.src_blocks + i;
+    for (var kd = 0u; kd < KD; kd++) {
+      workgroupBarrier();
+      if (kd == 0u) {
+        let c = load_coef(params.coef_first + source_block);
+        for (var first = lane; first < BOX; first += 4u * WG) {
+          var x: array<vec4<f32>, 4>;
+          // unroll
+          for (var r = 0u; r < 4u; r++) { x[r] = fetch(min(first + r * WG, BOX - 1u), origin, source_block * source_size, c); }
+          // unroll
+          for (var r = 0u; r < 4u; r++) {
+            let s = first + r * WG;
+            if (s < BOX) { staged[s / (ROWS * COLUMNS) * PLANE + s / COLUMNS % ROWS * PITCH + s % COLUMNS] = x[r]; }
+          }
+        }
+      }
+      // unroll
+      for (var r = 0u; r < LOADS; r++) {
+        let s = lane + r * WG;
+        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = next[r]; }
+      }
+      workgroupBarrier();
+      let step = min(i * KD + kd + 1u, params.ins * KD - 1u);
+      // unroll
+      for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), step / KD, step % KD); }
+      let corner = (td * SD + kd) * PLANE + th * (LINES * SH * PITCH) + tw * (VOX * SW);
+      // unroll
+      for (var kh = 0u; kh < KH; kh++) {
+        var x: array<array<vec4<f32>, ROW>, LINES>;
+        // unroll
+        for (var l = 0u; l < LINES; l++) {
+          // unroll
+          for (var q = 0u; q < ROW; q++) { x[l][q] = staged[corner + (l * SH + kh) * PITCH + q]; }
+        }
+        // unroll
+        for (var o = 0u; o < OUT; o++) {
+          var sum: array<array<vec4<f32>, VOX>, LINES>;
+          // unroll
+          for (var l = 0u; l < LINES; l++) {
+            // unroll
+            for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+          }
+          // unroll
+          for (var kw = 0u; kw < KW; kw++) {
+            const tap = (kh * KW + kw) * 4u;
+            let m = mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]);
+            // unroll
+            for (var l = 0u; l < LINES; l++) {
+              // unroll
+              for (var j = 0u; j < VOX; j++) {
+                let v = x[l][j * SW + kw];
+                if (CIN == 1u) {
+                  sum[l][j] = fma(m[0], vec4<f32>(v.x), sum[l][j]);
+                } else if (CIN == 2u) {
+                  sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), sum[l][j]));
+                } else {
+                  sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), fma(m[3], vec4<f32>(v.w), sum[l][j]))));
+                }
+              }
+            }
+          }
+          // unroll
+          for (var l = 0u; l < LINES; l++) {
+            // unroll
+            for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+          }
+        }
+      }
+    }
+  }
+  let size = params.od * params.oh * params.ow;
+  let d = d0 + td;
+  let h = h0 + th * LINES;
+  let w = w0 + tw * VOX;
+  let block = tile * (TO * OUT) + to * OUT;
+  let start = params.out_base + ((split * params.n + n) * params.out_blocks + block) * size + (d * params.oh + h) * params.ow + w;
+  // unroll
+  for (var o = 0u; o < OUT; o++) {
+    var b = vec4<f32>(0.0);
+    if (BIAS) { b = bias[params.weight_out + min(block + o, params.outs - 1u)]; }
+    // unroll
+    for (var l = 0u; l < LINES; l++) {
+      // unroll
+      for (var j = 0u; j < VOX; j++) {
+        if (t < params.n && d < params.od && block + o < params.outs && h + l < params.oh && w + j < params.ow) {
+          let at = start + o * size + l * params.ow + j;
+          var value = y[l][j][o];
+          if (BIAS) { value = value + b; }
+          if (ACC) { value = value + out[at]; }
+          out[at] = value;
+        }
+      }
+    }
+  }
+}
