@@ -46,23 +46,40 @@ const LARGE: usize = 1;
 
 /// Staged tiles, the best first; one that takes many registers comes last.
 pub fn staged_tiles(site: &ConvSite, caps: &Caps) -> Vec<ConvTile> {
-    let mut small: Vec<(f64, ConvTile)> = Vec::new();
-    let mut large = Vec::new();
+    let (mut small, mut large) = (Vec::new(), Vec::new());
     for tile in thread_tiles(site) {
-        for (most, rated) in [(MANY, &mut small), (MOST, &mut large)] {
-            let groups = workgroups(site, &tile, caps);
-            let fitting = groups.filter(|group| registers(site, &tile, group) <= most);
-            let costs = fitting.map(|group| (cost(site, &tile, &group), group));
-            if let Some((cost, group)) = costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
-                rated.push((cost, ConvTile { method: ConvMethod::Staged(group), ..tile }));
-            }
-        }
+        let rated = rated(site, &tile, caps);
+        small.extend(best(rated.iter().filter(|group| group.registers <= MANY), &tile));
+        large.extend(best(rated.iter(), &tile));
     }
-    let best = |mut rated: Vec<(f64, ConvTile)>, count| {
-        rated.sort_by(|a, b| a.0.total_cmp(&b.0));
-        rated.into_iter().map(|(_, tile)| tile).take(count)
+    let sorted = |mut tiles: Vec<(f64, ConvTile)>, count| {
+        tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
+        tiles.into_iter().map(|(_, tile)| tile).take(count)
     };
-    best(small, OFFERED - LARGE).chain(best(large, LARGE)).collect()
+    sorted(small, OFFERED - LARGE).chain(sorted(large, LARGE)).collect()
+}
+
+/// A workgroup with what it takes.
+struct Rated {
+    group: Workgroup,
+    registers: usize,
+    cost: f64,
+}
+
+/// Workgroups that fit, of threads that make this.
+fn rated(site: &ConvSite, tile: &ConvTile, caps: &Caps) -> Vec<Rated> {
+    let fit = workgroups(site, tile, caps).into_iter();
+    let rated = fit.map(|group| {
+        let registers = registers(site, tile, &group);
+        Rated { group, registers, cost: cost(site, tile, &group) }
+    });
+    rated.filter(|rated| rated.registers <= MOST).collect()
+}
+
+/// The one that costs least, with its cost.
+fn best<'a>(rated: impl Iterator<Item = &'a Rated>, tile: &ConvTile) -> Option<(f64, ConvTile)> {
+    let best = rated.min_by(|a, b| a.cost.total_cmp(&b.cost))?;
+    Some((best.cost, ConvTile { method: ConvMethod::Staged(best.group), ..*tile }))
 }
 
 /// What a thread can make: neighbours along W that waste least, one line or two, some output blocks.
@@ -92,24 +109,22 @@ fn shares(all: usize, most: usize) -> Vec<usize> {
     counts
 }
 
-/// Workgroups that fit.
-fn workgroups(site: &ConvSite, tile: &ConvTile, caps: &Caps) -> impl Iterator<Item = Workgroup> {
+/// Workgroups that fit what every adapter has.
+fn workgroups(site: &ConvSite, tile: &ConvTile, caps: &Caps) -> Vec<Workgroup> {
     let (_, [depth, height, width]) = site.geometry.positions(site.spatial);
     let along_d = shares(depth, 8);
     let along_h = shares(height.div_ceil(tile.lines), 16);
     let along_w = shares(width.div_ceil(tile.vox), 16);
     let along_o = shares(site.blocks.outs.div_ceil(tile.out), 8);
     let splits = splits(site, caps);
-    let (site, tile) = (*site, *tile);
     let mut fit = Vec::new();
-    for d in along_d {
+    for &d in &along_d {
         for &h in &along_h {
             for &w in &along_w {
-                for &outs in &along_o {
+                for &outs in along_o.iter().filter(|outs| d * h * w * *outs <= GROUP) {
                     let group = Workgroup { threads: [d, h, w], outs, splits: 1 };
-                    let staged = StagedBox::new(&site.geometry, &tile, &group);
-                    let threads = group.invocations();
-                    let few = threads <= GROUP && staged.weights() <= LOADS * threads;
+                    let staged = StagedBox::new(&site.geometry, tile, &group);
+                    let few = staged.weights() <= LOADS * group.invocations();
                     if few && staged.bytes() <= MEMORY {
                         fit.extend(
                             splits.iter().map(|splits| Workgroup { splits: *splits, ..group }),
@@ -119,7 +134,7 @@ fn workgroups(site: &ConvSite, tile: &ConvTile, caps: &Caps) -> impl Iterator<It
             }
         }
     }
-    fit.into_iter()
+    fit
 }
 
 /// Parts into which the input blocks can be cut, so that what they make can be bound.
