@@ -205,7 +205,12 @@ impl Run {
             })
         };
         let mut stopped = false;
-        while !stopped && let Some(step) = trainer.step()? {
+        while !stopped {
+            let step = trainer.step();
+            if step.is_err() {
+                tell(&trainer.untold(), observer)?;
+            }
+            let Some(step) = step? else { break };
             tell(&step.readings, observer)?;
             stopped = observer.step(&step)?.is_break();
             let due = step.number.is_multiple_of(self.config.checkpoint_every);
@@ -214,7 +219,11 @@ impl Run {
                 save(&self.folder, trainer, observer)?;
             }
         }
-        tell(&trainer.settle()?, observer)?;
+        let last = trainer.settle();
+        if last.is_err() {
+            tell(&trainer.untold(), observer)?;
+        }
+        tell(&last?, observer)?;
         log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
         save(&self.folder, trainer, observer)?;
         let finished = trainer.is_finished();
@@ -304,6 +313,10 @@ fn adds(config: &RunConfig) -> Option<&Start> {
 
 fn save(folder: &Path, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<()> {
     let file = folder.join(CHECKPOINT);
+    if !trainer.is_sound()? && !trainer.is_finished() {
+        log::warn!("the last step changed nothing: {} stays as it is", file.display());
+        return Ok(());
+    }
     trainer.save(&file)?;
     progress::draw(folder)?;
     observer.checkpoint(&file)
