@@ -109,9 +109,9 @@ mod tests {
         let steps = |n: usize| {
             (0..n).map(|step| [Verdict::LeftOut, Verdict::Counted][usize::from(step % 5 > 2)])
         };
-        assert_eq!(after(steps(83)).stop(false), None);
-        let reason = after(steps(85)).stop(false);
-        assert_eq!(reason.as_deref(), Some("51 of the last 85 steps"));
+        assert_eq!(after(steps(82)).stop(false), None);
+        let reason = after(steps(83)).stop(false);
+        assert_eq!(reason.as_deref(), Some("51 of the last 83 steps"));
         // long ago does not count
         let healed = steps(80).chain(std::iter::repeat_n(Verdict::Counted, 60));
         assert_eq!(after(healed).stop(true), None);

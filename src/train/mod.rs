@@ -1,5 +1,6 @@
 //! Training: sessions over one parameter store, what they are fed, the trainer and its checkpoints.
 
+mod advice;
 mod batches;
 mod cases;
 mod checkpoint;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::advice;
 use super::batches::{Batch, Batches};
 use super::cases::DomainCases;
 use super::checkpoint;
@@ -136,6 +137,11 @@ impl Trainer {
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Arc<Vec<DomainCases>>) -> Result<Self> {
+        let built = Self::build_in(gpu, config.clone(), domains.clone());
+        built.map_err(|error| error.with_memory_remedy(|| remedy(gpu, &config, &domains)))
+    }
+
+    fn build_in(gpu: &Gpu, config: RunConfig, domains: Arc<Vec<DomainCases>>) -> Result<Self> {
         let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = setup::network(&config, &plans);
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
@@ -178,6 +184,11 @@ impl Trainer {
             self.session.write(Region::Weights, name, &tensor.values)?;
         }
         Ok(())
+    }
+
+    /// The device, with the variants of kernels that the training runs.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 
     /// The settings.
@@ -281,6 +292,12 @@ impl Trainer {
     ///
     /// Where the GPU fails, or too many steps changed nothing.
     pub fn step(&mut self) -> Result<Option<Step>> {
+        let stepped = self.submit_step();
+        let told = || remedy(&self.gpu, &self.config, &self.domains);
+        stepped.map_err(|error| error.with_memory_remedy(told))
+    }
+
+    fn submit_step(&mut self) -> Result<Option<Step>> {
         self.drive()?;
         let Some(lr) = self.lr() else { return Ok(None) };
         let gpu = self.gpu.clone();
@@ -454,4 +471,10 @@ impl Trainer {
         };
         checkpoint::write(path, &self.bare_model(), &self.session, &state)
     }
+}
+
+/// What to do where the adapter has not the memory for a training.
+fn remedy(gpu: &Gpu, config: &RunConfig, domains: &[DomainCases]) -> String {
+    let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
+    advice::remedy(config, &plans, &caps(gpu))
 }

@@ -68,6 +68,7 @@ impl Readback {
         if let Some(submission) = launch.last {
             gpu.wait_for(submission)?;
         }
+        gpu.may_map()?;
         mapped.recv().map_err(unread)?.map_err(unread)?;
         let view = staging.get_mapped_range(..bytes).map_err(unread)?;
         let words = bytemuck::pod_collect_to_vec(&view);
