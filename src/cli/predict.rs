@@ -7,8 +7,9 @@ use indicatif::ProgressBar;
 
 use super::args::PrecisionArg;
 use super::flags::Given;
+use super::signals;
 use crate::base::files::{Claim, Paths, folder, safe_name};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
@@ -149,15 +150,19 @@ impl Args {
     fn segment_all(
         &self,
         ensemble: &Ensemble,
-        plan: &DomainPlan,
+        work: &Work<'_>,
         jobs: &[Job],
         given: &Given,
     ) -> Result<()> {
         let bar = ProgressBar::new(jobs.len() as u64);
-        let (mut failed, mut only) = (0, Ok(()));
-        ensemble.segment_all(&Work { args: self, plan }, jobs, &mut |index, outcome| {
+        let (mut failed, mut written, mut only) = (0, 0, Ok(()));
+        ensemble.segment_all(work, jobs, &mut |index, outcome| {
             match outcome {
-                Ok(()) => only = tell(&jobs[index].mask),
+                Ok(()) => {
+                    written += 1;
+                    only = tell(&jobs[index].mask);
+                }
+                Err(Error::Stopped) => only = Err(Error::Stopped),
                 // the other images must not suffer from one that is broken
                 Err(error) if jobs.len() > 1 => {
                     failed += 1;
@@ -169,6 +174,13 @@ impl Args {
             only.is_ok()
         });
         bar.finish_and_clear();
+        if let Err(Error::Stopped) = only {
+            let name = signals::name(work.stop);
+            signals::tell(format_args!(
+                "{name}: stopped; of {} images {written} are written. The same command with --continue does the others",
+                jobs.len()
+            ));
+        }
         only?;
         if failed == 0 {
             return Ok(());
@@ -223,11 +235,16 @@ fn tell(mask: &Path) -> Result<()> {
 struct Work<'a> {
     args: &'a Args,
     plan: &'a DomainPlan,
+    stop: &'a Stop,
 }
 
 impl CaseWork for Work<'_> {
     type Job = Job;
     type Kept = ();
+
+    fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
 
     fn read(&self, job: &Job) -> Result<(Volume, ())> {
         let images = job.images.as_ref().map_err(Fault::error)?;
@@ -285,8 +302,9 @@ fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error 
     Error::file(&images[0], found, expected, remedy)
 }
 
-pub fn run(args: &Args, given: &Given) -> Result<()> {
+pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     args.check()?;
+    signals::listen(stop)?;
     let mut models = Vec::new();
     for path in &args.model {
         let model = Model::read(&super::args::model_file(path))?;
@@ -310,7 +328,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         return Ok(());
     }
     let ensemble = args.ensemble(&Gpu::open(&args.device)?, &models)?;
-    args.segment_all(&ensemble, plan, &jobs, given)
+    args.segment_all(&ensemble, &Work { args, plan, stop }, &jobs, given)
 }
 
 /// The cases of a file or folder, in the order of their names.

@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Beside, RunClaim, claim};
+use super::claim::{Beside, claim};
 use super::folder::{
-    ADDED, CHECKPOINT, MODEL, PLAN, RunFolder, TUNING, check_new, is_begun, read_plan, write_plan,
+    ADDED, CHECKPOINT, MODEL, PLAN, PREVIOUS, RunFolder, TUNING, check_new, has_checkpoint,
+    is_begun, read_plan, write_plan,
 };
 use super::log::{Log, rewind};
 use super::observer::Observer;
 use super::progress;
+use super::saved;
+use super::saved::Due;
 use super::scores::DomainScores;
 use super::validate::validate;
+use crate::base::files::Claim;
 use crate::base::{Error, Result};
 use crate::dataset::prepared::{Progress, Store};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
@@ -21,7 +25,9 @@ use crate::engine::tune;
 use crate::net::Model;
 use crate::segment::{Ensemble, PredictOptions, Predictor};
 use crate::train;
-use crate::train::{DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer};
+use crate::train::{
+    Checkpoint, DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer,
+};
 
 /// What a run begins from.
 #[derive(Clone, Copy)]
@@ -43,7 +49,9 @@ pub struct Run {
     trainer: Option<Trainer>,
     /// Steps done before this start, or with it once it has ended.
     steps: u64,
-    _claim: Option<RunClaim>,
+    /// Steps that the last checkpoint holds; none where there is none.
+    saved: Option<u64>,
+    _claim: Option<Claim>,
 }
 
 impl Run {
@@ -86,6 +94,7 @@ impl Run {
         let origin = Origin::New(&options.preset);
         let (run, record) = Self::start(gpu, &at, &plans, origin, &mut preparing)?;
         write_plan(&run.config, &plans, &at.folder)?;
+        rewind(&at.folder, 0)?;
         record.iter().try_for_each(|record| record.write(&at.folder.join(TUNING)))?;
         Ok(run)
     }
@@ -144,8 +153,7 @@ impl Run {
             Origin::Folder => &PresetChoice::None,
         };
         let domains = Arc::new(train::open(config, plans, preset, preparing)?);
-        let checkpoint = folder.join(CHECKPOINT);
-        if !checkpoint.exists() {
+        if !has_checkpoint(folder) {
             domains.iter().try_for_each(|domain| domain.check_held_out(preparing.tell))?;
         }
         train::warn_of_left_out(config, plans);
@@ -157,14 +165,17 @@ impl Run {
             let record = tune::Record::of(&tuned, &workloads)?;
             (tuned, Some(record))
         };
-        let trainer = if checkpoint.exists() {
-            Trainer::resume(&tuned, config.clone(), domains.clone(), &checkpoint)?
-        } else {
-            Trainer::new(&tuned, config.clone(), domains.clone())?
+        let checkpoint = saved::read(folder)?;
+        let saved = checkpoint.as_ref().map(Checkpoint::steps);
+        let trainer = match checkpoint {
+            Some(checkpoint) => {
+                Trainer::resume(&tuned, config.clone(), domains.clone(), checkpoint)?
+            }
+            None => Trainer::new(&tuned, config.clone(), domains.clone())?,
         };
         let (gpu, folder, config) = (gpu.clone(), folder.clone(), config.clone());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
-        Ok((Self { gpu, folder, config, domains, trainer, steps, _claim: None }, record))
+        Ok((Self { gpu, folder, config, domains, trainer, steps, saved, _claim: None }, record))
     }
 
     /// The folder.
@@ -198,36 +209,29 @@ impl Run {
         let Some(trainer) = &mut self.trainer else { return Ok(true) };
         observer.started(trainer)?;
         let mut log = Log::open(&self.folder)?;
-        let mut tell = |readings: &[Reading], observer: &mut dyn Observer| {
-            readings.iter().try_for_each(|reading| {
-                log.add(reading)?;
-                observer.losses(reading)
-            })
-        };
+        let mut due = Due::of(&self.config);
         let mut stopped = false;
         while !stopped && let Some(step) = trainer.step()? {
-            tell(&step.readings, observer)?;
-            stopped = observer.step(&step)?.is_break();
-            let due = step.number.is_multiple_of(self.config.checkpoint_every);
+            tell(&mut log, &step.readings, observer)?;
+            stopped = observer.step(&step)?.is_break() || observer.stop().cause().is_some();
             // the last step's follows below
-            if due && !stopped && !trainer.is_finished() {
-                save(&self.folder, trainer, observer)?;
+            if due.at(step.number) && !stopped && !trainer.is_finished() {
+                save(&self.folder, trainer, &mut log, observer)?;
+                self.saved = Some(step.number);
+                due.saved();
             }
         }
-        tell(&trainer.settle()?, observer)?;
+        tell(&mut log, &trainer.settle()?, observer)?;
         log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
-        save(&self.folder, trainer, observer)?;
+        self.steps = trainer.steps();
+        if self.saved != Some(self.steps) {
+            save(&self.folder, trainer, &mut log, observer)?;
+            self.saved = Some(self.steps);
+        }
         let finished = trainer.is_finished();
         if finished {
-            let mut model = trainer.model()?;
-            // an adapted model holds the old domains too, unless shared weights were trained
-            if let Some(start) = adds(&self.config) {
-                model.write(&self.folder.join(ADDED))?;
-                model = Model::read(&start.model)?.merge(&model)?;
-            }
-            model.write(&self.folder.join(MODEL))?;
+            write_model(&self.folder, &self.config, trainer)?;
         }
-        self.steps = trainer.steps();
         observer.ended(trainer)?;
         if finished {
             self.trainer = None;
@@ -257,7 +261,8 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// As [`Run::model`], and where the GPU fails, a case cannot be read or a file cannot be written.
+    /// As [`Run::model`], where the GPU fails, a case cannot be read or a file cannot be written, and [`Error::Stopped`] where the
+    /// observer asks to stop.
     pub fn validate(&mut self, observer: &mut dyn Observer) -> Result<Vec<DomainScores>> {
         let mut all = Vec::new();
         if self.domains.iter().all(|d| d.held_out.is_empty()) {
@@ -266,11 +271,13 @@ impl Run {
         let mut model = self.model()?;
         // frees what training takes before the predictors take theirs
         self.trainer = None;
+        let stop = observer.stop();
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
             let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
             let ensemble = Ensemble::new(vec![predictor])?;
-            let scores = validate(&ensemble, cases, &mut model.domains[index], &self.folder)?;
+            let scores =
+                validate(&ensemble, cases, &mut model.domains[index], &self.folder, &stop)?;
             observer.validated(&scores)?;
             all.push(scores);
         }
@@ -302,9 +309,34 @@ fn adds(config: &RunConfig) -> Option<&Start> {
     config.start.as_ref().filter(|start| start.freeze == Freeze::Shared)
 }
 
-fn save(folder: &Path, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<()> {
+/// Writes the model of a training at its end. An adapted one holds the old domains too, unless shared weights were trained.
+fn write_model(folder: &Path, config: &RunConfig, trainer: &Trainer) -> Result<()> {
+    let mut model = trainer.model()?;
+    if let Some(start) = adds(config) {
+        model.write(&folder.join(ADDED))?;
+        model = Model::read(&start.model)?.merge(&model)?;
+    }
+    model.write(&folder.join(MODEL))
+}
+
+/// Notes readings, and tells of them.
+fn tell(log: &mut Log, readings: &[Reading], observer: &mut dyn Observer) -> Result<()> {
+    readings.iter().try_for_each(|reading| {
+        log.add(reading)?;
+        observer.losses(reading)
+    })
+}
+
+/// Writes a checkpoint, behind the readings of all its steps.
+fn save(
+    folder: &Path,
+    trainer: &mut Trainer,
+    log: &mut Log,
+    observer: &mut dyn Observer,
+) -> Result<()> {
     let file = folder.join(CHECKPOINT);
-    trainer.save(&file)?;
+    log.sync()?;
+    trainer.save(&file, Some(&folder.join(PREVIOUS)))?;
     progress::draw(folder)?;
     observer.checkpoint(&file)
 }

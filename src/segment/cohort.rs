@@ -11,7 +11,7 @@ use ndarray::Array3;
 
 use super::ensemble::Ensemble;
 use super::slab::{Clock, Phase};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::imaging::{Grid, ImageWriter, LabelMap, Prepared, Volume};
 
 /// What is done with each image of a cohort before and after the network, on threads of their own.
@@ -20,6 +20,11 @@ pub trait CaseWork: Sync {
     type Job: Sync;
     /// What is kept of it from reading to writing.
     type Kept: Send;
+
+    /// What asks to stop early: the image that is at work and those that follow then fail as stopped.
+    fn stop(&self) -> Stop {
+        Stop::default()
+    }
 
     /// Reads the image.
     ///
@@ -116,6 +121,7 @@ impl<W: CaseWork> Cohort<'_, W> {
     fn read(&self, ready: &SyncSender<Result<Ready<W::Kept>>>) {
         for job in self.jobs {
             let read = guarded(|| {
+                self.work.stop().check()?;
                 let start = Instant::now();
                 let (volume, kept) = self.work.read(job)?;
                 let reading = start.elapsed().as_secs_f64();
@@ -163,7 +169,7 @@ impl<W: CaseWork> Cohort<'_, W> {
             }
             None => None,
         };
-        let mut clock = Clock::start();
+        let mut clock = Clock::until(self.work.stop());
         let labels = self.ensemble.run(&cases, maps, &mut clock)?;
         let Seconds { reading, preparing } = seconds;
         Ok(Segmented {
