@@ -15,8 +15,8 @@ use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::Gpu;
 use crate::engine::tune;
 use crate::imaging::{
-    Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, pair,
-    read_images, read_labels, stem,
+    Extent, Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, is_whole,
+    pair, peek, read_images, read_labels, stem,
 };
 use crate::net::Model;
 use crate::segment::{CaseWork, Ensemble, PredictOptions, Predictor, finish};
@@ -68,7 +68,7 @@ pub struct Args {
     /// How the channel files of an image are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
     matching: Match,
-    /// Leave out images of which all that is asked for is there already, the mask whole.
+    /// Leave out images of which all that is asked for is there already, whole and of the image's shape.
     #[arg(long = "continue")]
     resume: bool,
     /// Split the images into this many parts, of which this call does one.
@@ -193,11 +193,14 @@ impl Args {
         ))
     }
 
-    /// Whether all that is asked for is there, the mask whole.
+    /// Whether all that is asked for is there, whole and of the image's shape.
     fn is_done(&self, job: &Job, plan: &DomainPlan) -> bool {
-        let mut classes = plan.labels.classes.iter();
-        let maps = !self.save_probabilities || classes.all(|c| job.probability(&c.name).is_file());
-        maps && read_labels(&job.mask, &Known::any()).is_ok()
+        let first = job.images.as_ref().ok().and_then(|images| images.first());
+        let Some(Extent { shape, .. }) = first.and_then(|image| peek(image)) else { return false };
+        let classes = plan.labels.classes.iter().filter(|_| self.save_probabilities);
+        let mut maps = classes.map(|class| job.probability(&class.name));
+        let mask = read_labels(&job.mask, &Known::any());
+        mask.is_ok_and(|mask| mask.shape() == shape) && maps.all(|map| is_whole(&map, shape))
     }
 
     /// Checks that no output is an input and no two images have one output, and makes the folders.

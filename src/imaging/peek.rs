@@ -7,6 +7,8 @@ use super::nifti::Opened;
 /// What a header says of an image's size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extent {
+    /// D, H, W of the canonical axes.
+    pub shape: [usize; 3],
     /// Voxels of a channel.
     pub voxels: usize,
     /// Channels.
@@ -19,10 +21,18 @@ pub struct Extent {
 pub fn peek(path: &Path) -> Option<Extent> {
     let Opened { stored, grid, .. } = Opened::new(path).ok()?;
     Some(Extent {
+        shape: grid.shape(),
         voxels: stored.voxels(),
         channels: stored.dims[3],
         voxel_volume: grid.spacing().iter().product(),
     })
+}
+
+/// Whether a file is one image or map of this shape (D, H, W), whole to its last voxel and the checksum behind it.
+pub fn is_whole(path: &Path, shape: [usize; 3]) -> bool {
+    let opened = Opened::new(path).ok();
+    let fits = |file: &Opened| file.grid.shape() == shape && file.stored.dims[3] == 1;
+    opened.filter(fits).is_some_and(|file| file.read_through().is_ok())
 }
 
 #[cfg(test)]

@@ -25,5 +25,6 @@ mod runs;
 mod shaders;
 mod slabs;
 mod tint;
+mod trust;
 mod tune;
 mod verify;

@@ -289,6 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn an_owned_folder_takes_no_files_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut owner = Paths::new();
+        owner.writes(at("run/a"), "case");
+        owner.owns(at("run"));
+        let held = owner.claim().unwrap();
+        assert!(refused(&[], &[&at("run/b")]).contains("a run that process"));
+        drop(claim(&[], &[&at("run/masks/b")]).unwrap());
+        assert!(owner.claim().is_err());
+        drop(held);
+        // the folder went with its owner
+        assert!(entries(folder.path()).is_empty());
+        drop(claim(&[], &[&at("run/b")]).unwrap());
+    }
+
+    #[test]
     fn two_outputs_are_never_one() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
