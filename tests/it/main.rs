@@ -26,5 +26,6 @@ mod runs;
 mod shaders;
 mod slabs;
 mod tint;
+mod trust;
 mod tune;
 mod verify;
