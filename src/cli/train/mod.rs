@@ -67,10 +67,11 @@ pub(super) fn begin(
 /// The runs in a folder as this start goes on with them. Those that are not begun are tuned as `--tune` says, if it is given.
 fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
     let mut runs = Runs::open(out)?;
-    args.adjust(&mut runs);
+    // first, since it writes settings, which what counts for this start alone must not change
     if args.is_given("--tune") && !runs.retune(args.tune)? {
         return Err(args.ignored(&["--tune"]));
     }
+    args.adjust(&mut runs);
     Ok(runs)
 }
 
@@ -78,9 +79,7 @@ fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
 fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, steps: Option<u64>) {
     let name = signals::name(stop);
     if !holds_runs(out) {
-        signals::tell(format_args!(
-            "{name}: stopped before the first step; nothing is written yet"
-        ));
+        note!("{name}: stopped before the first step; nothing is written yet");
         return;
     }
     let at = match steps {
@@ -93,9 +92,7 @@ fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, steps: Option<u64>) {
     };
     let command = if args.adapts { "adapt" } else { "train" };
     let out = quoted(&out.display().to_string());
-    signals::tell(format_args!(
-        "{name}: stopped {at}. Go on with: u2seg {command} --continue --out {out}{device}"
-    ));
+    note!("{name}: stopped {at}. Go on with: u2seg {command} --continue --out {out}{device}");
 }
 
 /// A word as a shell takes it.

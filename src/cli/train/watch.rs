@@ -59,7 +59,7 @@ impl Observer for Watch {
             let d = &cases.domain;
             let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
             let cut = d.crop.map(|crop| format!(" resized from {crop:?}"));
-            eprintln!(
+            note!(
                 "{}: {} cases, {} held out; patch {:?}{}, batch {}, pools {:?}, spacing {:.3?} mm{}",
                 d.name,
                 cases.cases.len(),
@@ -73,7 +73,7 @@ impl Observer for Watch {
             );
         }
         let memory = trainer.memory();
-        eprintln!(
+        note!(
             "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
             self.adapter,
             memory.total() >> 20,
@@ -96,7 +96,7 @@ impl Observer for Watch {
             format!("step {step} {name} loss {:.4} {seconds_per_step:.2} s/step", losses.total);
         if self.bar.is_hidden() {
             if step.is_multiple_of(self.lines) || *step == 1 {
-                eprintln!("{text}");
+                note!("{text}");
             }
         } else {
             self.bar.set_position((progress * 1000.0) as u64);
@@ -109,7 +109,7 @@ impl Observer for Watch {
         self.steps = Some(trainer.steps());
         self.bar.finish_and_clear();
         if let Some(LossScale { scale, skipped, .. }) = trainer.loss_scale()? {
-            eprintln!(
+            note!(
                 "loss scale {scale}; gradients overflowed in {skipped} steps, which changed nothing"
             );
         }
