@@ -12,7 +12,7 @@ use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::base::{Error, Result, Stop};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
-use crate::engine::gpu::Gpu;
+use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::imaging::{
     Extent, Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, is_whole,
@@ -164,7 +164,7 @@ impl Args {
                 }
                 Err(Error::Stopped) => only = Err(Error::Stopped),
                 // the other images must not suffer from one that is broken
-                Err(error) if jobs.len() > 1 => {
+                Err(error) if jobs.len() > 1 && !error.is_lost() => {
                     failed += 1;
                     note!("error: {}", given.told(error));
                 }
@@ -330,7 +330,8 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
         note!("nothing is left to do");
         return Ok(());
     }
-    let ensemble = args.ensemble(&Gpu::open(&args.device)?, &models)?;
+    let gpu = Gpu::open(&args.device)?;
+    let (_, ensemble) = Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models))?;
     args.segment_all(&ensemble, &Work { args, plan, stop }, &jobs, given)
 }
 

@@ -47,8 +47,7 @@ mod tests {
             let path = folder.path().join(name);
             let grid = Grid::ras([3, 4, 5], [2.0, 1.0, 0.5]);
             write_mask(&path, ndarray::Array3::zeros((3, 4, 5)).view(), &grid).unwrap();
-            let shape = [3, 4, 5];
-            let expected = Extent { shape, voxels: 60, channels: 1, voxel_volume: 1.0 };
+            let expected = Extent { shape: [3, 4, 5], voxels: 60, channels: 1, voxel_volume: 1.0 };
             assert_eq!(peek(&path), Some(expected));
         }
         std::fs::write(folder.path().join("b.nii"), b"no image").unwrap();

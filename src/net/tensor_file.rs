@@ -83,11 +83,18 @@ fn header(
     Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
 }
 
+/// What a tensor holds that is no finite number, in words.
+fn not_finite(name: &str, values: &[f32]) -> Option<String> {
+    let at = values.iter().position(|value| !value.is_finite())?;
+    Some(format!("{} at {at} of tensor {name}", values[at]))
+}
+
 /// Writes tensors and metadata as safetensors, aside and renamed.
 ///
 /// # Errors
 ///
-/// Where the file cannot be written whole, or a tensor has another number of values than its sizes say.
+/// Where the file cannot be written whole, a number is not finite, or a tensor has another number of values than its sizes say; what
+/// was there stays then.
 pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
@@ -107,6 +114,10 @@ pub fn write_tensors_keeping(
     tensors: &BTreeMap<String, Tensor>,
     mut metadata: BTreeMap<String, String>,
 ) -> Result<()> {
+    if let Some(found) = tensors.iter().find_map(|(name, t)| not_finite(name, &t.values)) {
+        let remedy = "Nothing was written. Train anew with a lower `lr`.";
+        return Err(Error::file(path, found, "finite numbers to write", remedy));
+    }
     metadata.insert(CHECKED.into(), WHAT.into());
     metadata.insert(CHECKSUM.into(), checksum(&metadata, tensors));
     let header = header(tensors, &metadata)?;
@@ -122,7 +133,7 @@ pub fn write_tensors_keeping(
 ///
 /// # Errors
 ///
-/// Where the file cannot be read, is no whole safetensors file, or is damaged.
+/// Where the file cannot be read, is no whole safetensors file, is damaged, or holds a number that is not finite.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let refuse = |found: String| {
@@ -140,8 +151,11 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         if view.dtype() != Dtype::F32 {
             return Err(refuse(format!("tensor {name} of type {:?}", view.dtype())));
         }
-        let values =
+        let values: Vec<f32> =
             view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        if let Some(found) = not_finite(&name, &values) {
+            return Err(refuse(found));
+        }
         tensors.insert(name, Tensor { dims: view.shape().to_vec(), values });
     }
     let metadata = header.metadata().clone().unwrap_or_default();

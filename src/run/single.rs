@@ -20,14 +20,12 @@ use crate::base::{Error, Result};
 use crate::dataset::prepared::{Progress, Store};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::exec::caps;
-use crate::engine::gpu::Gpu;
+use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::net::Model;
 use crate::segment::{Ensemble, PredictOptions, Predictor};
 use crate::train;
-use crate::train::{
-    Checkpoint, DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer,
-};
+use crate::train::{DomainCases, Freeze, Preparing, Reading, RunConfig, Start, Trainer};
 
 /// What a run begins from.
 #[derive(Clone, Copy)]
@@ -40,17 +38,17 @@ enum Origin<'a> {
 
 /// A run in its folder: begun or gone on with, trained with checkpoints and logs, validated.
 pub struct Run {
-    /// As it was given: the variants that the run chose are those of its training.
-    gpu: Gpu,
-    folder: PathBuf,
+    /// With the variants that it was given: those that the run chose are its training's.
+    pub(super) gpu: Gpu,
+    pub(super) folder: PathBuf,
     config: RunConfig,
     domains: Arc<Vec<DomainCases>>,
     /// Until the training is at its end.
-    trainer: Option<Trainer>,
+    pub(super) trainer: Option<Trainer>,
     /// Steps done before this start, or with it once it has ended.
-    steps: u64,
+    pub(super) steps: u64,
     /// Steps that the last checkpoint holds; none where there is none.
-    saved: Option<u64>,
+    pub(super) saved: Option<u64>,
     _claim: Option<Claim>,
 }
 
@@ -158,24 +156,30 @@ impl Run {
         }
         train::warn_of_left_out(config, plans);
         let workloads = train::planned_workloads(config, plans)?;
-        let (tuned, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
-            (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
-        } else {
-            let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
-            let record = tune::Record::of(&tuned, &workloads)?;
-            (tuned, Some(record))
-        };
-        let checkpoint = saved::read(folder)?;
-        let saved = checkpoint.as_ref().map(Checkpoint::steps);
-        let trainer = match checkpoint {
-            Some(checkpoint) => {
-                Trainer::resume(&tuned, config.clone(), domains.clone(), checkpoint)?
-            }
-            None => Trainer::new(&tuned, config.clone(), domains.clone())?,
-        };
-        let (gpu, folder, config) = (gpu.clone(), folder.clone(), config.clone());
+        let goes_on = matches!(origin, Origin::Folder) && is_begun(folder);
+        let (gpu, (trainer, record)) = Renewal::default().run(gpu, |gpu| {
+            let (tuned, record) = if goes_on {
+                (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
+            } else {
+                let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
+                let record = tune::Record::of(&tuned, &workloads)?;
+                (tuned, Some(record))
+            };
+            Ok((trainer(&tuned, at, &domains)?, record))
+        })?;
+        let (folder, config) = (folder.clone(), config.clone());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
+        let saved = folder.join(CHECKPOINT).exists().then_some(steps);
         Ok((Self { gpu, folder, config, domains, trainer, steps, saved, _claim: None }, record))
+    }
+
+    /// The training anew on this device, from the last checkpoint or the start; logs forget what comes again.
+    pub(super) fn restart(&mut self, gpu: &Gpu) -> Result<()> {
+        let at = RunFolder { folder: self.folder.clone(), config: self.config.clone() };
+        let trainer = trainer(gpu, &at, &self.domains)?;
+        self.steps = trainer.steps();
+        self.trainer = Some(trainer);
+        rewind(&self.folder, self.steps)
     }
 
     /// The folder.
@@ -198,34 +202,37 @@ impl Run {
         self.steps
     }
 
-    /// Trains to the end, with checkpoints, `log.jsonl`, `progress.png` and TensorBoard's events, and writes the model;
-    /// training's memory is free afterwards. Gives whether the training is at its end: otherwise the observer stopped it, and
-    /// calling this again, or [`Run::open`], goes on.
-    ///
-    /// # Errors
-    ///
-    /// Where the GPU fails or a file cannot be written, and what the observer gives.
-    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+    /// As [`Run::train`], on the device that there is.
+    pub(super) fn train_on(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let Some(trainer) = &mut self.trainer else { return Ok(true) };
         observer.started(trainer)?;
         let mut log = Log::open(&self.folder)?;
         let mut due = Due::of(&self.config);
         let mut stopped = false;
-        while !stopped && let Some(step) = trainer.step()? {
+        while !stopped {
+            let step = trainer.step();
+            if step.is_err() {
+                tell(&mut log, &trainer.untold(), observer)?;
+            }
+            let Some(step) = step? else { break };
             tell(&mut log, &step.readings, observer)?;
             stopped = observer.step(&step)?.is_break() || observer.stop().cause().is_some();
             // the last step's follows below
             if due.at(step.number) && !stopped && !trainer.is_finished() {
-                save(&self.folder, trainer, &mut log, observer)?;
-                self.saved = Some(step.number);
+                if save(&self.folder, trainer, &mut log, observer)? {
+                    self.saved = Some(step.number);
+                }
                 due.saved();
             }
         }
-        tell(&mut log, &trainer.settle()?, observer)?;
+        let last = trainer.settle();
+        if last.is_err() {
+            tell(&mut log, &trainer.untold(), observer)?;
+        }
+        tell(&mut log, &last?, observer)?;
         log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
         self.steps = trainer.steps();
-        if self.saved != Some(self.steps) {
-            save(&self.folder, trainer, &mut log, observer)?;
+        if self.saved != Some(self.steps) && save(&self.folder, trainer, &mut log, observer)? {
             self.saved = Some(self.steps);
         }
         let finished = trainer.is_finished();
@@ -274,7 +281,10 @@ impl Run {
         let stop = observer.stop();
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
-            let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
+            let options = PredictOptions::default();
+            let (gpu, predictor) = Renewal::default()
+                .run(&self.gpu, |gpu| Predictor::new(gpu, &model, index, &options))?;
+            self.gpu = gpu;
             let ensemble = Ensemble::new(vec![predictor])?;
             let scores =
                 validate(&ensemble, cases, &mut model.domains[index], &self.folder, &stop)?;
@@ -304,6 +314,15 @@ impl Run {
     }
 }
 
+/// The training of a run, from its last checkpoint or its start.
+fn trainer(gpu: &Gpu, at: &RunFolder, domains: &Arc<Vec<DomainCases>>) -> Result<Trainer> {
+    let RunFolder { folder, config } = at;
+    match saved::read(folder)? {
+        Some(checkpoint) => Trainer::resume(gpu, config.clone(), domains.clone(), checkpoint),
+        None => Trainer::new(gpu, config.clone(), domains.clone()),
+    }
+}
+
 /// The model that a run adds its domain to, where its shared weights stand still.
 fn adds(config: &RunConfig) -> Option<&Start> {
     config.start.as_ref().filter(|start| start.freeze == Freeze::Shared)
@@ -327,16 +346,21 @@ fn tell(log: &mut Log, readings: &[Reading], observer: &mut dyn Observer) -> Res
     })
 }
 
-/// Writes a checkpoint, behind the readings of all its steps.
+/// Writes a checkpoint, behind the readings of all its steps; not where the last step changed nothing, of which it gives false.
 fn save(
     folder: &Path,
     trainer: &mut Trainer,
     log: &mut Log,
     observer: &mut dyn Observer,
-) -> Result<()> {
+) -> Result<bool> {
     let file = folder.join(CHECKPOINT);
+    if !trainer.is_sound()? && !trainer.is_finished() {
+        log::warn!("the last step changed nothing: {} stays as it is", file.display());
+        return Ok(false);
+    }
     log.sync()?;
     trainer.save(&file, Some(&folder.join(PREVIOUS)))?;
     progress::draw(folder)?;
-    observer.checkpoint(&file)
+    observer.checkpoint(&file)?;
+    Ok(true)
 }
