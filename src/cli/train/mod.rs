@@ -57,7 +57,7 @@ pub(super) fn begin(
     match runs.and_then(|mut runs| runs.complete(&gpu, &mut watch)) {
         Ok(true) => Ok(()),
         Ok(false) | Err(Error::Stopped) => {
-            tell_stopped(out, args, stop, watch.steps());
+            tell_stopped(out, args, stop, &watch.place());
             Err(Error::Stopped)
         }
         Err(error) => Err(error),
@@ -76,16 +76,12 @@ fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
 }
 
 /// Says where a signal stopped the runs in a folder, and the command that goes on.
-fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, steps: Option<u64>) {
+fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, at: &str) {
     let name = signals::name(stop);
     if !holds_runs(out) {
         note!("{name}: stopped before the first step; nothing is written yet");
         return;
     }
-    let at = match steps {
-        Some(steps) => format!("after step {steps}, which is saved"),
-        None => "before its first step".into(),
-    };
     let device = match args.is_given("--device") {
         true => format!(" --device {}", quoted(&args.device)),
         false => String::new(),

@@ -1,5 +1,6 @@
 //! What a user sees of a run: a bar on a terminal and lines elsewhere, scores, and where the model is.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -10,7 +11,7 @@ use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};
-use crate::train::{Memory, Reading, Trainer};
+use crate::train::{Memory, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
 pub struct Watch {
@@ -23,8 +24,9 @@ pub struct Watch {
     report: fn(&Path) -> Result<()>,
     preparation: PreparationBar,
     stop: Stop,
-    /// Steps of the run that was trained last.
-    steps: Option<u64>,
+    /// Steps of the run that was trained last, and those that its checkpoint has; none before the first one.
+    steps: u64,
+    saved: Option<u64>,
 }
 
 impl Watch {
@@ -33,12 +35,17 @@ impl Watch {
         let adapter = gpu.report().name.clone();
         let (preparation, stop) = (PreparationBar::default(), stop.clone());
         let bar = ProgressBar::hidden();
-        Self { adapter, bar, lines: 1, report, preparation, stop, steps: None }
+        Self { adapter, bar, lines: 1, report, preparation, stop, steps: 0, saved: None }
     }
 
-    /// Steps of the run that was trained last, as far as its checkpoint has them.
-    pub fn steps(&self) -> Option<u64> {
-        self.steps
+    /// Where the run that was trained last stands, in words.
+    pub fn place(&self) -> String {
+        match (self.steps, self.saved) {
+            (0, _) => "before its first step".into(),
+            (steps, Some(saved)) if saved == steps => format!("after step {steps}, which is saved"),
+            (steps, Some(saved)) => format!("after step {steps}; saved is step {saved}"),
+            (steps, None) => format!("after step {steps}; none is saved"),
+        }
     }
 }
 
@@ -54,7 +61,8 @@ impl Observer for Watch {
     }
 
     fn started(&mut self, trainer: &Trainer) -> Result<()> {
-        self.steps = Some(trainer.steps()).filter(|steps| *steps > 0);
+        self.steps = trainer.steps();
+        self.saved = Some(self.steps).filter(|steps| *steps > 0);
         for cases in trainer.domains() {
             let d = &cases.domain;
             let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
@@ -90,6 +98,16 @@ impl Observer for Watch {
         Ok(())
     }
 
+    fn step(&mut self, step: &Step) -> Result<ControlFlow<()>> {
+        self.steps = step.number;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn checkpoint(&mut self, _file: &Path) -> Result<()> {
+        self.saved = Some(self.steps);
+        Ok(())
+    }
+
     fn losses(&mut self, reading: &Reading) -> Result<()> {
         let Reading { step, name, losses, seconds_per_step, progress, skipped, .. } = reading;
         let left_out = if *skipped > 0 { format!(", {skipped} left out") } else { String::new() };
@@ -109,7 +127,6 @@ impl Observer for Watch {
     }
 
     fn ended(&mut self, trainer: &Trainer) -> Result<()> {
-        self.steps = Some(trainer.steps());
         self.bar.finish_and_clear();
         let skipped = trainer.skipped();
         if let Some(LossScale { scale, .. }) = trainer.loss_scale()? {
