@@ -90,7 +90,7 @@ pub fn main() -> std::process::ExitCode {
             if let Some(code) = matches!(error, Error::Stopped).then(|| stopped(&stop)).flatten() {
                 return code;
             }
-            eprintln!("error: {}", given.told(error));
+            note!("error: {}", given.told(error));
             std::process::ExitCode::FAILURE
         }
     }
