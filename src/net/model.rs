@@ -5,8 +5,8 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use super::{DomainNet, NetConfig};
-use crate::base::files::write_atomically;
+use super::NetConfig;
+use crate::base::files::{read_bytes, stand_in, write_atomically};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 
@@ -55,15 +55,15 @@ pub fn write_tensors(
 
 /// Reads f32 tensors and metadata of a safetensors file.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    const EXPECTED: &str = "a model of this program (safetensors)";
+    let bytes = read_bytes(path, EXPECTED)?;
     let refuse = |found: String| {
-        Error::file(
-            path,
-            found,
-            "a model of this program (safetensors)",
-            "Give model.safetensors or last.safetensors of a run.",
-        )
+        let remedy = "Give model.safetensors or last.safetensors of a run.";
+        Error::file(path, found, EXPECTED, remedy)
     };
+    if let Some((found, remedy)) = stand_in(&bytes) {
+        return Err(Error::file(path, found, EXPECTED, remedy));
+    }
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
     let mut tensors = BTreeMap::new();
@@ -76,6 +76,38 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         tensors.insert(name, Tensor { dims: view.shape().to_vec(), values });
     }
     Ok((tensors, header.metadata().clone().unwrap_or_default()))
+}
+
+/// What is wrong with plans beside their network: a model's plans are input as its weights are.
+fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Result<(), String> {
+    let nets = &network.domains;
+    if nets.is_empty() || nets.len() != plans.len() {
+        return Err(format!("{} domains of the network and {} plans", nets.len(), plans.len()));
+    }
+    for (index, (net, plan)) in nets.iter().zip(plans).enumerate() {
+        let differs = |field: &str, own: String, planned: String| {
+            let of = format!("{field} {own} of the network's domain {}", net.name);
+            Err(format!("{of}, and {planned} in its plan"))
+        };
+        if net.name != plan.name {
+            return differs("name", format!("{:?}", net.name), format!("{:?}", plan.name));
+        }
+        if nets[..index].iter().any(|other| other.name == net.name) {
+            return Err(format!("two domains with the name {:?}", net.name));
+        }
+        for (field, own, planned) in [
+            ("channels", net.channels, plan.channels),
+            ("classes", net.classes, plan.labels.outputs()),
+        ] {
+            if own != planned {
+                return differs(field, own.to_string(), planned.to_string());
+            }
+        }
+        if net.pools != plan.pools {
+            return differs("pools", format!("{:?}", net.pools), format!("{:?}", plan.pools));
+        }
+    }
+    Ok(())
 }
 
 impl Model {
@@ -104,7 +136,7 @@ impl Model {
     /// A model from a file's tensors and metadata; optimizer moments are left out.
     pub fn from_parts(
         path: &Path,
-        tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor>,
         metadata: &HashMap<String, String>,
     ) -> Result<Self> {
         let refuse = |found: String| {
@@ -125,35 +157,44 @@ impl Model {
         let domains: Vec<DomainPlan> =
             serde_json::from_str(field("domains")?).map_err(|e| refuse(e.to_string()))?;
         domains.iter().try_for_each(|domain| domain.check(path))?;
-        let fits = |(net, plan): (&DomainNet, &DomainPlan)| {
-            (net.channels, net.classes) == (plan.channels, plan.labels.outputs())
+        let unfit = |found: String| {
+            let expected = "weights and plans that fit the model's network";
+            Error::file(path, found, expected, "Give a model that this program wrote.")
         };
-        if network.domains.len() != domains.len() || !network.domains.iter().zip(&domains).all(fits)
-        {
-            return Err(refuse("plans that do not fit the network".into()));
+        check_domains(&network, &domains).map_err(unfit)?;
+        // each domain has tensors of its own: told before a network is built for each
+        if tensors.len() < domains.len() {
+            return Err(unfit(format!("{} tensors for {} domains", tensors.len(), domains.len())));
         }
         let mut weights = BTreeMap::new();
-        for spec in super::parameters(&network)? {
-            match tensors.get(&spec.name) {
-                Some(tensor) if tensor.dims == spec.dims => {
-                    weights.insert(spec.name, tensor.clone());
+        for spec in super::parameters(&network).map_err(|e| e.about(path))? {
+            let found = match tensors.remove(&spec.name) {
+                Some(tensor) if tensor.dims != spec.dims => {
+                    format!("{} of shape {:?}", spec.name, tensor.dims)
                 }
-                Some(tensor) => {
-                    return Err(refuse(format!("{} of shape {:?}", spec.name, tensor.dims)));
-                }
-                None => return Err(refuse(format!("no tensor {}", spec.name))),
-            }
+                Some(tensor) => match tensor.values.iter().find(|value| !value.is_finite()) {
+                    Some(value) => format!("{} with {value} among its weights", spec.name),
+                    None => {
+                        weights.insert(spec.name, tensor);
+                        continue;
+                    }
+                },
+                None => format!("no tensor {}", spec.name),
+            };
+            return Err(unfit(found));
         }
         Ok(Self { network, domains, weights })
     }
 
-    /// Index of a domain: by name, or the only one.
+    /// Index of a domain: by name, or the only one. Large and small letters tell names apart where nothing else does.
     pub fn domain(&self, name: Option<&str>) -> Result<usize> {
         let names: Vec<&str> = self.domains.iter().map(|d| d.name.as_str()).collect();
         let found = match name {
-            Some(name) => names.iter().position(|n| n.eq_ignore_ascii_case(name)),
-            None if names.len() == 1 => Some(0),
-            None => None,
+            Some(name) => {
+                let exact = names.iter().position(|n| *n == name);
+                exact.or_else(|| only(&names, |n| n.eq_ignore_ascii_case(name)))
+            }
+            None => only(&names, |_| true),
         };
         found.ok_or_else(|| {
             Error::setting(
@@ -164,4 +205,11 @@ impl Model {
             )
         })
     }
+}
+
+/// The place of the name that is meant, where it is one alone.
+fn only(names: &[&str], meant: impl Fn(&str) -> bool) -> Option<usize> {
+    let mut all = names.iter().enumerate().filter(|(_, name)| meant(name));
+    let (first, second) = (all.next(), all.next());
+    first.filter(|_| second.is_none()).map(|(index, _)| index)
 }
