@@ -712,7 +712,7 @@ fn fields_that_contradict_the_header_are_named() {
         (&[(116, &nan)], "found scl_inter NaN"),
         (&[(108, &float(3e8))], "byte 300000000 (vox_offset)"),
         // no other form says where the voxels lie
-        (&[(292, &nan)], "found srow_x, srow_y, srow_z [3] [NaN, 0.0, 0.0]"),
+        (&[(252, &code), (292, &nan)], "found srow_x, srow_y, srow_z [3] [NaN, 0.0, 0.0]"),
         (
             &[(254, &code), (252, &[1]), (272, &nan)],
             "found qoffset_x, qoffset_y, qoffset_z [0.0, NaN",
