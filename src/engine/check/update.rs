@@ -114,7 +114,7 @@ impl<'a> Stepper<'a> {
         let graph = Graph::new();
         let plan = Plan::new(&graph, caps, &PlanRequest::default())?;
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &plan, &tail, &store, &pool)?;
+        let program = Program::passing(gpu, &plan, &tail, &store, &pool)?;
         let optimizer = &case.optimizer;
         Ok(Self { gpu, optimizer, store, program, tail, first, compared: Vec::new() })
     }

@@ -62,21 +62,56 @@ fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFe
     (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)
 }
 
+/// How much of an adapter a device uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Use {
+    /// Its own limits and all features that kernels can use; compiled pipelines are kept on disk, where the backend can.
+    #[default]
+    All,
+    /// The same, but no pipelines are kept on disk, nor by the backend: for kernels that come and go by hundreds.
+    Passing,
+    /// The limits that every WebGPU adapter has, and no feature: what a browser gives a page that asks for nothing.
+    Portable,
+}
+
+impl Use {
+    fn features(self) -> wgpu::Features {
+        let all = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64;
+        match self {
+            Self::All => all | wgpu::Features::PIPELINE_CACHE,
+            Self::Passing => all,
+            Self::Portable => wgpu::Features::empty(),
+        }
+    }
+
+    fn limits(self, adapter: &wgpu::Adapter) -> wgpu::Limits {
+        match self {
+            Self::All | Self::Passing => adapter.limits(),
+            Self::Portable => wgpu::Limits::default(),
+        }
+    }
+}
+
 impl Gpu {
     /// Opens an adapter: `auto` (discrete before integrated before software), an index of [`adapters`], or part of a name.
     pub fn open(selector: &str) -> Result<Self> {
-        let (adapter, report) = adapters::choose(selector)?;
-        let offered = adapter.features();
-        let wanted = wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::SHADER_F16
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::SHADER_INT64
-            | wgpu::Features::PIPELINE_CACHE;
+        Self::open_with(selector, Use::All)
+    }
+
+    /// Opens an adapter as [`Gpu::open`] does, and uses so much of it.
+    pub fn open_with(selector: &str, how: Use) -> Result<Self> {
+        let (adapter, mut report) = adapters::choose(selector)?;
+        let limits = how.limits(&adapter);
+        if how == Use::Portable {
+            report = report.portable(&limits);
+        }
         let (matrices, experimental_features) = experimental(&report);
-        let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("u2seg"),
-            required_features: offered & wanted | matrices,
+            required_features: adapter.features() & how.features() | matrices,
             experimental_features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -160,7 +195,7 @@ impl Gpu {
         self.report().budget()
     }
 
-    /// The device's limits: the adapter's own.
+    /// The device's limits: the adapter's own, unless it was opened with fewer.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.inner.limits
     }
@@ -183,6 +218,14 @@ impl Gpu {
         let kernel = Arc::new(Kernel::compile(self, key)?);
         locked(&self.inner.kernels).insert(key.clone(), kernel.clone());
         Ok(kernel)
+    }
+
+    /// Forgets the compiled kernels that nothing holds, if there are more than `most`.
+    pub fn forget_kernels(&self, most: usize) {
+        let mut kernels = locked(&self.inner.kernels);
+        if kernels.len() > most {
+            kernels.retain(|_, kernel| Arc::strong_count(kernel) > 1);
+        }
     }
 
     /// Bindings and parameters of a kernel's file; parsed once.
