@@ -90,6 +90,6 @@ pub use score::summary::{CaseScores, Summary};
 pub use score::{ClassKey, EvaluateOptions, evaluate};
 pub use segment::{Ensemble, PredictOptions, Predictor};
 pub use train::{
-    DomainCases, DomainSampling, Freeze, Length, LrSchedule, Memory, PatchSampling, Reading,
+    DomainCases, DomainSampling, Drawn, Freeze, Length, LrSchedule, Memory, PatchSampling, Reading,
     RunConfig, Start, Step, Trainer, TrainingBudget,
 };

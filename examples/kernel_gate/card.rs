@@ -1,5 +1,6 @@
 //! The card that is not there: a Vulkan device whose pipelines tell what the compiler made of them.
 
+use std::ffi::{CStr, FromBytesUntilNulError};
 use std::path::{Path, PathBuf};
 
 use ash::vk;
@@ -28,13 +29,39 @@ pub struct Compiled {
     pub cycles: u64,
 }
 
+/// What the compiler is given: SPIR-V, and what it binds.
+pub struct Code {
+    words: Vec<u32>,
+    /// By place.
+    bindings: Vec<(u32, BindingKind)>,
+}
+
+impl Code {
+    /// As wgpu would hand it to the driver.
+    pub fn of(key: &KernelKey) -> Result<Self> {
+        let bindings = reflect(key)?.bindings.into_iter().map(|b| (b.index, b.kind)).collect();
+        Ok(Self { words: spirv(key, &options())?, bindings })
+    }
+
+    /// Tells one code from another.
+    pub fn digest(&self) -> String {
+        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        blake3::hash(&bytes).to_hex()[..16].to_string()
+    }
+}
+
 /// The device; it takes what it has with it when the process ends.
 pub struct Card {
     name: String,
+    driver: String,
     device: ash::Device,
     statistics: ash::khr::pipeline_executable_properties::Device,
     _instance: ash::Instance,
     _entry: ash::Entry,
+}
+
+fn text(name: std::result::Result<&CStr, FromBytesUntilNulError>) -> String {
+    name.map_or_else(|e| e.to_string(), |name| name.to_string_lossy().into())
 }
 
 fn no_card(message: String) -> Error {
@@ -57,10 +84,11 @@ impl Card {
             let instance = entry.create_instance(&about, None).map_err(failed("instance"))?;
             let cards = instance.enumerate_physical_devices().map_err(failed("devices"))?;
             let card = *cards.first().ok_or_else(|| no_card("the driver has no device".into()))?;
-            let name = instance.get_physical_device_properties(card);
-            let name = name
-                .device_name_as_c_str()
-                .map_or_else(|e| e.to_string(), |n| n.to_string_lossy().into());
+            let mut driver = vk::PhysicalDeviceDriverProperties::default();
+            let mut about = vk::PhysicalDeviceProperties2::default().push_next(&mut driver);
+            instance.get_physical_device_properties2(card, &mut about);
+            let name = text(about.properties.device_name_as_c_str());
+            let driver = text(driver.driver_info_as_c_str());
             let extensions = [
                 ash::khr::pipeline_executable_properties::NAME.as_ptr(),
                 ash::ext::robustness2::NAME.as_ptr(),
@@ -92,7 +120,7 @@ impl Card {
             let device = instance.create_device(card, &about, None).map_err(failed("device"))?;
             let statistics =
                 ash::khr::pipeline_executable_properties::Device::new(&instance, &device);
-            Ok(Self { name, device, statistics, _instance: instance, _entry: entry })
+            Ok(Self { name, driver, device, statistics, _instance: instance, _entry: entry })
         }
     }
 
@@ -101,20 +129,24 @@ impl Card {
         &self.name
     }
 
+    /// The driver's name and version.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
     /// Compiles a kernel.
     #[allow(unsafe_code)]
-    pub fn compile(&self, key: &KernelKey) -> Result<Compiled> {
-        let code = spirv(key, &options())?;
-        let bindings: Vec<_> = reflect(key)?
+    pub fn compile(&self, key: &KernelKey, code: &Code) -> Result<Compiled> {
+        let bindings: Vec<_> = code
             .bindings
             .iter()
-            .map(|binding| {
-                let kind = match binding.kind {
+            .map(|(index, kind)| {
+                let kind = match kind {
                     BindingKind::Uniform => vk::DescriptorType::UNIFORM_BUFFER,
                     _ => vk::DescriptorType::STORAGE_BUFFER,
                 };
                 vk::DescriptorSetLayoutBinding::default()
-                    .binding(binding.index)
+                    .binding(*index)
                     .descriptor_count(1)
                     .stage_flags(vk::ShaderStageFlags::COMPUTE)
                     .descriptor_type(kind)
@@ -128,7 +160,7 @@ impl Card {
                 [device.create_descriptor_set_layout(&about, None).map_err(failed("bindings"))?];
             let about = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
             let layout = device.create_pipeline_layout(&about, None).map_err(failed("layout"))?;
-            let about = vk::ShaderModuleCreateInfo::default().code(&code);
+            let about = vk::ShaderModuleCreateInfo::default().code(&code.words);
             let module = device.create_shader_module(&about, None).map_err(failed("module"))?;
             let stage = vk::PipelineShaderStageCreateInfo::default()
                 .flags(vk::PipelineShaderStageCreateFlags::ALLOW_VARYING_SUBGROUP_SIZE)

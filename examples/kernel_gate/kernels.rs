@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use u2seg::Result;
 use u2seg::low_level::bench::{Configuration, workloads};
 use u2seg::low_level::graph::{Caps, DType, Dispatch};
@@ -69,10 +70,12 @@ impl Kernels {
         self.all.extend(first.iter().map(|d| d.kernel.clone()));
         self.first
             .extend(first.into_iter().map(|dispatch| First { place: place.into(), dispatch }));
-        for position in 0..variants {
+        let others = (0..variants).into_par_iter().map(|position| {
             let (others, _) = dispatches(workload, Tuning::at(position))?;
-            self.all.extend(others.into_iter().map(|d| d.kernel));
-        }
+            Ok(others.into_iter().map(|d| d.kernel).collect())
+        });
+        let others: Vec<BTreeSet<KernelKey>> = others.collect::<Result<_>>()?;
+        self.all.extend(others.into_iter().flatten());
         Ok(())
     }
 

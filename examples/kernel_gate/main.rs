@@ -2,7 +2,8 @@
 //!
 //! Mesa's AMD compiler compiles for a card that is not there. For each variant of each kernel of the benchmark's
 //! configurations it says how many registers it takes, what it spills, and how it rates its throughput; the committed table
-//! says how much that may be. Kernels that few groups run, and first variants that need too many registers, are told too.
+//! says how much that may be. Kernels whose code is that of the table, by the same driver, are not compiled again. Kernels that few
+//! groups run, and first variants that need too many registers, are told too.
 //!
 //! ```text
 //! cargo run --release --example kernel_gate                 # exit code 1 where something is worse than the table says
@@ -19,7 +20,6 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use rayon::prelude::*;
 use u2seg::{Error, Result};
 
 use card::Card;
@@ -90,9 +90,9 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     let card = Card::open()?;
     let kernels = Kernels::of(&arguments.config)?;
     let keys: Vec<_> = kernels.keys().collect();
-    let measured: Vec<_> = keys.par_iter().map(|key| card.compile(key)).collect::<Result<_>>()?;
-    let found = Table::of(&keys, measured);
-    eprintln!("kernel_gate: {} kernels on {}", keys.len(), card.name());
+    let table = if arguments.write { None } else { Some(Table::read(&arguments.table)?) };
+    let found = Table::of(&card, &keys, table.as_ref())?;
+    eprintln!("kernel_gate: {} kernels on {} by {}", keys.len(), card.name(), card.driver());
     if let Some(text) = &arguments.show {
         found.show(text);
     }
@@ -100,10 +100,9 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
         rules::summary(&kernels, &found);
     }
     let mut faults = rules::faults(&kernels, &found)?;
-    if arguments.write {
-        found.write(&arguments.table)?;
-    } else {
-        faults.extend(found.worse_than(&Table::read(&arguments.table)?));
+    match table {
+        Some(table) => faults.extend(found.worse_than(&table)),
+        None => found.write(&arguments.table)?,
     }
     faults.iter().for_each(|fault| println!("{fault}"));
     println!("{} kernels, {} faults", keys.len(), faults.len());

@@ -39,8 +39,6 @@ const BD: u32 = 2u;
 const BH: u32 = 7u;
 const BQ: u32 = 1u;
 const VOX: u32 = 4u;
-// inputs that VOX outputs along W read
-const ROW: u32 = 6u;
 // inputs and gradients that a thread loads of a box
 const INPUTS: u32 = 2u;
 const GRADS: u32 = 2u;
@@ -152,28 +150,25 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       let q = unit / (BH * BD);
       let x_at = inputs + d * SD * PLANE + h * SH * LINE + q * VOX * SW;
       let g_at = grads + (d * BH + h) * GRAD_LINE + q * VOX;
-      var v: array<array<vec4<f32>, VOX>, OUT>;
+      // the three inputs that an output reads; the next output shares some of them
+      var u: array<vec4<f32>, 3>;
       // unroll
-      for (var x = 0u; x < ROW; x++) {
-        let u = memory[x_at + x];
-        if (x % SW == 0u && x / SW < VOX) {
-          // unroll
-          for (var o = 0u; o < OUT; o++) { v[o][min(x / SW, VOX - 1u)] = memory[g_at + o * GRAD_BLOCK + x / SW]; }
-        }
+      for (var x = 0u; x < VOX; x++) {
         // unroll
         for (var kw = 0u; kw < 3u; kw++) {
-          // output j reads this input through tap kw
-          const ahead = x - min(kw, x);
-          const j = min(ahead / SW, VOX - 1u);
-          if (x >= kw && ahead % SW == 0u && ahead / SW < VOX) {
-            // unroll
-            for (var o = 0u; o < OUT; o++) {
-              s[o][kw][0] = fma(v[o][j], vec4<f32>(u.x), s[o][kw][0]);
-              if (CIN > 1u) { s[o][kw][1] = fma(v[o][j], vec4<f32>(u.y), s[o][kw][1]); }
-              if (CIN > 2u) {
-                s[o][kw][2] = fma(v[o][j], vec4<f32>(u.z), s[o][kw][2]);
-                s[o][kw][3] = fma(v[o][j], vec4<f32>(u.w), s[o][kw][3]);
-              }
+          if (x == 0u || kw + SW >= 3u) { u[(x * SW + kw) % 3u] = memory[x_at + x * SW + kw]; }
+        }
+        // unroll
+        for (var o = 0u; o < OUT; o++) {
+          let v = memory[g_at + o * GRAD_BLOCK + x];
+          // unroll
+          for (var kw = 0u; kw < 3u; kw++) {
+            const at = (x * SW + kw) % 3u;
+            s[o][kw][0] = fma(v, vec4<f32>(u[at].x), s[o][kw][0]);
+            if (CIN > 1u) { s[o][kw][1] = fma(v, vec4<f32>(u[at].y), s[o][kw][1]); }
+            if (CIN > 2u) {
+              s[o][kw][2] = fma(v, vec4<f32>(u[at].z), s[o][kw][2]);
+              s[o][kw][3] = fma(v, vec4<f32>(u[at].w), s[o][kw][3]);
             }
           }
         }

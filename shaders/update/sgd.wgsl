@@ -1,15 +1,14 @@
 // Stochastic gradient descent with Nesterov momentum and L2 weight decay, over a range of the parameter block.
 //
-//   g = grad + decay * w;  m = momentum * m + g;  w -= rate * (g + momentum * m)
+//   g = grad / loss scale + decay * w;  m = momentum * m + g;  w -= rate * (g + momentum * m)
 //
-// With SCALED the gradient is divided by the loss scale, and a step whose gradients overflowed changes nothing.
-// Bindings: grad, weight, m: vec4 ranges of equal length `count`; state [8] words of loss_scale.wgsl, read with SCALED.
+// A step that is left out changes nothing.
+// Bindings: grad, weight, m: vec4 ranges of equal length `count`; state [8] words of loss_scale.wgsl.
 // One thread a vec4.
 // Source: Nesterov 1983, in the form of torch.optim.SGD(nesterov=True).
 
-struct Params { count: u32, rate: f32, momentum: f32, decay: f32, scale: f32 }
+struct Params { count: u32, rate: f32, momentum: f32, decay: f32 }
 
-override SCALED: bool = false;
 override WG: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,15 +20,9 @@ override WG: u32 = 64u;
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let t = (wg.x + wg.y * ng.x) * WG + lane;
-  var scale = params.scale;
-  var skip = false;
-  if (SCALED) {
-    skip = state[3] != 0u;
-    scale = scale * bitcast<f32>(state[4]);
-  }
-  if (t < params.count && !skip) {
+  if (t < params.count && state[3] == 0u) {
     let w = weight[t];
-    let g = grad[t] * scale + params.decay * w;
+    let g = grad[t] * bitcast<f32>(state[4]) + params.decay * w;
     let m1 = params.momentum * m[t] + g;
     m[t] = m1;
     weight[t] = w - params.rate * (g + params.momentum * m1);

@@ -113,6 +113,34 @@ impl Error {
         Self::Gpu { fault, message: format!("{what}: {source}"), source: Some(source) }
     }
 
+    /// Whether the device was lost: the same work may succeed on another one.
+    pub fn is_lost(&self) -> bool {
+        self.is_fault(GpuFault::Lost)
+    }
+
+    /// Whether a GPU failed in this way.
+    pub fn is_fault(&self, kind: GpuFault) -> bool {
+        match self {
+            Self::Gpu { fault, .. } => *fault == kind,
+            Self::About { source, .. } => source.is_fault(kind),
+            _ => false,
+        }
+    }
+
+    /// The same with a remedy, where the GPU has not enough memory; settings stand in backticks.
+    pub fn with_memory_remedy(self, remedy: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Gpu { fault: GpuFault::OutOfMemory, message, source } => {
+                let message = format!("{message}. {}", remedy());
+                Self::Gpu { fault: GpuFault::OutOfMemory, message, source }
+            }
+            Self::About { path, source } => {
+                Self::About { path, source: Box::new(source.with_memory_remedy(remedy)) }
+            }
+            other => other,
+        }
+    }
+
     /// A file that holds something else than expected.
     pub fn file(
         path: impl AsRef<Path>,

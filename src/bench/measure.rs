@@ -195,7 +195,7 @@ impl Timing<'_> {
         session.read(Region::Weights)?;
         report.allocated_mib = (gpu.allocated() - before) as f64 / MIB;
         self.host(gpu, &session, example, report)?;
-        report.step_ms = Some(self.paced(gpu, || session.update(0, 1e-3))?);
+        report.step_ms = Some(self.paced(gpu, || session.update(0, 1e-3).map(drop))?);
         let launches = (0..repeats).map(|_| session.launch_seconds(0));
         let launches = launches.collect::<Result<Vec<_>>>()?;
         report.encode_ms = Some(median(launches.iter().map(|l| l.encoding * 1e3).collect()));
@@ -262,11 +262,11 @@ impl Timing<'_> {
         let batch = &self.configuration.batches()[domain];
         let last = self.configuration.network.domain(domain)?.classes - 1;
         if !batch.targets.partial {
-            return session.step(domain, image, labels, 1e-3);
+            return session.step(domain, image, labels, 1e-3).map(drop);
         }
         session.set_unlabelled(domain, &vec![class_bits([last]); batch.samples])?;
         let labels: Vec<u8> = labels.iter().map(|label| label % last as u8).collect();
-        session.step(domain, image, &labels, 1e-3)
+        session.step(domain, image, &labels, 1e-3).map(drop)
     }
 
     fn forward(

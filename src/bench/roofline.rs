@@ -55,7 +55,7 @@ fn seconds(
         group: bind(gpu, key.file, &kernel, &named)?,
         groups: fold(threads.div_ceil(kernel.invocations), &caps(gpu))?,
         kernel,
-        flops: 0,
+        work: 0,
     });
     // the first run compiles what the driver left
     let times = time_rounds(gpu, &mut [Timed::new([&command])], 1 + REPEATS)?;

@@ -54,6 +54,9 @@ impl Given<'_> {
             Error::File { path, found, expected, remedy } => {
                 Error::File { path, found, expected: words(expected), remedy: words(remedy) }
             }
+            Error::Gpu { fault, message, source } => {
+                Error::Gpu { fault, message: words(message), source }
+            }
             Error::About { path, source } => {
                 Error::About { path, source: Box::new(self.told(*source)) }
             }

@@ -76,6 +76,7 @@ pub fn main() -> std::process::ExitCode {
     )
     .format_timestamp(None)
     .init();
+    leave_lost_devices_to_errors();
     let program = Cli::command();
     let matches = program.clone().get_matches();
     let command = matches.subcommand_name().and_then(|name| program.find_subcommand(name));
@@ -87,6 +88,17 @@ pub fn main() -> std::process::ExitCode {
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// wgpu panics where it finds a device lost while it waits. That becomes an error, which is all that a user should see of it.
+fn leave_lost_devices_to_errors() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if !text.is_some_and(|text| text.starts_with("Error in Device::poll")) {
+            usual(panic);
+        }
+    }));
 }
 
 /// The arguments; a run that goes on is told which flags it was given, since it keeps its own settings.

@@ -11,7 +11,7 @@ use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
-use crate::engine::gpu::Gpu;
+use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::imaging::{
     Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, pair,
@@ -159,7 +159,7 @@ impl Args {
             match outcome {
                 Ok(()) => only = tell(&jobs[index].mask),
                 // the other images must not suffer from one that is broken
-                Err(error) if jobs.len() > 1 => {
+                Err(error) if jobs.len() > 1 && !error.is_lost() => {
                     failed += 1;
                     eprintln!("error: {}", given.told(error));
                 }
@@ -309,7 +309,8 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         eprintln!("nothing is left to do");
         return Ok(());
     }
-    let ensemble = args.ensemble(&Gpu::open(&args.device)?, &models)?;
+    let gpu = Gpu::open(&args.device)?;
+    let (_, ensemble) = Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models))?;
     args.segment_all(&ensemble, plan, &jobs, given)
 }
 

@@ -36,7 +36,17 @@ fn le_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
+/// What a tensor holds that is no finite number, in words.
+fn not_finite(name: &str, values: &[f32]) -> Option<String> {
+    let at = values.iter().position(|value| !value.is_finite())?;
+    Some(format!("{} at {at} of tensor {name}", values[at]))
+}
+
 /// Writes tensors and metadata as safetensors, aside and renamed.
+///
+/// # Errors
+///
+/// Where the file cannot be written, or a number is not finite; what was there stays then.
 pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
@@ -45,6 +55,10 @@ pub fn write_tensors(
     let bytes: Vec<Vec<u8>> = tensors.values().map(|t| le_bytes(&t.values)).collect();
     let mut views = Vec::new();
     for ((name, tensor), data) in tensors.iter().zip(&bytes) {
+        if let Some(found) = not_finite(name, &tensor.values) {
+            let remedy = "Nothing was written. Train anew with a lower `lr`.";
+            return Err(Error::file(path, found, "finite numbers to write", remedy));
+        }
         let view = TensorView::new(Dtype::F32, tensor.dims.clone(), data)
             .map_err(|e| Error::Internal(format!("{name}: {e}")))?;
         views.push((name.clone(), view));
@@ -54,6 +68,10 @@ pub fn write_tensors(
 }
 
 /// Reads f32 tensors and metadata of a safetensors file.
+///
+/// # Errors
+///
+/// Where the file cannot be read, is no safetensors file of f32, or holds a number that is not finite.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let refuse = |found: String| {
@@ -71,8 +89,11 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         if view.dtype() != Dtype::F32 {
             return Err(refuse(format!("tensor {name} of type {:?}", view.dtype())));
         }
-        let values =
+        let values: Vec<f32> =
             view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        if let Some(found) = not_finite(&name, &values) {
+            return Err(refuse(found));
+        }
         tensors.insert(name, Tensor { dims: view.shape().to_vec(), values });
     }
     Ok((tensors, header.metadata().clone().unwrap_or_default()))

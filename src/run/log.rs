@@ -9,7 +9,7 @@ use super::events::Events;
 use super::folder::LOG;
 use crate::base::files::write_atomically;
 use crate::base::{Error, Result};
-use crate::train::Reading;
+use crate::train::{Drawn, Reading};
 
 /// One reading of the loss.
 #[derive(serde::Serialize)]
@@ -23,6 +23,11 @@ struct LogLine<'a> {
     lr: f64,
     seconds_per_step: f64,
     gpu_idle: f64,
+    /// Steps so far that changed nothing, since their loss or gradients were not finite.
+    skipped: u64,
+    /// The patches of the step, where it is one of those.
+    #[serde(skip_serializing_if = "<[Drawn]>::is_empty")]
+    left_out: &'a [Drawn],
 }
 
 /// The files that readings are appended to.
@@ -51,6 +56,8 @@ impl Log {
             lr: reading.lr,
             seconds_per_step: reading.seconds_per_step,
             gpu_idle: reading.gpu_idle,
+            skipped: reading.skipped,
+            left_out: &reading.left_out,
         };
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
         writeln!(self.lines, "{text}").map_err(|e| Error::io(&self.path, e))?;
@@ -98,12 +105,24 @@ mod tests {
         let losses = Losses { total: 1.5, terms };
         let (name, seconds_per_step) = ("A".to_string(), 0.5);
         let (gpu_idle, progress, lr) = (0.25, 0.5, 0.1);
-        let reading =
-            Reading { step: 5, domain: 0, name, lr, losses, seconds_per_step, gpu_idle, progress };
+        let (step, domain, skipped) = (5, 0, 2);
+        let left_out = vec![Drawn { case: "c".into(), centre: [1, 2, 3] }];
+        let reading = Reading {
+            step,
+            domain,
+            name,
+            lr,
+            losses,
+            seconds_per_step,
+            gpu_idle,
+            progress,
+            skipped,
+            left_out,
+        };
         let folder = tempfile::tempdir().unwrap();
         Log::open(folder.path()).unwrap().add(&reading).unwrap();
         let line = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
-        let expected = r#"{"step":5,"domain":"A","loss":1.5,"cross_entropy":0.5,"dice":1.0,"focal":0.25,"lovasz":0.0,"lr":0.1,"seconds_per_step":0.5,"gpu_idle":0.25}"#;
+        let expected = r#"{"step":5,"domain":"A","loss":1.5,"cross_entropy":0.5,"dice":1.0,"focal":0.25,"lovasz":0.0,"lr":0.1,"seconds_per_step":0.5,"gpu_idle":0.25,"skipped":2,"left_out":[{"case":"c","centre":[1,2,3]}]}"#;
         assert_eq!(line.trim_end(), expected);
         let tags: Vec<String> = scalars(&reading).into_iter().map(|(tag, _)| tag).collect();
         let expected =

@@ -9,6 +9,7 @@ mod log;
 mod observer;
 pub mod overlay;
 mod progress;
+mod recovery;
 mod runs;
 mod scores;
 mod single;

@@ -16,7 +16,7 @@ use crate::base::{Error, Result};
 use crate::dataset::prepared::{Progress, Store};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::exec::caps;
-use crate::engine::gpu::Gpu;
+use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::net::Model;
 use crate::segment::{Ensemble, PredictOptions, Predictor};
@@ -34,15 +34,17 @@ enum Origin<'a> {
 
 /// A run in its folder: begun or gone on with, trained with checkpoints and logs, validated.
 pub struct Run {
-    /// As it was given: the variants that the run chose are those of its training.
-    gpu: Gpu,
-    folder: PathBuf,
+    /// With the variants that it was given: those that the run chose are its training's.
+    pub(super) gpu: Gpu,
+    pub(super) folder: PathBuf,
     config: RunConfig,
     domains: Arc<Vec<DomainCases>>,
     /// Until the training is at its end.
-    trainer: Option<Trainer>,
+    pub(super) trainer: Option<Trainer>,
     /// Steps done before this start, or with it once it has ended.
-    steps: u64,
+    pub(super) steps: u64,
+    /// Steps that the last checkpoint holds; none where there is none.
+    pub(super) saved: Option<u64>,
     _claim: Option<RunClaim>,
 }
 
@@ -150,21 +152,30 @@ impl Run {
         }
         train::warn_of_left_out(config, plans);
         let workloads = train::planned_workloads(config, plans)?;
-        let (tuned, record) = if matches!(origin, Origin::Folder) && is_begun(folder) {
-            (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
-        } else {
-            let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
-            let record = tune::Record::of(&tuned, &workloads)?;
-            (tuned, Some(record))
-        };
-        let trainer = if checkpoint.exists() {
-            Trainer::resume(&tuned, config.clone(), domains.clone(), &checkpoint)?
-        } else {
-            Trainer::new(&tuned, config.clone(), domains.clone())?
-        };
-        let (gpu, folder, config) = (gpu.clone(), folder.clone(), config.clone());
+        let goes_on = matches!(origin, Origin::Folder) && is_begun(folder);
+        let (gpu, (trainer, record)) = Renewal::default().run(gpu, |gpu| {
+            let (tuned, record) = if goes_on {
+                (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
+            } else {
+                let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
+                let record = tune::Record::of(&tuned, &workloads)?;
+                (tuned, Some(record))
+            };
+            Ok((trainer(&tuned, at, &domains)?, record))
+        })?;
+        let (folder, config) = (folder.clone(), config.clone());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
-        Ok((Self { gpu, folder, config, domains, trainer, steps, _claim: None }, record))
+        let saved = folder.join(CHECKPOINT).exists().then_some(steps);
+        Ok((Self { gpu, folder, config, domains, trainer, steps, saved, _claim: None }, record))
+    }
+
+    /// The training anew on this device, from the last checkpoint or the start; logs forget what comes again.
+    pub(super) fn restart(&mut self, gpu: &Gpu) -> Result<()> {
+        let at = RunFolder { folder: self.folder.clone(), config: self.config.clone() };
+        let trainer = trainer(gpu, &at, &self.domains)?;
+        self.steps = trainer.steps();
+        self.trainer = Some(trainer);
+        rewind(&self.folder, self.steps)
     }
 
     /// The folder.
@@ -187,14 +198,8 @@ impl Run {
         self.steps
     }
 
-    /// Trains to the end, with checkpoints, `log.jsonl`, `progress.png` and TensorBoard's events, and writes the model;
-    /// training's memory is free afterwards. Gives whether the training is at its end: otherwise the observer stopped it, and
-    /// calling this again, or [`Run::open`], goes on.
-    ///
-    /// # Errors
-    ///
-    /// Where the GPU fails or a file cannot be written, and what the observer gives.
-    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+    /// As [`Run::train`], on the device that there is.
+    pub(super) fn train_on(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let Some(trainer) = &mut self.trainer else { return Ok(true) };
         observer.started(trainer)?;
         let mut log = Log::open(&self.folder)?;
@@ -205,16 +210,26 @@ impl Run {
             })
         };
         let mut stopped = false;
-        while !stopped && let Some(step) = trainer.step()? {
+        while !stopped {
+            let step = trainer.step();
+            if step.is_err() {
+                tell(&trainer.untold(), observer)?;
+            }
+            let Some(step) = step? else { break };
             tell(&step.readings, observer)?;
             stopped = observer.step(&step)?.is_break();
             let due = step.number.is_multiple_of(self.config.checkpoint_every);
             // the last step's follows below
             if due && !stopped && !trainer.is_finished() {
                 save(&self.folder, trainer, observer)?;
+                self.saved = Some(step.number);
             }
         }
-        tell(&trainer.settle()?, observer)?;
+        let last = trainer.settle();
+        if last.is_err() {
+            tell(&trainer.untold(), observer)?;
+        }
+        tell(&last?, observer)?;
         log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
         save(&self.folder, trainer, observer)?;
         let finished = trainer.is_finished();
@@ -268,7 +283,10 @@ impl Run {
         self.trainer = None;
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
-            let predictor = Predictor::new(&self.gpu, &model, index, &PredictOptions::default())?;
+            let options = PredictOptions::default();
+            let (gpu, predictor) = Renewal::default()
+                .run(&self.gpu, |gpu| Predictor::new(gpu, &model, index, &options))?;
+            self.gpu = gpu;
             let ensemble = Ensemble::new(vec![predictor])?;
             let scores = validate(&ensemble, cases, &mut model.domains[index], &self.folder)?;
             observer.validated(&scores)?;
@@ -297,6 +315,16 @@ impl Run {
     }
 }
 
+/// The training of a run, from its last checkpoint or its start.
+fn trainer(gpu: &Gpu, at: &RunFolder, domains: &Arc<Vec<DomainCases>>) -> Result<Trainer> {
+    let RunFolder { folder, config } = at;
+    let checkpoint = folder.join(CHECKPOINT);
+    match checkpoint.exists() {
+        true => Trainer::resume(gpu, config.clone(), domains.clone(), &checkpoint),
+        false => Trainer::new(gpu, config.clone(), domains.clone()),
+    }
+}
+
 /// The model that a run adds its domain to, where its shared weights stand still.
 fn adds(config: &RunConfig) -> Option<&Start> {
     config.start.as_ref().filter(|start| start.freeze == Freeze::Shared)
@@ -304,6 +332,10 @@ fn adds(config: &RunConfig) -> Option<&Start> {
 
 fn save(folder: &Path, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<()> {
     let file = folder.join(CHECKPOINT);
+    if !trainer.is_sound()? && !trainer.is_finished() {
+        log::warn!("the last step changed nothing: {} stays as it is", file.display());
+        return Ok(());
+    }
     trainer.save(&file)?;
     progress::draw(folder)?;
     observer.checkpoint(&file)

@@ -12,6 +12,7 @@ use ndarray::Array3;
 use super::ensemble::Ensemble;
 use super::slab::{Clock, Phase};
 use crate::base::{Error, Result};
+use crate::engine::gpu::Renewal;
 use crate::imaging::{Grid, ImageWriter, LabelMap, Prepared, Volume};
 
 /// What is done with each image of a cohort before and after the network, on threads of their own.
@@ -47,7 +48,7 @@ pub trait CaseWork: Sync {
 }
 
 /// Told of an image by position, once it is written or failed; says whether to go on.
-pub type Done<'a> = &'a mut (dyn FnMut(usize, Result<()>) -> bool + Send);
+pub type Tell<'a> = &'a mut (dyn FnMut(usize, Result<()>) -> bool + Send);
 
 /// Seconds of each part of a case.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,6 +83,41 @@ struct Segmented<K> {
     forward: f64,
 }
 
+/// What the network made of an image.
+struct Done {
+    labels: LabelMap,
+    told: String,
+    seconds: f64,
+    forward: f64,
+}
+
+/// The networks, on another device where theirs was lost.
+struct Devices<'a> {
+    first: &'a Ensemble,
+    other: Option<Ensemble>,
+    renewal: Renewal,
+}
+
+impl Devices<'_> {
+    /// Does an image's work, from its beginning on another device where one is lost.
+    fn run<T>(&mut self, work: impl Fn(&Ensemble) -> Result<T>) -> Result<T> {
+        let mut done = guarded(|| work(self.other.as_ref().unwrap_or(self.first)));
+        while let Err(error) = done {
+            let ensemble = self.other.as_ref().unwrap_or(self.first);
+            let gpu = self.renewal.after(ensemble.gpu(), error)?;
+            done = match ensemble.again(&gpu) {
+                Ok(ensemble) => {
+                    let ensemble = self.other.insert(ensemble);
+                    guarded(|| work(ensemble))
+                }
+                Err(error) => Err(error),
+            };
+        }
+        self.renewal.gained();
+        done
+    }
+}
+
 /// Runs what must not take other images with it, whatever happens.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let caught = catch_unwind(AssertUnwindSafe(work));
@@ -90,8 +126,9 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 impl Ensemble {
     /// Segments images one after another. `done` is told of each in order, by position, once it is written or failed, and says
-    /// whether to go on; what fails takes none of the others with it.
-    pub fn segment_all<W: CaseWork>(&self, work: &W, jobs: &[W::Job], done: Done<'_>) {
+    /// whether to go on; what fails takes none of the others with it. An image whose device is lost is segmented on another one, and
+    /// where four are lost in a row that error is the last thing told.
+    pub fn segment_all<W: CaseWork>(&self, work: &W, jobs: &[W::Job], done: Tell<'_>) {
         // a thread that is through with an image waits until the next one takes it
         let (ready, next) = sync_channel(0);
         let (made, last) = sync_channel(1);
@@ -131,12 +168,20 @@ impl<W: CaseWork> Cohort<'_, W> {
     }
 
     fn segment(&self, next: Receiver<Result<Ready<W::Kept>>>, made: SyncSender<Made<W::Kept>>) {
+        let mut devices =
+            Devices { first: self.ensemble, other: None, renewal: Renewal::default() };
         for (job, ready) in self.jobs.iter().zip(next) {
             let segmented = ready.and_then(|ready| {
-                let segmented = guarded(|| self.one(job, ready, &made));
-                segmented.map_err(|e| self.work.about(job, e))
+                let done = devices.run(|ensemble| self.one(ensemble, job, &ready, &made));
+                // where there is no device left the image is not to blame
+                let done = done.map_err(|e| if e.is_lost() { e } else { self.work.about(job, e) });
+                done.map(|Done { labels, told, seconds, forward }| {
+                    let kept = ready.kept;
+                    Segmented { labels, kept, told, seconds, forward }
+                })
             });
-            if made.send(Made::Done(segmented)).is_err() {
+            let lost = segmented.as_ref().is_err_and(Error::is_lost);
+            if made.send(Made::Done(segmented)).is_err() || lost {
                 return;
             }
         }
@@ -144,11 +189,12 @@ impl<W: CaseWork> Cohort<'_, W> {
 
     fn one(
         &self,
+        ensemble: &Ensemble,
         job: &W::Job,
-        ready: Ready<W::Kept>,
+        ready: &Ready<W::Kept>,
         made: &SyncSender<Made<W::Kept>>,
-    ) -> Result<Segmented<W::Kept>> {
-        let Ready { cases, kept, seconds } = ready;
+    ) -> Result<Done> {
+        let Ready { cases, seconds, .. } = ready;
         let start = Instant::now();
         let gone = || Error::Internal("nobody takes what was segmented".into());
         let files = self.work.probabilities(job)?;
@@ -164,18 +210,17 @@ impl<W: CaseWork> Cohort<'_, W> {
             None => None,
         };
         let mut clock = Clock::start();
-        let labels = self.ensemble.run(&cases, maps, &mut clock)?;
-        let Seconds { reading, preparing } = seconds;
-        Ok(Segmented {
+        let labels = ensemble.run(cases, maps, &mut clock)?;
+        let Seconds { reading, preparing } = *seconds;
+        Ok(Done {
             labels,
-            kept,
             told: format!("reading {reading:.2} s, preparing {preparing:.2} s, {}", clock.told()),
             seconds: reading + preparing + start.elapsed().as_secs_f64(),
             forward: clock.seconds(Phase::Forward),
         })
     }
 
-    fn write(&self, last: &Receiver<Made<W::Kept>>, done: Done<'_>) {
+    fn write(&self, last: &Receiver<Made<W::Kept>>, done: Tell<'_>) {
         let mut index = 0;
         let mut maps = Ok(Vec::new());
         for made in last {

@@ -10,6 +10,7 @@ use super::slab::{Clock, Network};
 use super::whole::{borrowed, finish, prepare, probabilities, segment};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
+use crate::engine::gpu::Gpu;
 use crate::imaging::{LabelMap, Prepared, Volume};
 
 /// Several networks for the same images, such as those of the folds; they may differ in spacing and patch.
@@ -44,6 +45,17 @@ impl Ensemble {
 
     fn networks(&self) -> Vec<&Network> {
         self.members.iter().map(Predictor::network).collect()
+    }
+
+    /// The device of the networks.
+    pub(super) fn gpu(&self) -> &Gpu {
+        self.members[0].network().gpu()
+    }
+
+    /// The same networks on another device, where theirs is lost.
+    pub(super) fn again(&self, device: &Gpu) -> Result<Self> {
+        let members = self.members.iter().map(|member| member.again(device));
+        Ok(Self { members: members.collect::<Result<_>>()? })
     }
 
     /// The plan of the first network.

@@ -27,6 +27,11 @@ impl Predictor {
         Ok(Self { network: Network::new(gpu, model, domain, options)? })
     }
 
+    /// The same on another device, where this one's is lost.
+    pub(super) fn again(&self, device: &Gpu) -> Result<Self> {
+        Ok(Self { network: self.network.again(device)? })
+    }
+
     /// What the largest forward program that [`Predictor::new`] builds runs: what is tuned.
     ///
     /// # Errors

@@ -37,6 +37,18 @@ pub fn segment(
     maps: Option<TakeMaps<'_>>,
     clock: &mut Clock,
 ) -> Result<LabelMap> {
+    segment_by_slabs(networks, cases, maps, clock).map_err(|error| {
+        let remedy = "Take less at a time (`vram`), or store activations in f16 (`precision` f16).";
+        error.with_memory_remedy(|| remedy.into())
+    })
+}
+
+fn segment_by_slabs(
+    networks: &[&Network],
+    cases: &[&Prepared],
+    maps: Option<TakeMaps<'_>>,
+    clock: &mut Clock,
+) -> Result<LabelMap> {
     let (Some(network), Some(case)) = (networks.first(), cases.first()) else {
         return Err(Error::Internal("an ensemble of no networks".into()));
     };

@@ -29,6 +29,13 @@ pub(super) struct State {
     /// What the learning rate falls by.
     #[serde(default, rename = "falls")]
     pub lr: LrState,
+    /// Steps so far that changed nothing.
+    #[serde(default, skip_serializing_if = "none")]
+    pub skipped: u64,
+}
+
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Regions of a session that a checkpoint holds, and what the names of their tensors begin with.

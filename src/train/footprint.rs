@@ -133,7 +133,7 @@ pub(super) fn smallest(
 }
 
 /// Bytes in the unit that reads best, rounded up.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let mib = bytes.div_ceil(1 << 20);
     if mib < 10 * 1024 { format!("{mib} MiB") } else { format!("{} GiB", mib.div_ceil(1024)) }
 }

@@ -1,20 +1,20 @@
 //! One program for each domain over one parameter store, and the update of what took part.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use rayon::prelude::*;
 
 use super::footprint::{Footprint, Memory, fit, smallest};
 use super::targets::{DomainBatch, Given, LossInputs};
+use super::update::{Tail, Update, UpdateCommand, touched};
 use crate::base::{Error, Result};
-use crate::engine::exec::{CommandInfo, Launch, LossScale, Pool, Program, Readback, Store, caps};
-use crate::engine::gpu::Gpu;
-use crate::engine::graph::{
-    Caps, DType, Dispatch, Graph, Init, Layout, ParamSpec, Region, Scope, Value,
+use crate::engine::exec::{
+    CommandInfo, Launch, LossScale, Pool, Program, Readback, SCALE_WORDS, Store, Verdict, caps,
 };
+use crate::engine::gpu::Gpu;
+use crate::engine::graph::{Caps, DType, Graph, Init, Layout, ParamSpec, Region, Scope, Value};
 use crate::engine::ops;
-use crate::engine::ops::{LossWeights, Losses, Optimizer};
+use crate::engine::ops::{LossWeights, Losses, Optimizer, UpdateNumber};
 use crate::engine::plan::{PlanRequest, Workload};
 use crate::net;
 use crate::net::NetConfig;
@@ -74,8 +74,13 @@ impl SessionSettings {
     }
 
     /// Whether gradients pass through f16 and are multiplied by the loss scale.
-    fn scaled(&self) -> bool {
+    pub(super) fn scaled(&self) -> bool {
         self.footprint.dtype == DType::F16
+    }
+
+    /// The loss scale that training begins with.
+    fn first_scale(&self) -> LossScale {
+        if self.scaled() { LossScale::default() } else { LossScale::ONE }
     }
 }
 
@@ -90,7 +95,7 @@ struct DomainProgram {
     /// What updates parameters.
     updates: Vec<UpdateCommand>,
     /// Parameters that take part, by position in the store.
-    touched: Vec<usize>,
+    touched: BTreeSet<usize>,
 }
 
 /// A network under training.
@@ -99,11 +104,25 @@ pub struct Session {
     store: Store,
     settings: SessionSettings,
     domains: Vec<DomainProgram>,
-    /// Updates so far of each parameter.
+    /// Updates so far of each parameter, but for the step that is under way.
     counts: Vec<u64>,
+    /// The domain of the step of which nobody knows whether it counts.
+    under_way: Option<usize>,
     memory: Memory,
     readings: Readback,
 }
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Its losses.
+    pub losses: Losses,
+    /// Whether it changed anything.
+    pub verdict: Verdict,
+}
+
+/// Words of an outcome: those of the loss, then the state of the loss scale.
+const OUTCOME_WORDS: usize = LossWeights::WORDS + SCALE_WORDS;
 
 /// A batch packed for one domain's program, by [`Session::pack`].
 pub struct PackedBatch {
@@ -220,21 +239,23 @@ impl Session {
         let workloads: Vec<_> = built.iter().map(|built| settings.workload(built)).collect();
         let fitted = fit(&workloads, &params, settings.footprint, &caps)?;
         let store = Store::new(gpu, &params, true)?;
-        store.write_loss_scale(gpu, &LossScale::default())?;
+        store.write_loss_scale(gpu, &settings.first_scale())?;
         let pool = Pool::new(gpu, &fitted.plans)?;
         let touched =
             built.iter().map(|b| touched(&b.graph, &store)).collect::<Result<Vec<_>>>()?;
         let mut domains = Vec::new();
         for ((built, plan), mine) in built.into_iter().zip(&fitted.plans).zip(&touched) {
-            let tail = Update { mine, all: &touched, settings: &settings }.lower(&store, &caps)?;
+            let loss = built.ends.loss;
+            let update = Update { mine, all: &touched, settings: &settings, loss };
+            let tail = update.lower(&store, &caps)?;
             let program = Program::new(gpu, plan, &tail.dispatches, &store, &pool)?;
             domains.push(DomainProgram::new(built, program, &tail, mine, plan.steps.len())?);
         }
         let counts = vec![0; store.params().len()];
         // one under way while the next is asked for
-        let readings = Readback::new(gpu, LossWeights::WORDS, 2)?;
-        let (gpu, memory) = (gpu.clone(), fitted.memory);
-        Ok(Self { gpu, store, settings, domains, counts, memory, readings })
+        let readings = Readback::new(gpu, OUTCOME_WORDS, 2)?;
+        let (gpu, memory, under_way) = (gpu.clone(), fitted.memory, None);
+        Ok(Self { gpu, store, settings, domains, counts, under_way, memory, readings })
     }
 
     /// Draws Kaiming normal weights; biases zero, norms one. The same seed gives the same weights everywhere.
@@ -276,7 +297,8 @@ impl Session {
         self.store.read_all(&self.gpu, region)
     }
 
-    /// Updates so far of each parameter, in the order of the store.
+    /// Updates so far of each parameter, in the order of the store; steps that were left out do not count, nor does the last step
+    /// before [`Session::settle`].
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
@@ -351,8 +373,14 @@ impl Session {
         Ok(())
     }
 
-    /// One training step at learning rate `lr`. Image N,C,D,H,W, labels N,D,H,W.
-    pub fn step(&mut self, domain: usize, image: &[f32], labels: &[u8], lr: f64) -> Result<()> {
+    /// One training step at learning rate `lr`, as [`Session::update`]. Image N,C,D,H,W, labels N,D,H,W.
+    pub fn step(
+        &mut self,
+        domain: usize,
+        image: &[f32],
+        labels: &[u8],
+        lr: f64,
+    ) -> Result<Option<Outcome>> {
         self.upload(domain, &self.pack(domain, image, labels)?)?;
         self.update(domain, lr)
     }
@@ -363,18 +391,40 @@ impl Session {
         Ok([d.program.value(d.ends.image)?.0, d.program.value(d.ends.labels)?.0])
     }
 
-    /// One training step at learning rate `lr` on inputs that are in place.
-    pub fn update(&mut self, domain: usize, lr: f64) -> Result<()> {
+    /// One training step at learning rate `lr` on inputs that are in place. A step whose loss or gradients are not finite changes
+    /// nothing. Gives what became of the step before, which it waits for, unless [`Session::settle`] gave it.
+    pub fn update(&mut self, domain: usize, lr: f64) -> Result<Option<Outcome>> {
+        let before = self.under_way.map(|domain| &self.domains[domain].touched);
         let d = &self.domains[domain];
-        for position in &d.touched {
-            self.counts[*position] += 1;
-        }
         for UpdateCommand { command, param } in &d.updates {
-            let params = self.settings.optimizer.step_params(lr, self.counts[*param]);
+            let after_skip = self.counts[*param] + 1;
+            let usual = after_skip + u64::from(before.is_some_and(|b| b.contains(param)));
+            let number = UpdateNumber { usual, after_skip };
+            let params = self.settings.optimizer.step_params(lr, number);
             d.program.set_params(&self.gpu, *command, &params)?;
         }
         d.ends.given.write(&self.gpu, &d.program)?;
-        d.program.run(&self.gpu)
+        d.program.run(&self.gpu)?;
+        let (loss, _) = d.program.value(d.ends.loss)?;
+        let state = self.store.buffer(Region::Scale)?;
+        self.readings.ask(&self.gpu, &[(loss, LossWeights::WORDS), (state, SCALE_WORDS)])?;
+        let outcome = self.settle()?;
+        self.under_way = Some(domain);
+        Ok(outcome)
+    }
+
+    /// What became of the last step, unless that is known; waits for it.
+    pub fn settle(&mut self) -> Result<Option<Outcome>> {
+        let Some(domain) = self.under_way.take() else { return Ok(None) };
+        let words = self.readings.take::<u32>(&self.gpu)?.unwrap_or_default();
+        let (loss, state) = words.split_at(LossWeights::WORDS.min(words.len()));
+        let state = state.first_chunk().ok_or_else(|| Error::Internal("no step's state".into()))?;
+        let verdict = Verdict::of(state);
+        if verdict == Verdict::Counted {
+            self.domains[domain].touched.iter().for_each(|position| self.counts[*position] += 1);
+        }
+        let loss: Vec<f32> = loss.iter().map(|word| f32::from_bits(*word)).collect();
+        Ok(Some(Outcome { losses: self.losses_of(&loss)?, verdict }))
     }
 
     /// What each command of a domain's step is and its seconds in each of `rounds` rounds, one by one; the inputs are whatever the
@@ -402,19 +452,6 @@ impl Session {
         self.losses_of(&words)
     }
 
-    /// Asks for the losses of a domain's last run, which [`Session::take_losses`] gives; waits for nothing.
-    pub fn ask_losses(&mut self, domain: usize) -> Result<()> {
-        let d = &self.domains[domain];
-        let (buffer, _) = d.program.value(d.ends.loss)?;
-        self.readings.ask(&self.gpu, buffer, LossWeights::WORDS)
-    }
-
-    /// The losses that were asked for longest ago, as [`Session::losses`] gives them; waits for their run, not for later ones.
-    pub fn take_losses(&mut self) -> Result<Option<Losses>> {
-        let words = self.readings.take::<f32>(&self.gpu)?;
-        words.map(|words| self.losses_of(&words)).transpose()
-    }
-
     fn losses_of(&self, words: &[f32]) -> Result<Losses> {
         let words =
             words.first_chunk().ok_or_else(|| Error::Internal("a loss cut short".into()))?;
@@ -426,91 +463,6 @@ impl Session {
         let d = &self.domains[domain];
         d.logits_layout.unpack(&d.program.read(&self.gpu, d.ends.logits)?)
     }
-}
-
-fn touched(graph: &Graph, store: &Store) -> Result<BTreeSet<usize>> {
-    graph
-        .trained_params()
-        .into_iter()
-        .map(|index| {
-            let name = &graph.params()[index].name;
-            store.position(name).ok_or_else(|| Error::Internal(format!("{name} is not stored")))
-        })
-        .collect()
-}
-
-/// Neighbouring parameters that the same domains update: they share their count of updates.
-fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<RangeInclusive<usize>> {
-    let set = |position: usize| all.iter().map(|t| t.contains(&position)).collect::<Vec<_>>();
-    let mut ranges: Vec<RangeInclusive<usize>> = Vec::new();
-    for &position in mine {
-        let joins = |range: &&mut RangeInclusive<usize>| {
-            range.end() + 1 == position && set(*range.start()) == set(position)
-        };
-        match ranges.last_mut().filter(joins) {
-            Some(range) => *range = *range.start()..=position,
-            None => ranges.push(position..=position),
-        }
-    }
-    ranges
-}
-
-/// A dispatch that updates parameters.
-#[derive(Debug, Clone, Copy)]
-struct UpdateCommand {
-    /// Its place among the commands.
-    command: usize,
-    /// A parameter whose count of updates it shares, by position in the store.
-    param: usize,
-}
-
-/// What is updated after a domain's backward pass, and how.
-struct Update<'a> {
-    /// Parameters of this domain and of every domain.
-    mine: &'a BTreeSet<usize>,
-    all: &'a [BTreeSet<usize>],
-    settings: &'a SessionSettings,
-}
-
-impl Update<'_> {
-    fn lower(&self, store: &Store, caps: &Caps) -> Result<Tail> {
-        let scaled = self.settings.scaled();
-        let params = store.params();
-        let span = |range: RangeInclusive<usize>| {
-            let (start, last) = (params[*range.start()].start, &params[*range.end()]);
-            Span { param: *range.start(), start, words: last.start + last.span - start }
-        };
-        let spans: Vec<Span> = ranges(self.mine, self.all).into_iter().map(span).collect();
-        let mut dispatches = Vec::new();
-        if scaled {
-            let words: Vec<_> = spans.iter().map(|span| (span.start, span.words)).collect();
-            dispatches = ops::loss_scale_dispatches(&words, caps)?;
-        }
-        let mut updates = Vec::new();
-        for Span { param, start, words } in spans {
-            for dispatch in ops::optimizer_dispatch(&self.settings.optimizer, start, words, caps)? {
-                updates.push(UpdateCommand { command: dispatches.len(), param });
-                dispatches.push(if scaled { dispatch.scaled() } else { dispatch });
-            }
-        }
-        Ok(Tail { dispatches, updates })
-    }
-}
-
-/// Neighbouring parameters in the store.
-struct Span {
-    /// The first, by position.
-    param: usize,
-    /// Where they begin, in words.
-    start: usize,
-    words: usize,
-}
-
-/// What follows a domain's backward pass.
-struct Tail {
-    dispatches: Vec<Dispatch>,
-    /// Updates among them.
-    updates: Vec<UpdateCommand>,
 }
 
 impl DomainProgram {
@@ -532,7 +484,7 @@ impl DomainProgram {
             ends: built.ends,
             gradient_commands,
             updates: tail.updates.iter().map(after).collect(),
-            touched: touched.iter().copied().collect(),
+            touched: touched.clone(),
         })
     }
 }

@@ -65,6 +65,16 @@ pub fn planned_memory(config: &RunConfig, plans: &[DomainPlan], caps: &Caps) -> 
     Memory::planned(&network(config, plans), &batches(plans), &settings, caps)
 }
 
+/// The least that training these domains takes, with all recomputed that pays.
+pub(super) fn least_memory(
+    config: &RunConfig,
+    plans: &[DomainPlan],
+    caps: &Caps,
+) -> Result<Memory> {
+    let settings = settings(config, 0);
+    Memory::least(&network(config, plans), &batches(plans), &settings, caps)
+}
+
 /// What training these domains runs: what is tuned.
 pub fn planned_workloads(config: &RunConfig, plans: &[DomainPlan]) -> Result<Vec<Workload>> {
     workloads(&network(config, plans), &batches(plans), &settings(config, 0))

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::advice;
 use super::batches::{Batch, Batches};
 use super::cases::DomainCases;
 use super::checkpoint;
@@ -13,17 +14,18 @@ use super::checkpoint::State;
 use super::config::{Length, RunConfig};
 use super::domain_sampling::DomainSampler;
 use super::footprint::Memory;
+use super::guard::{Drawn, Guard, diverged, listed};
 use super::idle::IdleTime;
-use super::session::Session;
+use super::session::{Outcome, Session};
 use super::setup;
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
-use crate::engine::exec::{LossScale, caps};
+use crate::engine::exec::{LossScale, Verdict, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Region;
 use crate::engine::ops::Losses;
 use crate::net::{Model, NetConfig};
-use crate::patch::{Patches, Target};
+use crate::patch::{Patches, Sample, Target};
 
 /// A training step that was submitted.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +59,10 @@ pub struct Reading {
     pub gpu_idle: f64,
     /// Share of the training that is done, from 0 to 1.
     pub progress: f64,
+    /// Steps so far, with this one, whose loss or gradients were not finite: they changed nothing.
+    pub skipped: u64,
+    /// What was drawn for the step, where it is one of those and no smaller loss scale heals it; else none.
+    pub left_out: Vec<Drawn>,
 }
 
 /// A step whose losses are not taken in.
@@ -64,8 +70,10 @@ struct Pending {
     step: u64,
     domain: usize,
     lr: f64,
-    /// Whether its losses were asked for.
+    /// Whether its losses are told in any case.
     read: bool,
+    /// The patches.
+    drawn: Vec<Drawn>,
 }
 
 /// When losses were read last, of which step, and how long the GPU was idle till then.
@@ -83,6 +91,7 @@ struct Drive {
     last: LastReading,
     idle: IdleTime,
     pending: Option<Pending>,
+    guard: Guard,
 }
 
 /// The training of a network on prepared cases.
@@ -128,6 +137,11 @@ impl Trainer {
     }
 
     fn build(gpu: &Gpu, config: RunConfig, domains: Arc<Vec<DomainCases>>) -> Result<Self> {
+        let built = Self::build_in(gpu, config.clone(), domains.clone());
+        built.map_err(|error| error.with_memory_remedy(|| remedy(gpu, &config, &domains)))
+    }
+
+    fn build_in(gpu: &Gpu, config: RunConfig, domains: Arc<Vec<DomainCases>>) -> Result<Self> {
         let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = setup::network(&config, &plans);
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
@@ -172,6 +186,11 @@ impl Trainer {
         Ok(())
     }
 
+    /// The device, with the variants of kernels that the training runs.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// The settings.
     pub fn config(&self) -> &RunConfig {
         &self.config
@@ -190,6 +209,22 @@ impl Trainer {
     /// Bytes of GPU memory that cases and patches take at most.
     pub fn patch_bytes(&self) -> u64 {
         self.patches.bytes()
+    }
+
+    /// Steps so far whose loss or gradients were not finite, so that they changed nothing.
+    pub fn skipped(&self) -> u64 {
+        self.state.skipped
+    }
+
+    /// Whether the last step changed the weights, or only a smaller loss scale was wanted; waits for it. Otherwise what is on disk may
+    /// be better than what would be saved.
+    ///
+    /// # Errors
+    ///
+    /// Where the GPU fails, or too many steps were left out.
+    pub fn is_sound(&mut self) -> Result<bool> {
+        self.end_last()?;
+        Ok(self.drive.as_ref().is_none_or(|drive| drive.guard.in_a_row() == 0))
     }
 
     /// The loss scale, where gradients pass through f16; waits for the last step.
@@ -244,18 +279,25 @@ impl Trainer {
             let batches = Batches::stream(domains, config, sampler.clone(), first, cache)?;
             let start = Instant::now();
             let last = LastReading { at: start, step: first, idle: 0.0 };
-            let idle = IdleTime::default();
-            self.drive = Some(Drive { batches, sampler, start, last, idle, pending: None });
+            let (idle, pending, guard) = (IdleTime::default(), None, Guard::default());
+            self.drive = Some(Drive { batches, sampler, start, last, idle, pending, guard });
         }
         self.drive.as_mut().ok_or_else(|| Error::Internal("a training that does not step".into()))
     }
 
-    /// Submits the next step; none where the training has come to its end.
+    /// Submits the next step; none where the training has come to its end. A step whose loss or gradients are not finite changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// Where the GPU fails.
+    /// Where the GPU fails, or too many steps changed nothing.
     pub fn step(&mut self) -> Result<Option<Step>> {
+        let stepped = self.submit_step();
+        let told = || remedy(&self.gpu, &self.config, &self.domains);
+        stepped.map_err(|error| error.with_memory_remedy(told))
+    }
+
+    fn submit_step(&mut self) -> Result<Option<Step>> {
         self.drive()?;
         let Some(lr) = self.lr() else { return Ok(None) };
         let gpu = self.gpu.clone();
@@ -263,35 +305,38 @@ impl Trainer {
         let domain = batch.domain;
         self.drive()?.idle.resumes(&gpu)?;
         self.make(&batch)?;
-        self.session.update(domain, lr)?;
+        let drawn = self.drawn(&batch);
+        let outcome = self.session.update(domain, lr)?;
         self.drive()?.idle.submitted(&gpu);
         self.state.step += 1;
         let step = self.state.step;
         let read = self.config.reads(step);
-        if read {
-            self.session.ask_losses(domain)?;
-        }
-        // the losses of the step before are read while this one runs
-        let before = self.drive()?.pending.replace(Pending { step, domain, lr, read });
-        before.map_or(Ok(()), |before| self.end(&before))?;
+        // what became of the step before is known while this one runs
+        let before = self.drive()?.pending.replace(Pending { step, domain, lr, read, drawn });
+        before.map_or(Ok(()), |before| self.end(&before, outcome))?;
         // a checkpoint, or the next rate, needs this one's, too
         if step.is_multiple_of(self.config.checkpoint_every)
             || self.config.lr_schedule.changes(step)
         {
             self.end_last()?;
         }
-        Ok(Some(Step { number: step, domain, lr, readings: std::mem::take(&mut self.readings) }))
+        Ok(Some(Step { number: step, domain, lr, readings: self.untold() }))
+    }
+
+    /// Losses that were read and that nobody was told of, such as those of steps before an error.
+    pub fn untold(&mut self) -> Vec<Reading> {
+        std::mem::take(&mut self.readings)
     }
 
     /// Waits for the last step and gives the losses that nobody was told of.
     ///
     /// # Errors
     ///
-    /// Where the GPU fails.
+    /// Where the GPU fails, or too many steps changed nothing.
     pub fn settle(&mut self) -> Result<Vec<Reading>> {
         self.end_last()?;
         self.gpu.wait()?;
-        Ok(std::mem::take(&mut self.readings))
+        Ok(self.untold())
     }
 
     /// Makes the drawn patches where the session reads them.
@@ -312,46 +357,86 @@ impl Trainer {
         Ok(())
     }
 
-    fn end_last(&mut self) -> Result<()> {
-        match self.drive.as_mut().and_then(|drive| drive.pending.take()) {
-            Some(last) => self.end(&last),
-            None => Ok(()),
-        }
+    fn drawn(&self, batch: &Batch) -> Vec<Drawn> {
+        let cases = &self.domains[batch.domain].cases;
+        let drawn = |sample: &Sample| Drawn {
+            case: cases[sample.case()].name().to_string(),
+            centre: sample.centre(),
+        };
+        batch.samples.iter().map(drawn).collect()
     }
 
-    /// Takes in what a submitted step left: its losses, where they are read, go to the choice of domains and of the rate.
-    fn end(&mut self, done: &Pending) -> Result<()> {
-        let mut loss = None;
-        if done.read {
-            let losses = self.session.take_losses()?;
-            let losses = losses.ok_or_else(|| Error::Internal("no losses were read".into()))?;
-            loss = Some(f64::from(losses.total));
-            let progress = self.progress();
-            let Pending { step, domain, lr, .. } = *done;
-            let name = self.domains[domain].domain.name.clone();
-            let drive = self.drive()?;
-            let now = LastReading { at: Instant::now(), step, idle: drive.idle.seconds() };
-            let (idle, before) = (now.idle, std::mem::replace(&mut drive.last, now));
-            let seconds = before.at.elapsed().as_secs_f64();
-            let seconds_per_step = seconds / step.saturating_sub(before.step).max(1) as f64;
-            let gpu_idle = (idle - before.idle) / seconds.max(f64::EPSILON);
-            self.readings.push(Reading {
-                step,
-                domain,
-                name,
-                lr,
-                losses,
-                seconds_per_step,
-                gpu_idle,
-                progress,
-            });
-        }
+    fn end_last(&mut self) -> Result<()> {
+        let Some(last) = self.drive.as_mut().and_then(|drive| drive.pending.take()) else {
+            return Ok(());
+        };
+        let outcome = self.session.settle()?;
+        self.end(&last, outcome)
+    }
+
+    /// Takes in what became of a submitted step: its losses, where they are read, go to the choice of domains and of the rate.
+    fn end(&mut self, done: &Pending, outcome: Option<Outcome>) -> Result<()> {
+        let outcome = outcome.ok_or_else(|| Error::Internal("no losses were read".into()))?;
+        let verdict = outcome.verdict;
+        let counts = done.read && verdict == Verdict::Counted;
+        let loss = counts.then_some(f64::from(outcome.losses.total));
+        self.state.skipped += u64::from(verdict != Verdict::Counted);
         let sampler = &self.drive()?.sampler;
         sampler.report(done.step - 1, loss.map(|loss| (done.domain, loss)));
         let history = sampler.history();
         self.state.loss_history = history;
         self.state.lr.add(&self.config.lr_schedule, done.step - 1, loss);
+        if done.read || verdict == Verdict::LeftOut {
+            self.tell(done, outcome)?;
+        }
+        self.guard(done, verdict)
+    }
+
+    /// Puts the reading of a step to those that are told.
+    fn tell(&mut self, done: &Pending, outcome: Outcome) -> Result<()> {
+        let (progress, skipped) = (self.progress(), self.state.skipped);
+        let Pending { step, domain, lr, .. } = *done;
+        let name = self.domains[domain].domain.name.clone();
+        let drive = self.drive()?;
+        let now = LastReading { at: Instant::now(), step, idle: drive.idle.seconds() };
+        let (idle, before) = (now.idle, std::mem::replace(&mut drive.last, now));
+        let seconds = before.at.elapsed().as_secs_f64();
+        let seconds_per_step = seconds / step.saturating_sub(before.step).max(1) as f64;
+        let gpu_idle = (idle - before.idle) / seconds.max(f64::EPSILON);
+        let Outcome { losses, verdict } = outcome;
+        let left_out = if verdict == Verdict::LeftOut { done.drawn.clone() } else { Vec::new() };
+        self.readings.push(Reading {
+            step,
+            domain,
+            name,
+            lr,
+            losses,
+            seconds_per_step,
+            gpu_idle,
+            progress,
+            skipped,
+            left_out,
+        });
         Ok(())
+    }
+
+    /// Names a step that was left out, and stops where there are too many of them.
+    fn guard(&mut self, done: &Pending, verdict: Verdict) -> Result<()> {
+        let at_the_end = self.is_finished() && done.step == self.state.step;
+        let name = || {
+            let domain = &self.domains[done.domain].domain.name;
+            format!("step {} of {domain}: {}", done.step, listed(&done.drawn))
+        };
+        let named = (verdict == Verdict::LeftOut).then(name);
+        if let Some(step) = &named {
+            log::warn!("loss or gradients are not finite, and nothing changes in {step}");
+        }
+        let drive = self.drive()?;
+        drive.guard.add(verdict);
+        match drive.guard.stop(at_the_end) {
+            Some(steps) => Err(diverged(done.lr, &steps, &named.unwrap_or_default())),
+            None => Ok(()),
+        }
     }
 
     /// The network and its domains without weights.
@@ -386,4 +471,10 @@ impl Trainer {
         };
         checkpoint::write(path, &self.bare_model(), &self.session, &state)
     }
+}
+
+/// What to do where the adapter has not the memory for a training.
+fn remedy(gpu: &Gpu, config: &RunConfig, domains: &[DomainCases]) -> String {
+    let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
+    advice::remedy(config, &plans, &caps(gpu))
 }

@@ -5,6 +5,7 @@ mod cases;
 mod cli;
 mod common;
 mod data_nifti;
+mod diverge;
 mod evaluate;
 mod files;
 mod floors;

@@ -76,9 +76,12 @@ impl Observer for Watch {
     }
 
     fn losses(&mut self, reading: &Reading) -> Result<()> {
-        let Reading { step, name, losses, seconds_per_step, progress, .. } = reading;
-        let text =
-            format!("step {step} {name} loss {:.4} {seconds_per_step:.2} s/step", losses.total);
+        let Reading { step, name, losses, seconds_per_step, progress, skipped, .. } = reading;
+        let left_out = if *skipped > 0 { format!(", {skipped} left out") } else { String::new() };
+        let text = format!(
+            "step {step} {name} loss {:.4} {seconds_per_step:.2} s/step{left_out}",
+            losses.total
+        );
         if self.bar.is_hidden() {
             if step.is_multiple_of(self.lines) || *step == 1 {
                 eprintln!("{text}");
@@ -92,9 +95,14 @@ impl Observer for Watch {
 
     fn ended(&mut self, trainer: &Trainer) -> Result<()> {
         self.bar.finish_and_clear();
-        if let Some(LossScale { scale, skipped, .. }) = trainer.loss_scale()? {
+        let skipped = trainer.skipped();
+        if let Some(LossScale { scale, .. }) = trainer.loss_scale()? {
             eprintln!(
                 "loss scale {scale}; gradients overflowed in {skipped} steps, which changed nothing"
+            );
+        } else if skipped > 0 {
+            eprintln!(
+                "loss or gradients were not finite in {skipped} steps, which changed nothing"
             );
         }
         Ok(())

@@ -317,6 +317,11 @@ pub struct StoredCase {
 }
 
 impl StoredCase {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.case.id
+    }
+
     /// What drawing needs to know of it.
     pub fn facts(&self) -> &Facts {
         &self.entry.about.facts

@@ -1,4 +1,5 @@
-//! Adam and SGD over several steps, on ranges of the parameter block, alone and with a dynamic loss scale.
+//! Adam and SGD over several steps, on ranges of the parameter block, alone, with steps that are not finite, and with a dynamic loss
+//! scale.
 
 use super::measure::{Compared, Expected, Tolerance};
 use super::net::{random, singles};
@@ -8,7 +9,9 @@ use crate::base::Result;
 use crate::engine::exec::{LossScale, Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope};
-use crate::engine::ops::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};
+use crate::engine::ops::{
+    GROWTH, Guarded, Optimizer, UpdateNumber, guard_dispatches, optimizer_dispatch,
+};
 use crate::engine::oracle;
 use crate::engine::plan::{Plan, PlanRequest};
 
@@ -22,8 +25,10 @@ const NAMES: [&str; 3] = ["before", "trained", "after"];
 /// Updates of one parameter between two others.
 pub struct Update {
     optimizer: Optimizer,
-    /// Where a dynamic loss scale starts: some steps then overflow.
+    /// Where a dynamic loss scale starts; without it is 1 and stays.
     scale: Option<LossScale>,
+    /// Whether some steps overflow.
+    overflows: bool,
 }
 
 /// The oracle's parameters with their moments.
@@ -72,14 +77,16 @@ fn doubles(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
 
-/// Gradients of step `t` as they come from a pass scaled by `scale`: those of some steps overflow.
+/// Gradients of step `t` as they come from a pass scaled by `scale`: those of some steps overflow, the sixth's only in their squares.
 fn scaled_gradients(t: u64, scale: f64) -> Vec<f64> {
     let mut grads: Vec<f64> = random(COUNT, 10 + t).iter().map(|g| g * scale).collect();
     let at = random(1, 90 + t)[0].abs() * (COUNT - 1) as f64;
     match t {
         2 => grads[0] = f64::INFINITY,
         3 => grads[COUNT - 1] = f64::NAN,
-        6 => grads[at as usize] = f64::NEG_INFINITY,
+        4 => grads[at as usize] = f64::NEG_INFINITY,
+        6 => grads[at as usize] = -2f64.powi(62),
+        7 => grads[at as usize] = 2f64.powi(40),
         _ => {}
     }
     grads
@@ -94,6 +101,11 @@ struct Stepper<'a> {
     tail: Vec<Dispatch>,
     /// First dispatch of the update.
     first: usize,
+    /// Steps that counted, but for the last one, and whether that did.
+    counted: u64,
+    last: bool,
+    /// Whether there was a step before.
+    begun: bool,
     compared: Vec<Compared>,
 }
 
@@ -103,20 +115,25 @@ impl<'a> Stepper<'a> {
         let store = Store::new(gpu, &specs, true)?;
         let place = store.get("trained")?;
         let (start, span) = (place.start, place.span);
-        let mut tail = match case.scale {
-            Some(_) => loss_scale_dispatches(&[(start, span)], caps)?,
-            None => Vec::new(),
-        };
+        let ranges = [(start, span)];
+        let guarded = Guarded { ranges: &ranges, loss: None, scales: case.scale.is_some() };
+        let mut tail = guard_dispatches(&guarded, caps)?;
         let first = tail.len();
-        for dispatch in optimizer_dispatch(&case.optimizer, start, span, caps)? {
-            tail.push(if case.scale.is_some() { dispatch.scaled() } else { dispatch });
-        }
+        tail.extend(optimizer_dispatch(&case.optimizer, start, span, caps)?);
         let graph = Graph::new();
         let plan = Plan::new(&graph, caps, &PlanRequest::default())?;
         let pool = Pool::new(gpu, [&plan])?;
+<<<<<<< HEAD
         let program = Program::passing(gpu, &plan, &tail, &store, &pool)?;
         let optimizer = &case.optimizer;
         Ok(Self { gpu, optimizer, store, program, tail, first, compared: Vec::new() })
+=======
+        let program = Program::new(gpu, &plan, &tail, &store, &pool)?;
+        store.write_loss_scale(gpu, &case.scale.unwrap_or(LossScale::ONE))?;
+        let (optimizer, compared) = (&case.optimizer, Vec::new());
+        let (counted, last, begun) = (0, false, false);
+        Ok(Self { gpu, optimizer, store, program, tail, first, counted, last, begun, compared })
+>>>>>>> main
     }
 
     fn read(&self, region: Region) -> Result<Vec<Vec<f32>>> {
@@ -134,15 +151,27 @@ impl<'a> Stepper<'a> {
         self.compared.push(expected.compare(found, DType::F32));
     }
 
-    /// One step on gradients that are the same for all parameters, or of the trained one alone.
-    fn step(&mut self, grad: &[f64], t: u64, names: &[&str]) -> Result<()> {
+    /// One step on gradients that are the same for all parameters, or of the trained one alone. As in training nobody but the GPU knows
+    /// what became of the step before.
+    fn step(&mut self, grad: &[f64], names: &[&str]) -> Result<()> {
         for name in names {
             self.store.write(self.gpu, Region::Grads, name, &singles(grad))?;
         }
+        let after_skip = self.counted + 1;
+        let usual = after_skip + u64::from(self.begun);
+        self.begun = true;
+        let number = UpdateNumber { usual, after_skip };
+        let params = self.optimizer.step_params(LR, number);
         for command in self.first..self.tail.len() {
-            self.program.set_params(self.gpu, command, &self.optimizer.step_params(LR, t))?;
+            self.program.set_params(self.gpu, command, &params)?;
         }
         self.program.run(self.gpu)
+    }
+
+    /// Notes whether the last step counted.
+    fn note(&mut self, counts: bool) {
+        self.counted += u64::from(self.last);
+        self.last = counts;
     }
 
     fn ran(self) -> Ran {
@@ -171,6 +200,7 @@ impl Update {
             Some(LossScale { scale, good, .. }) => {
                 format!("{optimizer}, overflowing from scale {scale} after {good} good steps")
             }
+            None if self.overflows => format!("{optimizer}, overflowing"),
             None => optimizer,
         }
     }
@@ -198,9 +228,9 @@ impl Update {
         }
         let zeros = || vec![0.0; COUNT];
         let expected = Parameters { weights, m: zeros(), v: zeros() };
-        match self.scale {
-            None => self.run_plain(rig, expected),
-            Some(start) => self.run_scaled(rig, expected, start),
+        match self.overflows {
+            false => self.run_plain(rig, expected),
+            true => self.run_overflowing(rig, expected),
         }
     }
 
@@ -208,7 +238,8 @@ impl Update {
         let start = expected.weights.clone();
         for t in 1..=4 {
             let grad = random(COUNT, 10 + t);
-            rig.step(&grad, t, &NAMES)?;
+            rig.step(&grad, &NAMES)?;
+            rig.note(true);
             expected.step(&self.optimizer, &grad, t);
         }
         let found = rig.read(Region::Weights)?;
@@ -221,15 +252,11 @@ impl Update {
         Ok(rig.ran())
     }
 
-    /// Nine steps, of which three overflow; weights, moments and scale after each.
-    fn run_scaled(
-        &self,
-        mut rig: Stepper<'_>,
-        mut expected: Parameters,
-        start: LossScale,
-    ) -> Result<Ran> {
-        rig.store.write_loss_scale(rig.gpu, &start)?;
-        let LossScale { scale, good, skipped } = start;
+    /// Nine steps, of which four overflow; weights, moments and scale after each.
+    fn run_overflowing(&self, mut rig: Stepper<'_>, mut expected: Parameters) -> Result<Ran> {
+        let LossScale { scale, good, skipped } = self.scale.unwrap_or(LossScale::ONE);
+        let growth = if self.scale.is_some() { GROWTH as u32 } else { 0 };
+        let mut counted = 0;
         let mut scale = oracle::DynamicScale { scale: scale.into(), good, skipped };
         // what lies beside the range is not looked at
         for name in ["before", "after"] {
@@ -238,15 +265,17 @@ impl Update {
         for t in 1..=9 {
             let grads = scaled_gradients(t, scale.scale);
             let before = rig.state()?;
-            rig.step(&grads, t, &["trained"])?;
+            rig.step(&grads, &["trained"])?;
             let after = rig.state()?;
-            let unscaled = scale.unscale(&grads, GROWTH as u32);
+            let unscaled = scale.unscale(&grads, growth);
             let changes = [f64::from(u8::from(before != after))];
             let should = [f64::from(u8::from(unscaled.is_some()))];
             let exact = Tolerance::Absolute(0.0);
             rig.compare(format!("whether step {t} changes anything"), &changes, &should, exact);
+            rig.note(unscaled.is_some());
             if let Some(grads) = unscaled {
-                expected.step(&self.optimizer, &grads, t);
+                counted += 1;
+                expected.step(&self.optimizer, &grads, counted);
             }
             let weights = doubles(&after[0]);
             rig.compare(format!("the weights of step {t}"), &weights, &expected.weights, TOLERANCE);
@@ -269,10 +298,10 @@ pub fn plain() -> [Update; 4] {
         SGD,
         Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 },
     ]
-    .map(|optimizer| Update { optimizer, scale: None })
+    .map(|optimizer| Update { optimizer, scale: None, overflows: false })
 }
 
-/// Steps whose gradients overflow change nothing but the loss scale.
+/// Steps whose gradients overflow change nothing but the loss scale, where it moves.
 pub fn scaled() -> Vec<Update> {
     let growth = GROWTH as u32;
     let starts = [
@@ -283,6 +312,9 @@ pub fn scaled() -> Vec<Update> {
         LossScale { scale: 1.0, good: 0, skipped: 0 },
         LossScale { scale: (1 << 24) as f32, good: growth - 1, skipped: 0 },
     ];
-    let each = |optimizer: Optimizer| starts.map(|start| Update { optimizer, scale: Some(start) });
+    let starts = starts.map(Some).into_iter().chain([None]);
+    let each = |optimizer: Optimizer| {
+        starts.clone().map(move |scale| Update { optimizer, scale, overflows: true })
+    };
     [Optimizer::adam(), SGD].into_iter().flat_map(each).collect()
 }

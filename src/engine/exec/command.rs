@@ -66,8 +66,8 @@ pub struct BoundDispatch {
     pub group: wgpu::BindGroup,
     /// Workgroups along the first two dimensions.
     pub groups: [u32; 2],
-    /// Arithmetic operations, to bound submissions.
-    pub flops: u64,
+    /// Arithmetic operations, or those in whose time its bytes move, to bound submissions.
+    pub work: u64,
 }
 
 /// What the device is to do.
@@ -99,11 +99,6 @@ pub struct Launch {
     pub last: Option<wgpu::SubmissionIndex>,
 }
 
-/// Arithmetic operations after which a submission is closed, so that no watchdog resets the GPU.
-fn submission_budget(gpu: &Gpu) -> u64 {
-    if gpu.is_software() { 4_000_000_000 } else { 200_000_000_000 }
-}
-
 /// Encodes and submits commands in order, in submissions of bounded work; errors name `label`.
 pub fn submit(gpu: &Gpu, label: &str, commands: &[Command]) -> Result<Launch> {
     let mut launch = Launch::default();
@@ -111,12 +106,13 @@ pub fn submit(gpu: &Gpu, label: &str, commands: &[Command]) -> Result<Launch> {
     while !left.is_empty() {
         let mut encoder = encoder(gpu, label);
         let start = Instant::now();
-        left = encode(&mut encoder, label, left, submission_budget(gpu));
+        let part = encode(&mut encoder, label, left, gpu.submission_budget());
         let encoded = gpu.finish(label, encoder)?;
         launch.encoding += start.elapsed().as_secs_f64();
         let start = Instant::now();
-        launch.last = Some(gpu.submit_finished(label, encoded)?);
+        launch.last = Some(gpu.submit_measured(label, encoded, part.work)?);
         launch.submitting += start.elapsed().as_secs_f64();
+        left = &left[part.commands..];
     }
     Ok(launch)
 }
@@ -133,17 +129,27 @@ pub(super) fn dispatch(pass: &mut wgpu::ComputePass<'_>, run: &BoundDispatch) {
     pass.dispatch_workgroups(run.groups[0], run.groups[1], 1);
 }
 
-/// Encodes commands until the budget of operations is spent, dispatches in a row in one pass; returns those that are left.
-pub(super) fn encode<'a>(
+/// What was encoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoded {
+    /// So many commands.
+    pub commands: usize,
+    /// Their work.
+    pub work: u64,
+}
+
+/// Encodes commands until the budget of work is spent, dispatches in a row in one pass.
+pub(super) fn encode(
     encoder: &mut wgpu::CommandEncoder,
     label: &str,
-    commands: &'a [Command],
+    commands: &[Command],
     budget: u64,
-) -> &'a [Command] {
-    let (mut spent, mut next) = (0, 0);
-    while next < commands.len() && spent < budget {
+) -> Encoded {
+    let (mut work, mut next) = (0u64, 0);
+    while next < commands.len() && work < budget {
         if let Command::Copy { from, to, at, bytes } = &commands[next] {
             encoder.copy_buffer_to_buffer(from, 0, to, *at, *bytes);
+            work = work.saturating_add(work_of(0, 2 * bytes));
             next += 1;
             continue;
         }
@@ -153,15 +159,23 @@ pub(super) fn encode<'a>(
         });
         while let Some(Command::Dispatch(run)) = commands.get(next) {
             dispatch(&mut pass, run);
-            spent += run.flops;
+            work = work.saturating_add(run.work);
             next += 1;
-            if spent >= budget {
+            if work >= budget {
                 break;
             }
         }
     }
-    &commands[next..]
+    Encoded { commands: next, work }
 }
+
+/// Work of so many arithmetic operations and bytes moved, in operations.
+pub(super) fn work_of(flops: u64, bytes: u64) -> u64 {
+    flops.max(bytes.saturating_mul(BYTE))
+}
+
+/// Operations in the time of a byte, about, on adapters of all kinds.
+const BYTE: u64 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -181,7 +195,7 @@ mod tests {
     }
 
     impl Copies {
-        fn new(vectors: u32, flops: u64) -> Self {
+        fn new(vectors: u32, work: u64) -> Self {
             let gpu = gpu();
             let usage = wgpu::BufferUsages::STORAGE
                 | wgpu::BufferUsages::COPY_SRC
@@ -204,7 +218,7 @@ mod tests {
             ];
             let group = bind(&gpu, "copy", &kernel, &named).unwrap();
             let label = "copy".to_string();
-            let run = BoundDispatch { label, kernel, group, groups: [1, 1], flops };
+            let run = BoundDispatch { label, kernel, group, groups: [1, 1], work };
             Self { gpu, uniforms, buffers, run }
         }
 
@@ -239,12 +253,12 @@ mod tests {
         assert!(error.contains("bench_copy.wgsl") && error.contains("params"), "{error}");
     }
 
-    /// Whatever the operations, so that each dispatch may be a submission of its own.
+    /// Whatever the work, so that each dispatch may be a submission of its own.
     #[test]
     #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
     fn commands_run_in_their_order() {
-        for flops in [0, u64::MAX / 4] {
-            let copies = Copies::new(4, flops);
+        for work in [0, u64::MAX / 4] {
+            let copies = Copies::new(4, work);
             let [src, out] = &copies.buffers;
             let run = Command::Dispatch(copies.run.clone());
             let copy = |from: &wgpu::Buffer, to: &wgpu::Buffer, at: usize, words: usize| {

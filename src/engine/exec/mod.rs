@@ -14,7 +14,7 @@ pub use pool::Pool;
 pub use program::{CommandInfo, Program};
 pub use readback::Readback;
 pub use recording::{Held, Recording, storage, vectors};
-pub use store::{LossScale, Store, region_words};
+pub use store::{LossScale, SCALE_WORDS, Store, Verdict, region_words};
 pub use timing::{Timed, rounds_to_warm_up, time, time_rounds};
 pub use uniforms::{Setting, Uniforms};
 

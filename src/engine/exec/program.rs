@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit};
+use super::command::{BoundDispatch, BufferPart, Command, Launch, bind, submit, work_of};
 use super::pool::Pool;
 use super::store::Store;
 use super::timing::{Timed, time_rounds};
@@ -287,7 +287,7 @@ impl Binder<'_> {
             group: bind(self.gpu, &dispatch.label, kernel, &named)?,
             kernel: kernel.clone(),
             groups: dispatch.groups,
-            flops: dispatch.flops,
+            work: work_of(dispatch.flops, dispatch.bytes),
         }))
     }
 

@@ -35,17 +35,23 @@ impl Readback {
         Ok(Self { bytes, free, flights: VecDeque::new() })
     }
 
-    /// Asks for the first `words` words of a buffer as what is submitted so far leaves them.
-    pub fn ask(&mut self, gpu: &Gpu, buffer: &wgpu::Buffer, words: usize) -> Result<()> {
-        let bytes = (words * 4) as u64;
+    /// Asks for the first words of buffers, one behind the other, as what is submitted so far leaves them.
+    pub fn ask(&mut self, gpu: &Gpu, parts: &[(&wgpu::Buffer, usize)]) -> Result<()> {
+        let bytes = parts.iter().map(|(_, words)| (words * 4) as u64).sum();
         if bytes > self.bytes {
             return Err(Error::Internal(format!("{bytes} bytes in a readback of {}", self.bytes)));
         }
         let Some(staging) = self.free.pop() else {
             return Err(Error::Internal(format!("{} readings are under way", self.flights.len())));
         };
-        let (from, to) = (buffer.clone(), staging.clone());
-        let launch = submit(gpu, "read back", &[Command::Copy { from, to, at: 0, bytes }])?;
+        let mut copies = Vec::new();
+        let mut at = 0;
+        for (buffer, words) in parts {
+            let (from, to, bytes) = ((*buffer).clone(), staging.clone(), (words * 4) as u64);
+            copies.push(Command::Copy { from, to, at, bytes });
+            at += bytes;
+        }
+        let launch = submit(gpu, "read back", &copies)?;
         let (sender, mapped) = sync_channel(1);
         staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
             // whoever gave the reading up has dropped the receiver
@@ -62,6 +68,7 @@ impl Readback {
         if let Some(submission) = launch.last {
             gpu.wait_for(submission)?;
         }
+        gpu.may_map()?;
         mapped.recv().map_err(unread)?.map_err(unread)?;
         let view = staging.get_mapped_range(..bytes).map_err(unread)?;
         let words = bytemuck::pod_collect_to_vec(&view);
@@ -85,15 +92,15 @@ mod tests {
         let buffer = gpu.buffer("words", 16, usage).unwrap();
         let mut readback = Readback::new(&gpu, 4, 2).unwrap();
         assert!(readback.take::<u32>(&gpu).unwrap().is_none());
-        assert!(readback.ask(&gpu, &buffer, 5).is_err());
+        assert!(readback.ask(&gpu, &[(&buffer, 3), (&buffer, 2)]).is_err());
         for word in [1u32, 2] {
             gpu.upload(&buffer, 0, bytemuck::cast_slice(&[word; 4]));
-            readback.ask(&gpu, &buffer, 3).unwrap();
+            readback.ask(&gpu, &[(&buffer, 1), (&buffer, 2)]).unwrap();
         }
         // as many as there is room for
-        assert!(readback.ask(&gpu, &buffer, 3).is_err());
+        assert!(readback.ask(&gpu, &[(&buffer, 3)]).is_err());
         assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [1; 3]);
-        readback.ask(&gpu, &buffer, 4).unwrap();
+        readback.ask(&gpu, &[(&buffer, 4)]).unwrap();
         assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [2; 3]);
         assert_eq!(readback.take::<u32>(&gpu).unwrap().unwrap(), [2; 4]);
         assert!(readback.take::<u32>(&gpu).unwrap().is_none());

@@ -90,7 +90,7 @@ impl<'a> Recording<'a> {
                 kernel: kernel.clone(),
                 group: bind(gpu, &kernel.label, kernel, &parts)?,
                 groups: call.groups,
-                flops: call.flops,
+                work: call.flops,
             }))
         };
         let commands = calls.iter().enumerate().map(command).collect::<Result<Vec<_>>>()?;

@@ -10,7 +10,7 @@ use crate::engine::graph::{ParamSpec, Region};
 const ALIGN_WORDS: usize = 64;
 
 /// Words of the loss scale's state, as in loss_scale.wgsl.
-const SCALE_WORDS: usize = 8;
+pub const SCALE_WORDS: usize = 8;
 
 /// What the loss is multiplied by before its gradient passes through f16; part of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +26,33 @@ pub struct LossScale {
 impl Default for LossScale {
     fn default() -> Self {
         Self { scale: 65536.0, good: 0, skipped: 0 }
+    }
+}
+
+impl LossScale {
+    /// Losses as they are.
+    pub const ONE: Self = Self { scale: 1.0, good: 0, skipped: 0 };
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It updated weights and moments.
+    Counted,
+    /// Gradients overflowed and changed nothing; the loss scale fell for the next step.
+    Rescaled,
+    /// Loss or gradients are not finite, whatever the loss scale, and changed nothing.
+    LeftOut,
+}
+
+impl Verdict {
+    /// As the loss scale's state says it of the last step.
+    pub fn of(state: &[u32; SCALE_WORDS]) -> Self {
+        match (state[3], state[6]) {
+            (0, _) => Self::Counted,
+            (_, 0) => Self::Rescaled,
+            _ => Self::LeftOut,
+        }
     }
 }
 
@@ -53,7 +80,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Room for the union of the given parameters, in order; with `training` also gradients and moments, all zero.
+    /// Room for the union of the given parameters, in order; with `training` also gradients and moments, all zero, and a loss scale of
+    /// one.
     pub fn new<'a>(
         gpu: &Gpu,
         specs: impl IntoIterator<Item = &'a ParamSpec>,
@@ -102,7 +130,11 @@ impl Store {
             let bytes = (SCALE_WORDS * 4) as u64;
             buffers.insert(Region::Scale, gpu.buffer("loss scale", bytes, usage)?);
         }
-        Ok(Self { params, index, words, buffers })
+        let store = Self { params, index, words, buffers };
+        if training {
+            store.write_loss_scale(gpu, &LossScale::ONE)?;
+        }
+        Ok(store)
     }
 
     /// All parameters in order.
@@ -140,6 +172,7 @@ impl Store {
     pub fn write_loss_scale(&self, gpu: &Gpu, state: &LossScale) -> Result<()> {
         let mut words = [0u32; SCALE_WORDS];
         (words[0], words[1], words[5]) = (state.scale.to_bits(), state.good, state.skipped);
+        words[4] = (1.0 / state.scale).to_bits();
         gpu.upload(self.buffer(Region::Scale)?, 0, bytemuck::cast_slice(&words));
         Ok(())
     }

@@ -169,7 +169,7 @@ mod tests {
         let run = |groups| {
             let (kernel, group) = (kernel.clone(), group.clone());
             let label = "copy".to_string();
-            Command::Dispatch(BoundDispatch { label, kernel, group, groups: [groups, 1], flops: 0 })
+            Command::Dispatch(BoundDispatch { label, kernel, group, groups: [groups, 1], work: 0 })
         };
         let [all, few] = [4096, 1].map(run);
         let mut sequences = [Timed::new([&all, &all]), Timed::new([&few]), Timed::new([&all])];

@@ -203,6 +203,22 @@ pub(super) fn choose(selector: &str) -> Result<(wgpu::Adapter, AdapterReport)> {
     }
 }
 
+/// An adapter that was there before: the one of the same name at the same place, else the first of that name.
+pub(super) fn again(before: &AdapterReport) -> Result<(wgpu::Adapter, AdapterReport)> {
+    let same = |r: &AdapterReport| {
+        (&r.name, &r.backend, &r.driver) == (&before.name, &before.backend, &before.driver)
+    };
+    let mut found = all();
+    let place = found.iter().position(|(_, r)| same(r) && r.index == before.index);
+    match place.or(found.iter().position(|(_, r)| same(r))) {
+        Some(position) => Ok(found.swap_remove(position)),
+        None => {
+            let message = format!("{} is not there any more", before.name);
+            Err(Error::gpu(GpuFault::NoAdapter, message))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

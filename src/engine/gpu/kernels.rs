@@ -58,7 +58,10 @@ impl Kernel {
             });
             (pipeline, layout)
         });
-        let (pipeline, layout) = made.map_err(|e| Error::shader(key.file, e.to_string()))?;
+        let (pipeline, layout) = made.map_err(|e| match e.is_lost() {
+            true => e,
+            false => Error::shader(key.file, e.to_string()),
+        })?;
         let usual = reflection.workgroup.iter().product();
         let set = key.overrides.iter().find(|(name, _)| *name == "WG");
         let invocations = set.map_or(usual, |(_, size)| *size) as usize;

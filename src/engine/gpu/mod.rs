@@ -1,9 +1,14 @@
 //! Adapter and device, capabilities, buffers, pipelines, submission. Every failure is a `Result` that names the object.
 
 mod adapters;
+#[cfg(any(test, feature = "faults"))]
+mod faults;
 mod kernels;
 mod memory;
+mod pace;
 mod pipelines;
+mod renewal;
+mod submission;
 #[cfg(test)]
 pub mod testing;
 
@@ -12,11 +17,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use adapters::{AdapterReport, adapters, no_adapter};
+#[cfg(test)]
+pub use faults::Faults;
 pub use kernels::Kernel;
 pub use memory::{AdapterMemory, MemorySource};
+pub use renewal::Renewal;
+pub(in crate::engine) use submission::unread;
 
-use crate::base::{BoxedError, Error, GpuFault, Result, locked};
+use crate::base::{Error, GpuFault, Result, locked};
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
+use pace::Pace;
 use pipelines::Pipelines;
 
 /// An open device. Cloning shares it.
@@ -33,6 +43,8 @@ struct Inner {
     queue: wgpu::Queue,
     report: AdapterReport,
     limits: wgpu::Limits,
+    /// How much of the adapter it uses.
+    how: Use,
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
     /// Bindings and parameters of each file, with and without its moments, which its specialisations share.
     interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
@@ -41,6 +53,20 @@ struct Inner {
     failure: Arc<Mutex<Option<(GpuFault, String)>>>,
     /// Bytes of all buffers made so far.
     allocated: AtomicU64,
+    /// How much work a submission may hold.
+    pace: Arc<Pace>,
+    /// Calls that are to fail.
+    #[cfg(any(test, feature = "faults"))]
+    faults: Arc<faults::Faults>,
+}
+
+/// What may fail at the seam to the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    /// A buffer is made.
+    Allocation,
+    /// Anything else.
+    Other,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -102,12 +128,39 @@ impl Gpu {
     }
 
     /// Opens an adapter as [`Gpu::open`] does, and uses so much of it.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such adapter, or it refuses a device with these limits.
     pub fn open_with(selector: &str, how: Use) -> Result<Self> {
-        let (adapter, mut report) = adapters::choose(selector)?;
+        let (adapter, report) = adapters::choose(selector)?;
+        let gpu = Self::open_adapter(adapter, report, how)?;
+        #[cfg(all(feature = "faults", not(test)))]
+        let gpu = gpu.failing(faults::Faults::of_environment()?);
+        Ok(gpu)
+    }
+
+    /// Another device of the same adapter, where this one is lost; kernels keep their variants.
+    ///
+    /// # Errors
+    ///
+    /// Where the adapter is gone too, or refuses a device.
+    pub fn reopen(&self) -> Result<Self> {
+        let (adapter, report) = adapters::again(self.report())?;
+        let gpu = Self::open_adapter(adapter, report, self.inner.how)?;
+        #[cfg(any(test, feature = "faults"))]
+        let gpu = gpu.failing(self.inner.faults.clone());
+        Ok(self.on_device_of(&gpu))
+    }
+
+    /// The variants of kernels that this one has, on the device of another.
+    pub fn on_device_of(&self, other: &Self) -> Self {
+        Self { inner: other.inner.clone(), ..self.clone() }
+    }
+
+    fn open_adapter(adapter: wgpu::Adapter, report: AdapterReport, how: Use) -> Result<Self> {
         let limits = how.limits(&adapter);
-        if how == Use::Portable {
-            report = report.portable(&limits);
-        }
+        let report = if how == Use::Portable { report.portable(&limits) } else { report };
         let (matrices, experimental_features) = experimental(&report);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("u2seg"),
@@ -138,6 +191,7 @@ impl Gpu {
         log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
         let kernels = Mutex::new(HashMap::new());
         let allocated = AtomicU64::new(0);
+        let pace = Arc::new(Pace::new(report.class() == Class::Software));
         let tuning = Arc::new(Tuning::shipped(report.class())?);
         let inner = Inner {
             pipelines: Pipelines::open(&device, &adapter.get_info()),
@@ -146,9 +200,13 @@ impl Gpu {
             queue,
             report,
             limits,
+            how,
             kernels,
             failure,
             allocated,
+            pace,
+            #[cfg(any(test, feature = "faults"))]
+            faults: Arc::default(),
         };
         let class = inner.report.class();
         Ok(Self { inner: Arc::new(inner), tuning, class })
@@ -248,6 +306,7 @@ impl Gpu {
 
     /// Runs `make` under error scopes; an error names `label`.
     pub(crate) fn scoped<T>(&self, label: &str, make: impl FnOnce() -> T) -> Result<T> {
+        self.seam(Call::Other)?;
         let memory = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = self.device().push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
@@ -259,7 +318,8 @@ impl Gpu {
         ];
         match errors.into_iter().flatten().next() {
             Some(error) => Err(Error::gpu_from(fault(&error), label, error)),
-            None => Ok(made),
+            // what a lost device makes is no good, and no scope tells
+            None => self.check().map(|()| made),
         }
     }
 
@@ -273,113 +333,43 @@ impl Gpu {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.limits().max_buffer_size {
             let message = format!(
-                "{label} needs {} MiB in one buffer, the adapter gives {} MiB; use a smaller input, batch or base width",
+                "out of memory: {label} takes {} MiB in one buffer, the adapter gives {} MiB",
                 size >> 20,
                 self.limits().max_buffer_size >> 20
             );
             return Err(Error::gpu(GpuFault::OutOfMemory, message));
         }
-        self.inner.allocated.fetch_add(size, Ordering::Relaxed);
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        self.scoped(label, || self.device().create_buffer(&descriptor)).map_err(|e| match e {
-            Error::Gpu { fault, message, source } => {
-                let remedy = "use a smaller input, batch or base width";
-                let message = format!("{message} ({} MiB asked for); {remedy}", size >> 20);
-                Error::Gpu { fault, message, source }
-            }
-            other => other,
-        })
+        let made = self
+            .seam(Call::Allocation)
+            .and_then(|()| self.scoped(label, || self.device().create_buffer(&descriptor)));
+        let buffer = made.map_err(|error| self.does_not_fit(label, size, error))?;
+        self.inner.allocated.fetch_add(size, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// Says of a buffer that found no memory how large it is, and what else there is.
+    fn does_not_fit(&self, label: &str, size: u64, error: Error) -> Error {
+        let Error::Gpu { fault: GpuFault::OutOfMemory, message, source } = error else {
+            return error;
+        };
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let held = self.device().generate_allocator_report();
+        let held = held.map(|held| format!(" beside {} MiB", mib(held.total_allocated_bytes)));
+        let message = format!(
+            "out of memory: {label} takes {} MiB{}, of {} MiB that {} has ({message})",
+            mib(size),
+            held.unwrap_or_default(),
+            mib(self.report().memory.bytes),
+            self.report().name
+        );
+        Error::Gpu { fault: GpuFault::OutOfMemory, message, source }
     }
 
     /// Bytes of all buffers made so far, whether or not they still live.
     pub fn allocated(&self) -> u64 {
         self.inner.allocated.load(Ordering::Relaxed)
-    }
-
-    /// Writes bytes (a multiple of four) before whatever is submitted next.
-    pub fn upload(&self, buffer: &wgpu::Buffer, offset: u64, data: &[u8]) {
-        self.queue().write_buffer(buffer, offset, data);
-    }
-
-    /// Reads bytes (offset and size multiples of four) once all submitted work is done.
-    pub fn download(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer("read back", bytes, usage)?;
-        let mut encoder = self
-            .device()
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read back") });
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
-        self.submit("read back", encoder)?;
-        let (sender, receiver) = std::sync::mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-            // the receiver waits below; it is gone only if that failed already
-            sender.send(result).ok();
-        });
-        self.wait()?;
-        receiver.recv().map_err(unread)?.map_err(unread)?;
-        let view = staging.get_mapped_range(..bytes).map_err(unread)?;
-        Ok(view.to_vec())
-    }
-
-    /// Submits commands; errors name `label`.
-    pub fn submit(
-        &self,
-        label: &str,
-        encoder: wgpu::CommandEncoder,
-    ) -> Result<wgpu::SubmissionIndex> {
-        self.submit_finished(label, self.finish(label, encoder)?)
-    }
-
-    /// Ends the encoding, which records the commands for the driver; errors name `label`.
-    pub fn finish(
-        &self,
-        label: &str,
-        encoder: wgpu::CommandEncoder,
-    ) -> Result<wgpu::CommandBuffer> {
-        self.scoped(label, || encoder.finish())
-    }
-
-    /// Submits encoded commands; errors name `label`. On adapters that compute on the CPU it may do the work.
-    pub fn submit_finished(
-        &self,
-        label: &str,
-        commands: wgpu::CommandBuffer,
-    ) -> Result<wgpu::SubmissionIndex> {
-        let index = self.scoped(label, || self.queue().submit([commands]))?;
-        self.check()?;
-        Ok(index)
-    }
-
-    /// Blocks until the queue is idle.
-    pub fn wait(&self) -> Result<()> {
-        self.device().poll(wgpu::PollType::wait_indefinitely()).map_err(unfinished)?;
-        self.check()
-    }
-
-    /// Takes in what is done so far, without waiting.
-    pub fn poll(&self) -> Result<()> {
-        self.device().poll(wgpu::PollType::Poll).map_err(unfinished)?;
-        self.check()
-    }
-
-    /// Calls `told` once all that was submitted is done and the device is asked.
-    pub fn when_done(&self, told: impl FnOnce() + Send + 'static) {
-        self.queue().on_submitted_work_done(told);
-    }
-
-    /// Blocks until one submission, and those before it, are done.
-    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
-        let until = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
-        self.device().poll(until).map_err(unfinished)?;
-        self.check()
-    }
-
-    fn check(&self) -> Result<()> {
-        match locked(&self.inner.failure).as_ref() {
-            Some((fault, message)) => Err(Error::gpu(*fault, message.clone())),
-            None => Ok(()),
-        }
     }
 
     /// A bind group for a kernel; errors name `label`.
@@ -400,14 +390,4 @@ fn fault(error: &wgpu::Error) -> GpuFault {
         wgpu::Error::OutOfMemory { .. } => GpuFault::OutOfMemory,
         wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => GpuFault::Validation,
     }
-}
-
-/// A failure to read a buffer back.
-pub(in crate::engine) fn unread(source: impl Into<BoxedError>) -> Error {
-    Error::gpu_from(GpuFault::Lost, "read back", source)
-}
-
-/// A failure to wait for what was submitted.
-fn unfinished(source: impl Into<BoxedError>) -> Error {
-    Error::gpu_from(GpuFault::Lost, "wait", source)
 }

@@ -23,4 +23,4 @@ pub use depthwise::*;
 pub use elementwise::*;
 pub use loss::*;
 pub use norm::*;
-pub use update::{GROWTH, Optimizer, loss_scale_dispatches, optimizer_dispatch};
+pub use update::{GROWTH, Guarded, Optimizer, UpdateNumber, guard_dispatches, optimizer_dispatch};

@@ -2,7 +2,7 @@
 
 use super::common::WORKGROUP;
 use crate::base::Result;
-use crate::engine::graph::{Bind, BlockRun, Caps, Dispatch, Region, fold};
+use crate::engine::graph::{Bind, BlockRun, Caps, Dispatch, Region, Value, fold};
 use crate::engine::shader::KernelKey;
 
 /// The update rule and its constants.
@@ -33,17 +33,44 @@ impl Optimizer {
         Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 5e-4 }
     }
 
-    /// Parameters that change with the learning rate and the update's number `t`, from 1.
-    pub fn step_params(&self, lr: f64, t: u64) -> Vec<(&'static str, u32)> {
+    /// Parameters that change with the learning rate and the update's number, from 1.
+    pub fn step_params(&self, lr: f64, number: UpdateNumber) -> Vec<(&'static str, u32)> {
         match self {
             Self::Adam { betas, .. } => {
-                let correction = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
-                let rate = (lr / correction(betas[0])) as f32;
-                let inverse = (1.0 / correction(betas[1]).sqrt()) as f32;
-                vec![("rate", rate.to_bits()), ("inv_sqrt_c2", inverse.to_bits())]
+                let terms = |t: u64| {
+                    let correction = |beta: f32| 1.0 - f64::from(beta).powf(t as f64);
+                    let rate = (lr / correction(betas[0])) as f32;
+                    let inverse = (1.0 / correction(betas[1]).sqrt()) as f32;
+                    (rate.to_bits(), inverse.to_bits())
+                };
+                let (rate, inverse) = terms(number.usual);
+                let (rate_after_skip, inverse_after_skip) = terms(number.after_skip);
+                vec![
+                    ("rate", rate),
+                    ("rate_after_skip", rate_after_skip),
+                    ("inv_sqrt_c2", inverse),
+                    ("inv_sqrt_c2_after_skip", inverse_after_skip),
+                ]
             }
             Self::Sgd { .. } => vec![("rate", (lr as f32).to_bits())],
         }
+    }
+}
+
+/// Which update of its parameters a step makes, from 1. Steps that are left out do not count, and of the step before this one only
+/// the GPU knows whether it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpdateNumber {
+    /// Where the step before counted.
+    pub usual: u64,
+    /// Where it was left out.
+    pub after_skip: u64,
+}
+
+impl UpdateNumber {
+    /// The same whatever became of the step before.
+    pub fn known(number: u64) -> Self {
+        Self { usual: number, after_skip: number }
     }
 }
 
@@ -70,9 +97,8 @@ pub fn optimizer_dispatch(
         .bind("grad", region(Region::Grads))
         .bind("weight", region(Region::Weights))
         .bind("m", region(Region::Moment1))
-        .bind("state", region(Region::Grads))
+        .bind("state", STATE)
         .param("count", count)
-        .param_f32("scale", 1.0)
         .param_f32("rate", 0.0)
         .work((now * 12) as u64, (now * 28) as u64);
         dispatches.push(match optimizer {
@@ -82,7 +108,9 @@ pub fn optimizer_dispatch(
                 .param_f32("beta1", betas[0])
                 .param_f32("beta2", betas[1])
                 .param_f32("eps", *eps)
-                .param_f32("inv_sqrt_c2", 1.0),
+                .param_f32("inv_sqrt_c2", 1.0)
+                .param_f32("rate_after_skip", 0.0)
+                .param_f32("inv_sqrt_c2_after_skip", 1.0),
             Optimizer::Sgd { momentum, weight_decay } => {
                 dispatch.param_f32("decay", *weight_decay).param_f32("momentum", *momentum)
             }
@@ -95,30 +123,45 @@ pub fn optimizer_dispatch(
 pub const GROWTH: usize = 500;
 /// Vectors that a thread looks at, as in the shader.
 const RUN: usize = 4;
+/// The state of loss_scale.wgsl.
+const STATE: Bind = Bind::Region { region: Region::Scale, start: 0, words: 8 };
 
-/// Looks for overflow in the gradients of these ranges (first word, words) and moves the loss scale on. The updates that
-/// follow are to be [`Dispatch::scaled`].
-pub fn loss_scale_dispatches(ranges: &[(usize, usize)], caps: &Caps) -> Result<Vec<Dispatch>> {
-    let state = Bind::Region { region: Region::Scale, start: 0, words: 8 };
+/// What a step's update is made of, and what of it is looked at before.
+#[derive(Debug, Clone, Copy)]
+pub struct Guarded<'a> {
+    /// First word and words of gradients, in the parameter block.
+    pub ranges: &'a [(usize, usize)],
+    /// The loss, the first four words of its value.
+    pub loss: Option<Value>,
+    /// Whether the loss scale falls and grows, as it does where gradients pass through f16.
+    pub scales: bool,
+}
+
+/// Looks for what is not finite in loss and gradients, decides whether the step counts and moves the loss scale on, before the
+/// dispatches of [`optimizer_dispatch`].
+pub fn guard_dispatches(guarded: &Guarded<'_>, caps: &Caps) -> Result<Vec<Dispatch>> {
+    let look = |label: &str, values: Bind, words: usize| -> Result<Dispatch> {
+        let groups = fold((words / 4).div_ceil(WORKGROUP * RUN), caps)?;
+        Ok(Dispatch::new(label, KernelKey::new("finite.wgsl"), groups)
+            .bind("values", values)
+            .bind("state", STATE)
+            .param("count", words / 4)
+            .work(words as u64, (words * 4) as u64))
+    };
     let mut dispatches = Vec::new();
-    for (start, words) in ranges.iter().copied() {
+    if let Some(value) = guarded.loss {
+        dispatches.push(look("finite loss", Bind::Value { value, start: 0, words: 4 }, 4)?);
+    }
+    for (start, words) in guarded.ranges.iter().copied() {
         for BlockRun { first: done, count: now } in whole_offsets(words, caps) {
-            let count = now / 4;
-            let groups = fold(count.div_ceil(WORKGROUP * RUN), caps)?;
             let grad = Bind::Region { region: Region::Grads, start: start + done, words: now };
-            dispatches.push(
-                Dispatch::new("overflow", KernelKey::new("finite.wgsl"), groups)
-                    .bind("grad", grad)
-                    .bind("state", state)
-                    .param("count", count)
-                    .work(now as u64, (now * 4) as u64),
-            );
+            dispatches.push(look("finite gradients", grad, now)?);
         }
     }
     dispatches.push(
         Dispatch::new("loss scale", KernelKey::new("loss_scale.wgsl"), [1, 1])
-            .bind("state", state)
-            .param("growth", GROWTH),
+            .bind("state", STATE)
+            .param("growth", if guarded.scales { GROWTH } else { 0 }),
     );
     Ok(dispatches)
 }

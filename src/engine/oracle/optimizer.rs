@@ -36,15 +36,19 @@ pub struct DynamicScale {
 }
 
 impl DynamicScale {
-    /// The gradients divided by the scale, or none where one of them overflowed; then the scale of the next step.
+    /// The gradients divided by the scale, or none where one of them overflowed: is beyond 2^62 or no number. Then the scale of the
+    /// next step; with `growth` 0 it stays as it is.
     pub fn unscale(&mut self, grads: &[f64], growth: u32) -> Option<Vec<f64>> {
         let scale = self.scale;
-        if grads.iter().any(|g| !g.is_finite()) {
-            *self = Self { scale: (scale / 2.0).max(1.0), good: 0, skipped: self.skipped + 1 };
+        let largest = 2f64.powi(62);
+        // what is no number is not less either
+        if !grads.iter().all(|g| g.abs() < largest) {
+            let less = if growth == 0 { scale } else { (scale / 2.0).max(1.0) };
+            *self = Self { scale: less, good: 0, skipped: self.skipped + 1 };
             return None;
         }
         self.good += 1;
-        if self.good >= growth {
+        if growth > 0 && self.good >= growth {
             (self.scale, self.good) = ((scale * 2.0).min(f64::from(1 << 24)), 0);
         }
         Some(grads.iter().map(|g| g / scale).collect())

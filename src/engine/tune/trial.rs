@@ -128,6 +128,7 @@ impl<'a> Bench<'a> {
                     let values = variant.values().into_iter().map(dtype).collect();
                     bench.trials.push(Trial { position, program, counts, values });
                 }
+                Err(error) if error.is_lost() => return Err(error),
                 Err(error) => bench.refuse(position, error.to_string()),
             }
         }
@@ -160,6 +161,7 @@ impl<'a> Bench<'a> {
                 continue;
             }
             match self.outputs(&trial).map(|found| difference(&found, &expected)) {
+                Err(error) if error.is_lost() => return Err(error),
                 Ok(error) if error <= tolerance => good.push(trial),
                 Ok(error) => {
                     let why = format!("its results are off by {error:.1e} of the largest");

@@ -24,6 +24,7 @@ use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
 use crate::engine::shape::LANES;
 use crate::imaging::VoxelBox;
+use crate::patch::draw::FRACTION_BITS;
 use crate::patch::{Augment, Draw, MAX_EXTENT, PatchSize, Reach};
 
 /// Where the voxels of a sample come from.
@@ -49,6 +50,11 @@ impl Sample {
     /// The case that it is of, by position.
     pub fn case(&self) -> usize {
         self.key.1
+    }
+
+    /// The voxel of the case that the patch is centred on, D, H, W.
+    pub fn centre(&self) -> [i32; 3] {
+        self.draw.spatial.centre.map(|at| at >> FRACTION_BITS)
     }
 
     /// Readies drawn samples (case and draw) of a domain, in the order in which they will be made.

@@ -16,6 +16,8 @@ use crate::patch::{Draw, Elastic, Intensity, gaussian, low_res_size};
 
 /// Voxels along D of a thread of the patch kernel on a GPU; on a CPU all of them.
 const CHUNK: usize = 8;
+/// Operations of a thread, about, for each voxel or sum that it makes.
+const VOXEL_WORK: usize = 256;
 
 fn signed([d, h, w]: [i32; 3], last: i32) -> [u32; 4] {
     [d, h, w, last].map(|v| v as u32)
@@ -96,15 +98,10 @@ impl<'a> Work<'a> {
         settings: &[Setting<'_>],
     ) -> Result<()> {
         self.scratch.uniforms.set(pass as usize, settings)?;
+        let work = (groups * kernel.invocations * VOXEL_WORK) as u64;
         let groups = fold(groups, self.caps)?;
         let label = kernel.label.clone();
-        self.commands.push(Command::Dispatch(BoundDispatch {
-            label,
-            kernel,
-            group,
-            groups,
-            flops: 0,
-        }));
+        self.commands.push(Command::Dispatch(BoundDispatch { label, kernel, group, groups, work }));
         Ok(())
     }
 

@@ -147,7 +147,7 @@ impl Readings {
     }
 
     fn ask(&mut self, gpu: &Gpu, from: &wgpu::Buffer, words: usize, of: Reading) -> Result<()> {
-        self.readback.ask(gpu, from, words)?;
+        self.readback.ask(gpu, &[(from, words)])?;
         self.asked.push_back(of);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A domain's network in GPU memory, with what cutting its windows and summing its logits takes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::memory::{default_memory, for_batch, most_windows};
 use super::resize::Resizer;
@@ -27,6 +28,8 @@ pub struct Network {
     /// How much each voxel of a window counts.
     pub(super) weights: wgpu::Buffer,
     pub(super) resizer: Option<Resizer>,
+    /// The domain's own model, to build the network again where the device is lost.
+    model: Arc<Model>,
 }
 
 /// A domain's plan, by position.
@@ -64,7 +67,25 @@ impl Network {
     ///
     /// Where the model has no such domain or lacks weights, the options cannot be used, or the GPU fails.
     pub fn new(gpu: &Gpu, model: &Model, domain: usize, options: &PredictOptions) -> Result<Self> {
+        plan(model, domain)?;
+        let own = Arc::new(model.export(domain)?);
+        Self::of_own(gpu, own, options)
+    }
+
+    /// The same on another device, where this one's is lost.
+    ///
+    /// # Errors
+    ///
+    /// Where that GPU fails.
+    pub fn again(&self, device: &Gpu) -> Result<Self> {
+        let gpu = self.gpu.on_device_of(device);
+        Self::of_own(&gpu, self.model.clone(), &self.options)
+    }
+
+    /// The only domain of a model.
+    fn of_own(gpu: &Gpu, own: Arc<Model>, options: &PredictOptions) -> Result<Self> {
         options.check()?;
+        let (model, domain) = (own.as_ref(), 0);
         let values = |name: &str| match model.weights.get(name) {
             Some(tensor) => Ok(Cow::Borrowed(tensor.values.as_slice())),
             None => Err(Error::Internal(format!("the model lacks {name}"))),
@@ -81,7 +102,7 @@ impl Network {
         let caps = caps(gpu);
         let resizer = Resizer::new(gpu, &caps, size, plan.patch)?;
         let (gpu, domain, options) = (gpu.clone(), plan.clone(), options.clone());
-        Ok(Self { gpu, caps, domain, options, forward, weights, resizer })
+        Ok(Self { gpu, caps, domain, options, forward, weights, resizer, model: own })
     }
 
     /// What the largest forward program that [`Network::new`] builds runs: what is tuned.

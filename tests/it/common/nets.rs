@@ -198,11 +198,10 @@ pub fn all() -> Vec<Planned> {
             );
             let plan = Plan::new(&training, &caps, &PlanRequest::training(dtype)).unwrap();
             let optimizer = optimizers[index % optimizers.len()];
-            let mut tail = ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap();
-            if dtype == DType::F16 {
-                tail = tail.into_iter().map(|dispatch| dispatch.scaled()).collect();
-                tail.extend(ops::loss_scale_dispatches(&[(0, 4096)], &caps).unwrap());
-            }
+            let scales = dtype == DType::F16;
+            let guarded = ops::Guarded { ranges: &[(0, 4096)], loss: None, scales };
+            let mut tail = ops::guard_dispatches(&guarded, &caps).unwrap();
+            tail.extend(ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap());
             planned.push(Planned {
                 name: format!("training {name}"),
                 plan,

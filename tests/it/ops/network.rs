@@ -4,7 +4,9 @@ use u2seg::low_level::check::{labels, random};
 use u2seg::low_level::graph::Region;
 use u2seg::low_level::net::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 use u2seg::low_level::ops::{LossWeights, Optimizer};
-use u2seg::low_level::train::{DomainBatch, Losses, Session, SessionSettings, Targets};
+use u2seg::low_level::train::{
+    DomainBatch, Losses, Outcome, Session, SessionSettings, Targets, Verdict,
+};
 
 use crate::common;
 
@@ -213,14 +215,13 @@ fn losses_are_read_behind_later_steps() {
         })
         .collect();
     assert_ne!(waited[0], waited[1]);
+    // each step gives what became of the one before
     let mut session = start();
-    session.step(0, &image, &truth, 1e-2).unwrap();
-    session.ask_losses(0).unwrap();
-    session.step(0, &image, &truth, 1e-2).unwrap();
-    session.ask_losses(0).unwrap();
-    session.step(0, &image, &truth, 1e-2).unwrap();
-    // two are under way: a third has no room until one is taken
-    assert!(session.ask_losses(0).is_err());
-    let taken: Vec<_> = (0..3).map(|_| session.take_losses().unwrap()).collect();
-    assert_eq!(taken, [Some(waited[0].clone()), Some(waited[1].clone()), None]);
+    let step = |session: &mut Session| session.step(0, &image, &truth, 1e-2).unwrap();
+    let mut taken: Vec<_> = (0..3).map(|_| step(&mut session)).collect();
+    taken.push(session.settle().unwrap());
+    taken.push(session.settle().unwrap());
+    let outcome = |losses: &Losses| Outcome { losses: losses.clone(), verdict: Verdict::Counted };
+    let [a, b, c] = [0, 1, 2].map(|step| Some(outcome(&waited[step])));
+    assert_eq!(taken, [None, a, b, c, None]);
 }

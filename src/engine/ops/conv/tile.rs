@@ -160,6 +160,11 @@ impl ConvSite {
         let out = out_tile(self.blocks.outs);
         let tile = |(vox, lines, out)| ConvTile { method: ConvMethod::Direct, vox, lines, out };
         let mut tiles = vec![(4, 1, out), (2, 1, out)];
+        // inputs that lie apart take registers too
+        let apart = !self.geometry.transposed && self.geometry.spec.stride[2] > 1;
+        if apart && self.lanes == 4 {
+            tiles.swap(0, 1);
+        }
         if out > 2 {
             tiles.push((4, 1, 2));
         }

@@ -181,7 +181,6 @@ impl WeightBoxes {
         let [d, h, q] = self.size;
         let [sd, sh, sw] = self.stride;
         let [inputs, grads] = self.loads().map(|count| count.div_ceil(self.threads()));
-        let row = (self.vox - 1) * sw + 3;
         let tiles = [
             ("SD", sd),
             ("SH", sh),
@@ -195,7 +194,6 @@ impl WeightBoxes {
             ("BH", h),
             ("BQ", q),
             ("VOX", self.vox),
-            ("ROW", row),
             ("INPUTS", inputs),
             ("GRADS", grads),
         ];

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
+use super::super::common::{BUSY_GROUPS, FEW_THREADS, WORKGROUP, distinct};
 use super::super::subgroup::sharing;
 use crate::base::Result;
 use crate::engine::graph::{Caps, Layout, Lowering};
@@ -84,13 +84,13 @@ impl March {
     ) -> Result<(Self, Arc<Choice>)> {
         let [d, h, w] = out.spatial;
         let shape = format!("{}x{d}x{h}x{w} {blocks}{load}", out.n);
-        lowering.choose("depthwise", shape, &Self::all(out, lowering.caps))
+        lowering.choose("depthwise", shape, &Self::all(out, blocks, lowering.caps))
     }
 
     /// Those that can pay, the default first.
-    fn all(out: &Layout, caps: &Caps) -> Vec<Self> {
+    fn all(out: &Layout, blocks: usize, caps: &Caps) -> Vec<Self> {
         if !caps.software {
-            return Self::coalesced(out, caps);
+            return Self::coalesced(out, blocks, caps);
         }
         let Some(subgroup) = sharing(caps) else { return Self::own(out, caps) };
         let usual = Self::own(out, caps).into_iter().take(2);
@@ -99,9 +99,9 @@ impl March {
 
     /// Neighbouring threads make neighbours along W, each some lines and planes: as many as leave threads enough, since loads are
     /// what takes the time.
-    fn coalesced(out: &Layout, caps: &Caps) -> Vec<Self> {
+    fn coalesced(out: &Layout, blocks: usize, caps: &Caps) -> Vec<Self> {
         let [d, h, w] = out.spatial;
-        let outputs = out.n * out.blocks() * out.voxels();
+        let outputs = out.n * blocks * out.voxels();
         let march = |held, quad: usize, rows: usize, depth: usize| Self {
             loads: RowLoads::Own,
             quad: quad.min(w),
@@ -112,6 +112,8 @@ impl March {
         };
         // lines of a thread, and planes at least
         let (rows, least) = match outputs / BUSY {
+            // workgroups come before what a thread saves
+            0 if outputs < 2 * BUSY_GROUPS * WORKGROUP => (1, 1),
             0 => (1, 2),
             1..4 => (2, 2),
             _ => (4, 4),
@@ -243,7 +245,7 @@ mod tests {
             for (software, subgroup_size) in [(false, 8), (true, 0), (true, 8), (true, 16)] {
                 let caps = Caps { software, subgroup_size, ..Caps::default() };
                 let out = Layout::new(2, 20, spatial);
-                let all = March::all(&out, &caps);
+                let all = March::all(&out, out.blocks(), &caps);
                 assert_eq!(distinct(all.clone()).len(), all.len());
                 let shares = |march: &March| matches!(march.loads, RowLoads::Shared { .. });
                 assert_eq!(all.iter().any(shares), software && subgroup_size > 0);
@@ -266,24 +268,25 @@ mod tests {
     fn a_gpu_has_threads_enough_for_large_tensors_and_short_walks_for_small_ones() {
         let first = |channels, spatial| {
             let caps = Caps { subgroup_size: 32, ..Caps::default() };
-            let March { quad, rows, depth, held, .. } =
-                March::all(&Layout::new(2, channels, spatial), &caps)[0];
+            let out = Layout::new(2, channels, spatial);
+            let March { quad, rows, depth, held, .. } = March::all(&out, out.blocks(), &caps)[0];
             assert!(held);
             (quad, rows, depth)
         };
-        assert_eq!(first(128, [5, 7, 5]), (1, 1, 2));
+        assert_eq!(first(128, [5, 7, 5]), (1, 1, 1));
+        assert_eq!(first(64, [10, 14, 10]), (1, 1, 2));
         assert_eq!(first(32, [20, 28, 20]), (1, 2, 2));
         assert_eq!(first(16, [40, 56, 40]), (1, 4, 4));
         assert_eq!(first(16, [128, 128, 128]), (1, 4, 16));
         // too few registers to hold taps
-        let all = March::all(&Layout::new(2, 16, [40, 56, 40]), &Caps::default());
+        let all = March::all(&Layout::new(2, 16, [40, 56, 40]), 4, &Caps::default());
         assert!(all.iter().all(|march| !march.held));
     }
 
     #[test]
     fn a_line_that_fits_a_subgroup_has_no_halo() {
         let caps = Caps { software: true, subgroup_size: 8, ..Caps::default() };
-        let first = |spatial| March::all(&Layout::new(2, 16, spatial), &caps)[0];
+        let first = |spatial| March::all(&Layout::new(2, 16, spatial), 4, &caps)[0];
         let own = |march: March| (march.loads, march.quad, march.rows);
         let shared = |lanes| RowLoads::Shared { subgroup: 8, lanes };
         assert_eq!(own(first([40, 56, 40])), (shared(8), 5, 3));

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::{WORKGROUP, distinct, switches};
+use super::super::common::{BUSY_GROUPS, WORKGROUP, distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::coop::CooperativeTile;
 use crate::base::Result;
@@ -139,6 +139,9 @@ impl Product {
             self.outputs(1, 4, WORKGROUP),
             self.outputs(2, 4, 4 * WORKGROUP),
         ];
+        if threads(4, 2) < BUSY_GROUPS * WORKGROUP {
+            tiles.insert(0, self.outputs(1, 4, WORKGROUP));
+        }
         let large = self.outputs(4, 4, WORKGROUP);
         let place = if threads(4, 4) >= IDLE { 0 } else { 1 };
         tiles.insert(place, large);
