@@ -123,17 +123,11 @@ impl<'a> Stepper<'a> {
         let graph = Graph::new();
         let plan = Plan::new(&graph, caps, &PlanRequest::default())?;
         let pool = Pool::new(gpu, [&plan])?;
-<<<<<<< HEAD
         let program = Program::passing(gpu, &plan, &tail, &store, &pool)?;
-        let optimizer = &case.optimizer;
-        Ok(Self { gpu, optimizer, store, program, tail, first, compared: Vec::new() })
-=======
-        let program = Program::new(gpu, &plan, &tail, &store, &pool)?;
         store.write_loss_scale(gpu, &case.scale.unwrap_or(LossScale::ONE))?;
         let (optimizer, compared) = (&case.optimizer, Vec::new());
         let (counted, last, begun) = (0, false, false);
         Ok(Self { gpu, optimizer, store, program, tail, first, counted, last, begun, compared })
->>>>>>> main
     }
 
     fn read(&self, region: Region) -> Result<Vec<Vec<f32>>> {
