@@ -31,6 +31,20 @@ fn main() -> Outcome<()> {
     let chromium = std::env::var("U2SEG_CHROMIUM").unwrap_or("chromium".into());
     let run = std::process::Command::new(chromium).arg("--version").output();
     switch("chromium", "U2SEG_CHROMIUM", run.is_ok_and(|output| output.status.success()));
+    let spirv_val = std::env::var("U2SEG_SPIRV_VAL").unwrap_or("spirv-val".into());
+    let run = std::process::Command::new(spirv_val).arg("--version").output();
+    switch("spirv_val", "U2SEG_SPIRV_VAL", run.is_ok_and(|output| output.status.success()));
+    for (name, variable, default) in [
+        ("swiftshader", "U2SEG_SWIFTSHADER", "/usr/lib/chromium/libvk_swiftshader.so"),
+        (
+            "validation_layer",
+            "U2SEG_VALIDATION_LAYER",
+            "/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json",
+        ),
+    ] {
+        let file = std::env::var(variable).unwrap_or(default.into());
+        switch(name, variable, Path::new(&file).is_file());
+    }
     switch("without_gpu", "U2SEG_NO_GPU", std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1"));
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::report::Report;
 use crate::base::{Error, GpuFault, Result};
-use crate::engine::check::{Extent, OPERATIONS, Row, by_kernel, examine};
+use crate::engine::check::{Extent, OPERATIONS, Picked, Row, by_kernel, examine};
 use crate::engine::gpu::{Gpu, Use};
 
 #[derive(Debug, clap::Args)]
@@ -13,6 +13,9 @@ pub struct Args {
     /// Only as the adapter is: leave out small bindings, few groups, tensors in f16.
     #[arg(long)]
     quick: bool,
+    /// Only cases whose name, or whose operation's, holds this, such as `pointwise`.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
     /// Print every variant of a case, not the failed ones alone.
     #[arg(long)]
     all: bool,
@@ -73,7 +76,8 @@ fn failed(rows: &[Row]) -> usize {
 fn rows(args: &Args, gpu: &Gpu) -> Result<Vec<Row>> {
     let extent = if args.quick { Extent::Quick } else { Extent::Adapter };
     let (mut rows, mut counts): (Vec<Row>, BTreeMap<&str, usize>) = Default::default();
-    examine(OPERATIONS, gpu, extent, |of_case| {
+    let picked = Picked { extent, part: &args.only };
+    examine(OPERATIONS, gpu, picked, |of_case| {
         *counts.entry(of_case[0].operation).or_default() += of_case.len();
         if !args.json {
             tell_case(&of_case)?;
@@ -86,6 +90,10 @@ fn rows(args: &Args, gpu: &Gpu) -> Result<Vec<Row>> {
         rows.extend(of_case);
         Ok(())
     })?;
+    if rows.is_empty() {
+        let remedy = "`only` is part of a name that u2seg doctor prints.";
+        return Err(Error::setting("only", &args.only, "part of a case's name", remedy));
+    }
     for (operation, count) in counts {
         log::info!("{operation}: {count} checks");
     }

@@ -10,6 +10,7 @@ mod evaluate;
 mod files;
 mod floors;
 mod geometry;
+mod implementations;
 mod interop;
 mod labels;
 mod memory;

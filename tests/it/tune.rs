@@ -117,7 +117,8 @@ fn the_doctor_finds_the_adapter_well() {
     assert!(table.contains(" 0 failed"), "{table}");
     let (_, report) = table.rsplit_once("Report, for an issue:\n```").expect("a report");
     let version = format!("u2seg {}", env!("CARGO_PKG_VERSION"));
-    for part in [&version, "wgpu 30", "driver: ", "max_buffer_size ", "features: ", "checks, 0 failed"]
+    for part in
+        [&version, "wgpu 30", "driver: ", "max_buffer_size ", "features: ", "checks, 0 failed"]
     {
         assert!(report.contains(part), "{part}: {report}");
     }
@@ -133,6 +134,7 @@ fn a_portable_device_has_only_what_every_adapter_has() {
     let expected = Caps {
         memory: caps.memory,
         software: caps.software,
+        short_kernels: caps.short_kernels,
         tuning: caps.tuning.clone(),
         ..Caps::default()
     };

@@ -26,7 +26,7 @@ pub use measure::{Compared, Tolerance};
 pub use net::{Net, Purpose, Truth, as_stored, gradient_of, labels, random, tensor};
 pub use plannings::{Planning, Variants, plannings};
 pub use rig::{Ran, Rig};
-pub use runner::examine;
+pub use runner::{Picked, examine};
 pub use update::Update;
 
 use crate::engine::graph::Caps;

@@ -144,9 +144,11 @@ struct Job {
 }
 
 /// The jobs of an operation, case by case.
-fn jobs(operation: &Operation, extent: Extent, own: &Caps) -> impl Iterator<Item = Job> {
-    let (name, own) = (operation.name, own.clone());
-    operation.cases().into_iter().flat_map(move |case| {
+fn jobs(operation: &Operation, picked: &Picked<'_>, own: &Caps) -> impl Iterator<Item = Job> {
+    let (name, own, extent) = (operation.name, own.clone(), picked.extent);
+    let mut cases = operation.cases();
+    cases.retain(|case| picked.holds(name, &case.name()));
+    cases.into_iter().flat_map(move |case| {
         let mut plannings = case.plannings(&own);
         plannings.retain(|planning| extent.holds(planning, &own));
         let count = plannings.len();
@@ -159,12 +161,27 @@ fn jobs(operation: &Operation, extent: Extent, own: &Caps) -> impl Iterator<Item
     })
 }
 
+/// What of the table runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Picked<'a> {
+    /// In which ways.
+    pub extent: Extent,
+    /// Only the cases whose name, or whose operation's, holds this.
+    pub part: &'a str,
+}
+
+impl Picked<'_> {
+    fn holds(&self, operation: &str, case: &str) -> bool {
+        operation.contains(self.part) || case.contains(self.part)
+    }
+}
+
 /// Runs the cases of operations; `each` is given all rows of a case when it is done, case by case. Failures are rows; the errors
 /// are those of `each`, of which the first ends it.
 pub fn examine(
     operations: &[Operation],
     gpu: &Gpu,
-    extent: Extent,
+    picked: Picked<'_>,
     mut each: impl FnMut(Vec<Row>) -> Result<()>,
 ) -> Result<()> {
     let own = caps(gpu);
@@ -175,7 +192,7 @@ pub fn examine(
         (job.subject.rows(gpu, &job.planning), job.last)
     };
     let mut rows = Vec::new();
-    let all = operations.iter().flat_map(|operation| jobs(operation, extent, &own));
+    let all = operations.iter().flat_map(|operation| jobs(operation, &picked, &own));
     in_order(all, threads, make, |(more, last)| {
         rows.extend(more);
         if last { each(std::mem::take(&mut rows)) } else { Ok(()) }

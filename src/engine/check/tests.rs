@@ -18,7 +18,8 @@ fn operation(name: &str) -> &'static Operation {
 fn run(name: &str, gpu: &Gpu) -> Vec<Row> {
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     let operation = std::slice::from_ref(operation(name));
-    examine(operation, gpu, Extent::All, |of_case| {
+    let all = Picked { extent: Extent::All, part: "" };
+    examine(operation, gpu, all, |of_case| {
         for row in &of_case {
             let Row { case, planning, inference, variant, failure, .. } = row;
             let Some(why) = failure else { continue };

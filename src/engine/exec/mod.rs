@@ -31,6 +31,7 @@ pub fn caps(gpu: &Gpu) -> Caps {
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
         software: gpu.is_software() && gpu.report().takes_long_kernels(),
+        short_kernels: !gpu.report().takes_long_kernels(),
         subgroups: gpu.report().subgroups,
         subgroup_size: gpu.report().subgroup_size,
         int64: gpu.report().int64,
