@@ -201,7 +201,7 @@ fn results_that_are_not_finite_make_no_mask() {
     let model = run.join("model.safetensors");
     let (mut tensors, metadata) = read_tensors(&model).unwrap();
     tensors.values_mut().flat_map(|tensor| &mut tensor.values).for_each(|value| *value *= 1e30);
-    write_tensors(&model, &tensors, metadata).unwrap();
+    write_tensors(&model, &tensors, metadata.into_iter().collect()).unwrap();
     let (image, mask) = (data.join("imagesTr/case_00.nii.gz"), folder.path().join("mask.nii.gz"));
     let args = ["predict", "-m", path(&model), "-i", path(&image), "-o", path(&mask)];
     let message = fail(&args);
