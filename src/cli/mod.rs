@@ -19,6 +19,7 @@ mod plan;
 mod predict;
 mod preparation;
 mod prepare;
+mod report;
 mod signals;
 mod train;
 mod verify;

@@ -2,6 +2,7 @@
 //! phantoms to try things on.
 
 pub mod distance;
+mod fields;
 mod file_order;
 mod grid;
 mod header;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::NetConfig;
 use super::tensor_file::{Tensor, read_tensors, write_tensors};
-use super::{DomainNet, NetConfig};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 
@@ -20,6 +20,38 @@ pub struct Model {
 }
 
 const FORMAT: &str = "u2seg 1";
+
+/// What is wrong with plans beside their network: a model's plans are input as its weights are.
+fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Result<(), String> {
+    let nets = &network.domains;
+    if nets.is_empty() || nets.len() != plans.len() {
+        return Err(format!("{} domains of the network and {} plans", nets.len(), plans.len()));
+    }
+    for (index, (net, plan)) in nets.iter().zip(plans).enumerate() {
+        let differs = |field: &str, own: String, planned: String| {
+            let of = format!("{field} {own} of the network's domain {}", net.name);
+            Err(format!("{of}, and {planned} in its plan"))
+        };
+        if net.name != plan.name {
+            return differs("name", format!("{:?}", net.name), format!("{:?}", plan.name));
+        }
+        if nets[..index].iter().any(|other| other.name == net.name) {
+            return Err(format!("two domains with the name {:?}", net.name));
+        }
+        for (field, own, planned) in [
+            ("channels", net.channels, plan.channels),
+            ("classes", net.classes, plan.labels.outputs()),
+        ] {
+            if own != planned {
+                return differs(field, own.to_string(), planned.to_string());
+            }
+        }
+        if net.pools != plan.pools {
+            return differs("pools", format!("{:?}", net.pools), format!("{:?}", plan.pools));
+        }
+    }
+    Ok(())
+}
 
 impl Model {
     /// Metadata that makes the file self-contained.
@@ -47,7 +79,7 @@ impl Model {
     /// A model from a file's tensors and metadata; optimizer moments are left out.
     pub fn from_parts(
         path: &Path,
-        tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor>,
         metadata: &HashMap<String, String>,
     ) -> Result<Self> {
         let refuse = |found: String| {
@@ -68,35 +100,41 @@ impl Model {
         let domains: Vec<DomainPlan> =
             serde_json::from_str(field("domains")?).map_err(|e| refuse(e.to_string()))?;
         domains.iter().try_for_each(|domain| domain.check(path))?;
-        let fits = |(net, plan): (&DomainNet, &DomainPlan)| {
-            (net.channels, net.classes) == (plan.channels, plan.labels.outputs())
+        let unfit = |found: String| {
+            let expected = "weights and plans that fit the model's network";
+            Error::file(path, found, expected, "Give a model that this program wrote.")
         };
-        if network.domains.len() != domains.len() || !network.domains.iter().zip(&domains).all(fits)
-        {
-            return Err(refuse("plans that do not fit the network".into()));
+        check_domains(&network, &domains).map_err(unfit)?;
+        // each domain has tensors of its own: told before a network is built for each
+        if tensors.len() < domains.len() {
+            return Err(unfit(format!("{} tensors for {} domains", tensors.len(), domains.len())));
         }
         let mut weights = BTreeMap::new();
-        for spec in super::parameters(&network)? {
-            match tensors.get(&spec.name) {
-                Some(tensor) if tensor.dims == spec.dims => {
-                    weights.insert(spec.name, tensor.clone());
+        for spec in super::parameters(&network).map_err(|e| e.about(path))? {
+            let found = match tensors.remove(&spec.name) {
+                Some(tensor) if tensor.dims != spec.dims => {
+                    format!("{} of shape {:?}", spec.name, tensor.dims)
                 }
                 Some(tensor) => {
-                    return Err(refuse(format!("{} of shape {:?}", spec.name, tensor.dims)));
+                    weights.insert(spec.name, tensor);
+                    continue;
                 }
-                None => return Err(refuse(format!("no tensor {}", spec.name))),
-            }
+                None => format!("no tensor {}", spec.name),
+            };
+            return Err(unfit(found));
         }
         Ok(Self { network, domains, weights })
     }
 
-    /// Index of a domain: by name, or the only one.
+    /// Index of a domain: by name, or the only one. Large and small letters tell names apart where nothing else does.
     pub fn domain(&self, name: Option<&str>) -> Result<usize> {
         let names: Vec<&str> = self.domains.iter().map(|d| d.name.as_str()).collect();
         let found = match name {
-            Some(name) => names.iter().position(|n| n.eq_ignore_ascii_case(name)),
-            None if names.len() == 1 => Some(0),
-            None => None,
+            Some(name) => {
+                let exact = names.iter().position(|n| *n == name);
+                exact.or_else(|| only(&names, |n| n.eq_ignore_ascii_case(name)))
+            }
+            None => only(&names, |_| true),
         };
         found.ok_or_else(|| {
             Error::setting(
@@ -107,4 +145,11 @@ impl Model {
             )
         })
     }
+}
+
+/// The place of the name that is meant, where it is one alone.
+fn only(names: &[&str], meant: impl Fn(&str) -> bool) -> Option<usize> {
+    let mut all = names.iter().enumerate().filter(|(_, name)| meant(name));
+    let (first, second) = (all.next(), all.next());
+    first.filter(|_| second.is_none()).map(|(index, _)| index)
 }

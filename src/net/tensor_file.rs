@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use crate::base::files::write_keeping;
+use crate::base::files::{read_bytes, stand_in, write_keeping};
 use crate::base::{Error, Result};
 
 /// A tensor in file order.
@@ -135,15 +135,15 @@ pub fn write_tensors_keeping(
 ///
 /// Where the file cannot be read, is no whole safetensors file, is damaged, or holds a number that is not finite.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    const EXPECTED: &str = "a model of this program (safetensors)";
+    let bytes = read_bytes(path, EXPECTED)?;
     let refuse = |found: String| {
-        Error::file(
-            path,
-            found,
-            "a model of this program (safetensors)",
-            "Give model.safetensors or last.safetensors of a run.",
-        )
+        let remedy = "Give model.safetensors or last.safetensors of a run.";
+        Error::file(path, found, EXPECTED, remedy)
     };
+    if let Some((found, remedy)) = stand_in(&bytes) {
+        return Err(Error::file(path, found, EXPECTED, remedy));
+    }
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
     let mut tensors = BTreeMap::new();

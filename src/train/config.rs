@@ -291,6 +291,7 @@ impl RunConfig {
             Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
         };
         self.domain_sampling.check(domains)?;
+        self.augment.check()?;
         if !good || !self.lr.is_finite() || self.lr <= 0.0 || self.base == 0 {
             return Err(Error::setting(
                 "steps, minutes, lr, base",
@@ -300,6 +301,14 @@ impl RunConfig {
             ));
         }
         self.check_checkpoints()?;
+        if !self.loss.is_usable() || !self.optimizer.is_usable() {
+            return Err(Error::setting(
+                "loss, optimizer",
+                format!("{:?}, {:?}", self.loss, self.optimizer),
+                "weights of terms from 0, one of them above; decays from 0 and below 1, eps above 0",
+                "Correct the setting.",
+            ));
+        }
         if !self.patch_sampling.good() || !self.lr_schedule.good() {
             return Err(Error::setting(
                 "config.toml",
@@ -347,8 +356,15 @@ impl RunConfig {
     }
 
     /// Reads `config.toml`.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, or has settings that nothing can be trained with.
     pub fn read(path: &Path) -> Result<Self> {
-        read_toml(path, "the settings of a run", "Correct the line, or start a new run.")
+        let remedy = "Correct the line, or start a new run.";
+        let config: Self = read_toml(path, "the settings of a run", remedy)?;
+        config.check(config.data.len()).map_err(|e| e.about(path))?;
+        Ok(config)
     }
 }
 
