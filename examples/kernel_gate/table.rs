@@ -76,8 +76,7 @@ impl Table {
             let mut columns = line.split('\t');
             let label = columns.next()?.to_string();
             let mut number = || columns.next()?.parse().ok();
-            let compiled =
-                Compiled { registers: number()?, spilled: number()?, cycles: number()? };
+            let compiled = Compiled { registers: number()?, spilled: number()?, cycles: number()? };
             Some((label, Row { code: columns.next()?.into(), compiled }))
         };
         let (driver, lines) = text.split_once('\n').unwrap_or_default();

@@ -102,6 +102,21 @@ impl Opened {
         read.map_err(|found| self.short(Some(found)))
     }
 
+    /// Reads all voxels, and the checksum behind packed ones, and keeps nothing of them.
+    pub fn read_through(mut self) -> Result<()> {
+        let (mut room, all) = (vec![0; 1 << 20], self.stored.bytes());
+        let mut read = 0;
+        while read < all {
+            let wanted = room.len().min(usize::try_from(all - read).unwrap_or(usize::MAX));
+            let found = self.source.fill(&mut room[..wanted])?;
+            read += found as u64;
+            if found < wanted {
+                return Err(self.short(Some(read)));
+            }
+        }
+        self.source.check()
+    }
+
     /// Of a file that ends after so many bytes of voxels; none where it goes on for long, but cannot hold what it should.
     fn short(&self, found: Option<u64>) -> Error {
         let start = self.source.start();

@@ -3,21 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-
 use super::NetConfig;
-use crate::base::files::{read_bytes, stand_in, write_atomically};
+use super::tensor_file::{Tensor, read_tensors, write_tensors};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
-
-/// A tensor in file order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
-    /// Sizes, the slowest first.
-    pub dims: Vec<usize>,
-    /// The numbers, the last axis fastest.
-    pub values: Vec<f32>,
-}
 
 /// A self-contained model.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,73 +20,6 @@ pub struct Model {
 }
 
 const FORMAT: &str = "u2seg 1";
-
-fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-/// What a tensor holds that is no finite number, in words.
-fn not_finite(name: &str, values: &[f32]) -> Option<String> {
-    let at = values.iter().position(|value| !value.is_finite())?;
-    Some(format!("{} at {at} of tensor {name}", values[at]))
-}
-
-/// Writes tensors and metadata as safetensors, aside and renamed.
-///
-/// # Errors
-///
-/// Where the file cannot be written, or a number is not finite; what was there stays then.
-pub fn write_tensors(
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-    metadata: HashMap<String, String>,
-) -> Result<()> {
-    let bytes: Vec<Vec<u8>> = tensors.values().map(|t| le_bytes(&t.values)).collect();
-    let mut views = Vec::new();
-    for ((name, tensor), data) in tensors.iter().zip(&bytes) {
-        if let Some(found) = not_finite(name, &tensor.values) {
-            let remedy = "Nothing was written. Train anew with a lower `lr`.";
-            return Err(Error::file(path, found, "finite numbers to write", remedy));
-        }
-        let view = TensorView::new(Dtype::F32, tensor.dims.clone(), data)
-            .map_err(|e| Error::Internal(format!("{name}: {e}")))?;
-        views.push((name.clone(), view));
-    }
-    let file = serialize(views, Some(metadata)).map_err(|e| Error::Internal(e.to_string()))?;
-    write_atomically(path, &file)
-}
-
-/// Reads f32 tensors and metadata of a safetensors file.
-///
-/// # Errors
-///
-/// Where the file cannot be read, is no safetensors file of f32, or holds a number that is not finite.
-pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
-    const EXPECTED: &str = "a model of this program (safetensors)";
-    let bytes = read_bytes(path, EXPECTED)?;
-    let refuse = |found: String| {
-        let remedy = "Give model.safetensors or last.safetensors of a run.";
-        Error::file(path, found, EXPECTED, remedy)
-    };
-    if let Some((found, remedy)) = stand_in(&bytes) {
-        return Err(Error::file(path, found, EXPECTED, remedy));
-    }
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(refuse(format!("tensor {name} of type {:?}", view.dtype())));
-        }
-        let values: Vec<f32> =
-            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        if let Some(found) = not_finite(&name, &values) {
-            return Err(refuse(found));
-        }
-        tensors.insert(name, Tensor { dims: view.shape().to_vec(), values });
-    }
-    Ok((tensors, header.metadata().clone().unwrap_or_default()))
-}
 
 /// What is wrong with plans beside their network: a model's plans are input as its weights are.
 fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Result<(), String> {
@@ -133,10 +55,10 @@ fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Resu
 
 impl Model {
     /// Metadata that makes the file self-contained.
-    pub fn metadata(&self) -> Result<HashMap<String, String>> {
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let json =
             |value: serde_json::Result<String>| value.map_err(|e| Error::Internal(e.to_string()));
-        Ok(HashMap::from([
+        Ok(BTreeMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("network".to_string(), json(serde_json::to_string(&self.network))?),
             ("domains".to_string(), json(serde_json::to_string(&self.domains))?),

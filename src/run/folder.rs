@@ -1,5 +1,6 @@
 //! The files of a run's folder.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::base::files::{read_json, safe_name, write_atomically};
@@ -14,6 +15,10 @@ pub const CONFIG: &str = "config.toml";
 pub const PLAN: &str = "plan.json";
 /// Weights, moments and where the training stands.
 pub const CHECKPOINT: &str = "last.safetensors";
+/// The checkpoint before that.
+pub const PREVIOUS: &str = "previous.safetensors";
+/// A checkpoint that was found damaged.
+pub(super) const DAMAGED: &str = "damaged.safetensors";
 /// The variants of kernels that the run uses.
 pub const TUNING: &str = "tuning.json";
 /// Readings of the loss, a JSON object a line.
@@ -56,7 +61,7 @@ impl RunFolder {
 /// Files that a run writes into its folder, beside the masks and scores of held-out cases and TensorBoard's events, whose
 /// names are new at each start.
 pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
-    let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, MODEL, LOG, PROGRESS];
+    let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, PREVIOUS, DAMAGED, MODEL, LOG, PROGRESS];
     files.extend(config.start.as_ref().map(|_| ADDED));
     files
 }
@@ -73,12 +78,17 @@ pub fn mask_file(folder: &Path, case: &Case) -> PathBuf {
 
 /// Whether a run's kernels are chosen, or it has a checkpoint.
 pub fn is_begun(out: &Path) -> bool {
-    out.join(TUNING).exists() || out.join(CHECKPOINT).exists()
+    out.join(TUNING).exists() || has_checkpoint(out)
+}
+
+/// Whether a run has a checkpoint: a crash may leave the one before alone.
+pub(super) fn has_checkpoint(out: &Path) -> bool {
+    [CHECKPOINT, PREVIOUS].iter().any(|file| out.join(file).exists())
 }
 
 /// Refuses the folder of a run that has a checkpoint.
 pub(super) fn check_new(out: &Path) -> Result<()> {
-    if out.join(CHECKPOINT).exists() {
+    if has_checkpoint(out) {
         return Err(Error::file(
             out,
             "a run that was begun before",
@@ -97,8 +107,13 @@ pub(super) fn write_plan(config: &RunConfig, plans: &[DomainPlan], out: &Path) -
     let json = serde_json::to_vec_pretty(plans).map_err(|e| Error::Internal(e.to_string()))?;
     write_atomically(&out.join(PLAN), &json)?;
     // what an earlier start left, which the new one would go on with
-    match std::fs::remove_file(out.join(TUNING)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(out.join(TUNING), e)),
+    remove(&out.join(TUNING))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, e)),
         _ => Ok(()),
     }
 }
@@ -115,6 +130,15 @@ pub fn read_plan(out: &Path) -> Result<Vec<DomainPlan>> {
     plans.iter().try_for_each(|plan| plan.check(&path))?;
     Ok(plans)
 }
+
+/// Whether a folder holds a run, or runs below it.
+pub fn holds_runs(out: &Path) -> bool {
+    let mut runs = Vec::new();
+    out.is_dir() && find(out, DEPTH, &mut runs).is_ok() && !runs.is_empty()
+}
+
+/// How far below a folder its runs lie: those of the folds of independent networks.
+pub(super) const DEPTH: usize = 2;
 
 /// Folders with a `config.toml`, down to some depth.
 pub(super) fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {

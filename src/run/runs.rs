@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Beside, Combined, RunClaim, claim};
+use super::claim::{Beside, Combined, claim};
 use super::folder::{
-    CONFIG, FOLD, RunFolder, SUMMARY, check_new, find, is_begun, validation_folder, write_plan,
+    CONFIG, DEPTH, FOLD, RunFolder, SUMMARY, check_new, find, is_begun, validation_folder,
+    write_plan,
 };
 use super::observer::Observer;
 use super::scores::combine;
 use super::single::Run;
-use crate::base::files::safe_name;
+use crate::base::files::{Claim, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::prepared::{KeptCases, Place, Progress, Store};
 use crate::dataset::{Dataset, Exclusion, Fold};
@@ -73,7 +74,7 @@ pub struct Runs {
     /// What is fixed of the plans of new runs; none where runs go on.
     new: Option<PlanOptions>,
     reads: Vec<PathBuf>,
-    claim: Option<RunClaim>,
+    claim: Option<Claim>,
     /// Where prepared cases are kept, once it is open.
     store: Option<OpenStore>,
 }
@@ -110,7 +111,7 @@ impl Runs {
     pub fn open(out: &Path) -> Result<Self> {
         let mut folders = Vec::new();
         if out.is_dir() {
-            find(out, 2, &mut folders)?;
+            find(out, DEPTH, &mut folders)?;
         }
         folders.sort();
         if folders.is_empty() {
@@ -141,7 +142,8 @@ impl Runs {
             }
             let preset = self.new.as_ref().map_or(&PresetChoice::None, |options| &options.preset);
             let writes = combined(&self.runs, preset)?;
-            let beside = Beside { reads: self.reads.clone(), writes };
+            let owns = folds(&self.runs).into_keys().map(Path::to_path_buf).collect();
+            let beside = Beside { reads: self.reads.clone(), writes, owns };
             self.claim = Some(claim(&self.runs, preset, &beside)?);
         }
         Ok(())
@@ -169,6 +171,14 @@ impl Runs {
         for run in &mut self.runs {
             run.config.cache = place.clone().unwrap_or(run.config.cache.clone());
             run.config.cache_size = size.or(run.config.cache_size);
+        }
+    }
+
+    /// Saves more or less often than the settings of the runs say, which stay as they are: after so many steps, or minutes.
+    pub fn save_every(&mut self, steps: Option<u64>, minutes: Option<f64>) {
+        for run in &mut self.runs {
+            run.config.checkpoint_every = steps.unwrap_or(run.config.checkpoint_every);
+            run.config.checkpoint_minutes = minutes.or(run.config.checkpoint_minutes);
         }
     }
 

@@ -11,7 +11,7 @@ use ndarray::Array3;
 
 use super::ensemble::Ensemble;
 use super::slab::{Clock, Phase};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::engine::gpu::Renewal;
 use crate::imaging::{Grid, ImageWriter, LabelMap, Prepared, Volume};
 
@@ -21,6 +21,11 @@ pub trait CaseWork: Sync {
     type Job: Sync;
     /// What is kept of it from reading to writing.
     type Kept: Send;
+
+    /// What asks to stop early: the image that is at work and those that follow then fail as stopped.
+    fn stop(&self) -> Stop {
+        Stop::default()
+    }
 
     /// Reads the image.
     ///
@@ -153,6 +158,7 @@ impl<W: CaseWork> Cohort<'_, W> {
     fn read(&self, ready: &SyncSender<Result<Ready<W::Kept>>>) {
         for job in self.jobs {
             let read = guarded(|| {
+                self.work.stop().check()?;
                 let start = Instant::now();
                 let (volume, kept) = self.work.read(job)?;
                 let reading = start.elapsed().as_secs_f64();
@@ -209,7 +215,7 @@ impl<W: CaseWork> Cohort<'_, W> {
             }
             None => None,
         };
-        let mut clock = Clock::start();
+        let mut clock = Clock::until(self.work.stop());
         let labels = ensemble.run(cases, maps, &mut clock)?;
         let Seconds { reading, preparing } = *seconds;
         Ok(Done {

@@ -177,6 +177,9 @@ pub struct RunConfig {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Minutes after which there is a checkpoint in any case; none where only steps count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_minutes: Option<f64>,
 }
 
 /// GPU memory for whole cases: a quarter of what small GPUs have; little where it is the machine's own and boxes come from the
@@ -235,6 +238,7 @@ impl RunConfig {
             vram: None,
             log_every: 5,
             checkpoint_every: 50,
+            checkpoint_minutes: Some(10.0),
         }
     }
 
@@ -304,6 +308,7 @@ impl RunConfig {
                 "Correct the setting.",
             ));
         }
+        self.check_checkpoints()?;
         if !self.patch_sampling.good() || !self.lr_schedule.good() {
             return Err(Error::setting(
                 "config.toml",
@@ -313,6 +318,20 @@ impl RunConfig {
             ));
         }
         Ok(())
+    }
+
+    fn check_checkpoints(&self) -> Result<()> {
+        let minutes =
+            self.checkpoint_minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite());
+        if self.checkpoint_every > 0 && minutes {
+            return Ok(());
+        }
+        Err(Error::setting(
+            "checkpoint_every, checkpoint_minutes",
+            format!("{}, {:?}", self.checkpoint_every, self.checkpoint_minutes),
+            "numbers above 0",
+            "Correct the setting.",
+        ))
     }
 
     /// Bytes of GPU memory for whole cases: of a budget for all at most an eighth.

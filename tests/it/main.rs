@@ -27,6 +27,7 @@ mod runs;
 mod shaders;
 mod slabs;
 mod tint;
+mod trust;
 mod tune;
 mod verify;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::preparation::PreparationBar;
-use crate::base::Result;
+use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
@@ -22,24 +22,39 @@ pub struct Watch {
     /// What else to say of a finished run, by its folder.
     report: fn(&Path) -> Result<()>,
     preparation: PreparationBar,
+    stop: Stop,
+    /// Steps of the run that was trained last.
+    steps: Option<u64>,
 }
 
 impl Watch {
-    /// Follows runs on this adapter; `report` has the last word on each, by its folder.
-    pub fn new(gpu: &Gpu, report: fn(&Path) -> Result<()>) -> Self {
+    /// Follows runs on this adapter until they are to stop; `report` has the last word on each, by its folder.
+    pub fn new(gpu: &Gpu, stop: &Stop, report: fn(&Path) -> Result<()>) -> Self {
         let adapter = gpu.report().name.clone();
-        let preparation = PreparationBar::default();
-        Self { adapter, bar: ProgressBar::hidden(), lines: 1, report, preparation }
+        let (preparation, stop) = (PreparationBar::default(), stop.clone());
+        let bar = ProgressBar::hidden();
+        Self { adapter, bar, lines: 1, report, preparation, stop, steps: None }
+    }
+
+    /// Steps of the run that was trained last, as far as its checkpoint has them.
+    pub fn steps(&self) -> Option<u64> {
+        self.steps
     }
 }
 
 impl Observer for Watch {
+    fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     fn preparing(&mut self, progress: &Progress) -> Result<()> {
+        self.stop.check()?;
         self.preparation.show(progress);
         Ok(())
     }
 
     fn started(&mut self, trainer: &Trainer) -> Result<()> {
+        self.steps = Some(trainer.steps()).filter(|steps| *steps > 0);
         for cases in trainer.domains() {
             let d = &cases.domain;
             let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
@@ -94,6 +109,7 @@ impl Observer for Watch {
     }
 
     fn ended(&mut self, trainer: &Trainer) -> Result<()> {
+        self.steps = Some(trainer.steps());
         self.bar.finish_and_clear();
         let skipped = trainer.skipped();
         if let Some(LossScale { scale, .. }) = trainer.loss_scale()? {

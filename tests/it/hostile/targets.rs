@@ -19,6 +19,7 @@ use u2seg::low_level::score::ClassKey;
 use u2seg::low_level::score::metrics::Comparison;
 use u2seg::low_level::score::summary;
 use u2seg::low_level::segment::finish;
+use u2seg::low_level::train::Checkpoint;
 use u2seg::low_level::tune::Record;
 
 /// A target's name and body.
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("plan", plan),
     ("config", config),
     ("model", model),
+    ("checkpoint", checkpoint),
     ("import", import_state),
     ("records", records),
     ("prepared", prepared),
@@ -238,6 +240,13 @@ fn model(folder: &Path, bytes: &[u8]) {
         one.write(&again).unwrap();
         assert_eq!(Model::read(&again).unwrap(), one);
         let _ = (model.merge(&one), one.merge(&model));
+    }
+}
+
+/// A checkpoint, without a network to go on with.
+fn checkpoint(folder: &Path, bytes: &[u8]) {
+    if let Ok(checkpoint) = Checkpoint::read(&put(folder.join("last.safetensors"), bytes)) {
+        assert!(checkpoint.steps() <= 1 << 53);
     }
 }
 
