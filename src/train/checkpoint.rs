@@ -112,8 +112,7 @@ impl Checkpoint {
         let (tensors, metadata) = read_tensors(path)?;
         let state =
             metadata.get("state").ok_or_else(|| refuse(path, "no training state".into()))?;
-        let state: State =
-            serde_json::from_str(state).map_err(|e| refuse(path, e.to_string()))?;
+        let state: State = serde_json::from_str(state).map_err(|e| refuse(path, e.to_string()))?;
         if let Some(found) = state.fault() {
             return Err(refuse(path, found));
         }
