@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::common::program::{fail, path, text, u2seg};
+use u2seg::low_level::dataset::Dataset;
 use u2seg::low_level::net::{Model, read_tensors};
 use u2seg::low_level::run::RunFolder;
 
@@ -105,6 +106,15 @@ fn settings_that_nothing_can_be_trained_with_name_their_file() {
         let message = read(from, to).unwrap_err();
         assert!(message.contains(part) && message.contains("config.toml"), "{message}");
     }
+}
+
+#[test]
+fn a_description_is_not_larger_than_descriptions_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("dataset.json")).unwrap();
+    file.set_len(40 << 20).unwrap();
+    let message = Dataset::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("dataset.json: found 40 MiB of text"), "{message}");
 }
 
 #[cfg(unix)]
