@@ -1,5 +1,6 @@
 //! Embeds every shader: generates tables of file name and source for `src/shader`, one of kernels and one of what they import.
-//! Tells the tests which of them can run, so that the others are ignored by name.
+//! Tells the tests which of them can run, so that the others are ignored by name, and the program which versions of wgpu and naga
+//! it stands on.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,6 +11,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed=shaders");
     let root = std::env::var("CARGO_MANIFEST_DIR")?;
+    versions(&Path::new(&root).join("Cargo.lock"))?;
     embed(&Path::new(&root).join("shaders"), Path::new(&std::env::var("OUT_DIR")?))?;
     for (name, variable, default) in
         [("real_images", "U2SEG_DATA", "data"), ("golden_files", "U2SEG_GOLDEN", "golden")]
@@ -29,7 +31,34 @@ fn main() -> Outcome<()> {
     let chromium = std::env::var("U2SEG_CHROMIUM").unwrap_or("chromium".into());
     let run = std::process::Command::new(chromium).arg("--version").output();
     switch("chromium", "U2SEG_CHROMIUM", run.is_ok_and(|output| output.status.success()));
+    let spirv_val = std::env::var("U2SEG_SPIRV_VAL").unwrap_or("spirv-val".into());
+    let run = std::process::Command::new(spirv_val).arg("--version").output();
+    switch("spirv_val", "U2SEG_SPIRV_VAL", run.is_ok_and(|output| output.status.success()));
+    for (name, variable, default) in [
+        ("swiftshader", "U2SEG_SWIFTSHADER", "/usr/lib/chromium/libvk_swiftshader.so"),
+        (
+            "validation_layer",
+            "U2SEG_VALIDATION_LAYER",
+            "/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json",
+        ),
+    ] {
+        let file = std::env::var(variable).unwrap_or(default.into());
+        switch(name, variable, Path::new(&file).is_file());
+    }
     switch("without_gpu", "U2SEG_NO_GPU", std::env::var("U2SEG_NO_GPU").is_ok_and(|v| v == "1"));
+    Ok(())
+}
+
+/// The versions of what talks to the GPU, for reports; unknown where this is built without its own lock file.
+fn versions(lock: &Path) -> Outcome<()> {
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let text = if lock.exists() { std::fs::read_to_string(lock)? } else { String::new() };
+    for (name, variable) in [("wgpu", "U2SEG_WGPU_VERSION"), ("naga", "U2SEG_NAGA_VERSION")] {
+        let entry = format!("name = \"{name}\"\nversion = \"");
+        let found = text.replace("\r\n", "\n");
+        let found = found.split_once(&entry).and_then(|(_, rest)| rest.split('"').next());
+        println!("cargo::rustc-env={variable}={}", found.unwrap_or("of an unknown version"));
+    }
     Ok(())
 }
 

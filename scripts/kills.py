@@ -124,7 +124,7 @@ def left(out):
         name = str(path.relative_to(out))
         if path.is_dir():
             continue
-        if name.startswith(".") or "/." in name or path.name in ("lock", "damaged.safetensors"):
+        if name.startswith(".") or "/." in name or path.name in ("lock", "planning", "damaged.safetensors"):
             raise AssertionError(f"{path} is left")
         if path.name.startswith("events.out"):
             found[str(path.parent.relative_to(out) / "events")] = events(path.parent)
@@ -161,7 +161,8 @@ class Kind:
     def command(self, out, going_on):
         if self.again is not None:
             return [*self.args, *self.again[: going_on and 1], "-o", str(out)]
-        if going_on and (next(out.rglob("config.toml"), None) if out.is_dir() else None):
+        # "planning" is there while not all folds are
+        if going_on and next(out.rglob("config.toml"), None) and not next(out.rglob("planning"), None):
             return [self.args[0], "--continue", "--out", str(out)]
         return [*self.args, "--out", str(out)]
 

@@ -4,7 +4,7 @@ use std::ffi::{CStr, FromBytesUntilNulError};
 use std::path::{Path, PathBuf};
 
 use ash::vk;
-use u2seg::low_level::shader::{BindingKind, KernelKey, reflect, spirv};
+use u2seg::low_level::shader::{BindingKind, KernelKey, reflect, spirv, vulkan_options};
 use u2seg::{Error, GpuFault, Result};
 
 /// Where distributions keep the drivers' manifests.
@@ -40,7 +40,7 @@ impl Code {
     /// As wgpu would hand it to the driver.
     pub fn of(key: &KernelKey) -> Result<Self> {
         let bindings = reflect(key)?.bindings.into_iter().map(|b| (b.index, b.kind)).collect();
-        Ok(Self { words: spirv(key, &options())?, bindings })
+        Ok(Self { words: spirv(key, &vulkan_options(true))?, bindings })
     }
 
     /// Tells one code from another.
@@ -202,22 +202,5 @@ impl Card {
             spilled: value("Spilled VGPRs")? + value("Spilled SGPRs")?,
             cycles: value("Inverse Throughput")?,
         })
-    }
-}
-
-/// As wgpu writes kernels for an adapter with robust buffer access.
-fn options() -> naga::back::spv::Options<'static> {
-    use naga::proc::BoundsCheckPolicy::{Restrict, Unchecked};
-    naga::back::spv::Options {
-        lang_version: (1, 6),
-        flags: naga::back::spv::WriterFlags::empty(),
-        bounds_check_policies: naga::proc::BoundsCheckPolicies {
-            index: Restrict,
-            buffer: Unchecked,
-            image_load: Unchecked,
-            binding_array: Unchecked,
-        },
-        zero_initialize_workgroup_memory: naga::back::spv::ZeroInitializeWorkgroupMemoryMode::None,
-        ..Default::default()
     }
 }

@@ -20,6 +20,13 @@ pub fn free_memory() -> u64 {
     system.cgroup_limits().map_or(free, |allowed| allowed.free_memory.min(free))
 }
 
+/// The system and its version, the kernel's, and the processor's kind, as far as they are told.
+pub fn system() -> String {
+    let versions = [System::long_os_version(), Some(System::kernel_long_version())];
+    let told: Vec<String> = versions.into_iter().flatten().chain([System::cpu_arch()]).collect();
+    told.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -19,6 +19,7 @@ mod plan;
 mod predict;
 mod preparation;
 mod prepare;
+mod report;
 mod signals;
 mod train;
 mod verify;
@@ -90,7 +91,7 @@ pub fn main() -> std::process::ExitCode {
             if let Some(code) = matches!(error, Error::Stopped).then(|| stopped(&stop)).flatten() {
                 return code;
             }
-            eprintln!("error: {}", given.told(error));
+            note!("error: {}", given.told(error));
             std::process::ExitCode::FAILURE
         }
     }

@@ -166,7 +166,7 @@ impl Args {
                 // the other images must not suffer from one that is broken
                 Err(error) if jobs.len() > 1 && !error.is_lost() => {
                     failed += 1;
-                    eprintln!("error: {}", given.told(error));
+                    note!("error: {}", given.told(error));
                 }
                 Err(error) => only = Err(error),
             }
@@ -176,10 +176,10 @@ impl Args {
         bar.finish_and_clear();
         if let Err(Error::Stopped) = only {
             let name = signals::name(work.stop);
-            signals::tell(format_args!(
+            note!(
                 "{name}: stopped; of {} images {written} are written. The same command with --continue does the others",
                 jobs.len()
-            ));
+            );
         }
         only?;
         if failed == 0 {
@@ -327,7 +327,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
     let jobs: Vec<Job> = mine.filter(|job| !(args.resume && args.is_done(job, plan))).collect();
     if jobs.is_empty() {
-        eprintln!("nothing is left to do");
+        note!("nothing is left to do");
         return Ok(());
     }
     let gpu = Gpu::open(&args.device)?;

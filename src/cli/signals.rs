@@ -1,6 +1,6 @@
 //! Signals that ask to end: the first one lets the work end in good order, a second one ends the program at once.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -69,11 +69,6 @@ fn ignored() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(set.trim(), 16).ok()
-}
-
-/// Says on stderr how the work goes on after a stop. A terminal that hung up takes no words.
-pub fn tell(words: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 #[cfg(test)]

@@ -144,6 +144,9 @@ pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<St
         let remedy = "Give model.safetensors or last.safetensors of a run.";
         Error::file(path, found, EXPECTED, remedy)
     };
+    if let Some((found, remedy)) = stand_in(&bytes) {
+        return Err(Error::file(path, found, EXPECTED, remedy));
+    }
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
     let mut tensors = BTreeMap::new();

@@ -51,8 +51,9 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// Where `config.toml` cannot be read.
+    /// Where its start was cut short, or `config.toml` cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
+        Planning::check(folder)?;
         let config = RunConfig::read(&folder.join(CONFIG))?;
         Ok(Self { folder: folder.to_path_buf(), config })
     }
@@ -99,15 +100,46 @@ pub(super) fn check_new(out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file that stands in a folder while plans are written into it and below. Where it was left, not all of them are there.
+const PLANNING: &str = "planning";
+
+/// Plans that are being written; without [`Planning::end`] nobody goes on with them.
+#[must_use]
+pub(super) struct Planning(PathBuf);
+
+impl Planning {
+    pub fn begin(out: &Path) -> Result<Self> {
+        std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+        let file = out.join(PLANNING);
+        write_atomically(&file, b"")?;
+        Ok(Self(file))
+    }
+
+    pub fn end(self) -> Result<()> {
+        remove(&self.0)
+    }
+
+    /// Refuses a folder whose plans were not written to their end.
+    pub fn check(out: &Path) -> Result<()> {
+        if !out.join(PLANNING).exists() {
+            return Ok(());
+        }
+        let remedy = "Start it again without `continue`: nothing is trained yet.";
+        let found = "a run whose start was cut short before it was planned";
+        Err(Error::file(out, found, "the settings and plans of a run", remedy))
+    }
+}
+
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
 pub(super) fn write_plan(config: &RunConfig, plans: &[DomainPlan], out: &Path) -> Result<()> {
     check_new(out)?;
-    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
-    config.write(&out.join(CONFIG))?;
+    let planning = Planning::begin(out)?;
     let json = serde_json::to_vec_pretty(plans).map_err(|e| Error::Internal(e.to_string()))?;
     write_atomically(&out.join(PLAN), &json)?;
+    config.write(&out.join(CONFIG))?;
     // what an earlier start left, which the new one would go on with
-    remove(&out.join(TUNING))
+    remove(&out.join(TUNING))?;
+    planning.end()
 }
 
 /// Removes a file, if it is there.

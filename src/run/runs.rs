@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::claim::{Beside, Combined, claim};
 use super::folder::{
-    CONFIG, DEPTH, FOLD, RunFolder, SUMMARY, check_new, find, is_begun, validation_folder,
-    write_plan,
+    CONFIG, DEPTH, FOLD, Planning, RunFolder, SUMMARY, check_new, find, is_begun,
+    validation_folder, write_plan,
 };
 use super::observer::Observer;
 use super::scores::combine;
@@ -70,6 +70,8 @@ pub struct PreparedDomain {
 
 /// Runs that belong together, one or more, to be begun or to be gone on with.
 pub struct Runs {
+    /// Its folder, or the one above those of several.
+    out: PathBuf,
     runs: Vec<RunFolder>,
     /// What is fixed of the plans of new runs; none where runs go on.
     new: Option<PlanOptions>,
@@ -100,7 +102,7 @@ impl Runs {
             let folds = runs.iter().map(|run| folds_of(run, &options.preset));
             runs = folds.collect::<Result<Vec<_>>>()?.concat();
         }
-        Ok(Self { runs, new: Some(options), reads, claim: None, store: None })
+        Ok(Self { out, runs, new: Some(options), reads, claim: None, store: None })
     }
 
     /// The runs in a folder: its own, or those of folds and independent networks below it. What they write is claimed.
@@ -122,9 +124,11 @@ impl Runs {
                 "Leave `continue` out to start one.",
             ));
         }
+        Planning::check(out)?;
         let runs = folders.iter().map(|folder| RunFolder::read(folder));
         let runs = runs.collect::<Result<Vec<_>>>()?;
-        let mut runs = Self { runs, new: None, reads: Vec::new(), claim: None, store: None };
+        let (out, reads) = (out.to_path_buf(), Vec::new());
+        let mut runs = Self { out, runs, new: None, reads, claim: None, store: None };
         runs.claim()?;
         Ok(runs)
     }
@@ -255,10 +259,20 @@ impl Runs {
         self.claim()?;
         // once all of them can be planned
         let plans = self.plan(caps, observer)?;
-        for plan in &plans {
-            write_plan(&plan.run.config, &plan.domains, &plan.run.folder)?;
-        }
+        self.write_all(&plans)?;
         Ok(plans)
+    }
+
+    /// Writes plans: all of them, or nobody goes on with some.
+    fn write_all(&self, plans: &[RunPlan]) -> Result<()> {
+        let planning = match plans {
+            [_] => None,
+            _ => Some(Planning::begin(&self.out)?),
+        };
+        for RunPlan { run, domains, .. } in plans {
+            write_plan(&run.config, domains, &run.folder)?;
+        }
+        planning.map_or(Ok(()), Planning::end)
     }
 
     fn options(&self) -> Result<&PlanOptions> {
@@ -281,9 +295,7 @@ impl Runs {
         if self.new.is_some() {
             // all of them first: whoever goes on then finds those that were not begun
             let plans = self.plan(&caps(gpu), observer)?;
-            for RunPlan { run, domains, .. } in &plans {
-                write_plan(&run.config, domains, &run.folder)?;
-            }
+            self.write_all(&plans)?;
             self.runs = plans.into_iter().map(|plan| plan.run).collect();
             self.new = None;
         }

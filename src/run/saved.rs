@@ -22,7 +22,13 @@ pub(super) fn read(out: &Path) -> Result<Option<Checkpoint>> {
         Some(Ok(checkpoint)) => return Ok(Some(checkpoint)),
         Some(Err(error)) if !previous.exists() => return Err(error),
         Some(Err(error)) => Some(error),
-        None => None,
+        None => {
+            log::warn!(
+                "{} is missing: the run goes on from {PREVIOUS}; remove that, too, to begin again",
+                last.display()
+            );
+            None
+        }
     };
     let checkpoint = Checkpoint::read(&previous).map_err(|error| match &fault {
         Some(last) => Error::file(

@@ -11,6 +11,7 @@ mod files;
 mod floors;
 mod geometry;
 mod hostile;
+mod implementations;
 mod interop;
 mod labels;
 mod memory;

@@ -1,10 +1,13 @@
 //! Every shader is valid alone, on every backend, and within the portable limits; and so is every kernel that plans ask for.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use crate::common::nets;
 use rayon::prelude::*;
-use u2seg::low_level::shader::{KernelKey, shared, source, sources, validate};
+use u2seg::low_level::shader::{
+    KernelKey, needs, shared, source, sources, spirv, validate, vulkan_options,
+};
 
 fn check(keys: Vec<KernelKey>) {
     let failures: Vec<String> = keys
@@ -29,6 +32,38 @@ fn every_kernel_that_plans_ask_for_is_valid() {
         assert!(used.contains(file), "{file} is in no plan");
     }
     check(keys.into_iter().collect());
+}
+
+/// What Khronos' own validator says of a kernel as an adapter gets it.
+fn complaint(key: &KernelKey, newest: bool) -> Option<String> {
+    let code = spirv(key, &vulkan_options(newest)).unwrap();
+    let target = if newest { "vulkan1.3" } else { "vulkan1.1" };
+    let program = std::env::var("U2SEG_SPIRV_VAL").unwrap_or("spirv-val".into());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    std::fs::write(file.path(), bytes).unwrap();
+    let output = Command::new(program).args(["--target-env", target]).arg(file.path()).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let valid = output.status.success() && said.trim().is_empty();
+    (!valid).then(|| format!("{key:?} for {target}: {said}"))
+}
+
+/// Cooperative matrices are newer than the validator of some distributions.
+#[test]
+#[cfg_attr(not(spirv_val), ignore = "no spirv-val: set U2SEG_SPIRV_VAL")]
+fn every_kernel_is_valid_spirv() {
+    let plain = sources().iter().map(|(file, _)| KernelKey::new(file));
+    let keys: Vec<KernelKey> = nets::kernels().into_iter().chain(plain).collect();
+    let ways: Vec<(&KernelKey, bool)> = keys
+        .iter()
+        .filter(|key| !needs(key).unwrap().cooperative)
+        .flat_map(|key| [(key, false), (key, true)])
+        .collect();
+    println!("{} modules", ways.len());
+    let complaints: Vec<String> =
+        ways.into_par_iter().filter_map(|(key, newest)| complaint(key, newest)).collect();
+    assert!(complaints.is_empty(), "{} complaints\n{}", complaints.len(), complaints.join("\n"));
 }
 
 /// A header says what a kernel computes and what it binds, or what a shared file asks for.

@@ -100,7 +100,10 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     succeed(&go_on);
     assert!(std::fs::read(at("model.safetensors")).unwrap() == model, "another model");
     // nothing that can be read is said, and nothing is written
-    ["last.safetensors", "previous.safetensors"].iter().for_each(|file| damage(&at(file)));
+    for file in ["last.safetensors", "previous.safetensors"] {
+        let bytes = std::fs::read(at(file)).unwrap();
+        std::fs::write(at(file), &bytes[..bytes.len() - 1]).unwrap();
+    }
     let before = names(&run);
     let message = fail(&go_on);
     assert!(message.contains("no checkpoint that can be read"), "{message}");
@@ -266,7 +269,7 @@ fn kills_and_full_disks_lose_nothing() {
         let stderr = text(&output.stderr);
         assert!(codes.contains(&output.status.code()), "{fault}: {:?} {stderr}", output.status);
         assert!(!stderr.contains("panicked"), "{stderr}");
-        let begun = run.join("config.toml").exists();
+        let begun = run.join("config.toml").exists() && !run.join("planning").exists();
         let go_on = ["train", "--continue", "--out", path(&run)].map(String::from).to_vec();
         succeed(&strs(&if begun { go_on } else { bench.begin(&run, &more) }));
         assert!(left(&run) == expected, "{fault}: another end than undisturbed");

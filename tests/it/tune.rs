@@ -6,6 +6,9 @@ use std::process::Output;
 
 use crate::common::program;
 use crate::common::program::{dataset, path, strs, text, train, weights};
+use u2seg::low_level::exec::caps;
+use u2seg::low_level::gpu::{Gpu, Use};
+use u2seg::low_level::graph::Caps;
 
 /// Trains with a cache folder of its own.
 fn run(data: &Path, out: &Path, cache: &Path, more: &[&str]) -> Output {
@@ -98,13 +101,13 @@ fn a_run_goes_on_bit_for_bit_with_the_kernels_that_it_began_with() {
     assert!(weights(&parted) == first, "the weights differ");
 }
 
-/// On the adapter at hand every kernel is as it should be; each row of the summary names a kernel.
+/// On the adapter at hand every kernel is as it should be, with all that it offers and with what every adapter has; each row of the
+/// summary names a kernel, and the report what an issue needs.
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn the_doctor_finds_the_adapter_well() {
-    let mut args = vec!["doctor", "--quick"];
     let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
-    args.extend(["--device", &device]);
+    let args = ["doctor", "--quick", "--device", &device];
     let output = program::command(&args).output().unwrap();
     let table = text(&output.stdout);
     assert!(output.status.success(), "{table}{}", text(&output.stderr));
@@ -112,4 +115,29 @@ fn the_doctor_finds_the_adapter_well() {
         assert!(table.contains(kernel), "{kernel}: {table}");
     }
     assert!(table.contains(" 0 failed"), "{table}");
+    let (_, report) = table.rsplit_once("Report, for an issue:\n```").expect("a report");
+    let version = format!("u2seg {}", env!("CARGO_PKG_VERSION"));
+    for part in
+        [&version, "wgpu 30", "driver: ", "max_buffer_size ", "features: ", "checks, 0 failed"]
+    {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+}
+
+/// A device with the limits that every WebGPU adapter has, and no feature, is what the doctor examines then.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_portable_device_has_only_what_every_adapter_has() {
+    let device = std::env::var("U2SEG_DEVICE").unwrap_or("auto".into());
+    let gpu = Gpu::open_with(&device, Use::Portable).unwrap();
+    let caps = caps(&gpu);
+    let expected = Caps {
+        memory: caps.memory,
+        software: caps.software,
+        short_kernels: caps.short_kernels,
+        tuning: caps.tuning.clone(),
+        ..Caps::default()
+    };
+    assert_eq!(caps, expected);
+    assert!(gpu.device().features().is_empty());
 }

@@ -57,7 +57,7 @@ pub(super) fn begin(
     match runs.and_then(|mut runs| runs.complete(&gpu, &mut watch)) {
         Ok(true) => Ok(()),
         Ok(false) | Err(Error::Stopped) => {
-            tell_stopped(out, args, stop, watch.steps());
+            tell_stopped(out, args, stop, &watch.place());
             Err(Error::Stopped)
         }
         Err(error) => Err(error),
@@ -67,35 +67,28 @@ pub(super) fn begin(
 /// The runs in a folder as this start goes on with them. Those that are not begun are tuned as `--tune` says, if it is given.
 fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
     let mut runs = Runs::open(out)?;
-    args.adjust(&mut runs);
+    // first, since it writes settings, which what counts for this start alone must not change
     if args.is_given("--tune") && !runs.retune(args.tune)? {
         return Err(args.ignored(&["--tune"]));
     }
+    args.adjust(&mut runs);
     Ok(runs)
 }
 
 /// Says where a signal stopped the runs in a folder, and the command that goes on.
-fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, steps: Option<u64>) {
+fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, at: &str) {
     let name = signals::name(stop);
     if !holds_runs(out) {
-        signals::tell(format_args!(
-            "{name}: stopped before the first step; nothing is written yet"
-        ));
+        note!("{name}: stopped before the first step; nothing is written yet");
         return;
     }
-    let at = match steps {
-        Some(steps) => format!("after step {steps}, which is saved"),
-        None => "before its first step".into(),
-    };
     let device = match args.is_given("--device") {
         true => format!(" --device {}", quoted(&args.device)),
         false => String::new(),
     };
     let command = if args.adapts { "adapt" } else { "train" };
     let out = quoted(&out.display().to_string());
-    signals::tell(format_args!(
-        "{name}: stopped {at}. Go on with: u2seg {command} --continue --out {out}{device}"
-    ));
+    note!("{name}: stopped {at}. Go on with: u2seg {command} --continue --out {out}{device}");
 }
 
 /// A word as a shell takes it.

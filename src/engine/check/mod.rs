@@ -1,6 +1,7 @@
 //! The table of cases: for each operation how its graph is built, what goes in, its oracle, and how far results may be off. Tests,
 //! `u2seg doctor` and `u2seg bench --kernels` run this one table.
 
+mod ahead;
 mod case;
 mod conv;
 mod depthwise;
@@ -13,25 +14,22 @@ mod net;
 mod plannings;
 mod region;
 mod rig;
+mod runner;
 mod slab;
 mod stages;
 mod update;
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use case::{Case, GraphCase};
 pub use measure::{Compared, Tolerance};
 pub use net::{Net, Purpose, Truth, as_stored, gradient_of, labels, random, tensor};
 pub use plannings::{Planning, Variants, plannings};
 pub use rig::{Ran, Rig};
+pub use runner::{Picked, examine};
 pub use update::Update;
 
-use crate::base::Result;
-use crate::engine::exec::caps;
-use crate::engine::gpu::Gpu;
-use crate::engine::graph::{Caps, DType};
-use crate::engine::shader::Tuning;
+use crate::engine::graph::Caps;
 
 /// An operation, or several that go together, with its cases.
 pub struct Operation {
@@ -180,117 +178,10 @@ pub struct KernelSummary {
     pub share: f64,
 }
 
-/// Runs a case as it is; what its oracle says is made once for each way of storing tensors.
-struct Runner<'a> {
-    gpu: &'a Gpu,
-    operation: &'static str,
-    case: &'a Case,
-    truths: HashMap<DType, Truth>,
-}
-
-impl Runner<'_> {
-    fn run(&mut self, caps: &Caps, dtype: DType, purpose: Purpose) -> Result<Ran> {
-        let case = match self.case {
-            Case::Update(case) => return case.run(self.gpu, caps),
-            Case::Slab(case) => return case.run(self.gpu, caps),
-            Case::Graph(case) => case,
-        };
-        let truth = match self.truths.entry(dtype) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(case.truth(dtype)?),
-        };
-        let rig = Rig::new(self.gpu, caps, dtype, purpose, |net| case.build(net))?;
-        rig.run(self.gpu, truth)
-    }
-
-    /// The row of a variant, and the names of all variants of its kernels.
-    fn row(&mut self, planning: &Planning, variant: usize, purpose: Purpose) -> Examined {
-        let mut row = Row {
-            operation: self.operation,
-            case: self.case.name(),
-            planning: planning.name.clone(),
-            inference: purpose == Purpose::Inference,
-            variant,
-            kernels: BTreeSet::new(),
-            variants: BTreeSet::new(),
-            halves: planning.dtype == DType::F16,
-            share: 0.0,
-            error: 0.0,
-            failure: None,
-            operations: 0,
-            bytes: 0,
-        };
-        let tuning = Tuning::at(variant).into();
-        let caps = Caps { tuning, ..planning.caps.clone() };
-        let mut candidates = Vec::new();
-        match self.run(&caps, planning.dtype, purpose) {
-            Ok(ran) => {
-                candidates.extend(ran.choices.iter().map(|choice| choice.candidates.clone()));
-                row.take(ran);
-            }
-            Err(error) => {
-                row.share = f64::INFINITY;
-                row.failure = Some(error.to_string());
-            }
-        }
-        Examined { row, candidates }
-    }
-
-    fn planning(&mut self, planning: &Planning, each: &mut impl FnMut(Row)) {
-        let inference = matches!(self.case, Case::Graph(case) if case.inference());
-        let mut purposes = vec![Purpose::Training];
-        purposes.extend(inference.then_some(Purpose::Inference));
-        let mut positions = vec![0];
-        let mut next = 0;
-        while next < positions.len() {
-            for purpose in &purposes {
-                let examined = self.row(planning, positions[next], *purpose);
-                if next == 0 && *purpose == Purpose::Training {
-                    positions.extend(examined.further(&planning.variants));
-                }
-                each(examined.row);
-            }
-            next += 1;
-        }
-    }
-}
-
-/// A row, with all variants that each of its kernels has.
-struct Examined {
-    row: Row,
-    candidates: Vec<Vec<String>>,
-}
-
-impl Examined {
-    /// Positions beyond the first that are to run, too.
-    fn further(&self, variants: &Variants) -> BTreeSet<usize> {
-        let wanted = |name: &String| match variants {
-            Variants::First => false,
-            Variants::All => true,
-            Variants::Named(part) => name.contains(part.as_str()),
-        };
-        let all = self.candidates.iter().flat_map(|names| names.iter().enumerate());
-        all.filter(|(position, name)| *position > 0 && wanted(name)).map(|(at, _)| at).collect()
-    }
-}
-
 impl Operation {
     /// Its cases.
     pub fn cases(&self) -> Vec<Case> {
         (self.cases)()
-    }
-
-    /// Runs its cases; `each` is given every row as it is done. Failures are rows, not errors.
-    pub fn examine(&self, gpu: &Gpu, extent: Extent, each: &mut impl FnMut(Row)) {
-        let own = caps(gpu);
-        for case in self.cases() {
-            let plannings = case.plannings(&own);
-            let truths = HashMap::new();
-            let mut runner = Runner { gpu, operation: self.name, case: &case, truths };
-            for planning in plannings.iter().filter(|planning| extent.holds(planning, &own)) {
-                runner.planning(planning, each);
-            }
-        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Rig {
         let plan = Plan::new(&net.graph, caps, &request)?;
         let store = Store::new(gpu, net.graph.params(), true)?;
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &plan, &[], &store, &pool)?;
+        let program = Program::passing(gpu, &plan, &[], &store, &pool)?;
         Ok(Self { net, dtype, plan, store, program })
     }
 

@@ -2,9 +2,13 @@
 
 use std::io::Write;
 
+use super::runner::Subject;
 use super::*;
+use crate::engine::exec::caps;
+use crate::engine::gpu::Gpu;
 use crate::engine::gpu::testing::gpu;
 use crate::engine::plan::{Plan, PlanRequest};
+use crate::engine::shader::Tuning;
 
 fn operation(name: &str) -> &'static Operation {
     OPERATIONS.iter().find(|operation| operation.name == name).expect(name)
@@ -13,14 +17,19 @@ fn operation(name: &str) -> &'static Operation {
 /// Runs an operation's cases in every way, fails with all rows that fail, and returns the rows.
 fn run(name: &str, gpu: &Gpu) -> Vec<Row> {
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
-    operation(name).examine(gpu, Extent::All, &mut |row| {
-        if let Some(why) = &row.failure {
-            let Row { case, planning, inference, variant, .. } = &row;
+    let operation = std::slice::from_ref(operation(name));
+    let all = Picked { extent: Extent::All, part: "" };
+    examine(operation, gpu, all, |of_case| {
+        for row in &of_case {
+            let Row { case, planning, inference, variant, failure, .. } = row;
+            let Some(why) = failure else { continue };
             let at = format!("planned for {planning}, inference {inference}, variant {variant}");
             failed.push(format!("{case}; {at}: {why}"));
         }
-        rows.push(row);
-    });
+        rows.extend(of_case);
+        Ok(())
+    })
+    .unwrap();
     assert!(failed.is_empty(), "{} of {} fail:\n{}", failed.len(), rows.len(), failed.join("\n"));
     rows
 }
@@ -102,14 +111,13 @@ fn no_two_cases_have_one_name() {
 fn a_case_that_cannot_run_is_a_failed_row() {
     let gpu = gpu();
     let case = OPERATIONS[0].cases().remove(0);
-    let truths = HashMap::new();
-    let mut runner = Runner { gpu: &gpu, operation: "first", case: &case, truths };
     let mut planning = case.plannings(&caps(&gpu)).remove(0);
-    let good = runner.row(&planning, 0, Purpose::Training).row;
+    let subject = Subject::new("first", case);
+    let good = subject.row(&gpu, &planning, 0, Purpose::Training).row;
     assert!(good.passed() && good.error < 1e-4 && !good.kernels.is_empty(), "{good:?}");
     assert!(good.operations > 0 && good.bytes > 0);
     planning.caps = Caps { max_binding: 1, alignment: 1, ..planning.caps };
-    let bad = runner.row(&planning, 0, Purpose::Training).row;
+    let bad = subject.row(&gpu, &planning, 0, Purpose::Training).row;
     assert!(!bad.passed() && bad.share > 1.0, "{bad:?}");
     let kernels = by_kernel(&[good, bad]);
     assert!(kernels.values().all(|summary| summary.checks == 1 && summary.failed == 0));

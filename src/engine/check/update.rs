@@ -123,7 +123,7 @@ impl<'a> Stepper<'a> {
         let graph = Graph::new();
         let plan = Plan::new(&graph, caps, &PlanRequest::default())?;
         let pool = Pool::new(gpu, [&plan])?;
-        let program = Program::new(gpu, &plan, &tail, &store, &pool)?;
+        let program = Program::passing(gpu, &plan, &tail, &store, &pool)?;
         store.write_loss_scale(gpu, &case.scale.unwrap_or(LossScale::ONE))?;
         let (optimizer, compared) = (&case.optimizer, Vec::new());
         let (counted, last, begun) = (0, false, false);

@@ -19,6 +19,8 @@ pub struct AdapterReport {
     pub driver: String,
     /// The driver's version, as it says.
     pub driver_info: String,
+    /// The maker's number and its number for the device: of PCI, where they have some.
+    pub ids: [u32; 2],
     /// Bytes that one storage binding can cover.
     pub max_binding_bytes: u64,
     /// Bytes of the largest buffer.
@@ -43,6 +45,27 @@ impl AdapterReport {
     /// Which of the shipped tables serves this adapter.
     pub fn class(&self) -> Class {
         class(&self.name, &self.backend, &self.device_type)
+    }
+
+    /// Whether its compiler takes the long kernels that were written for adapters on the CPU, as llvmpipe's does. SwiftShader's takes
+    /// time and memory that grow much faster than a kernel's length, to minutes and gigabytes; others were not measured.
+    pub fn takes_long_kernels(&self) -> bool {
+        self.class() != Class::Software || self.name.contains("llvmpipe")
+    }
+
+    /// The same adapter with no more than these limits, and no feature.
+    pub(super) fn portable(self, limits: &wgpu::Limits) -> Self {
+        Self {
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            f16: false,
+            int64: false,
+            subgroups: false,
+            subgroup_size: 0,
+            cooperative: Cooperative::default(),
+            timestamps: false,
+            ..self
+        }
     }
 
     /// Bytes of memory that a program may take unless the user says otherwise: seven eighths of what the adapter has; on adapters
@@ -107,6 +130,7 @@ fn report(index: usize, adapter: &wgpu::Adapter) -> AdapterReport {
         device_type: device_type.into(),
         driver: info.driver,
         driver_info: info.driver_info,
+        ids: [info.vendor, info.device],
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         f16: features.contains(wgpu::Features::SHADER_F16),

@@ -43,6 +43,8 @@ struct Inner {
     queue: wgpu::Queue,
     report: AdapterReport,
     limits: wgpu::Limits,
+    /// How much of the adapter it uses.
+    how: Use,
     kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
     /// Bindings and parameters of each file, with and without its moments, which its specialisations share.
     interfaces: Mutex<HashMap<KernelKey, Arc<Reflection>>>,
@@ -86,11 +88,53 @@ fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFe
     (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)
 }
 
+/// How much of an adapter a device uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Use {
+    /// Its own limits and all features that kernels can use; compiled pipelines are kept on disk, where the backend can.
+    #[default]
+    All,
+    /// The same, but no pipelines are kept on disk, nor by the backend: for kernels that come and go by hundreds.
+    Passing,
+    /// The limits that every WebGPU adapter has, and no feature: what a browser gives a page that asks for nothing.
+    Portable,
+}
+
+impl Use {
+    fn features(self) -> wgpu::Features {
+        let all = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_INT64;
+        match self {
+            Self::All => all | wgpu::Features::PIPELINE_CACHE,
+            Self::Passing => all,
+            Self::Portable => wgpu::Features::empty(),
+        }
+    }
+
+    fn limits(self, adapter: &wgpu::Adapter) -> wgpu::Limits {
+        match self {
+            Self::All | Self::Passing => adapter.limits(),
+            Self::Portable => wgpu::Limits::default(),
+        }
+    }
+}
+
 impl Gpu {
     /// Opens an adapter: `auto` (discrete before integrated before software), an index of [`adapters`], or part of a name.
     pub fn open(selector: &str) -> Result<Self> {
+        Self::open_with(selector, Use::All)
+    }
+
+    /// Opens an adapter as [`Gpu::open`] does, and uses so much of it.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such adapter, or it refuses a device with these limits.
+    pub fn open_with(selector: &str, how: Use) -> Result<Self> {
         let (adapter, report) = adapters::choose(selector)?;
-        let gpu = Self::open_adapter(adapter, report)?;
+        let gpu = Self::open_adapter(adapter, report, how)?;
         #[cfg(all(feature = "faults", not(test)))]
         let gpu = gpu.failing(faults::Faults::of_environment()?);
         Ok(gpu)
@@ -103,7 +147,7 @@ impl Gpu {
     /// Where the adapter is gone too, or refuses a device.
     pub fn reopen(&self) -> Result<Self> {
         let (adapter, report) = adapters::again(self.report())?;
-        let gpu = Self::open_adapter(adapter, report)?;
+        let gpu = Self::open_adapter(adapter, report, self.inner.how)?;
         #[cfg(any(test, feature = "faults"))]
         let gpu = gpu.failing(self.inner.faults.clone());
         Ok(self.on_device_of(&gpu))
@@ -114,18 +158,13 @@ impl Gpu {
         Self { inner: other.inner.clone(), ..self.clone() }
     }
 
-    fn open_adapter(adapter: wgpu::Adapter, report: AdapterReport) -> Result<Self> {
-        let offered = adapter.features();
-        let wanted = wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::SHADER_F16
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::SHADER_INT64
-            | wgpu::Features::PIPELINE_CACHE;
+    fn open_adapter(adapter: wgpu::Adapter, report: AdapterReport, how: Use) -> Result<Self> {
+        let limits = how.limits(&adapter);
+        let report = if how == Use::Portable { report.portable(&limits) } else { report };
         let (matrices, experimental_features) = experimental(&report);
-        let limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("u2seg"),
-            required_features: offered & wanted | matrices,
+            required_features: adapter.features() & how.features() | matrices,
             experimental_features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -161,6 +200,7 @@ impl Gpu {
             queue,
             report,
             limits,
+            how,
             kernels,
             failure,
             allocated,
@@ -213,7 +253,7 @@ impl Gpu {
         self.report().budget()
     }
 
-    /// The device's limits: the adapter's own.
+    /// The device's limits: the adapter's own, unless it was opened with fewer.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.inner.limits
     }
@@ -236,6 +276,14 @@ impl Gpu {
         let kernel = Arc::new(Kernel::compile(self, key)?);
         locked(&self.inner.kernels).insert(key.clone(), kernel.clone());
         Ok(kernel)
+    }
+
+    /// Forgets the compiled kernels that nothing holds, if there are more than `most`.
+    pub fn forget_kernels(&self, most: usize) {
+        let mut kernels = locked(&self.inner.kernels);
+        if kernels.len() > most {
+            kernels.retain(|_, kernel| Arc::strong_count(kernel) > 1);
+        }
     }
 
     /// Bindings and parameters of a kernel's file; parsed once.

@@ -21,6 +21,8 @@ pub struct Caps {
     pub max_groups: u32,
     /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
     pub software: bool,
+    /// Whether the adapter's compiler takes long kernels badly, so that variants which are known for that are left out.
+    pub short_kernels: bool,
     /// Alignment of a uniform binding's offset in bytes.
     pub uniform_alignment: u64,
     /// Whether shaders may use subgroup operations.
@@ -57,6 +59,7 @@ impl Default for Caps {
             alignment: 256,
             max_groups: 65_535,
             software: false,
+            short_kernels: false,
             uniform_alignment: 256,
             subgroups: false,
             subgroup_size: 0,

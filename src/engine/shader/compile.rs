@@ -59,6 +59,24 @@ pub fn reflect(key: &KernelKey) -> Result<Reflection> {
     reflect_module(key.file, &compile(key)?.module)
 }
 
+/// How wgpu has kernels written for Vulkan adapters with robust buffer access, of version 1.3 and of those before.
+pub fn vulkan_options(newest: bool) -> naga::back::spv::Options<'static> {
+    use naga::back::spv::{Options, WriterFlags, ZeroInitializeWorkgroupMemoryMode};
+    use naga::proc::BoundsCheckPolicy::{Restrict, Unchecked};
+    Options {
+        lang_version: if newest { (1, 6) } else { (1, 3) },
+        flags: WriterFlags::empty(),
+        bounds_check_policies: naga::proc::BoundsCheckPolicies {
+            index: Restrict,
+            buffer: Unchecked,
+            image_load: Unchecked,
+            binding_array: Unchecked,
+        },
+        zero_initialize_workgroup_memory: ZeroInitializeWorkgroupMemoryMode::None,
+        ..Default::default()
+    }
+}
+
 /// The kernel as SPIR-V, written with these options.
 pub fn spirv(key: &KernelKey, options: &naga::back::spv::Options<'_>) -> Result<Vec<u32>> {
     let Compiled { module, info, .. } = compile(key)?;

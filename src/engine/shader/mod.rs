@@ -14,7 +14,7 @@ mod specialise;
 mod storage;
 mod tuning;
 
-pub use compile::{reflect, spirv, validate};
+pub use compile::{reflect, spirv, validate, vulkan_options};
 pub use embedded::{shared, source, sources};
 pub use key::KernelKey;
 pub use lint::lint;

@@ -42,6 +42,9 @@ impl ColumnTile {
     fn candidates(layout: &Layout, caps: &Caps) -> Vec<Self> {
         let height = layout.spatial[1];
         let (rows, threads) = (usual_rows(height, caps), caps.threads());
+        if caps.short_kernels {
+            return vec![Self::Threads { rows, threads }];
+        }
         if !caps.software {
             let lanes = |rows| Self::Lanes { rows: height.min(rows) };
             return distinct(vec![lanes(2), lanes(1), Self::Threads { rows, threads }]);
@@ -176,5 +179,8 @@ mod tests {
         };
         assert_eq!(first(false), ColumnTile::Lanes { rows: 2 });
         assert_eq!(first(true), ColumnTile::Threads { rows: 2, threads: 1024 });
+        let caps = Caps { short_kernels: true, ..Caps::default() };
+        let short = ColumnTile::candidates(&Layout::new(2, 16, [4, 6, 8]), &caps);
+        assert_eq!(short, [ColumnTile::Threads { rows: 1, threads: 16_384 }]);
     }
 }
