@@ -331,7 +331,14 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
         return Ok(());
     }
     let gpu = Gpu::open(&args.device)?;
-    let (_, ensemble) = Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models))?;
+    let (_, ensemble) =
+        Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models)).map_err(|e| {
+            match (&e, args.model.as_slice()) {
+                // a patch that the adapter does not hold is the model's
+                (Error::Shape { .. }, [model]) => e.about(model),
+                _ => e,
+            }
+        })?;
     args.segment_all(&ensemble, &Work { args, plan, stop }, &jobs, given)
 }
 

@@ -1,11 +1,34 @@
 //! A case of a dataset, and what keeps one from being used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::base::Error;
+use serde::de::DeserializeOwned;
+
+use crate::base::files::read_json;
+use crate::base::{Error, Result};
 
 /// The description of a dataset folder.
 pub const DESCRIPTION: &str = "dataset.json";
+
+/// Bytes of such a file, and of the folds beside it, at most: a hundred thousand cases take half as many. Text becomes many times
+/// as much in memory.
+const MOST: u64 = 1 << 25;
+
+/// Reads a description of a dataset, or its folds, as [`read_json`] does.
+pub(super) fn read_described<T: DeserializeOwned>(
+    path: &Path,
+    expected: &str,
+    remedy: &str,
+) -> Result<T> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() && found.len() > MOST => {
+            let told = format!("{} MiB of text", found.len() >> 20);
+            let expected = format!("at most {} MiB: {expected}", MOST >> 20);
+            Err(Error::file(path, told, expected, remedy))
+        }
+        _ => read_json(path, expected, remedy),
+    }
+}
 
 /// A labelled image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

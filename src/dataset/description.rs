@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::case::DESCRIPTION;
+use super::case::{DESCRIPTION, read_described};
 use super::labels::{Entries, Labels, NAMES, check_name};
 use super::list::{Keyed, List, Listed};
-use crate::base::files::{folder, from_object, from_value, read_json};
+use crate::base::files::{folder, from_object, from_value};
 use crate::base::{Error, Result};
 use crate::imaging::{Finding, describe_folder};
 
@@ -48,7 +48,7 @@ impl Description {
             return Err(no_description(dir));
         }
         let expected = "valid JSON with modality or channel_names, labels and cases";
-        let written: WrittenDescription = read_json(&file, expected, FORMS)?;
+        let written: WrittenDescription = read_described(&file, expected, FORMS)?;
         let refuse = |found: &str, expected: &str| Error::file(&file, found, expected, FORMS);
         if let Some(found) = written.name.as_deref().and_then(check_name) {
             return Err(refuse(&format!("name {found}"), NAMES));

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::case::read_described;
 use crate::base::Error;
-use crate::base::files::read_json;
 use crate::imaging::IGNORED;
 
 /// Most regions that a domain has: a bit of a word each.
@@ -135,7 +135,7 @@ impl LabelDescription {
         }
         const EXPECTED: &str = "a dataset.json with labels as names and values";
         const REMEDY: &str = "Correct the file, or name another.";
-        let written: Written = read_json(path, EXPECTED, REMEDY)?;
+        let written: Written = read_described(path, EXPECTED, REMEDY)?;
         let Some(labels) = written.labels else {
             return Err(Error::file(path, "no labels", EXPECTED, REMEDY));
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::case::Case;
-use crate::base::files::{from_object, read_json};
+use super::case::{Case, read_described};
+use crate::base::files::from_object;
 use crate::base::{Error, Result};
 
 /// nnU-Net's file of folds.
@@ -28,7 +28,7 @@ pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split
     }
     const REMEDY: &str = "Correct the file, or move it away to have folds drawn.";
     let splits: Vec<Split> =
-        read_json(&file, "a list of folds, each with train and val, lists of cases", REMEDY)?;
+        read_described(&file, "a list of folds, each with train and val, lists of cases", REMEDY)?;
     let known: BTreeSet<&String> = cases.iter().map(|case| &case.id).collect();
     for (index, split) in splits.iter().enumerate() {
         let refuse =

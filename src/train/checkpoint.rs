@@ -34,6 +34,26 @@ pub(super) struct State {
     pub skipped: u64,
 }
 
+/// Steps and updates at most, so that none are lost where they are counted in f64.
+const MOST: u64 = 1 << 53;
+
+impl State {
+    /// What is wrong with a state: a checkpoint is input, also one whose checksum is right.
+    fn fault(&self) -> Option<String> {
+        if let Some(count) = self.counts.iter().chain([&self.step]).find(|count| **count > MOST) {
+            return Some(format!("{count} steps or updates"));
+        }
+        if !self.seconds.is_finite() || self.seconds < 0.0 {
+            return Some(format!("{} seconds of training", self.seconds));
+        }
+        let usable = |scale: &LossScale| scale.scale.is_finite() && scale.scale > 0.0;
+        if let Some(scale) = self.loss_scale.filter(|scale| !usable(scale)) {
+            return Some(format!("a loss scale of {}", scale.scale));
+        }
+        self.loss_history.fault().or_else(|| self.lr.fault())
+    }
+}
+
 fn none(count: &u64) -> bool {
     *count == 0
 }
@@ -92,7 +112,10 @@ impl Checkpoint {
         let (tensors, metadata) = read_tensors(path)?;
         let state =
             metadata.get("state").ok_or_else(|| refuse(path, "no training state".into()))?;
-        let state = serde_json::from_str(state).map_err(|e| refuse(path, e.to_string()))?;
+        let state: State = serde_json::from_str(state).map_err(|e| refuse(path, e.to_string()))?;
+        if let Some(found) = state.fault() {
+            return Err(refuse(path, found));
+        }
         Ok(Self { path: path.to_path_buf(), tensors, state })
     }
 
@@ -104,6 +127,11 @@ impl Checkpoint {
     /// Gives weights, moments and counts to a session of the same network.
     pub(super) fn restore(self, session: &mut Session) -> Result<State> {
         let Self { path, tensors, state } = self;
+        let (counts, params) = (state.counts.len(), session.store().params().len());
+        if counts != params {
+            let found = format!("counts of {counts} parameters for a network of {params}");
+            return Err(refuse(&path, found));
+        }
         for stored in session.store().params() {
             for (prefix, region) in REGIONS {
                 let name = format!("{prefix}{}", stored.spec.name);

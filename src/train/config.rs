@@ -300,7 +300,6 @@ impl RunConfig {
                 "Correct the setting.",
             ));
         }
-        self.check_checkpoints()?;
         if !self.loss.is_usable() || !self.optimizer.is_usable() {
             return Err(Error::setting(
                 "loss, optimizer",
@@ -309,6 +308,7 @@ impl RunConfig {
                 "Correct the setting.",
             ));
         }
+        self.check_checkpoints()?;
         if !self.patch_sampling.good() || !self.lr_schedule.good() {
             return Err(Error::setting(
                 "config.toml",

@@ -85,6 +85,13 @@ pub struct LossHistory {
 }
 
 impl LossHistory {
+    /// What is wrong with one that was read: every period has a loss of each domain.
+    pub(super) fn fault(&self) -> Option<String> {
+        let domains = self.known.values().next().map_or(1, Vec::len).max(1);
+        let whole = self.known.values().all(|losses| losses.len() == domains);
+        (!whole).then(|| "losses that are not those of its domains".into())
+    }
+
     /// Ends `step` (from 0), with a domain's loss where it was read.
     fn add(&mut self, step: u64, reading: Option<(usize, f64)>, domains: usize) {
         self.current.resize(domains, (0.0, 0));

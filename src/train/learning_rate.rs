@@ -78,6 +78,11 @@ pub struct LrState {
 }
 
 impl LrState {
+    /// What is wrong with one that was read.
+    pub(super) fn fault(&self) -> Option<String> {
+        (self.count < 0).then(|| format!("a learning rate that fell {} times", self.count))
+    }
+
     /// Ends `step` (from 0), with its loss where it was read.
     pub fn add(&mut self, schedule: &LrSchedule, step: u64, reading: Option<f64>) {
         let LrSchedule::Plateau { epoch, window, improvement, .. } = *schedule else { return };

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::common::program::{fail, path};
+use crate::common::program::{fail, path, text, u2seg};
+use u2seg::low_level::dataset::Dataset;
 use u2seg::low_level::net::{Model, read_tensors};
 use u2seg::low_level::run::RunFolder;
 
@@ -32,7 +33,8 @@ fn told(change: impl Fn(&mut serde_json::Value)) -> String {
 #[test]
 fn the_plan_of_a_model_is_checked_against_its_network() {
     let set = |pointer: &'static str, value: serde_json::Value| {
-        told(|both| *both.pointer_mut(pointer).unwrap() = value.clone())
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        told(|both| both.pointer_mut(parent).unwrap()[field] = value.clone())
     };
     let huge = 1u64 << 62;
     for (pointer, value, part) in [
@@ -106,6 +108,15 @@ fn settings_that_nothing_can_be_trained_with_name_their_file() {
     }
 }
 
+#[test]
+fn a_description_is_not_larger_than_descriptions_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("dataset.json")).unwrap();
+    file.set_len(40 << 20).unwrap();
+    let message = Dataset::open(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("dataset.json: found 40 MiB of text"), "{message}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_nowhere_waited_for() {
@@ -132,6 +143,7 @@ fn a_pipe_is_nowhere_waited_for() {
         assert!(told.contains("a pipe or a device") || args[0] == "verify", "{told}");
     }
     let labels = data.join("labelsTr");
-    let told = fail(&["evaluate", "-p", path(&labels), "-g", path(&labels)]);
-    assert!(told.contains("a pipe or a device"), "{told}");
+    let output = u2seg(&["evaluate", "-p", path(&labels), "-g", path(&labels)]);
+    let told = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("a pipe or a device"), "{told}");
 }

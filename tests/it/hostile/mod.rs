@@ -90,6 +90,8 @@ survives! {
     plans_are_read_or_refused: "plan",
     settings_are_read_or_refused: "config",
     models_are_read_or_refused: "model",
+    metadata_is_read_or_refused: "metadata",
+    checkpoints_are_read_or_refused: "checkpoint",
     state_dicts_are_read_or_refused: "import",
     records_are_read_or_refused: "records",
     damaged_cases_are_made_anew: "prepared",

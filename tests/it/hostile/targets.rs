@@ -13,12 +13,15 @@ use u2seg::low_level::files::read_json;
 use u2seg::low_level::imaging::{
     self, Grid, Known, LabelMap, Normalisation, Resampling, Volume, VoxelBox,
 };
-use u2seg::low_level::net::{DomainNet, Model, NetConfig, import, part_counts, read_tensors};
+use u2seg::low_level::net::{
+    DomainNet, Model, NetConfig, import, part_counts, read_tensors, write_tensors,
+};
 use u2seg::low_level::run::{RunFolder, read_plan};
 use u2seg::low_level::score::ClassKey;
 use u2seg::low_level::score::metrics::Comparison;
 use u2seg::low_level::score::summary;
 use u2seg::low_level::segment::finish;
+use u2seg::low_level::train::Checkpoint;
 use u2seg::low_level::tune::Record;
 
 /// A target's name and body.
@@ -34,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     ("plan", plan),
     ("config", config),
     ("model", model),
+    ("metadata", metadata),
+    ("checkpoint", checkpoint),
     ("import", import_state),
     ("records", records),
     ("prepared", prepared),
@@ -227,7 +232,26 @@ fn config(folder: &Path, bytes: &[u8]) {
 
 /// A model, or the model of a checkpoint.
 fn model(folder: &Path, bytes: &[u8]) {
-    let Ok(model) = Model::read(&put(folder.join("model.safetensors"), bytes)) else { return };
+    use_model(folder, &put(folder.join("model.safetensors"), bytes));
+}
+
+/// What a model or a checkpoint says of itself, a line each: its network, its plans, its training. Its weights are right and
+/// its checksum is, too.
+fn metadata(folder: &Path, bytes: &[u8]) {
+    let weights = include_bytes!("../../../fuzz/seeds/model/separable.safetensors");
+    let (tensors, _) = read_tensors(&put(folder.join("seed.safetensors"), weights)).unwrap();
+    let text = String::from_utf8_lossy(bytes);
+    let fields = ["network", "domains", "state"].into_iter().zip(text.lines());
+    let fields = fields.chain([("format", "u2seg 1")]);
+    let metadata = fields.map(|(name, json)| (name.to_string(), json.to_string())).collect();
+    let file = folder.join("model.safetensors");
+    write_tensors(&file, &tensors, metadata).unwrap();
+    use_model(folder, &file);
+    let _ = Checkpoint::read(&file);
+}
+
+fn use_model(folder: &Path, file: &Path) {
+    let Ok(model) = Model::read(file) else { return };
     assert!(model.weights.values().all(|tensor| tensor.values.iter().all(|v| v.is_finite())));
     part_counts(&model.network).unwrap();
     model.domains.iter().take(4).for_each(use_plan);
@@ -238,6 +262,13 @@ fn model(folder: &Path, bytes: &[u8]) {
         one.write(&again).unwrap();
         assert_eq!(Model::read(&again).unwrap(), one);
         let _ = (model.merge(&one), one.merge(&model));
+    }
+}
+
+/// A checkpoint, without a network to go on with.
+fn checkpoint(folder: &Path, bytes: &[u8]) {
+    if let Ok(checkpoint) = Checkpoint::read(&put(folder.join("last.safetensors"), bytes)) {
+        assert!(checkpoint.steps() <= 1 << 53);
     }
 }
 
