@@ -63,7 +63,7 @@ mod score;
 mod segment;
 mod train;
 
-pub use base::{BoxedError, Error, GpuFault, Result};
+pub use base::{BoxedError, Error, GpuFault, Result, Stop};
 pub use dataset::prepared::{Place as CachePlace, Progress as PreparationProgress};
 pub use dataset::{
     Case, Class, Dataset, DatasetReport, Exclusion, Fault, Fold, Labels, Selection, verify,

@@ -6,6 +6,7 @@
 //   logits   vec4<f32> [D, H, W]       of the window, from the vector `start.w` on; read where LOGITS is 1, else they are 0
 //   weights  f32 [D, H, W]             how much the window's voxels count
 //   sums     vec4<f32> [slots, pitch]  plane z of the case lies in slot z % ring: H, W
+//   flags    u32 [1]                   becomes 1 where a logit is infinite or no number, told by its bits
 // Voxels at or beyond `fresh` are those that no window before covers, so that nothing has to be cleared. Where a binding holds
 // some slots of the ring only, a dispatch for each such part adds to its planes. Windows are added one after another, so that
 // sums do not depend on how many a batch has. One thread: `chunk` voxels along D of the case under the window.
@@ -38,6 +39,7 @@ override WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> logits: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weights: array<f32>;
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> flags: array<atomic<u32>>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -52,6 +54,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let source = p.x * params.size.y + p.y;
   let place = yx.x * params.size.z + yx.y;
   let fresh = all(yx >= params.fresh.yz);
+  let exponent = vec4<u32>(0x7f800000u);
+  var found = false;
   let is_weight = vec4<i32>(0, 1, 2, 3) == vec4<i32>(params.step.w);
   for (var d = begin; d < min(begin + params.chunk, under.x); d++) {
     let z = params.first.x + d;
@@ -60,11 +64,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       let window = u32(params.start.x + params.step.x * i32(d)) * params.size.x * params.size.y + source;
       let at = slot * params.first.w + place;
       var x = vec4<f32>(0.0);
-      if (LOGITS == 1u) { x = logits[u32(params.start.w) + window]; }
+      if (LOGITS == 1u) {
+        x = logits[u32(params.start.w) + window];
+        found = found || any((bitcast<vec4<u32>>(x) & exponent) == exponent);
+      }
       x = select(x, vec4<f32>(1.0), is_weight);
       var sum = vec4<f32>(0.0);
       if (!(fresh && z >= params.fresh.x)) { sum = sums[at]; }
       sums[at] = sum + params.share * weights[window] * x;
     }
   }
+  if (found) { atomicMax(&flags[0], 1u); }
 }

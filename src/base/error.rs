@@ -80,6 +80,9 @@ pub enum Error {
         /// What went wrong.
         source: Box<Error>,
     },
+    /// Somebody asked the work to stop, and it did in good order.
+    #[error("stopped before the end")]
+    Stopped,
     /// A broken invariant of this crate.
     #[error("internal error: {0} (please report this)")]
     Internal(String),
@@ -176,10 +179,10 @@ impl Error {
         }
     }
 
-    /// The same with the file that it is about, unless it names one.
+    /// The same with the file that it is about, unless it names one or is about none.
     pub fn about(self, path: impl AsRef<Path>) -> Self {
         match self {
-            Self::File { .. } | Self::Io { .. } | Self::About { .. } => self,
+            Self::File { .. } | Self::Io { .. } | Self::About { .. } | Self::Stopped => self,
             other => Self::About { path: path.as_ref().to_path_buf(), source: Box::new(other) },
         }
     }

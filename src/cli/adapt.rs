@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::train::{RunArgs, Watch, resume};
-use crate::base::{Error, Result};
+use super::train::{RunArgs, begin};
+use crate::base::{Error, Result, Stop};
 use crate::engine::gpu::Gpu;
 use crate::net::{Model, part_counts};
 use crate::run::{ADDED, Adaptation, MODEL, RunRequest, Runs, read_plan};
@@ -46,17 +46,11 @@ impl Args {
     }
 }
 
-pub fn run(args: Args) -> Result<()> {
-    let gpu = Gpu::open(&args.run.device)?;
-    let mut watch = Watch::new(&gpu, report);
-    match (&args.model, &args.data) {
-        _ if args.run.resume => resume(&gpu, &args.out, &args.run, &mut watch),
-        (Some(model), Some(data)) => {
-            let mut runs = Runs::new(args.request(&gpu, model, data)?)?;
-            runs.complete(&gpu, &mut watch).map(|_| ())
-        }
+pub fn run(args: &Args, stop: &Stop) -> Result<()> {
+    begin(&args.out, &args.run, stop, report, |gpu| match (&args.model, &args.data) {
+        (Some(model), Some(data)) => Runs::new(args.request(gpu, model, data)?),
         _ => Err(Error::Internal("neither a model nor a run to continue".into())),
-    }
+    })
 }
 
 /// Says what a finished run added.

@@ -20,12 +20,13 @@ mod predict;
 mod preparation;
 mod prepare;
 mod report;
+mod signals;
 mod train;
 mod verify;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::base::Result;
+use crate::base::{Error, Result, Stop};
 
 /// Trains and runs 3D U²-Net on any GPU through WebGPU.
 #[derive(Debug, Parser)]
@@ -69,7 +70,8 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// Parses the arguments and runs the command; the exit code is 0 when done, 1 on failure, 2 on wrong usage.
+/// Parses the arguments and runs the command; the exit code is 0 when done, 1 on failure, 2 on wrong usage, and 128 and the number
+/// of the signal that stopped it.
 pub fn main() -> std::process::ExitCode {
     env_logger::Builder::from_env(
         env_logger::Env::default().default_filter_or("warn,wgpu_hal=error"),
@@ -81,10 +83,15 @@ pub fn main() -> std::process::ExitCode {
     let matches = program.clone().get_matches();
     let command = matches.subcommand_name().and_then(|name| program.find_subcommand(name));
     let given = flags::Given { program: &program, command: command.unwrap_or(&program) };
-    match run(parse(&matches), &given) {
+    let stop = Stop::default();
+    match run(parse(&matches), &given, &stop) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", given.told(error));
+            // the command told where it stopped
+            if let Some(code) = matches!(error, Error::Stopped).then(|| stopped(&stop)).flatten() {
+                return code;
+            }
+            note!("error: {}", given.told(error));
             std::process::ExitCode::FAILURE
         }
     }
@@ -101,6 +108,12 @@ fn leave_lost_devices_to_errors() {
     }));
 }
 
+/// The exit code of work that a signal stopped.
+fn stopped(stop: &Stop) -> Option<std::process::ExitCode> {
+    let signal = i32::try_from(stop.cause()?).ok()?;
+    Some(u8::try_from(signals::code(signal)).ok()?.into())
+}
+
 /// The arguments; a run that goes on is told which flags it was given, since it keeps its own settings.
 fn parse(matches: &clap::ArgMatches) -> Cli {
     let mut cli = Cli::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
@@ -110,7 +123,7 @@ fn parse(matches: &clap::ArgMatches) -> Cli {
     };
     match &mut cli.command {
         Command::Train(args) => args.run.given = given(),
-        Command::Adapt(args) => args.run.given = given(),
+        Command::Adapt(args) => (args.run.given, args.run.adapts) = (given(), true),
         _ => {}
     }
     cli
@@ -129,19 +142,19 @@ fn given(name: &str, matches: &clap::ArgMatches) -> Vec<String> {
     arguments.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect()
 }
 
-fn run(cli: Cli, given: &flags::Given) -> Result<()> {
+fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
     match cli.command {
         Command::Devices(args) => devices::run(&args),
         Command::Verify(args) => verify::run(&args, given),
         Command::Plan(args) => plan::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Cache(args) => cache::run(&args),
-        Command::Train(args) => train::run(args),
-        Command::Adapt(args) => adapt::run(args),
+        Command::Train(args) => train::run(&args, stop),
+        Command::Adapt(args) => adapt::run(&args, stop),
         Command::Export(args) => compose::export(&args),
         Command::Merge(args) => compose::merge(&args),
         Command::Import(args) => compose::import_state(&args),
-        Command::Predict(args) => predict::run(&args, given),
+        Command::Predict(args) => predict::run(&args, given, stop),
         Command::Evaluate(args) => evaluate::run(&args, given),
         Command::Info(args) => info::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::say::bytes;
 use super::train::{NetArgs, RunArgs, Watch, recomputed};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::domain::{DomainPlan, Limit};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
@@ -260,7 +260,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut runs = Runs::new(args.run.request(config, options, &out))?;
     let caps = caps(&gpu);
     let written = args.out.is_some();
-    let mut watch = Watch::new(&gpu, |_| Ok(()));
+    let mut watch = Watch::new(&gpu, &Stop::default(), |_| Ok(()));
     let plans = match written {
         true => runs.write_plans(&caps, &mut watch),
         false => runs.plan(&caps, &mut watch),

@@ -7,15 +7,16 @@ use indicatif::ProgressBar;
 
 use super::args::PrecisionArg;
 use super::flags::Given;
+use super::signals;
 use crate::base::files::{Claim, Paths, folder, safe_name};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::imaging::{
-    Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, pair,
-    read_images, read_labels, stem,
+    Extent, Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, is_whole,
+    pair, peek, read_images, read_labels, stem,
 };
 use crate::net::Model;
 use crate::segment::{CaseWork, Ensemble, PredictOptions, Predictor, finish};
@@ -67,7 +68,7 @@ pub struct Args {
     /// How the channel files of an image are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
     matching: Match,
-    /// Leave out images of which all that is asked for is there already, the mask whole.
+    /// Leave out images of which all that is asked for is there already, whole and of the image's shape.
     #[arg(long = "continue")]
     resume: bool,
     /// Split the images into this many parts, of which this call does one.
@@ -149,19 +150,23 @@ impl Args {
     fn segment_all(
         &self,
         ensemble: &Ensemble,
-        plan: &DomainPlan,
+        work: &Work<'_>,
         jobs: &[Job],
         given: &Given,
     ) -> Result<()> {
         let bar = ProgressBar::new(jobs.len() as u64);
-        let (mut failed, mut only) = (0, Ok(()));
-        ensemble.segment_all(&Work { args: self, plan }, jobs, &mut |index, outcome| {
+        let (mut failed, mut written, mut only) = (0, 0, Ok(()));
+        ensemble.segment_all(work, jobs, &mut |index, outcome| {
             match outcome {
-                Ok(()) => only = tell(&jobs[index].mask),
+                Ok(()) => {
+                    written += 1;
+                    only = tell(&jobs[index].mask);
+                }
+                Err(Error::Stopped) => only = Err(Error::Stopped),
                 // the other images must not suffer from one that is broken
                 Err(error) if jobs.len() > 1 && !error.is_lost() => {
                     failed += 1;
-                    eprintln!("error: {}", given.told(error));
+                    note!("error: {}", given.told(error));
                 }
                 Err(error) => only = Err(error),
             }
@@ -169,6 +174,13 @@ impl Args {
             only.is_ok()
         });
         bar.finish_and_clear();
+        if let Err(Error::Stopped) = only {
+            let name = signals::name(work.stop);
+            note!(
+                "{name}: stopped; of {} images {written} are written. The same command with --continue does the others",
+                jobs.len()
+            );
+        }
         only?;
         if failed == 0 {
             return Ok(());
@@ -181,11 +193,14 @@ impl Args {
         ))
     }
 
-    /// Whether all that is asked for is there, the mask whole.
+    /// Whether all that is asked for is there, whole and of the image's shape.
     fn is_done(&self, job: &Job, plan: &DomainPlan) -> bool {
-        let mut classes = plan.labels.classes.iter();
-        let maps = !self.save_probabilities || classes.all(|c| job.probability(&c.name).is_file());
-        maps && read_labels(&job.mask, &Known::any()).is_ok()
+        let first = job.images.as_ref().ok().and_then(|images| images.first());
+        let Some(Extent { shape, .. }) = first.and_then(|image| peek(image)) else { return false };
+        let classes = plan.labels.classes.iter().filter(|_| self.save_probabilities);
+        let mut maps = classes.map(|class| job.probability(&class.name));
+        let mask = read_labels(&job.mask, &Known::any());
+        mask.is_ok_and(|mask| mask.shape() == shape) && maps.all(|map| is_whole(&map, shape))
     }
 
     /// Checks that no output is an input and no two images have one output, and makes the folders.
@@ -223,11 +238,16 @@ fn tell(mask: &Path) -> Result<()> {
 struct Work<'a> {
     args: &'a Args,
     plan: &'a DomainPlan,
+    stop: &'a Stop,
 }
 
 impl CaseWork for Work<'_> {
     type Job = Job;
     type Kept = ();
+
+    fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
 
     fn read(&self, job: &Job) -> Result<(Volume, ())> {
         let images = job.images.as_ref().map_err(Fault::error)?;
@@ -285,8 +305,9 @@ fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error 
     Error::file(&images[0], found, expected, remedy)
 }
 
-pub fn run(args: &Args, given: &Given) -> Result<()> {
+pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     args.check()?;
+    signals::listen(stop)?;
     let mut models = Vec::new();
     for path in &args.model {
         let model = Model::read(&super::args::model_file(path))?;
@@ -306,12 +327,12 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
     let jobs: Vec<Job> = mine.filter(|job| !(args.resume && args.is_done(job, plan))).collect();
     if jobs.is_empty() {
-        eprintln!("nothing is left to do");
+        note!("nothing is left to do");
         return Ok(());
     }
     let gpu = Gpu::open(&args.device)?;
     let (_, ensemble) = Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models))?;
-    args.segment_all(&ensemble, plan, &jobs, given)
+    args.segment_all(&ensemble, &Work { args, plan, stop }, &jobs, given)
 }
 
 /// The cases of a file or folder, in the order of their names.

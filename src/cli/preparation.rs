@@ -58,10 +58,10 @@ impl PreparationBar {
         if done == total {
             bar.finish_and_clear();
             let each = seconds(passed / (*total).max(1) as f64);
-            eprintln!("{dataset}: {total} cases {did} in {}, {each} a case", seconds(*passed));
+            note!("{dataset}: {total} cases {did} in {}, {each} a case", seconds(*passed));
             self.bar = None;
         } else if bar.is_hidden() && self.line.is_none_or(|line| line.elapsed() >= LINES) {
-            eprintln!("{text}");
+            note!("{text}");
             self.line = Some(Instant::now());
         } else {
             bar.set_message(text);

@@ -24,6 +24,19 @@ pub fn write_line(line: std::fmt::Arguments<'_>) -> Result<()> {
     }
 }
 
+/// As `eprintln!`, but what cannot be written is lost, as after a terminal hung up.
+macro_rules! note {
+    ($($arg:tt)*) => {
+        $crate::cli::say::write_note(format_args!($($arg)*))
+    };
+}
+
+/// Writes a line about the work to stderr.
+pub fn write_note(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Bytes in the unit that reads best: MiB, or GiB to two digits.
 pub fn bytes(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::case::DESCRIPTION;
-use super::labels::{Entries, Labels};
+use super::labels::{Entries, Labels, NAMES, check_name};
 use super::list::{Keyed, List, Listed};
 use crate::base::files::{folder, from_object, from_value, read_json};
 use crate::base::{Error, Result};
@@ -50,6 +50,9 @@ impl Description {
         let expected = "valid JSON with modality or channel_names, labels and cases";
         let written: WrittenDescription = read_json(&file, expected, FORMS)?;
         let refuse = |found: &str, expected: &str| Error::file(&file, found, expected, FORMS);
+        if let Some(found) = written.name.as_deref().and_then(check_name) {
+            return Err(refuse(&format!("name {found}"), NAMES));
+        }
         let channels = written.modality.as_ref().or(written.channel_names.as_ref());
         let channels = channels.ok_or_else(|| {
             refuse("neither modality nor channel_names", "names of the image channels")

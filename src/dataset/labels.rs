@@ -61,6 +61,23 @@ fn unusable(found: impl Into<String>, expected: &'static str, remedy: &'static s
     Unusable { found: found.into(), expected, remedy }
 }
 
+/// What names of domains and labels are.
+pub const NAMES: &str = "up to 200 letters, none that moves the cursor or hides others";
+/// Letters of a name at most.
+const LONGEST: usize = 200;
+
+/// What is wrong with a name of a domain or a label, which stands in files' names, in logs and on terminals; None of a good one.
+pub fn check_name(name: &str) -> Option<String> {
+    let letters = name.chars().count();
+    if letters > LONGEST {
+        return Some(format!("of {letters} letters"));
+    }
+    // marks that turn the direction of writing among them
+    let hidden =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    name.contains(hidden).then(|| format!("{name:?}"))
+}
+
 /// The entries of a JSON object in the order of the file, which is that of regions; also those whose name comes twice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Entries(pub Vec<(String, Value)>);
@@ -244,6 +261,13 @@ impl Labels {
     /// Refuses what cannot be trained.
     pub fn check(&self) -> Result<(), Unusable> {
         const REMEDY: &str = "Correct labels in dataset.json.";
+        if self.classes.len() > usize::from(IGNORED) {
+            let found = format!("{} label values", self.classes.len());
+            return Err(unusable(found, "at most 255, background among them", REMEDY));
+        }
+        if let Some(found) = self.classes.iter().find_map(|class| check_name(&class.name)) {
+            return Err(unusable(format!("a label with the name {found}"), NAMES, REMEDY));
+        }
         for (index, class) in self.classes.iter().enumerate() {
             if let Some(other) = self.classes[..index].iter().find(|c| c.name == class.name) {
                 let found = format!("the name {:?} for two labels", other.name);

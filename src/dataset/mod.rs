@@ -22,7 +22,9 @@ pub use cases::Dataset;
 pub use channels::{ImageFiles, Picked};
 pub use fingerprint::Fingerprint;
 pub use fold::{FOLDS, Fold, Sides, share_groups, splits};
-pub use labels::{Class, Entries, LabelDescription, Labels, MAX_REGIONS, Unusable};
+pub use labels::{
+    Class, Entries, LabelDescription, Labels, MAX_REGIONS, NAMES, Unusable, check_name,
+};
 pub use phantoms::write_phantoms;
 pub use selection::{Exclusion, Selection};
 pub use splits::SPLITS;

@@ -36,7 +36,8 @@ pub(super) fn read_splits(dir: &Path, cases: &[Case]) -> Result<Option<Vec<Split
         if let Some(name) = split.train.iter().chain(&split.val).find(|n| !known.contains(n)) {
             return refuse(format!("the case {name} in fold {index}"), "cases of the dataset");
         }
-        if let Some(name) = split.val.iter().find(|name| split.train.contains(name)) {
+        let train: BTreeSet<&String> = split.train.iter().collect();
+        if let Some(name) = split.val.iter().find(|name| train.contains(name)) {
             let found = format!("the case {name} on both sides of fold {index}");
             return refuse(found, "each case in train or in val");
         }

@@ -26,6 +26,27 @@ pub enum CleanUpStep {
     FillHoles,
 }
 
+/// Voxels that a closing reaches at most: it works on so many more around a class.
+const FURTHEST: usize = 64;
+
+impl CleanUpStep {
+    /// Whether a plan may have it.
+    pub(super) fn is_usable(&self) -> bool {
+        match self {
+            Self::LargestTwo(share) => (0.0..=1.0).contains(share),
+            _ => self.reach() <= FURTHEST,
+        }
+    }
+
+    /// Voxels that it reaches beyond the class.
+    pub(super) fn reach(&self) -> usize {
+        match self {
+            Self::Closing(far) | Self::ClosingEdges(far) => *far,
+            Self::Largest | Self::LargestTwo(_) | Self::FillHoles => 0,
+        }
+    }
+}
+
 /// How much the voxels of a window count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

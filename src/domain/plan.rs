@@ -5,7 +5,7 @@ use std::path::Path;
 use super::inference::{CleanUp, Weighting};
 use super::written::WrittenPlan;
 use crate::base::{Error, Result};
-use crate::dataset::Labels;
+use crate::dataset::{Labels, NAMES, check_name};
 use crate::imaging::{Normalisation, Resampling};
 
 /// A domain's plan: plain and editable.
@@ -51,54 +51,100 @@ pub struct DomainPlan {
 /// Voxels along an axis, and in all, that a patch has at most.
 const MOST: (usize, usize) = (4096, 1 << 30);
 
+/// Smallest and largest voxel edge in mm, as image files may have it.
+const EDGES: [f64; 2] = [1e-6, 1e6];
+/// Channels of an image at most.
+const MOST_CHANNELS: usize = 1024;
+/// Steps of clean-up at most, and voxels that its closings reach together.
+const MOST_STEPS: usize = 1024;
+
+/// What is wrong with a plan.
+struct Wrong {
+    field: &'static str,
+    found: String,
+    expected: &'static str,
+}
+
+type Checked = std::result::Result<(), Wrong>;
+
+fn wrong(field: &'static str, found: impl Into<String>, expected: &'static str) -> Checked {
+    Err(Wrong { field, found: found.into(), expected })
+}
+
 impl DomainPlan {
     /// Refuses a plan, as found in a file, that nothing can be trained with.
     pub fn check(&self, path: &Path) -> Result<()> {
-        let refuse = |field: &str, found: String, expected: &str| {
-            let found = format!("{field} {found} of domain {}", self.name);
-            Err(Error::file(path, found, expected, "Correct the line."))
-        };
+        let checked = self.check_sizes().and_then(|()| self.check_voxels());
+        checked.and_then(|()| self.check_clean_up()).map_err(|Wrong { field, found, expected }| {
+            // a name may hold what a terminal would obey
+            let name = self.name.escape_debug();
+            let found = format!("{field} {found} of domain {name}");
+            Error::file(path, found, expected, "Correct the line.")
+        })
+    }
+
+    fn check_sizes(&self) -> Checked {
         let fits = |size: &[usize; 3]| {
             size.iter().all(|n| (1..=MOST.0).contains(n))
                 && size.iter().product::<usize>() <= MOST.1
         };
         for (field, size) in [("patch", Some(self.patch)), ("cut", self.crop)] {
             if let Some(size) = size.filter(|size| !fits(size)) {
-                return refuse(field, format!("{size:?}"), "1 to 4096 voxels an axis, 2^30 in all");
+                return wrong(field, format!("{size:?}"), "1 to 4096 voxels an axis, 2^30 in all");
             }
         }
         let whole = |axis: usize| self.patch[axis].is_multiple_of(1 << self.pools[axis].min(6));
         if self.pools.iter().any(|pools| *pools > 6) || !(0..3).all(whole) {
             let found = format!("{:?} with a patch of {:?}", self.pools, self.patch);
-            return refuse("pools", found, "at most 6, and a patch divisible by 2^pools");
+            return wrong("pools", found, "at most 6, and a patch divisible by 2^pools");
         }
-        if !self.spacing.iter().all(|mm| mm.is_finite() && *mm > 0.0) {
-            return refuse("spacing", format!("{:?}", self.spacing), "millimetres above 0");
+        if !self.spacing.iter().all(|mm| (EDGES[0]..=EDGES[1]).contains(mm)) {
+            let expected = "millimetres above 0, from 1e-6 to 1e6";
+            return wrong("spacing", format!("{:?}", self.spacing), expected);
         }
         if !(1..=1024).contains(&self.batch) {
-            return refuse("batch", self.batch.to_string(), "1 to 1024 samples");
+            return wrong("batch", self.batch.to_string(), "1 to 1024 samples");
         }
-        if self.channels == 0 {
-            return refuse("channels", "0".into(), "at least 1");
+        Ok(())
+    }
+
+    /// What voxels hold and mean.
+    fn check_voxels(&self) -> Checked {
+        if let Some(found) = check_name(&self.name) {
+            return wrong("name", found, NAMES);
+        }
+        if !(1..=MOST_CHANNELS).contains(&self.channels) {
+            return wrong("channels", self.channels.to_string(), "1 to 1024");
         }
         if let Err(unusable) = self.labels.check().and_then(|()| self.labels.check_written()) {
-            return refuse("labels", unusable.found, unusable.expected);
+            return wrong("labels", unusable.found, unusable.expected);
         }
         let normalisation = &self.normalisation;
         if !normalisation.is_usable() {
             let expected = "finite numbers, a lower and an upper bound, a deviation from 0";
-            return refuse("normalisation", format!("{normalisation:?}"), expected);
+            return wrong("normalisation", format!("{normalisation:?}"), expected);
         }
-        self.check_clean_up().or_else(|found| refuse("clean_up", found, "the plan's classes"))
+        Ok(())
     }
 
-    fn check_clean_up(&self) -> std::result::Result<(), String> {
+    fn check_clean_up(&self) -> Checked {
+        const FIELD: &str = "clean_up";
         let classes = self.labels.outputs();
         if let Some(each) = self.clean_up.iter().find(|c| usize::from(c.class) >= classes) {
-            return Err(format!("of class {}", each.class));
+            return wrong(FIELD, format!("of class {}", each.class), "the plan's classes");
         }
         if self.labels.regions && !self.clean_up.is_empty() {
-            return Err("of regions, which may overlap".into());
+            return wrong(FIELD, "of regions, which may overlap", "the plan's classes");
+        }
+        let steps: Vec<_> = self.clean_up.iter().flat_map(|each| &each.steps).collect();
+        if let Some(step) = steps.iter().find(|step| !step.is_usable()) {
+            let expected = "closings 0 to 64 voxels far, a share of the largest from 0 to 1";
+            return wrong(FIELD, format!("step {step:?}"), expected);
+        }
+        let far: usize = steps.iter().map(|step| step.reach()).sum();
+        if steps.len() > MOST_STEPS || far > MOST_STEPS {
+            let found = format!("of {} steps, closings {far} voxels far", steps.len());
+            return wrong(FIELD, found, "at most 1024 steps, and closings 1024 voxels far in all");
         }
         Ok(())
     }
@@ -157,7 +203,12 @@ mod tests {
         };
         let reversed = Normalisation::Fixed { lower: 1.0, upper: 0.0, mean: 0.0, std: 1.0 };
         let path = Path::new("plan.json");
+        let cleaned = |steps| {
+            let clean_up = vec![CleanUp { class: 1, steps }];
+            DomainPlan { clean_up, ..good.clone() }
+        };
         good.check(path).unwrap();
+        cleaned(vec![CleanUpStep::Closing(64), CleanUpStep::LargestTwo(1.0)]).check(path).unwrap();
         for (field, bad) in [
             ("patch", DomainPlan { patch: [0, 16, 16], ..good.clone() }),
             ("cut", DomainPlan { crop: Some([16, 16, 0]), ..good.clone() }),
@@ -169,10 +220,19 @@ mod tests {
             ("labels", DomainPlan { labels: Labels::plain(["background"]), ..good.clone() }),
             ("channels", DomainPlan { channels: 0, ..good.clone() }),
             ("normalisation", DomainPlan { normalisation: reversed, ..good.clone() }),
+            ("channels", DomainPlan { channels: 1 << 62, ..good.clone() }),
+            ("spacing", DomainPlan { spacing: [1.0, 1e-300, 1.0], ..good.clone() }),
+            ("name", DomainPlan { name: "a\u{1b}[2J".into(), ..good.clone() }),
+            ("name", DomainPlan { name: "a".repeat(1000), ..good.clone() }),
+            ("labels", DomainPlan { labels: Labels::plain(["a", "b\n"]), ..good.clone() }),
             (
                 "clean_up",
                 DomainPlan { clean_up: vec![CleanUp { class: 2, steps: vec![] }], ..good.clone() },
             ),
+            ("clean_up", cleaned(vec![CleanUpStep::Closing(1 << 63)])),
+            ("clean_up", cleaned(vec![CleanUpStep::ClosingEdges(65)])),
+            ("clean_up", cleaned(vec![CleanUpStep::LargestTwo(f64::NAN)])),
+            ("clean_up", cleaned(vec![CleanUpStep::Largest; 2000])),
         ] {
             let message = bad.check(path).unwrap_err().to_string();
             assert!(message.contains(field) && message.contains("plan.json"), "{message}");

@@ -5,7 +5,7 @@ use super::plan::DomainPlan;
 use super::preset::{Preset, PresetChoice};
 use crate::base::{Error, Result};
 use crate::dataset::{Dataset, Fingerprint};
-use crate::imaging::{Normalisation, Resampling};
+use crate::imaging::{MAX_VOXELS, Normalisation, Resampling};
 
 /// Whose rules a run follows where the user fixes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -305,7 +305,8 @@ struct Limits {
 
 /// The median shape, rounded up, shrunk along its physically longest axis until it is within the limits.
 fn fit(shape: [usize; 3], spacing: [f64; 3], limits: &Limits) -> Sizes {
-    let mut size = shape.map(|n| n.max(4));
+    // whatever a spacing makes of an image, no axis is longer than all voxels of a patch
+    let mut size = shape.map(|n| n.clamp(4, limits.voxels.clamp(8, MAX_VOXELS)));
     loop {
         // an axis much coarser than the finest is halved less often
         let finest = spacing.iter().copied().fold(f64::MAX, f64::min);
@@ -315,7 +316,8 @@ fn fit(shape: [usize; 3], spacing: [f64; 3], limits: &Limits) -> Sizes {
             (0..=most).rev().find(|p| size[axis].div_ceil(1 << p) >= 4).unwrap_or(0)
         }));
         let patch = [0, 1, 2].map(|axis| size[axis].next_multiple_of(1 << pools[axis]));
-        if patch.iter().product::<usize>() <= limits.voxels || size.iter().all(|n| *n <= 8) {
+        let voxels = patch.iter().fold(1, |product: usize, n| product.saturating_mul(*n));
+        if voxels <= limits.voxels || size.iter().all(|n| *n <= 8) {
             return Sizes { patch, pools, crop: None };
         }
         let longest = (0..3)
@@ -346,6 +348,11 @@ mod tests {
         );
         for (p, k) in patch.iter().zip(pools) {
             assert_eq!(p % (1 << k), 0);
+        }
+        // sizes whose product is more than can be counted
+        for shape in [[1 << 22; 3], [usize::MAX, 4, 4], [1 << 40; 3]] {
+            let Sizes { patch, .. } = fit(shape, [1.0; 3], &limits(DEFAULT_VOXELS));
+            assert!(patch.iter().product::<usize>() <= DEFAULT_VOXELS, "{shape:?}: {patch:?}");
         }
     }
 

@@ -140,6 +140,30 @@ fn affine(header: &NiftiHeader) -> [[f64; 4]; 3] {
     [[size(0), 0.0, 0.0, 0.0], [0.0, size(1), 0.0, 0.0], [0.0, 0.0, size(2), 0.0]]
 }
 
+/// The place of the first voxel and its name in the header, where that alone keeps a form from being used and no other takes
+/// its place.
+pub(super) fn broken_offset(header: &NiftiHeader) -> Option<(&'static str, [f32; 3])> {
+    let sform = [header.srow_x, header.srow_y, header.srow_z];
+    let (offset, quatern) =
+        (sform.map(|row| row[3]), [header.quatern_x, header.quatern_y, header.quatern_z]);
+    let forms = [
+        (
+            "srow_x, srow_y, srow_z [3]",
+            header.sform_code,
+            sform.map(|row| row.map(f64::from)),
+            offset,
+        ),
+        ("qoffset_x, qoffset_y, qoffset_z", header.qform_code, qform(header), quatern),
+    ];
+    let mut given = forms.into_iter().filter(|(_, code, ..)| *code > 0);
+    if given.clone().any(|(_, _, affine, _)| usable(&affine)) {
+        return None;
+    }
+    let centred = |affine: [[f64; 4]; 3]| affine.map(|[a, b, c, _]| [a, b, c, 0.0]);
+    let broken = given.find(|(_, _, affine, _)| usable(&centred(*affine)));
+    broken.map(|(name, _, _, offset)| (name, offset))
+}
+
 /// Finite, with three directions that span the space.
 fn usable(affine: &[[f64; 4]; 3]) -> bool {
     if !affine.iter().flatten().all(|v| v.is_finite()) {

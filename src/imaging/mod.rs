@@ -2,6 +2,7 @@
 //! phantoms to try things on.
 
 pub mod distance;
+mod fields;
 mod file_order;
 mod grid;
 mod header;
@@ -33,7 +34,7 @@ pub use label_values::Known;
 pub use names::{by_stem, pair, stem};
 pub use nifti::{read_image, read_images, read_labels, read_labels_on};
 pub use normalise::{Normalisation, percentile};
-pub use peek::{Extent, peek};
+pub use peek::{Extent, is_whole, peek};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, resampled_size};
 pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use bytemuck::Zeroable;
-use nifti::{Endianness, NiftiHeader, NiftiType};
+use nifti::NiftiHeader;
 use rayon::prelude::*;
 
+use super::fields;
 use super::grid::{EDGES, Grid, Order};
 use super::label_values::{Known, LabelValues};
 use super::names;
@@ -14,7 +15,7 @@ use super::sniff;
 use super::source::Source;
 use super::volume::{LabelMap, Volume, intensity};
 use super::voxels::{self, Convert, Stored};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, host};
 
 /// A file whose header was read, and whose voxels come next.
 pub(super) struct Opened {
@@ -34,11 +35,13 @@ impl Opened {
         let mut source = Source::open(&header_file)?;
         let header = header(&header_file, source.head(0)?)?;
         let single = header.magic == *b"n+1\0";
-        let dims = dimensions(&header_file, &header)?;
-        let kind = kind(&header_file, &header)?;
-        let start = offset(&header_file, &header, single)?;
+        let dims = fields::dimensions(&header_file, &header)?;
+        let kind = fields::kind(&header_file, &header)?;
+        let start = fields::offset(&header_file, &header, single)?;
+        fields::check_scale(&header_file, &header)?;
+        fields::check_place(&header_file, &header)?;
         let end = if single { start } else { u64::MAX };
-        let extensions = extensions(&mut source, &header, end)?;
+        let extensions = fields::extensions(&mut source, &header, end)?;
         if !single {
             let Some(image) = image_file else { return Err(sniff::no_image(path)) };
             source = Source::open(&image)?;
@@ -68,10 +71,25 @@ impl Opened {
     /// Goes to the first voxel. More voxels than the file can hold are refused before there is memory for them.
     fn begin(&mut self, start: u64) -> Result<()> {
         if self.source.most().saturating_sub(start) < self.stored.bytes() {
-            let all = self.source.total()?;
-            return Err(self.short(all.saturating_sub(start)));
+            let found = self.source.total()?.map(|all| all.saturating_sub(start));
+            return Err(self.short(found));
         }
         self.source.skip(start)
+    }
+
+    /// Refuses a small file that would become a large image.
+    fn check_density(&self) -> Result<()> {
+        let voxels = self.stored.voxels() as u64 * self.stored.dims[3] as u64;
+        let (kept, size) = (voxels * size_of::<f32>() as u64, self.source.size());
+        if kept <= ROOMY.max(size.saturating_mul(DENSE)) {
+            return Ok(());
+        }
+        Err(Error::file(
+            &self.source.path,
+            format!("{voxels} voxels in {size} packed bytes"),
+            "an image that is not blank",
+            "If it is as it should be, unpack it (gunzip) and use the .nii file.",
+        ))
     }
 
     fn read<C: Convert>(
@@ -81,11 +99,26 @@ impl Opened {
         kept: &mut [C::Kept],
     ) -> Result<C::Told> {
         let read = voxels::read(&mut self.source, &self.stored, order, convert, kept)?;
-        read.map_err(|found| self.short(found))
+        read.map_err(|found| self.short(Some(found)))
     }
 
-    /// Of a file that ends after so many bytes of voxels.
-    fn short(&self, found: u64) -> Error {
+    /// Reads all voxels, and the checksum behind packed ones, and keeps nothing of them.
+    pub fn read_through(mut self) -> Result<()> {
+        let (mut room, all) = (vec![0; 1 << 20], self.stored.bytes());
+        let mut read = 0;
+        while read < all {
+            let wanted = room.len().min(usize::try_from(all - read).unwrap_or(usize::MAX));
+            let found = self.source.fill(&mut room[..wanted])?;
+            read += found as u64;
+            if found < wanted {
+                return Err(self.short(Some(read)));
+            }
+        }
+        self.source.check()
+    }
+
+    /// Of a file that ends after so many bytes of voxels; none where it goes on for long, but cannot hold what it should.
+    fn short(&self, found: Option<u64>) -> Error {
         let start = self.source.start();
         // a cut off label map may be nothing but background
         let blank = !start.is_empty() && start.iter().all(|byte| *byte == 0);
@@ -98,7 +131,10 @@ impl Opened {
         let ([i, j, k, volumes], wanted) = (self.stored.dims, self.stored.bytes());
         Error::file(
             &self.source.path,
-            format!("{found} bytes of voxels"),
+            match found {
+                Some(found) => format!("{found} bytes of voxels"),
+                None => format!("at most {} bytes of voxels", self.source.most()),
+            },
             format!("{wanted} bytes for {i}x{j}x{k}x{volumes} voxels"),
             "The file is cut off; copy or download it again.",
         )
@@ -124,93 +160,28 @@ fn header(path: &Path, data: &[u8]) -> Result<NiftiHeader> {
     Ok(header)
 }
 
-/// Sizes of i, j, k and the number of volumes; axes past the fourth must be 1, save a fifth in place of the fourth.
-fn dimensions(path: &Path, header: &NiftiHeader) -> Result<[usize; 4]> {
-    let count = usize::from(header.dim[0]);
-    let size = |axis: usize| if axis <= count { usize::from(header.dim[axis]) } else { 1 };
-    let all: Vec<usize> = (1..8).map(size).collect();
-    // sizes are signed in the file
-    let sensible = (2..=7).contains(&count) && all.iter().all(|n| (1..=0x7fff).contains(n));
-    let volumes = all[3..].iter().fold(1, |product: usize, n| product.saturating_mul(*n));
-    if !sensible || all[3..].iter().filter(|n| **n > 1).count() > 1 {
-        return Err(Error::file(
-            path,
-            format!("dimensions {:?}", header.dim.map(|n| n as i16)),
-            "a 3D image, or a 4D one with a channel in each volume",
-            "Save each channel or time point as a volume of its own.",
-        ));
-    }
-    Ok([all[0], all[1], all[2], volumes])
-}
-
-fn kind(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
-    use NiftiType::{Float32, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
-    let kind = header.data_type();
-    match kind {
-        Ok(
-            k @ (Uint8 | Uint16 | Uint32 | Uint64 | Int8 | Int16 | Int32 | Int64 | Float32
-            | Float64),
-        ) => Ok(k),
-        other => Err(Error::file(
-            path,
-            other.map_or(format!("data type {}", header.datatype), |k| {
-                format!("voxels of type {k:?}")
-            }),
-            "integers of 8 to 64 bits or floats of 32 or 64",
-            "Convert the image to float32, or split its components into channels.",
-        )),
-    }
-}
-
-/// Where the voxels begin in their file.
-fn offset(path: &Path, header: &NiftiHeader, single: bool) -> Result<u64> {
-    let offset = header.vox_offset;
-    if !offset.is_finite() || offset < 0.0 {
-        return Err(Error::file(
-            path,
-            format!("voxels that begin at byte {offset}"),
-            "a place in the file (vox_offset)",
-            "The header is broken; save the image again.",
-        ));
-    }
-    Ok((offset as u64).max(if single { 348 } else { 0 }))
-}
-
-/// The extensions between the header and the voxels, of which a broken one ends the list.
-fn extensions(source: &mut Source, header: &NiftiHeader, end: u64) -> Result<Vec<(i32, Vec<u8>)>> {
-    let word = |bytes: &[u8], at: usize| -> Option<i32> {
-        let bytes = bytes.get(at..at + 4)?.try_into().ok()?;
-        Some(match header.endianness {
-            Endianness::Little => i32::from_le_bytes(bytes),
-            Endianness::Big => i32::from_be_bytes(bytes),
-        })
-    };
-    let mut found = Vec::new();
-    let mut at = 352;
-    if source.head(0)?.get(348).copied().unwrap_or(0) == 0 {
-        return Ok(found);
-    }
-    while at as u64 + 8 <= end {
-        let head = source.head(at + 8)?;
-        let (Some(size), Some(code)) = (word(head, at), word(head, at + 4)) else { break };
-        let next = at + size.max(0) as usize;
-        if size < 8 || next as u64 > end {
-            break;
-        }
-        let Some(data) = source.head(next)?.get(at + 8..next) else { break };
-        found.push((code, data.to_vec()));
-        at = next;
-    }
-    Ok(found)
-}
-
-/// Room for so many values.
+/// Room for so many values. The system promises more memory than there is and ends the program later, so what is free is looked
+/// at where it matters.
 fn zeroed<T: Zeroable>(count: usize, path: &Path) -> Result<Vec<T>> {
-    bytemuck::allocation::try_zeroed_vec(count).map_err(|()| {
-        let found = format!("{count} voxels, {} bytes", count.saturating_mul(size_of::<T>()));
-        Error::file(path, found, "an image that memory holds", "Resample or cut the image.")
+    let bytes = count.saturating_mul(size_of::<T>()) as u64;
+    let free = if bytes > MATTERS { host::free_memory() } else { 0 };
+    let room = if free > 0 && bytes > free {
+        Err(format!("memory of {} MiB", free >> 20))
+    } else {
+        bytemuck::allocation::try_zeroed_vec(count).map_err(|()| "what memory holds".into())
+    };
+    room.map_err(|expected| {
+        let found = format!("{count} voxels, which take {} MiB", bytes >> 20);
+        Error::file(path, found, expected, "Resample or cut the image.")
     })
 }
+
+/// Bytes of one image from which on it matters how much memory is free.
+const MATTERS: u64 = 1 << 28;
+/// Bytes of intensities that an image may become whatever its file's size, and how many a byte of a larger one may become:
+/// beyond that it is blank, or made to fill the memory.
+const ROOMY: u64 = 1 << 30;
+const DENSE: u64 = 1 << 10;
 
 /// Voxels that become intensities; tells how many are none, and become 0.
 struct Intensities;
@@ -244,10 +215,12 @@ pub fn read_images(paths: &[PathBuf], matching: Match) -> Result<Volume> {
         return Err(Error::Internal("an image without files".into()));
     };
     let opened = Opened::new(first)?;
+    opened.check_density()?;
     let grid = opened.grid.clone();
     let mut files = vec![(opened, grid.order)];
     for path in rest {
         let other = Opened::new(path)?;
+        other.check_density()?;
         let order = order_on(&other.grid, path, &Reference { grid: &grid, path: first }, matching)?;
         files.push((other, order));
     }

@@ -7,6 +7,8 @@ use super::nifti::Opened;
 /// What a header says of an image's size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extent {
+    /// D, H, W of the canonical axes.
+    pub shape: [usize; 3],
     /// Voxels of a channel.
     pub voxels: usize,
     /// Channels.
@@ -19,10 +21,18 @@ pub struct Extent {
 pub fn peek(path: &Path) -> Option<Extent> {
     let Opened { stored, grid, .. } = Opened::new(path).ok()?;
     Some(Extent {
+        shape: grid.shape(),
         voxels: stored.voxels(),
         channels: stored.dims[3],
         voxel_volume: grid.spacing().iter().product(),
     })
+}
+
+/// Whether a file is one image or map of this shape (D, H, W), whole to its last voxel and the checksum behind it.
+pub fn is_whole(path: &Path, shape: [usize; 3]) -> bool {
+    let opened = Opened::new(path).ok();
+    let fits = |file: &Opened| file.grid.shape() == shape && file.stored.dims[3] == 1;
+    opened.filter(fits).is_some_and(|file| file.read_through().is_ok())
 }
 
 #[cfg(test)]
@@ -37,7 +47,7 @@ mod tests {
             let path = folder.path().join(name);
             let grid = Grid::ras([3, 4, 5], [2.0, 1.0, 0.5]);
             write_mask(&path, ndarray::Array3::zeros((3, 4, 5)).view(), &grid).unwrap();
-            let expected = Extent { voxels: 60, channels: 1, voxel_volume: 1.0 };
+            let expected = Extent { shape: [3, 4, 5], voxels: 60, channels: 1, voxel_volume: 1.0 };
             assert_eq!(peek(&path), Some(expected));
         }
         std::fs::write(folder.path().join("b.nii"), b"no image").unwrap();

@@ -46,6 +46,10 @@ pub struct Prepared {
 const MAX_POINTS: usize = 10_000;
 /// Voxels of a case after resampling, at most.
 pub const MAX_VOXELS: usize = 1 << 30;
+/// Voxels that a case may have after resampling however few it had, and how many times as many a larger one may have: what an
+/// image takes follows from its size.
+const PLENTY: usize = 1 << 25;
+const GROWTH: usize = 64;
 /// Voxels around the non-zero box.
 const MARGIN: usize = 5;
 
@@ -61,7 +65,8 @@ pub fn nonzero_box(image: &Volume) -> VoxelBox {
 /// Sizes D, H, W after resampling from a spacing to another; an error where these are absurd.
 pub fn resampled_size(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[usize; 3]> {
     let refuse = |found: String, expected: &str| {
-        Err(Error::setting("spacing", found, expected, "Choose a coarser spacing."))
+        let remedy = "Choose a coarser spacing, or correct the voxel sizes of the image.";
+        Err(Error::setting("spacing", found, expected, remedy))
     };
     let sensible = |edge: &f64| edge.is_finite() && *edge > 0.0;
     if !from.iter().chain(&to).all(sensible) {
@@ -75,14 +80,15 @@ pub fn resampled_size(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[
             ((old[axis] as f64 * ratio).round() as usize).max(1)
         }
     });
-    let product = |sizes: [usize; 3]| sizes.iter().try_fold(1, |p: usize, n| p.checked_mul(*n));
+    let product = |sizes: [usize; 3]| sizes.iter().fold(1, |p: usize, n| p.saturating_mul(*n));
     // one axis grows before another shrinks
     let most = product([0, 1, 2].map(|axis| new[axis].max(old[axis])));
-    if product(new).is_none_or(|n| n > MAX_VOXELS) || most.is_none_or(|n| n > 8 * MAX_VOXELS) {
-        return refuse(
-            format!("{to:?} mm, which makes {new:?} voxels of {old:?}"),
-            "at most 2^30 voxels",
-        );
+    let found = || format!("{to:?} mm, which makes {new:?} voxels of {old:?} that are {from:?} mm");
+    if product(new) > MAX_VOXELS || most > 8 * MAX_VOXELS {
+        return refuse(found(), "at most 2^30 voxels");
+    }
+    if product(new) > PLENTY.max(product(old).saturating_mul(GROWTH)) {
+        return refuse(found(), "at most 2^25 voxels, or 64 times as many as the image has");
     }
     Ok(new)
 }
@@ -252,6 +258,11 @@ mod tests {
             assert!(message.to_string().contains(part), "{spacing:?}: {message}");
         }
         assert_eq!(resampled_size([9, 9, 9], [1.0; 3], [1e9; 3]).unwrap(), [1, 1, 1]);
+        // a few voxels do not become a gigabyte, and thick slices become thin
+        let message = resampled_size([4; 3], [100.0; 3], [1.0; 3]).unwrap_err().to_string();
+        assert!(message.contains("64 times as many"), "{message}");
+        let thin = resampled_size([30, 512, 512], [10.0, 0.8, 0.8], [1.0; 3]).unwrap();
+        assert_eq!(thin, [300, 410, 410]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ const DENSEST: u64 = 1032;
 const HEAD: usize = 1 << 16;
 /// Bytes behind those that were wanted that are read to reach a checksum.
 const BEHIND: u64 = 1 << 20;
+/// Bytes that are unpacked at most to tell how many there are.
+const FAR: u64 = 1 << 28;
 
 /// A file that is read from its start on, and never whole.
 pub(super) struct Source {
@@ -105,13 +107,19 @@ impl Source {
         Ok(filled)
     }
 
-    /// Bytes in all, for which a packed file is read to its end.
-    pub(super) fn total(&mut self) -> Result<u64> {
+    /// Bytes in all, for which a packed file is read to its end; none where that lies far off.
+    pub(super) fn total(&mut self) -> Result<Option<u64>> {
         if let Unpacked::Plain(_) = self.rest {
-            return Ok(self.size);
+            return Ok(Some(self.size));
         }
-        let more = io::copy(&mut self.rest, &mut io::sink()).map_err(|e| self.broken(e))?;
-        Ok(self.head.len() as u64 + more)
+        let mut ahead = self.rest.by_ref().take(FAR);
+        let more = io::copy(&mut ahead, &mut io::sink()).map_err(|e| self.broken(e))?;
+        Ok((more < FAR).then_some(self.head.len() as u64 + more))
+    }
+
+    /// Bytes on disk.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Most bytes that the file can unpack to.

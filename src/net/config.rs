@@ -37,6 +37,9 @@ pub enum Downsample {
     Separable,
 }
 
+/// Channels at most: of the first level, of an image, and outputs.
+const MOST: usize = 1024;
+
 /// A domain as the network sees it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DomainNet {
@@ -83,14 +86,16 @@ impl NetConfig {
     pub fn domain(&self, index: usize) -> Result<&DomainNet> {
         let domain =
             self.domains.get(index).ok_or_else(|| Error::Internal(format!("no domain {index}")))?;
-        if self.base == 0 || domain.classes < 1 || domain.channels == 0 {
-            return Err(Error::shape(
-                "network",
-                format!(
-                    "base {}, {} channels and {} classes of domain {}: at least 1 each is needed",
-                    self.base, domain.channels, domain.classes, domain.name
-                ),
-            ));
+        let refuse = |found: String, expected: &str| {
+            let of = format!("{found} of domain {}", domain.name);
+            Err(Error::shape("network", format!("{of}: {expected} is needed")))
+        };
+        for (what, count) in
+            [("base", self.base), ("channels", domain.channels), ("classes", domain.classes)]
+        {
+            if !(1..=MOST).contains(&count) {
+                return refuse(format!("{what} {count}"), &format!("1 to {MOST}"));
+            }
         }
         if self.downsample == Downsample::Separable && self.mode != Mode::Universal {
             return Err(Error::setting(
@@ -101,10 +106,7 @@ impl NetConfig {
             ));
         }
         if domain.pools.iter().any(|pools| *pools > 6) {
-            return Err(Error::shape(
-                "network",
-                format!("pools {:?} of domain {}: at most 6 an axis", domain.pools, domain.name),
-            ));
+            return refuse(format!("pools {:?}", domain.pools), "at most 6 an axis");
         }
         Ok(domain)
     }

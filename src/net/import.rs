@@ -54,7 +54,7 @@ pub fn import(
     let separable = tensors.keys().any(|name| name.starts_with("down_samps.0.op1.pwise."));
     let downsample = if separable { Downsample::Separable } else { Downsample::Full };
     let network = NetConfig { mode, adapter, downsample, base, domains };
-    let known = parameters(&network)?;
+    let known = parameters(&network).map_err(|e| e.about(path))?;
     let names: HashMap<&str, &[usize]> =
         known.iter().map(|spec| (spec.name.as_str(), spec.dims.as_slice())).collect();
     for (name, tensor) in &tensors {

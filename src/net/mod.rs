@@ -6,12 +6,14 @@ mod config;
 mod count;
 mod import;
 mod model;
+mod tensor_file;
 
 pub use compose::hash;
 pub use config::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 pub use count::{PartCount, independent_count, part_counts};
 pub use import::import;
-pub use model::{Model, Tensor, read_tensors, write_tensors};
+pub use model::Model;
+pub use tensor_file::{Tensor, read_tensors, write_tensors, write_tensors_keeping};
 
 use crate::base::{Error, Result};
 use crate::engine::graph::{Graph, Layout, Value};

@@ -3,21 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-
-use super::{DomainNet, NetConfig};
-use crate::base::files::write_atomically;
+use super::NetConfig;
+use super::tensor_file::{Tensor, read_tensors, write_tensors};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
-
-/// A tensor in file order.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
-    /// Sizes, the slowest first.
-    pub dims: Vec<usize>,
-    /// The numbers, the last axis fastest.
-    pub values: Vec<f32>,
-}
 
 /// A self-contained model.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,79 +21,44 @@ pub struct Model {
 
 const FORMAT: &str = "u2seg 1";
 
-fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-/// What a tensor holds that is no finite number, in words.
-fn not_finite(name: &str, values: &[f32]) -> Option<String> {
-    let at = values.iter().position(|value| !value.is_finite())?;
-    Some(format!("{} at {at} of tensor {name}", values[at]))
-}
-
-/// Writes tensors and metadata as safetensors, aside and renamed.
-///
-/// # Errors
-///
-/// Where the file cannot be written, or a number is not finite; what was there stays then.
-pub fn write_tensors(
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-    metadata: HashMap<String, String>,
-) -> Result<()> {
-    let bytes: Vec<Vec<u8>> = tensors.values().map(|t| le_bytes(&t.values)).collect();
-    let mut views = Vec::new();
-    for ((name, tensor), data) in tensors.iter().zip(&bytes) {
-        if let Some(found) = not_finite(name, &tensor.values) {
-            let remedy = "Nothing was written. Train anew with a lower `lr`.";
-            return Err(Error::file(path, found, "finite numbers to write", remedy));
-        }
-        let view = TensorView::new(Dtype::F32, tensor.dims.clone(), data)
-            .map_err(|e| Error::Internal(format!("{name}: {e}")))?;
-        views.push((name.clone(), view));
+/// What is wrong with plans beside their network: a model's plans are input as its weights are.
+fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Result<(), String> {
+    let nets = &network.domains;
+    if nets.is_empty() || nets.len() != plans.len() {
+        return Err(format!("{} domains of the network and {} plans", nets.len(), plans.len()));
     }
-    let file = serialize(views, Some(metadata)).map_err(|e| Error::Internal(e.to_string()))?;
-    write_atomically(path, &file)
-}
-
-/// Reads f32 tensors and metadata of a safetensors file.
-///
-/// # Errors
-///
-/// Where the file cannot be read, is no safetensors file of f32, or holds a number that is not finite.
-pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    let refuse = |found: String| {
-        Error::file(
-            path,
-            found,
-            "a model of this program (safetensors)",
-            "Give model.safetensors or last.safetensors of a run.",
-        )
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.tensors() {
-        if view.dtype() != Dtype::F32 {
-            return Err(refuse(format!("tensor {name} of type {:?}", view.dtype())));
+    for (index, (net, plan)) in nets.iter().zip(plans).enumerate() {
+        let differs = |field: &str, own: String, planned: String| {
+            let of = format!("{field} {own} of the network's domain {}", net.name);
+            Err(format!("{of}, and {planned} in its plan"))
+        };
+        if net.name != plan.name {
+            return differs("name", format!("{:?}", net.name), format!("{:?}", plan.name));
         }
-        let values: Vec<f32> =
-            view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        if let Some(found) = not_finite(&name, &values) {
-            return Err(refuse(found));
+        if nets[..index].iter().any(|other| other.name == net.name) {
+            return Err(format!("two domains with the name {:?}", net.name));
         }
-        tensors.insert(name, Tensor { dims: view.shape().to_vec(), values });
+        for (field, own, planned) in [
+            ("channels", net.channels, plan.channels),
+            ("classes", net.classes, plan.labels.outputs()),
+        ] {
+            if own != planned {
+                return differs(field, own.to_string(), planned.to_string());
+            }
+        }
+        if net.pools != plan.pools {
+            return differs("pools", format!("{:?}", net.pools), format!("{:?}", plan.pools));
+        }
     }
-    Ok((tensors, header.metadata().clone().unwrap_or_default()))
+    Ok(())
 }
 
 impl Model {
     /// Metadata that makes the file self-contained.
-    pub fn metadata(&self) -> Result<HashMap<String, String>> {
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let json =
             |value: serde_json::Result<String>| value.map_err(|e| Error::Internal(e.to_string()));
-        Ok(HashMap::from([
+        Ok(BTreeMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("network".to_string(), json(serde_json::to_string(&self.network))?),
             ("domains".to_string(), json(serde_json::to_string(&self.domains))?),
@@ -125,7 +79,7 @@ impl Model {
     /// A model from a file's tensors and metadata; optimizer moments are left out.
     pub fn from_parts(
         path: &Path,
-        tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, Tensor>,
         metadata: &HashMap<String, String>,
     ) -> Result<Self> {
         let refuse = |found: String| {
@@ -146,35 +100,41 @@ impl Model {
         let domains: Vec<DomainPlan> =
             serde_json::from_str(field("domains")?).map_err(|e| refuse(e.to_string()))?;
         domains.iter().try_for_each(|domain| domain.check(path))?;
-        let fits = |(net, plan): (&DomainNet, &DomainPlan)| {
-            (net.channels, net.classes) == (plan.channels, plan.labels.outputs())
+        let unfit = |found: String| {
+            let expected = "weights and plans that fit the model's network";
+            Error::file(path, found, expected, "Give a model that this program wrote.")
         };
-        if network.domains.len() != domains.len() || !network.domains.iter().zip(&domains).all(fits)
-        {
-            return Err(refuse("plans that do not fit the network".into()));
+        check_domains(&network, &domains).map_err(unfit)?;
+        // each domain has tensors of its own: told before a network is built for each
+        if tensors.len() < domains.len() {
+            return Err(unfit(format!("{} tensors for {} domains", tensors.len(), domains.len())));
         }
         let mut weights = BTreeMap::new();
-        for spec in super::parameters(&network)? {
-            match tensors.get(&spec.name) {
-                Some(tensor) if tensor.dims == spec.dims => {
-                    weights.insert(spec.name, tensor.clone());
+        for spec in super::parameters(&network).map_err(|e| e.about(path))? {
+            let found = match tensors.remove(&spec.name) {
+                Some(tensor) if tensor.dims != spec.dims => {
+                    format!("{} of shape {:?}", spec.name, tensor.dims)
                 }
                 Some(tensor) => {
-                    return Err(refuse(format!("{} of shape {:?}", spec.name, tensor.dims)));
+                    weights.insert(spec.name, tensor);
+                    continue;
                 }
-                None => return Err(refuse(format!("no tensor {}", spec.name))),
-            }
+                None => format!("no tensor {}", spec.name),
+            };
+            return Err(unfit(found));
         }
         Ok(Self { network, domains, weights })
     }
 
-    /// Index of a domain: by name, or the only one.
+    /// Index of a domain: by name, or the only one. Large and small letters tell names apart where nothing else does.
     pub fn domain(&self, name: Option<&str>) -> Result<usize> {
         let names: Vec<&str> = self.domains.iter().map(|d| d.name.as_str()).collect();
         let found = match name {
-            Some(name) => names.iter().position(|n| n.eq_ignore_ascii_case(name)),
-            None if names.len() == 1 => Some(0),
-            None => None,
+            Some(name) => {
+                let exact = names.iter().position(|n| *n == name);
+                exact.or_else(|| only(&names, |n| n.eq_ignore_ascii_case(name)))
+            }
+            None => only(&names, |_| true),
         };
         found.ok_or_else(|| {
             Error::setting(
@@ -185,4 +145,11 @@ impl Model {
             )
         })
     }
+}
+
+/// The place of the name that is meant, where it is one alone.
+fn only(names: &[&str], meant: impl Fn(&str) -> bool) -> Option<usize> {
+    let mut all = names.iter().enumerate().filter(|(_, name)| meant(name));
+    let (first, second) = (all.next(), all.next());
+    first.filter(|_| second.is_none()).map(|(index, _)| index)
 }

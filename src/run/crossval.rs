@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::folder::{FOLD, MODEL, RunFolder, SUMMARY, find, mask_file, validation_folder};
+use super::folder::{DEPTH, FOLD, MODEL, RunFolder, SUMMARY, find, mask_file, validation_folder};
 use super::scores::{DomainScores, combine};
 use crate::base::files::Paths;
 use crate::base::{Error, Result};
@@ -13,7 +13,7 @@ use crate::score::summary::{Summary, listed};
 use crate::train::{RunConfig, datasets};
 
 /// Settings that may differ between folds: which fold it is, and what says how to compute and not what.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "fold",
     "tune",
     "vram",
@@ -22,6 +22,7 @@ const FREE: [&str; 8] = [
     "cache_size",
     "log_every",
     "checkpoint_every",
+    "checkpoint_minutes",
 ];
 
 /// The folds of one network.
@@ -50,6 +51,7 @@ pub fn combine_folds(out: &Path, allow_missing: bool) -> Result<Vec<DomainScores
             dataset.files().iter().for_each(|file| paths.reads(file));
             paths.writes(file(&network.parent), &dataset.dir);
         }
+        paths.owns(&network.parent);
     }
     let _claim = paths.claim()?;
     let combined = networks.iter().map(|network| {
@@ -66,7 +68,7 @@ fn number(folder: &Path) -> Option<usize> {
 
 fn networks(out: &Path) -> Result<Vec<Network>> {
     let mut folders = Vec::new();
-    find(out, 2, &mut folders)?;
+    find(out, DEPTH, &mut folders)?;
     let mut networks: BTreeMap<PathBuf, BTreeMap<usize, RunFolder>> = BTreeMap::new();
     for folder in folders {
         let Some((index, parent)) = number(&folder).zip(folder.parent().map(Path::to_path_buf))

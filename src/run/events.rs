@@ -1,5 +1,6 @@
 //! Scalars for TensorBoard: a file of records, each an `Event` message of protocol buffers between its length and
-//! checksums (the TFRecord format).
+//! checksums (the TFRecord format). The file is appended to; a tail that a crash left torn, and steps that come again, are taken
+//! out where a run goes on.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,7 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc32c::crc32c;
 
+use super::folder::remove;
+use crate::base::files::{file_name, write_atomically};
 use crate::base::{Error, Result};
+
+/// What names of the files begin and end with.
+const START: &str = "events.out.tfevents.";
+const END: &str = ".u2seg";
+/// Bytes of a record around its data: length and checksum before it, a checksum behind it.
+const HEAD: usize = 12;
+const TAIL: usize = 4;
 
 /// A file that readings are appended to; each start of a run has its own.
 pub(super) struct Events {
@@ -20,9 +30,8 @@ impl Events {
     /// Creates the file in a run's folder.
     pub fn create(out: &Path) -> Result<Self> {
         let now = seconds();
-        // two starts within a microsecond would share a file
-        let path = out.join(format!("events.out.tfevents.{now:.6}.u2seg"));
-        let mut file = File::create(&path).map_err(|e| Error::io(&path, e))?;
+        let path = out.join(format!("{START}{now:.6}{END}"));
+        let mut file = File::create_new(&path).map_err(|e| Error::io(&path, e))?;
         let mut event = Vec::new();
         double(&mut event, 1, now);
         bytes(&mut event, 3, b"brain.Event:2");
@@ -35,7 +44,75 @@ impl Events {
         let event = event(seconds(), step, scalars);
         self.file.write_all(&record(&event)).map_err(|e| Error::io(&self.path, e))
     }
+
+    /// Makes what was added last through a crash.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, e))
+    }
 }
+
+/// Takes steps from beyond `step`, and torn tails, out of the files of a run's folder; files without any step go.
+pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
+    for entry in std::fs::read_dir(out).map_err(|e| Error::io(out, e))? {
+        let path = entry.map_err(|e| Error::io(out, e))?.path();
+        let name = file_name(&path);
+        if !name.starts_with(START) || !name.ends_with(END) || !path.is_file() {
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let all = records(&bytes);
+        let steps = || all.iter().filter_map(|data| step_of(data));
+        if !steps().any(|at| at <= step) {
+            remove(&path)?;
+            continue;
+        }
+        // what has no step is the version
+        let kept = all.iter().filter(|data| step_of(data).is_none_or(|at| at <= step));
+        let kept: Vec<u8> = kept.flat_map(|data| record(data)).collect();
+        if kept != bytes {
+            write_atomically(&path, &kept)?;
+        }
+    }
+    Ok(())
+}
+
+/// The data of the whole records that a file begins with.
+fn records(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut all = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() {
+        let length = head.first_chunk::<8>().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some((data, rest)) = rest.split_at_checked(length) else { break };
+        let Some((_, rest)) = rest.split_at_checked(TAIL) else { break };
+        let whole = record(data);
+        if bytes.get(..whole.len()) != Some(&whole) {
+            break;
+        }
+        all.push(data);
+        bytes = rest;
+    }
+    all
+}
+
+/// The step of an event as [`event`] makes it: its time, then its step.
+fn step_of(data: &[u8]) -> Option<u64> {
+    let (tag, mut rest) = data.get(9..)?.split_first()?;
+    if *tag != STEP {
+        return None;
+    }
+    let (mut step, mut shift) = (0, 0);
+    while let Some((byte, more)) = rest.split_first().filter(|_| shift < 64) {
+        step |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(step);
+        }
+        (rest, shift) = (more, shift + 7);
+    }
+    None
+}
+
+/// The tag of the field of an event that holds its step: field 2, a varint.
+const STEP: u8 = 2 << 3;
 
 fn seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
@@ -53,7 +130,7 @@ fn event(time: f64, step: u64, scalars: &[(String, f32)]) -> Vec<u8> {
     }
     let mut event = Vec::new();
     double(&mut event, 1, time);
-    event.push(2 << 3);
+    event.push(STEP);
     varint(&mut event, step);
     bytes(&mut event, 5, &summary);
     event
@@ -112,6 +189,36 @@ mod tests {
         let record = record(&event);
         assert_eq!(record.len(), event.len() + 16);
         assert_eq!(record[..8], (event.len() as u64).to_le_bytes());
+    }
+
+    #[test]
+    fn files_are_rewound_to_a_step_and_torn_tails_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |steps: &[u64]| {
+            let mut events = Events::create(folder.path()).unwrap();
+            steps.iter().for_each(|step| events.add(*step, &[("lr".into(), 0.1)]).unwrap());
+            events.path
+        };
+        let steps = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            let all = records(&bytes);
+            assert_eq!(all.iter().map(|data| record(data).len()).sum::<usize>(), bytes.len());
+            all.iter().filter_map(|data| step_of(data)).collect::<Vec<_>>()
+        };
+        let (first, second) = (write(&[1, 5, 300, 70_000]), write(&[80_000]));
+        let other = folder.path().join("events.out.tfevents.1.another");
+        std::fs::write(&other, b"mine").unwrap();
+        assert_eq!(steps(&first), [1, 5, 300, 70_000]);
+        // half a record at the end
+        let whole = std::fs::read(&first).unwrap();
+        std::fs::write(&first, &whole[..whole.len() - 3]).unwrap();
+        rewind(folder.path(), 300).unwrap();
+        assert_eq!(steps(&first), [1, 5, 300]);
+        assert!(!second.exists() && other.exists());
+        rewind(folder.path(), 4).unwrap();
+        assert_eq!(steps(&first), [1]);
+        rewind(folder.path(), 0).unwrap();
+        assert!(!first.exists() && other.exists());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The files of a run's folder.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::base::files::{read_json, safe_name, write_atomically};
@@ -14,6 +15,10 @@ pub const CONFIG: &str = "config.toml";
 pub const PLAN: &str = "plan.json";
 /// Weights, moments and where the training stands.
 pub const CHECKPOINT: &str = "last.safetensors";
+/// The checkpoint before that.
+pub const PREVIOUS: &str = "previous.safetensors";
+/// A checkpoint that was found damaged.
+pub(super) const DAMAGED: &str = "damaged.safetensors";
 /// The variants of kernels that the run uses.
 pub const TUNING: &str = "tuning.json";
 /// Readings of the loss, a JSON object a line.
@@ -46,8 +51,9 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// Where `config.toml` cannot be read.
+    /// Where its start was cut short, or `config.toml` cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
+        Planning::check(folder)?;
         let config = RunConfig::read(&folder.join(CONFIG))?;
         Ok(Self { folder: folder.to_path_buf(), config })
     }
@@ -56,7 +62,7 @@ impl RunFolder {
 /// Files that a run writes into its folder, beside the masks and scores of held-out cases and TensorBoard's events, whose
 /// names are new at each start.
 pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
-    let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, MODEL, LOG, PROGRESS];
+    let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, PREVIOUS, DAMAGED, MODEL, LOG, PROGRESS];
     files.extend(config.start.as_ref().map(|_| ADDED));
     files
 }
@@ -73,12 +79,17 @@ pub fn mask_file(folder: &Path, case: &Case) -> PathBuf {
 
 /// Whether a run's kernels are chosen, or it has a checkpoint.
 pub fn is_begun(out: &Path) -> bool {
-    out.join(TUNING).exists() || out.join(CHECKPOINT).exists()
+    out.join(TUNING).exists() || has_checkpoint(out)
+}
+
+/// Whether a run has a checkpoint: a crash may leave the one before alone.
+pub(super) fn has_checkpoint(out: &Path) -> bool {
+    [CHECKPOINT, PREVIOUS].iter().any(|file| out.join(file).exists())
 }
 
 /// Refuses the folder of a run that has a checkpoint.
 pub(super) fn check_new(out: &Path) -> Result<()> {
-    if out.join(CHECKPOINT).exists() {
+    if has_checkpoint(out) {
         return Err(Error::file(
             out,
             "a run that was begun before",
@@ -89,16 +100,52 @@ pub(super) fn check_new(out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file that stands in a folder while plans are written into it and below. Where it was left, not all of them are there.
+const PLANNING: &str = "planning";
+
+/// Plans that are being written; without [`Planning::end`] nobody goes on with them.
+#[must_use]
+pub(super) struct Planning(PathBuf);
+
+impl Planning {
+    pub fn begin(out: &Path) -> Result<Self> {
+        std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
+        let file = out.join(PLANNING);
+        write_atomically(&file, b"")?;
+        Ok(Self(file))
+    }
+
+    pub fn end(self) -> Result<()> {
+        remove(&self.0)
+    }
+
+    /// Refuses a folder whose plans were not written to their end.
+    pub fn check(out: &Path) -> Result<()> {
+        if !out.join(PLANNING).exists() {
+            return Ok(());
+        }
+        let remedy = "Start it again without `continue`: nothing is trained yet.";
+        let found = "a run whose start was cut short before it was planned";
+        Err(Error::file(out, found, "the settings and plans of a run", remedy))
+    }
+}
+
 /// Writes `config.toml` and `plan.json` of a run that is not begun.
 pub(super) fn write_plan(config: &RunConfig, plans: &[DomainPlan], out: &Path) -> Result<()> {
     check_new(out)?;
-    std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
-    config.write(&out.join(CONFIG))?;
+    let planning = Planning::begin(out)?;
     let json = serde_json::to_vec_pretty(plans).map_err(|e| Error::Internal(e.to_string()))?;
     write_atomically(&out.join(PLAN), &json)?;
+    config.write(&out.join(CONFIG))?;
     // what an earlier start left, which the new one would go on with
-    match std::fs::remove_file(out.join(TUNING)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(out.join(TUNING), e)),
+    remove(&out.join(TUNING))?;
+    planning.end()
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, e)),
         _ => Ok(()),
     }
 }
@@ -115,6 +162,15 @@ pub fn read_plan(out: &Path) -> Result<Vec<DomainPlan>> {
     plans.iter().try_for_each(|plan| plan.check(&path))?;
     Ok(plans)
 }
+
+/// Whether a folder holds a run, or runs below it.
+pub fn holds_runs(out: &Path) -> bool {
+    let mut runs = Vec::new();
+    out.is_dir() && find(out, DEPTH, &mut runs).is_ok() && !runs.is_empty()
+}
+
+/// How far below a folder its runs lie: those of the folds of independent networks.
+pub(super) const DEPTH: usize = 2;
 
 /// Folders with a `config.toml`, down to some depth.
 pub(super) fn find(folder: &Path, depth: usize, runs: &mut Vec<PathBuf>) -> Result<()> {

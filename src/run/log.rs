@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use super::events;
 use super::events::Events;
-use super::folder::LOG;
+use super::folder::{LOG, PROGRESS, remove};
 use crate::base::files::write_atomically;
 use crate::base::{Error, Result};
 use crate::train::{Drawn, Reading};
@@ -60,8 +61,16 @@ impl Log {
             left_out: &reading.left_out,
         };
         let text = serde_json::to_string(&line).map_err(|e| Error::Internal(e.to_string()))?;
-        writeln!(self.lines, "{text}").map_err(|e| Error::io(&self.path, e))?;
+        // in one piece, as far as the system allows
+        let line = format!("{text}\n");
+        self.lines.write_all(line.as_bytes()).map_err(|e| Error::io(&self.path, e))?;
         self.events.add(reading.step, &scalars(reading))
+    }
+
+    /// Makes what was added last through a crash: a checkpoint must not be ahead of its log.
+    pub fn sync(&self) -> Result<()> {
+        self.lines.sync_data().map_err(|e| Error::io(&self.path, e))?;
+        self.events.sync()
     }
 }
 
@@ -79,23 +88,50 @@ fn scalars(reading: &Reading) -> Vec<(String, f32)> {
     scalars
 }
 
-/// Takes readings from beyond `step` out of the log: those steps come again.
+/// Takes readings from beyond `step` out of the log and TensorBoard's files, with what a crash left half written: those steps
+/// come again. At step 0 nothing stays of what was there before.
 pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
+    events::rewind(out, step)?;
+    if step == 0 {
+        return [LOG, PROGRESS].iter().try_for_each(|file| remove(&out.join(file)));
+    }
     #[derive(serde::Deserialize)]
     struct Line {
         step: u64,
     }
     let path = out.join(LOG);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-    let before = |line: &&str| serde_json::from_str(line).is_ok_and(|l: Line| l.step <= step);
-    let kept: String = text.lines().filter(before).map(|line| format!("{line}\n")).collect();
-    write_atomically(&path, kept.as_bytes())
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    let before = |line: &&[u8]| serde_json::from_slice(line).is_ok_and(|l: Line| l.step <= step);
+    let kept: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(before).collect();
+    let kept: Vec<u8> = kept.into_iter().flat_map(|line| [line, b"\n"].concat()).collect();
+    match kept == bytes {
+        true => Ok(()),
+        false => write_atomically(&path, &kept),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::ops::{LossTerm, Losses};
+
+    #[test]
+    fn a_log_is_rewound_to_a_step_and_torn_lines_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(LOG);
+        let lines = "{\"step\":1}\n{\"step\":5}\n{\"step\":9}\n{\"step\":1";
+        std::fs::write(&path, [lines.as_bytes(), &[0xff, 0]].concat()).unwrap();
+        std::fs::write(folder.path().join(PROGRESS), b"png").unwrap();
+        rewind(folder.path(), 5).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":5}\n");
+        rewind(folder.path(), 0).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        rewind(folder.path(), 3).unwrap();
+    }
 
     #[test]
     fn a_line_and_the_scalars_name_every_term() {

@@ -11,13 +11,14 @@ pub mod overlay;
 mod progress;
 mod recovery;
 mod runs;
+mod saved;
 mod scores;
 mod single;
 mod validate;
 
 pub use adapt::Adaptation;
 pub use crossval::combine_folds;
-pub use folder::{ADDED, CONFIG, MODEL, RunFolder, read_plan};
+pub use folder::{ADDED, CONFIG, MODEL, RunFolder, holds_runs, read_plan};
 pub use observer::Observer;
 pub use runs::{PreparedDomain, RunPlan, RunRequest, Runs};
 pub use scores::{ChosenCleanUp, DomainScores};

@@ -4,13 +4,18 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::scores::DomainScores;
-use crate::base::Result;
+use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::train::{Reading, Step, Trainer};
 
 /// Follows runs. Every method does nothing unless it is written; an error ends the run and is given back.
 pub trait Observer {
-    /// Cases are read or prepared, before a run starts.
+    /// What asks the run to stop from elsewhere: steps end with a checkpoint, other work with [`Error::Stopped`](crate::Error::Stopped).
+    fn stop(&self) -> Stop {
+        Stop::default()
+    }
+
+    /// Cases are read or prepared, before a run starts; an error stops it.
     fn preparing(&mut self, _progress: &Progress) -> Result<()> {
         Ok(())
     }

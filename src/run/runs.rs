@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Beside, Combined, RunClaim, claim};
+use super::claim::{Beside, Combined, claim};
 use super::folder::{
-    CONFIG, FOLD, RunFolder, SUMMARY, check_new, find, is_begun, validation_folder, write_plan,
+    CONFIG, DEPTH, FOLD, Planning, RunFolder, SUMMARY, check_new, find, is_begun,
+    validation_folder, write_plan,
 };
 use super::observer::Observer;
 use super::scores::combine;
 use super::single::Run;
-use crate::base::files::safe_name;
+use crate::base::files::{Claim, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::prepared::{KeptCases, Place, Progress, Store};
 use crate::dataset::{Dataset, Exclusion, Fold};
@@ -69,11 +70,13 @@ pub struct PreparedDomain {
 
 /// Runs that belong together, one or more, to be begun or to be gone on with.
 pub struct Runs {
+    /// Its folder, or the one above those of several.
+    out: PathBuf,
     runs: Vec<RunFolder>,
     /// What is fixed of the plans of new runs; none where runs go on.
     new: Option<PlanOptions>,
     reads: Vec<PathBuf>,
-    claim: Option<RunClaim>,
+    claim: Option<Claim>,
     /// Where prepared cases are kept, once it is open.
     store: Option<OpenStore>,
 }
@@ -99,7 +102,7 @@ impl Runs {
             let folds = runs.iter().map(|run| folds_of(run, &options.preset));
             runs = folds.collect::<Result<Vec<_>>>()?.concat();
         }
-        Ok(Self { runs, new: Some(options), reads, claim: None, store: None })
+        Ok(Self { out, runs, new: Some(options), reads, claim: None, store: None })
     }
 
     /// The runs in a folder: its own, or those of folds and independent networks below it. What they write is claimed.
@@ -110,7 +113,7 @@ impl Runs {
     pub fn open(out: &Path) -> Result<Self> {
         let mut folders = Vec::new();
         if out.is_dir() {
-            find(out, 2, &mut folders)?;
+            find(out, DEPTH, &mut folders)?;
         }
         folders.sort();
         if folders.is_empty() {
@@ -121,9 +124,11 @@ impl Runs {
                 "Leave `continue` out to start one.",
             ));
         }
+        Planning::check(out)?;
         let runs = folders.iter().map(|folder| RunFolder::read(folder));
         let runs = runs.collect::<Result<Vec<_>>>()?;
-        let mut runs = Self { runs, new: None, reads: Vec::new(), claim: None, store: None };
+        let (out, reads) = (out.to_path_buf(), Vec::new());
+        let mut runs = Self { out, runs, new: None, reads, claim: None, store: None };
         runs.claim()?;
         Ok(runs)
     }
@@ -141,7 +146,8 @@ impl Runs {
             }
             let preset = self.new.as_ref().map_or(&PresetChoice::None, |options| &options.preset);
             let writes = combined(&self.runs, preset)?;
-            let beside = Beside { reads: self.reads.clone(), writes };
+            let owns = folds(&self.runs).into_keys().map(Path::to_path_buf).collect();
+            let beside = Beside { reads: self.reads.clone(), writes, owns };
             self.claim = Some(claim(&self.runs, preset, &beside)?);
         }
         Ok(())
@@ -169,6 +175,14 @@ impl Runs {
         for run in &mut self.runs {
             run.config.cache = place.clone().unwrap_or(run.config.cache.clone());
             run.config.cache_size = size.or(run.config.cache_size);
+        }
+    }
+
+    /// Saves more or less often than the settings of the runs say, which stay as they are: after so many steps, or minutes.
+    pub fn save_every(&mut self, steps: Option<u64>, minutes: Option<f64>) {
+        for run in &mut self.runs {
+            run.config.checkpoint_every = steps.unwrap_or(run.config.checkpoint_every);
+            run.config.checkpoint_minutes = minutes.or(run.config.checkpoint_minutes);
         }
     }
 
@@ -245,10 +259,20 @@ impl Runs {
         self.claim()?;
         // once all of them can be planned
         let plans = self.plan(caps, observer)?;
-        for plan in &plans {
-            write_plan(&plan.run.config, &plan.domains, &plan.run.folder)?;
-        }
+        self.write_all(&plans)?;
         Ok(plans)
+    }
+
+    /// Writes plans: all of them, or nobody goes on with some.
+    fn write_all(&self, plans: &[RunPlan]) -> Result<()> {
+        let planning = match plans {
+            [_] => None,
+            _ => Some(Planning::begin(&self.out)?),
+        };
+        for RunPlan { run, domains, .. } in plans {
+            write_plan(&run.config, domains, &run.folder)?;
+        }
+        planning.map_or(Ok(()), Planning::end)
     }
 
     fn options(&self) -> Result<&PlanOptions> {
@@ -271,9 +295,7 @@ impl Runs {
         if self.new.is_some() {
             // all of them first: whoever goes on then finds those that were not begun
             let plans = self.plan(&caps(gpu), observer)?;
-            for RunPlan { run, domains, .. } in &plans {
-                write_plan(&run.config, domains, &run.folder)?;
-            }
+            self.write_all(&plans)?;
             self.runs = plans.into_iter().map(|plan| plan.run).collect();
             self.new = None;
         }

@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::claim::{Beside, RunClaim, claim};
+use super::claim::{Beside, claim};
 use super::folder::{
-    ADDED, CHECKPOINT, MODEL, PLAN, RunFolder, TUNING, check_new, is_begun, read_plan, write_plan,
+    ADDED, CHECKPOINT, MODEL, PLAN, PREVIOUS, RunFolder, TUNING, check_new, has_checkpoint,
+    is_begun, read_plan, write_plan,
 };
 use super::log::{Log, rewind};
 use super::observer::Observer;
 use super::progress;
+use super::saved;
+use super::saved::Due;
 use super::scores::DomainScores;
 use super::validate::validate;
+use crate::base::files::Claim;
 use crate::base::{Error, Result};
 use crate::dataset::prepared::{Progress, Store};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
@@ -45,7 +49,7 @@ pub struct Run {
     pub(super) steps: u64,
     /// Steps that the last checkpoint holds; none where there is none.
     pub(super) saved: Option<u64>,
-    _claim: Option<RunClaim>,
+    _claim: Option<Claim>,
 }
 
 impl Run {
@@ -88,6 +92,7 @@ impl Run {
         let origin = Origin::New(&options.preset);
         let (run, record) = Self::start(gpu, &at, &plans, origin, &mut preparing)?;
         write_plan(&run.config, &plans, &at.folder)?;
+        rewind(&at.folder, 0)?;
         record.iter().try_for_each(|record| record.write(&at.folder.join(TUNING)))?;
         Ok(run)
     }
@@ -146,8 +151,7 @@ impl Run {
             Origin::Folder => &PresetChoice::None,
         };
         let domains = Arc::new(train::open(config, plans, preset, preparing)?);
-        let checkpoint = folder.join(CHECKPOINT);
-        if !checkpoint.exists() {
+        if !has_checkpoint(folder) {
             domains.iter().try_for_each(|domain| domain.check_held_out(preparing.tell))?;
         }
         train::warn_of_left_out(config, plans);
@@ -203,46 +207,38 @@ impl Run {
         let Some(trainer) = &mut self.trainer else { return Ok(true) };
         observer.started(trainer)?;
         let mut log = Log::open(&self.folder)?;
-        let mut tell = |readings: &[Reading], observer: &mut dyn Observer| {
-            readings.iter().try_for_each(|reading| {
-                log.add(reading)?;
-                observer.losses(reading)
-            })
-        };
+        let mut due = Due::of(&self.config);
         let mut stopped = false;
         while !stopped {
             let step = trainer.step();
             if step.is_err() {
-                tell(&trainer.untold(), observer)?;
+                tell(&mut log, &trainer.untold(), observer)?;
             }
             let Some(step) = step? else { break };
-            tell(&step.readings, observer)?;
-            stopped = observer.step(&step)?.is_break();
-            let due = step.number.is_multiple_of(self.config.checkpoint_every);
+            tell(&mut log, &step.readings, observer)?;
+            stopped = observer.step(&step)?.is_break() || observer.stop().cause().is_some();
             // the last step's follows below
-            if due && !stopped && !trainer.is_finished() {
-                save(&self.folder, trainer, observer)?;
-                self.saved = Some(step.number);
+            if due.at(step.number) && !stopped && !trainer.is_finished() {
+                if save(&self.folder, trainer, &mut log, observer)? {
+                    self.saved = Some(step.number);
+                }
+                due.saved();
             }
         }
         let last = trainer.settle();
         if last.is_err() {
-            tell(&trainer.untold(), observer)?;
+            tell(&mut log, &trainer.untold(), observer)?;
         }
-        tell(&last?, observer)?;
+        tell(&mut log, &last?, observer)?;
         log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
-        save(&self.folder, trainer, observer)?;
+        self.steps = trainer.steps();
+        if self.saved != Some(self.steps) && save(&self.folder, trainer, &mut log, observer)? {
+            self.saved = Some(self.steps);
+        }
         let finished = trainer.is_finished();
         if finished {
-            let mut model = trainer.model()?;
-            // an adapted model holds the old domains too, unless shared weights were trained
-            if let Some(start) = adds(&self.config) {
-                model.write(&self.folder.join(ADDED))?;
-                model = Model::read(&start.model)?.merge(&model)?;
-            }
-            model.write(&self.folder.join(MODEL))?;
+            write_model(&self.folder, &self.config, trainer)?;
         }
-        self.steps = trainer.steps();
         observer.ended(trainer)?;
         if finished {
             self.trainer = None;
@@ -272,7 +268,8 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// As [`Run::model`], and where the GPU fails, a case cannot be read or a file cannot be written.
+    /// As [`Run::model`], where the GPU fails, a case cannot be read or a file cannot be written, and [`Error::Stopped`] where the
+    /// observer asks to stop.
     pub fn validate(&mut self, observer: &mut dyn Observer) -> Result<Vec<DomainScores>> {
         let mut all = Vec::new();
         if self.domains.iter().all(|d| d.held_out.is_empty()) {
@@ -281,6 +278,7 @@ impl Run {
         let mut model = self.model()?;
         // frees what training takes before the predictors take theirs
         self.trainer = None;
+        let stop = observer.stop();
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
             let options = PredictOptions::default();
@@ -288,7 +286,8 @@ impl Run {
                 .run(&self.gpu, |gpu| Predictor::new(gpu, &model, index, &options))?;
             self.gpu = gpu;
             let ensemble = Ensemble::new(vec![predictor])?;
-            let scores = validate(&ensemble, cases, &mut model.domains[index], &self.folder)?;
+            let scores =
+                validate(&ensemble, cases, &mut model.domains[index], &self.folder, &stop)?;
             observer.validated(&scores)?;
             all.push(scores);
         }
@@ -318,10 +317,9 @@ impl Run {
 /// The training of a run, from its last checkpoint or its start.
 fn trainer(gpu: &Gpu, at: &RunFolder, domains: &Arc<Vec<DomainCases>>) -> Result<Trainer> {
     let RunFolder { folder, config } = at;
-    let checkpoint = folder.join(CHECKPOINT);
-    match checkpoint.exists() {
-        true => Trainer::resume(gpu, config.clone(), domains.clone(), &checkpoint),
-        false => Trainer::new(gpu, config.clone(), domains.clone()),
+    match saved::read(folder)? {
+        Some(checkpoint) => Trainer::resume(gpu, config.clone(), domains.clone(), checkpoint),
+        None => Trainer::new(gpu, config.clone(), domains.clone()),
     }
 }
 
@@ -330,13 +328,39 @@ fn adds(config: &RunConfig) -> Option<&Start> {
     config.start.as_ref().filter(|start| start.freeze == Freeze::Shared)
 }
 
-fn save(folder: &Path, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<()> {
+/// Writes the model of a training at its end. An adapted one holds the old domains too, unless shared weights were trained.
+fn write_model(folder: &Path, config: &RunConfig, trainer: &Trainer) -> Result<()> {
+    let mut model = trainer.model()?;
+    if let Some(start) = adds(config) {
+        model.write(&folder.join(ADDED))?;
+        model = Model::read(&start.model)?.merge(&model)?;
+    }
+    model.write(&folder.join(MODEL))
+}
+
+/// Notes readings, and tells of them.
+fn tell(log: &mut Log, readings: &[Reading], observer: &mut dyn Observer) -> Result<()> {
+    readings.iter().try_for_each(|reading| {
+        log.add(reading)?;
+        observer.losses(reading)
+    })
+}
+
+/// Writes a checkpoint, behind the readings of all its steps; not where the last step changed nothing, of which it gives false.
+fn save(
+    folder: &Path,
+    trainer: &mut Trainer,
+    log: &mut Log,
+    observer: &mut dyn Observer,
+) -> Result<bool> {
     let file = folder.join(CHECKPOINT);
     if !trainer.is_sound()? && !trainer.is_finished() {
         log::warn!("the last step changed nothing: {} stays as it is", file.display());
-        return Ok(());
+        return Ok(false);
     }
-    trainer.save(&file)?;
+    log.sync()?;
+    trainer.save(&file, Some(&folder.join(PREVIOUS)))?;
     progress::draw(folder)?;
-    observer.checkpoint(&file)
+    observer.checkpoint(&file)?;
+    Ok(true)
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::folder::{mask_file, validation_folder};
 use super::scores::{ChosenCleanUp, DomainScores, key};
-use crate::base::{Error, Result, locked};
+use crate::base::{Error, Result, Stop, locked};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
 use crate::imaging::{Known, LabelMap, Match, Reference, Volume, read_labels_on};
@@ -16,17 +16,18 @@ use crate::segment::{CaseWork, Decision, Ensemble, Kept, finish};
 use crate::train::DomainCases;
 
 /// Segments the held-out cases of a domain into `out`, the folder of its run, chooses the clean-up that helps unless the plan has
-/// one, and scores them with it; `plan` gets what was chosen.
+/// one, and scores them with it; `plan` gets what was chosen. An error where somebody asks to stop.
 pub(super) fn validate(
     ensemble: &Ensemble,
     cases: &DomainCases,
     plan: &mut DomainPlan,
     out: &Path,
+    stop: &Stop,
 ) -> Result<DomainScores> {
     let folder = validation_folder(out, &cases.domain.name);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     let mut chosen = Vec::new();
-    if let Some(decision) = segment(ensemble, cases, &folder)? {
+    if let Some(decision) = segment(ensemble, cases, &folder, stop)? {
         plan.clean_up.clear();
         for Kept { clean_up, before, after } in decision.kept() {
             let class = cases.domain.labels.classes[usize::from(clean_up.class)].name.clone();
@@ -35,19 +36,28 @@ pub(super) fn validate(
         }
     }
     let each = cases.held_out.iter();
-    let scores = each.map(|case| score(cases, plan, case, &folder)).collect::<Result<_>>()?;
+    let scored = |case| {
+        stop.check()?;
+        score(cases, plan, case, &folder)
+    };
+    let scores = each.map(scored).collect::<Result<_>>()?;
     let scores = DomainScores::write(out, &cases.domain.name, &cases.domain.labels, scores)?;
     Ok(DomainScores { clean_up: chosen, ..scores })
 }
 
 /// Writes the masks of the held-out cases as the network makes them; collects what clean-up would do to them, unless the plan
 /// has one or regions may overlap.
-fn segment(ensemble: &Ensemble, cases: &DomainCases, folder: &Path) -> Result<Option<Decision>> {
+fn segment(
+    ensemble: &Ensemble,
+    cases: &DomainCases,
+    folder: &Path,
+    stop: &Stop,
+) -> Result<Option<Decision>> {
     let labels = &cases.domain.labels;
     let classes: Vec<u8> = (1..labels.outputs()).zip(1..=u8::MAX).map(|(_, class)| class).collect();
     let decides = cases.domain.clean_up.is_empty() && !labels.regions;
     let decision = Mutex::new(decides.then(|| Decision::new(&classes)));
-    let work = Work { cases, folder, decision: &decision };
+    let work = Work { cases, folder, decision: &decision, stop };
     let mut outcome = Ok(());
     ensemble.segment_all(&work, &cases.held_out, &mut |_, written| {
         outcome = written;
@@ -63,12 +73,17 @@ struct Work<'a> {
     folder: &'a Path,
     /// None where nothing is decided.
     decision: &'a Mutex<Option<Decision>>,
+    stop: &'a Stop,
 }
 
 impl CaseWork for Work<'_> {
     type Job = Case;
     /// The true labels.
     type Kept = LabelMap;
+
+    fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
 
     fn read(&self, case: &Case) -> Result<(Volume, LabelMap)> {
         self.cases.load(case)

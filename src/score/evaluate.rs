@@ -10,6 +10,7 @@ use super::class_key::ClassKey;
 use super::metrics::{Comparison, DEFAULT_TOLERANCE_MM, Scores};
 use super::pairs::{MaskPair, pair_masks};
 use super::summary::{CaseScores, Summary};
+use crate::base::files::open_file;
 use crate::base::{Error, Result};
 use crate::dataset::Class;
 use crate::domain::DescribedLabels;
@@ -265,7 +266,7 @@ fn batches(pairs: &[MaskPair]) -> Vec<&[MaskPair]> {
 /// About as many bytes as a file unpacks to: gzip notes them at its end. What cannot be told counts as much.
 fn unpacked(path: &Path) -> u64 {
     let told = || -> std::io::Result<u64> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = open_file(path, "an image").map_err(std::io::Error::other)?;
         let mut start = [0; 2];
         file.read_exact(&mut start)?;
         if start != [0x1f, 0x8b] {

@@ -11,7 +11,7 @@ use ndarray::Array3;
 
 use super::ensemble::Ensemble;
 use super::slab::{Clock, Phase};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::engine::gpu::Renewal;
 use crate::imaging::{Grid, ImageWriter, LabelMap, Prepared, Volume};
 
@@ -21,6 +21,11 @@ pub trait CaseWork: Sync {
     type Job: Sync;
     /// What is kept of it from reading to writing.
     type Kept: Send;
+
+    /// What asks to stop early: the image that is at work and those that follow then fail as stopped.
+    fn stop(&self) -> Stop {
+        Stop::default()
+    }
 
     /// Reads the image.
     ///
@@ -48,7 +53,7 @@ pub trait CaseWork: Sync {
 }
 
 /// Told of an image by position, once it is written or failed; says whether to go on.
-pub type Tell<'a> = &'a mut (dyn FnMut(usize, Result<()>) -> bool + Send);
+pub type Done<'a> = &'a mut (dyn FnMut(usize, Result<()>) -> bool + Send);
 
 /// Seconds of each part of a case.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,7 +89,7 @@ struct Segmented<K> {
 }
 
 /// What the network made of an image.
-struct Done {
+struct Labelled {
     labels: LabelMap,
     told: String,
     seconds: f64,
@@ -128,7 +133,7 @@ impl Ensemble {
     /// Segments images one after another. `done` is told of each in order, by position, once it is written or failed, and says
     /// whether to go on; what fails takes none of the others with it. An image whose device is lost is segmented on another one, and
     /// where four are lost in a row that error is the last thing told.
-    pub fn segment_all<W: CaseWork>(&self, work: &W, jobs: &[W::Job], done: Tell<'_>) {
+    pub fn segment_all<W: CaseWork>(&self, work: &W, jobs: &[W::Job], done: Done<'_>) {
         // a thread that is through with an image waits until the next one takes it
         let (ready, next) = sync_channel(0);
         let (made, last) = sync_channel(1);
@@ -153,6 +158,7 @@ impl<W: CaseWork> Cohort<'_, W> {
     fn read(&self, ready: &SyncSender<Result<Ready<W::Kept>>>) {
         for job in self.jobs {
             let read = guarded(|| {
+                self.work.stop().check()?;
                 let start = Instant::now();
                 let (volume, kept) = self.work.read(job)?;
                 let reading = start.elapsed().as_secs_f64();
@@ -175,7 +181,7 @@ impl<W: CaseWork> Cohort<'_, W> {
                 let done = devices.run(|ensemble| self.one(ensemble, job, &ready, &made));
                 // where there is no device left the image is not to blame
                 let done = done.map_err(|e| if e.is_lost() { e } else { self.work.about(job, e) });
-                done.map(|Done { labels, told, seconds, forward }| {
+                done.map(|Labelled { labels, told, seconds, forward }| {
                     let kept = ready.kept;
                     Segmented { labels, kept, told, seconds, forward }
                 })
@@ -193,7 +199,7 @@ impl<W: CaseWork> Cohort<'_, W> {
         job: &W::Job,
         ready: &Ready<W::Kept>,
         made: &SyncSender<Made<W::Kept>>,
-    ) -> Result<Done> {
+    ) -> Result<Labelled> {
         let Ready { cases, seconds, .. } = ready;
         let start = Instant::now();
         let gone = || Error::Internal("nobody takes what was segmented".into());
@@ -209,10 +215,10 @@ impl<W: CaseWork> Cohort<'_, W> {
             }
             None => None,
         };
-        let mut clock = Clock::start();
+        let mut clock = Clock::until(self.work.stop());
         let labels = ensemble.run(cases, maps, &mut clock)?;
         let Seconds { reading, preparing } = *seconds;
-        Ok(Done {
+        Ok(Labelled {
             labels,
             told: format!("reading {reading:.2} s, preparing {preparing:.2} s, {}", clock.told()),
             seconds: reading + preparing + start.elapsed().as_secs_f64(),
@@ -220,7 +226,7 @@ impl<W: CaseWork> Cohort<'_, W> {
         })
     }
 
-    fn write(&self, last: &Receiver<Made<W::Kept>>, done: Tell<'_>) {
+    fn write(&self, last: &Receiver<Made<W::Kept>>, done: Done<'_>) {
         let mut index = 0;
         let mut maps = Ok(Vec::new());
         for made in last {

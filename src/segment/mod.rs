@@ -13,7 +13,7 @@ mod whole;
 pub mod window;
 
 pub use clean_up::clean_up;
-pub use cohort::{CaseWork, Tell};
+pub use cohort::{CaseWork, Done};
 pub use decide::{Decision, Kept};
 pub use ensemble::Ensemble;
 pub use forward::{Batch, Forward, ForwardSpec};

@@ -1,7 +1,7 @@
 //! Where a training stands, with its weights and moments: written aside and renamed, read back bit for bit.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::domain_sampling::LossHistory;
 use super::learning_rate::LrState;
@@ -9,7 +9,7 @@ use super::session::Session;
 use crate::base::{Error, Result};
 use crate::engine::exec::LossScale;
 use crate::engine::graph::Region;
-use crate::net::{Model, Tensor, read_tensors, write_tensors};
+use crate::net::{Model, Tensor, read_tensors, write_tensors_keeping};
 
 /// Where a training stands. Some fields are written under the names that they had first.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -56,8 +56,15 @@ pub(super) fn tensors(
     Ok(tensors)
 }
 
-/// Writes a checkpoint of the network of `model`, whose weights are not read.
-pub(super) fn write(path: &Path, model: &Model, session: &Session, state: &State) -> Result<()> {
+/// Writes a checkpoint of the network of `model`, whose weights are not read; the one before is kept under the name `earlier`,
+/// where that is given.
+pub(super) fn write(
+    path: &Path,
+    earlier: Option<&Path>,
+    model: &Model,
+    session: &Session,
+    state: &State,
+) -> Result<()> {
     let mut metadata = model.metadata()?;
     let json = serde_json::to_string(state).map_err(|e| Error::Internal(e.to_string()))?;
     metadata.insert("state".into(), json);
@@ -65,30 +72,57 @@ pub(super) fn write(path: &Path, model: &Model, session: &Session, state: &State
     for (prefix, region) in REGIONS {
         all.extend(tensors(session, prefix, region)?);
     }
-    write_tensors(path, &all, metadata)
+    write_tensors_keeping(path, earlier, &all, metadata)
 }
 
-/// Reads a checkpoint into a session of the same network.
-pub(super) fn read(path: &Path, session: &mut Session) -> Result<State> {
-    let (tensors, metadata) = read_tensors(path)?;
-    let refuse = |found: String| {
-        let remedy = "Restore the file, or start a new run.";
-        Error::file(path, found, "a checkpoint of this run", remedy)
-    };
-    let state = metadata.get("state").ok_or_else(|| refuse("no training state".into()))?;
-    let state: State = serde_json::from_str(state).map_err(|e| refuse(e.to_string()))?;
-    for stored in session.store().params() {
-        for (prefix, region) in REGIONS {
-            let name = format!("{prefix}{}", stored.spec.name);
-            let tensor = tensors.get(&name).ok_or_else(|| refuse(format!("no tensor {name}")))?;
-            session.write(region, &stored.spec.name, &tensor.values)?;
+/// A checkpoint that was read whole.
+pub struct Checkpoint {
+    path: PathBuf,
+    tensors: BTreeMap<String, Tensor>,
+    state: State,
+}
+
+impl Checkpoint {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, is damaged or no checkpoint.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (tensors, metadata) = read_tensors(path)?;
+        let state =
+            metadata.get("state").ok_or_else(|| refuse(path, "no training state".into()))?;
+        let state = serde_json::from_str(state).map_err(|e| refuse(path, e.to_string()))?;
+        Ok(Self { path: path.to_path_buf(), tensors, state })
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Gives weights, moments and counts to a session of the same network.
+    pub(super) fn restore(self, session: &mut Session) -> Result<State> {
+        let Self { path, tensors, state } = self;
+        for stored in session.store().params() {
+            for (prefix, region) in REGIONS {
+                let name = format!("{prefix}{}", stored.spec.name);
+                let tensor = tensors.get(&name);
+                let tensor = tensor.ok_or_else(|| refuse(&path, format!("no tensor {name}")))?;
+                session.write(region, &stored.spec.name, &tensor.values)?;
+            }
         }
+        session.set_counts(state.counts.clone())?;
+        if let Some(scale) = &state.loss_scale {
+            session.set_loss_scale(scale)?;
+        }
+        Ok(state)
     }
-    session.set_counts(state.counts.clone())?;
-    if let Some(scale) = &state.loss_scale {
-        session.set_loss_scale(scale)?;
-    }
-    Ok(state)
+}
+
+fn refuse(path: &Path, found: String) -> Error {
+    let remedy = "Restore the file, or start a new run.";
+    Error::file(path, found, "a checkpoint of this run", remedy)
 }
 
 #[cfg(test)]

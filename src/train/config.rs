@@ -177,6 +177,9 @@ pub struct RunConfig {
     pub log_every: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Minutes after which there is a checkpoint in any case; none where only steps count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_minutes: Option<f64>,
 }
 
 /// GPU memory for whole cases: a quarter of what small GPUs have; little where it is the machine's own and boxes come from the
@@ -235,6 +238,7 @@ impl RunConfig {
             vram: None,
             log_every: 5,
             checkpoint_every: 50,
+            checkpoint_minutes: Some(10.0),
         }
     }
 
@@ -287,11 +291,21 @@ impl RunConfig {
             Length::Minutes(minutes) => minutes > 0.0 && minutes.is_finite(),
         };
         self.domain_sampling.check(domains)?;
+        self.augment.check()?;
         if !good || !self.lr.is_finite() || self.lr <= 0.0 || self.base == 0 {
             return Err(Error::setting(
                 "steps, minutes, lr, base",
                 format!("{:?}, {}, {}", self.length, self.lr, self.base),
                 "numbers above 0",
+                "Correct the setting.",
+            ));
+        }
+        self.check_checkpoints()?;
+        if !self.loss.is_usable() || !self.optimizer.is_usable() {
+            return Err(Error::setting(
+                "loss, optimizer",
+                format!("{:?}, {:?}", self.loss, self.optimizer),
+                "weights of terms from 0, one of them above; decays from 0 and below 1, eps above 0",
                 "Correct the setting.",
             ));
         }
@@ -304,6 +318,20 @@ impl RunConfig {
             ));
         }
         Ok(())
+    }
+
+    fn check_checkpoints(&self) -> Result<()> {
+        let minutes =
+            self.checkpoint_minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite());
+        if self.checkpoint_every > 0 && minutes {
+            return Ok(());
+        }
+        Err(Error::setting(
+            "checkpoint_every, checkpoint_minutes",
+            format!("{}, {:?}", self.checkpoint_every, self.checkpoint_minutes),
+            "numbers above 0",
+            "Correct the setting.",
+        ))
     }
 
     /// Bytes of GPU memory for whole cases: of a budget for all at most an eighth.
@@ -328,8 +356,15 @@ impl RunConfig {
     }
 
     /// Reads `config.toml`.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, or has settings that nothing can be trained with.
     pub fn read(path: &Path) -> Result<Self> {
-        read_toml(path, "the settings of a run", "Correct the line, or start a new run.")
+        let remedy = "Correct the line, or start a new run.";
+        let config: Self = read_toml(path, "the settings of a run", remedy)?;
+        config.check(config.data.len()).map_err(|e| e.about(path))?;
+        Ok(config)
     }
 }
 

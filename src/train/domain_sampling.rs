@@ -48,7 +48,14 @@ impl std::str::FromStr for DomainSampling {
 impl DomainSampling {
     /// Refuses numbers that do not fit the domains.
     pub(super) fn check(&self, domains: usize) -> Result<()> {
+        let usable = |weight: &f64| weight.is_finite() && *weight > 0.0;
         match self {
+            Self::Weights(weights) if !weights.iter().all(usable) => Err(Error::setting(
+                "schedule",
+                format!("{weights:?}"),
+                "numbers above 0",
+                "Correct the numbers.",
+            )),
             Self::Weights(weights) if weights.len() != domains => Err(Error::setting(
                 "schedule",
                 format!("{} numbers", weights.len()),

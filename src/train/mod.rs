@@ -21,6 +21,7 @@ mod update;
 pub use crate::engine::exec::Verdict;
 pub use crate::engine::ops::{LossTerm, Losses};
 pub use cases::{DomainCases, Preparing, datasets, open, plan, prepare, warn_of_left_out};
+pub use checkpoint::Checkpoint;
 pub use config::{Length, PatchSampling, RunConfig, Start, TrainingBudget};
 pub use domain_sampling::DomainSampling;
 pub use footprint::{Footprint, Memory, PeakValue};

@@ -10,7 +10,7 @@ use super::advice;
 use super::batches::{Batch, Batches};
 use super::cases::DomainCases;
 use super::checkpoint;
-use super::checkpoint::State;
+use super::checkpoint::{Checkpoint, State};
 use super::config::{Length, RunConfig};
 use super::domain_sampling::DomainSampler;
 use super::footprint::Memory;
@@ -124,15 +124,15 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// As [`Trainer::new`], and where the file is no checkpoint of this network.
+    /// As [`Trainer::new`], and where the checkpoint is not of this network.
     pub fn resume(
         gpu: &Gpu,
         config: RunConfig,
         domains: Arc<Vec<DomainCases>>,
-        checkpoint: &Path,
+        checkpoint: Checkpoint,
     ) -> Result<Self> {
         let mut trainer = Self::build(gpu, config, domains)?;
-        trainer.state = checkpoint::read(checkpoint, &mut trainer.session)?;
+        trainer.state = checkpoint.restore(&mut trainer.session)?;
         Ok(trainer)
     }
 
@@ -455,13 +455,14 @@ impl Trainer {
         Ok(Model { weights, ..self.bare_model() })
     }
 
-    /// Writes a checkpoint: weights, moments, and where the training stands. The next steps are the same bit for bit whether
-    /// they follow it here or after [`Trainer::resume`].
+    /// Writes a checkpoint: weights, moments, and where the training stands. The one that was there is kept under the name
+    /// `earlier`, where that is given. The next steps are the same bit for bit whether they follow it here or after
+    /// [`Trainer::resume`].
     ///
     /// # Errors
     ///
     /// Where the GPU fails or the file cannot be written.
-    pub fn save(&mut self, path: &Path) -> Result<()> {
+    pub fn save(&mut self, path: &Path, earlier: Option<&Path>) -> Result<()> {
         self.end_last()?;
         let state = State {
             seconds: self.state.seconds + self.seconds(),
@@ -469,7 +470,7 @@ impl Trainer {
             loss_scale: self.session.loss_scale()?,
             ..self.state.clone()
         };
-        checkpoint::write(path, &self.bare_model(), &self.session, &state)
+        checkpoint::write(path, earlier, &self.bare_model(), &self.session, &state)
     }
 }
 

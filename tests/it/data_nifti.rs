@@ -685,6 +685,81 @@ fn what_follows_the_voxels_costs_nothing() {
     assert!(message.contains("found 96 bytes of voxels"), "{message}");
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+#[test]
+fn fields_that_contradict_the_header_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.nii");
+    let with = |changes: &[(usize, &[u8])]| {
+        write_image(&path, &[1.0; 24], &Grid::ras([4, 3, 2], [4.0, 3.0, 2.0])).unwrap();
+        patch(&path, changes);
+        read_image(&path).map(|volume| volume.as_slice()[0]).map_err(|e| e.to_string())
+    };
+    let float = |value: f32| value.to_le_bytes();
+    let (nan, zero, code) = (float(f32::NAN), float(0.0), [0u8]);
+    for (changes, field) in [
+        (&[(72, &[16, 0][..])][..], "found 16 bits a voxel (bitpix); expected 32"),
+        (&[(72, &[0, 0])], "found 0 bits a voxel (bitpix)"),
+        (&[(72, &[0xe0, 0xff])], "found -32 bits a voxel (bitpix)"),
+        (&[(112, &nan)], "found scl_slope NaN"),
+        (&[(112, &float(f32::INFINITY))], "found scl_slope inf"),
+        (&[(116, &nan)], "found scl_inter NaN"),
+        (&[(108, &float(3e8))], "byte 300000000 (vox_offset)"),
+        // no other form says where the voxels lie
+        (&[(252, &code), (292, &nan)], "found srow_x, srow_y, srow_z [3] [NaN, 0.0, 0.0]"),
+        (
+            &[(254, &code), (252, &[1]), (272, &nan)],
+            "found qoffset_x, qoffset_y, qoffset_z [0.0, NaN",
+        ),
+    ] {
+        let message = with(changes).unwrap_err();
+        assert!(message.contains("image.nii: ") && message.contains(field), "{field}: {message}");
+    }
+    // without a scale its offset means nothing, and the voxels' place may be the other form's
+    assert_eq!(with(&[(112, &zero), (116, &nan)]), Ok(1.0));
+    assert_eq!(with(&[(292, &nan), (252, &[1])]), Ok(1.0));
+}
+
+#[test]
+fn a_packed_file_takes_no_more_memory_than_its_header_may_ask_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_image(&at("a.nii"), &[1.0; 24], &Grid::ras([4, 3, 2], [1.0; 3])).unwrap();
+    let whole = std::fs::read(at("a.nii")).unwrap();
+    let packed = at("a.nii.gz");
+    let message = |bytes: &[u8]| {
+        std::fs::write(&packed, gzip(bytes)).unwrap();
+        read_image(&packed).unwrap_err().to_string()
+    };
+    // an extension of 30 MB
+    let mut long = [&whole[..352], &vec![0; 31_000_000], &whole[352..]].concat();
+    long[108..112].copy_from_slice(&31_000_352f32.to_le_bytes());
+    long[348] = 1;
+    long[352..356].copy_from_slice(&30_000_000i32.to_le_bytes());
+    let told = message(&long);
+    assert!(told.contains("an extension of 30000000 bytes at byte 352 (esize)"), "{told}");
+    // 1.2 GB of voxels in 600 KB
+    let mut state = 1u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let mut blank = whole.clone();
+    blank.extend(noise.take(600_000));
+    for (axis, size) in [1024i16, 1024, 300].into_iter().enumerate() {
+        blank[42 + 2 * axis..44 + 2 * axis].copy_from_slice(&size.to_le_bytes());
+    }
+    blank[70..74].copy_from_slice(&[2, 0, 8, 0]);
+    let told = message(&blank);
+    assert!(told.contains("found 314572800 voxels in ") && told.contains("gunzip"), "{told}");
+}
+
 #[test]
 fn an_image_in_the_place_of_labels_is_told_in_few_words() {
     let folder = tempfile::tempdir().unwrap();

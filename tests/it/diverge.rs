@@ -188,3 +188,23 @@ fn tensors_that_are_not_finite_are_neither_written_nor_read() {
         assert!(error.contains(" at 1 of tensor down.weight"), "{error}");
     }
 }
+
+/// Weights that are finite and far too large: once a mask without a voxel was written for them.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn results_that_are_not_finite_make_no_mask() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("Balls");
+    dataset(&data, "Balls", 2, 90.0);
+    let run = folder.path().join("run");
+    succeed(&strs(&train_args(&data, &run, &["--steps", "1", "--fold", "none"])));
+    let model = run.join("model.safetensors");
+    let (mut tensors, metadata) = read_tensors(&model).unwrap();
+    tensors.values_mut().flat_map(|tensor| &mut tensor.values).for_each(|value| *value *= 1e30);
+    write_tensors(&model, &tensors, metadata).unwrap();
+    let (image, mask) = (data.join("imagesTr/case_00.nii.gz"), folder.path().join("mask.nii.gz"));
+    let args = ["predict", "-m", path(&model), "-i", path(&image), "-o", path(&mask)];
+    let message = fail(&args);
+    assert!(message.contains("case_00") && message.contains("not finite"), "{message}");
+    assert!(!mask.exists());
+}

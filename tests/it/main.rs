@@ -10,6 +10,7 @@ mod evaluate;
 mod files;
 mod floors;
 mod geometry;
+mod hostile;
 mod implementations;
 mod interop;
 mod labels;
@@ -27,5 +28,10 @@ mod runs;
 mod shaders;
 mod slabs;
 mod tint;
+mod trust;
 mod tune;
 mod verify;
+
+/// Counts what is allocated, so that tests of hostile input can bound it.
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);

@@ -13,7 +13,7 @@ use u2seg::low_level::domain::{PlanOptions, PresetChoice};
 use u2seg::low_level::exec::caps;
 use u2seg::low_level::run::{DomainScores, Observer, Run, RunRequest, Runs};
 use u2seg::low_level::train;
-use u2seg::low_level::train::{Length, Preparing, Reading, RunConfig, Step, Trainer};
+use u2seg::low_level::train::{Checkpoint, Length, Preparing, Reading, RunConfig, Step, Trainer};
 
 fn options() -> PlanOptions {
     let mut options = PlanOptions::default();
@@ -140,8 +140,9 @@ fn a_trainer_steps_by_hand_as_its_run_does() {
     for number in 1..=4 {
         assert_eq!(trainer.step().unwrap().unwrap().number, number);
     }
-    trainer.save(&checkpoint).unwrap();
-    let mut trainer = Trainer::resume(&gpu, config, cases, &checkpoint).unwrap();
+    trainer.save(&checkpoint, None).unwrap();
+    let mut trainer =
+        Trainer::resume(&gpu, config, cases, Checkpoint::read(&checkpoint).unwrap()).unwrap();
     let mut read = Vec::new();
     while let Some(step) = trainer.step().unwrap() {
         read.extend(step.readings);

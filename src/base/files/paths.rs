@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::aside;
 use super::name::folder;
+use super::owner::{FolderLock, check_free};
 use super::place::{Finder, Key, Place};
 use crate::base::{Error, Result};
 
@@ -15,6 +17,7 @@ pub struct Paths {
     setting: String,
     reads: Vec<PathBuf>,
     writes: Vec<Output>,
+    owned: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -23,11 +26,13 @@ struct Output {
     made_from: PathBuf,
 }
 
-/// Leave to write what was claimed; the folders are there. Folders that were made for it and are empty in the end go away.
+/// Leave to write what was claimed; the folders are there, and no other process owns one of them. Folders that were made for it
+/// and are empty in the end go away.
 #[derive(Debug)]
-#[must_use = "empty folders go away with it"]
+#[must_use = "others may write there once it is dropped, and empty folders go away with it"]
 pub struct Claim {
     made: Vec<PathBuf>,
+    locks: Vec<FolderLock>,
 }
 
 impl Default for Paths {
@@ -44,7 +49,7 @@ impl Paths {
 
     /// Of work whose setting `setting` says where it writes; messages name it.
     pub fn of_setting(setting: impl Into<String>) -> Self {
-        Self { setting: setting.into(), reads: Vec::new(), writes: Vec::new() }
+        Self { setting: setting.into(), reads: Vec::new(), writes: Vec::new(), owned: Vec::new() }
     }
 
     /// A file that must not be written over. A folder stands for everything in it.
@@ -58,12 +63,19 @@ impl Paths {
         self.writes.push(Output { path, made_from });
     }
 
-    /// Makes the folders of everything that will be written, and checks that it can be.
+    /// A folder of outputs that no other process may write in meanwhile.
+    pub fn owns(&mut self, folder: impl AsRef<Path>) {
+        self.owned.push(folder.as_ref().to_path_buf());
+    }
+
+    /// Makes the folders of everything that will be written, checks that it can be, takes the locks of the folders that are
+    /// owned, and removes what dead processes left half written there.
     ///
     /// # Errors
     ///
-    /// Where two outputs, or an output and an input, are one place or one lies below the other; where an output is a folder
-    /// or a device, or lies below a file; where a folder cannot be made or written in. Folders made till then are removed.
+    /// Where another process owns one of the folders; where two outputs, or an output and an input, are one place or one lies
+    /// below the other; where an output is a folder or a device, or lies below a file; where a folder cannot be made or written
+    /// in. Folders made till then are removed.
     pub fn claim(&self) -> Result<Claim> {
         let mut finder = Finder::default();
         let places: Vec<Place> =
@@ -77,7 +89,7 @@ impl Paths {
             }
         }
         self.check_overlaps(&mut finder, &places)?;
-        let mut claim = Claim { made: Vec::new() };
+        let mut claim = Claim { made: Vec::new(), locks: Vec::new() };
         let mut prepared = HashSet::new();
         for (output, place) in self.writes.iter().zip(&places) {
             let parent = folder(&output.path);
@@ -92,7 +104,20 @@ impl Paths {
                 self.prove(&target, &output.path)?;
             }
         }
+        proven.iter().for_each(|folder| aside::sweep(folder));
+        let targets: HashSet<PathBuf> = prepared.into_iter().map(|(_, target)| target).collect();
+        claim.locks = self.lock(&targets)?;
         Ok(claim)
+    }
+
+    /// The locks of the folders that are owned; refuses outputs in folders that others own.
+    fn lock(&self, targets: &HashSet<PathBuf>) -> Result<Vec<FolderLock>> {
+        let real = |folder: &PathBuf| folder.canonicalize().unwrap_or_else(|_| folder.clone());
+        let owned: HashSet<PathBuf> = self.owned.iter().map(real).collect();
+        let foreign = targets.iter().filter(|folder| !owned.contains(&real(folder)));
+        foreign.into_iter().try_for_each(|folder| check_free(folder))?;
+        let locks = self.owned.iter().map(|folder| FolderLock::take(folder));
+        Ok(locks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     fn check_overlaps(&self, finder: &mut Finder, places: &[Place]) -> Result<()> {
@@ -135,8 +160,7 @@ impl Paths {
 
     /// Writes a file into a folder and removes it; whether names of other letter case are the same there.
     fn prove(&self, folder: &Path, output: &Path) -> Result<bool> {
-        let mut builder = tempfile::Builder::new();
-        let probe = builder.prefix(".u2seg-Probe-").tempfile_in(folder).map_err(|e| {
+        let probe = aside::create(folder).map_err(|e| {
             let found = format!("a folder that takes no files ({})", e.kind());
             let expected = format!("room for {}", output.display());
             let remedy = format!("Choose another `{}`, or let u2seg write there.", self.setting);
@@ -204,6 +228,8 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        // their files go before the folders
+        self.locks.clear();
         // the deepest were made last; the system keeps those that hold something
         for folder in self.made.iter().rev() {
             let _ = std::fs::remove_dir(folder);
@@ -260,6 +286,23 @@ mod tests {
         assert!(refused(&[&at("in")], &[&at("in/deep/out")]).contains("the input"));
         drop(claim(&[&at("in")], &[&at("in2/out")]).unwrap());
         assert_eq!(entries(folder.path()), ["in"]);
+    }
+
+    #[test]
+    fn an_owned_folder_takes_no_files_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut owner = Paths::new();
+        owner.writes(at("run/a"), "case");
+        owner.owns(at("run"));
+        let held = owner.claim().unwrap();
+        assert!(refused(&[], &[&at("run/b")]).contains("a run that process"));
+        drop(claim(&[], &[&at("run/masks/b")]).unwrap());
+        assert!(owner.claim().is_err());
+        drop(held);
+        // the folder went with its owner
+        assert!(entries(folder.path()).is_empty());
+        drop(claim(&[], &[&at("run/b")]).unwrap());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::aside;
 use super::name::folder;
 use crate::base::{Error, Result};
 
@@ -30,9 +31,23 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Where the path is a folder or a device, where `write` fails, or where the system refuses to create, write, sync or rename
 /// the file. The path then holds what it held before, and nothing else is left behind.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_keeping(path, None, write)
+}
+
+/// As [`write_with`]; what the path held before is kept under the name `earlier`, where that is given. At any moment one of the
+/// two names has a whole file, once there was one.
+///
+/// # Errors
+///
+/// As [`write_with`].
+pub fn write_keeping(
+    path: &Path,
+    earlier: Option<&Path>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
     let mut file = FileAside::begin(path)?;
     write(&mut file).map_err(|e| Error::io(path, e))?;
-    file.finish()
+    file.take_name(earlier)
 }
 
 /// A file that is written aside, and takes its name once it is whole. Dropped before, it leaves nothing.
@@ -50,7 +65,7 @@ impl FileAside {
     /// Where the path is a folder or a device, or where the system refuses to create a file there.
     pub fn begin(path: &Path) -> Result<Self> {
         let target = target(path)?;
-        let aside = NamedTempFile::new_in(folder(&target)).map_err(|e| Error::io(path, e))?;
+        let aside = aside::create(folder(&target)).map_err(|e| Error::io(path, e))?;
         Ok(Self { path: path.to_path_buf(), target, file: BufWriter::new(aside) })
     }
 
@@ -69,6 +84,10 @@ impl FileAside {
     ///
     /// Where the system refuses one of these. The path then holds what it held before.
     pub fn finish(self) -> Result<()> {
+        self.take_name(None)
+    }
+
+    fn take_name(self, earlier: Option<&Path>) -> Result<()> {
         let Self { path, target, file } = self;
         let refuse = |e: io::Error| Error::io(&path, e);
         // a buffer that is dropped would hide that its last bytes found no room
@@ -80,6 +99,12 @@ impl FileAside {
             aside.as_file().set_permissions(readable).map_err(refuse)?;
         }
         aside.as_file().sync_all().map_err(refuse)?;
+        if let Some(earlier) = earlier {
+            match std::fs::rename(&target, earlier) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(refuse(e)),
+                _ => {}
+            }
+        }
         aside.persist(&target).map_err(|e| refuse(e.error))?;
         sync_folder(folder(&target));
         Ok(())
@@ -169,6 +194,25 @@ mod tests {
         assert_eq!(names(folder.path()), ["a.json"]);
         assert!(write_atomically(&folder.path().join("none/a.json"), b"").is_err());
         assert!(write_atomically(&path.join("below"), b"").is_err());
+    }
+
+    #[test]
+    fn the_file_before_is_kept_under_its_other_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, earlier) = (folder.path().join("last"), folder.path().join("previous"));
+        let write = |bytes: &'static [u8]| {
+            write_keeping(&path, Some(&earlier), |file| file.write_all(bytes)).unwrap();
+        };
+        write(b"one");
+        assert!(!earlier.exists());
+        write(b"two");
+        write(b"three");
+        let read = |path| std::fs::read(path).unwrap();
+        assert_eq!((read(&path), read(&earlier)), (b"three".to_vec(), b"two".to_vec()));
+        let broken = |_: &mut dyn Write| Err(io::Error::other("no more"));
+        assert!(write_keeping(&path, Some(&earlier), broken).is_err());
+        assert_eq!((read(&path), read(&earlier)), (b"three".to_vec(), b"two".to_vec()));
+        assert_eq!(names(folder.path()), ["last", "previous"]);
     }
 
     #[test]

@@ -123,6 +123,12 @@ fn volume_cache(text: &str) -> std::result::Result<u64, String> {
     if text.trim() == "0" { Ok(0) } else { size(text) }
 }
 
+/// `--checkpoint-minutes`.
+fn minutes(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|minutes: &f64| *minutes > 0.0 && minutes.is_finite());
+    number.ok_or_else(|| format!("expected minutes above 0, found {text}"))
+}
+
 /// `--cache`: a folder, made absolute so that a run goes on from anywhere, or a word.
 pub(in crate::cli) fn place(text: &str) -> std::result::Result<Place, String> {
     match Place::from(text.to_string()) {
@@ -243,8 +249,14 @@ pub(in crate::cli) struct RunArgs {
     /// computed twice, as little as possible, and the results stay the same to the bit.
     #[arg(long, value_parser = size)]
     vram: Option<u64>,
+    /// Steps between checkpoints, by default 50. With --continue it counts for this start.
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    checkpoint_every: Option<u64>,
+    /// Minutes after which there is a checkpoint in any case, by default 10. With --continue it counts for this start.
+    #[arg(long, value_name = "MINUTES", value_parser = minutes)]
+    checkpoint_minutes: Option<f64>,
     /// Go on with the run in --out from its last checkpoint, or begin one that `u2seg plan` wrote; its settings stay as they
-    /// were.
+    /// were, and flags that would change them are refused.
     #[arg(long = "continue")]
     pub resume: bool,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
@@ -253,6 +265,9 @@ pub(in crate::cli) struct RunArgs {
     /// The flags that the user gave.
     #[arg(skip)]
     pub given: Vec<String>,
+    /// Whether the command is `adapt`.
+    #[arg(skip)]
+    pub adapts: bool,
 }
 
 /// Data and network.
@@ -275,6 +290,18 @@ pub(in crate::cli) struct NetArgs {
     base: usize,
 }
 
+/// What may stand beside `--continue`; `--tune` for runs that were planned and not begun.
+const RESUMED: [&str; 8] = [
+    "--out",
+    "--continue",
+    "--device",
+    "--cache",
+    "--cache-size",
+    "--checkpoint-every",
+    "--checkpoint-minutes",
+    "--tune",
+];
+
 impl RunArgs {
     fn recipe(&self) -> Recipe {
         match self.recipe {
@@ -283,9 +310,32 @@ impl RunArgs {
         }
     }
 
-    /// Keeps the prepared cases of runs that go on where this start says.
-    pub fn keep_prepared(&self, runs: &mut Runs) {
+    /// Keeps the prepared cases of runs that go on where this start says, and saves as often as it says.
+    pub fn adjust(&self, runs: &mut Runs) {
         runs.keep_prepared(self.cache.clone(), self.cache_size);
+        runs.save_every(self.checkpoint_every, self.checkpoint_minutes);
+    }
+
+    /// Whether a flag stands on the command line.
+    pub fn is_given(&self, flag: &str) -> bool {
+        self.given.iter().any(|given| given == flag)
+    }
+
+    /// Refuses flags that a run which goes on would ignore: it has its own settings.
+    pub fn check_resumed(&self) -> Result<()> {
+        let ignored = |flag: &&str| !RESUMED.contains(flag);
+        let ignored: Vec<&str> = self.given.iter().map(String::as_str).filter(ignored).collect();
+        if ignored.is_empty() { Ok(()) } else { Err(self.ignored(&ignored)) }
+    }
+
+    /// Flags that would change nothing.
+    pub fn ignored(&self, flags: &[&str]) -> Error {
+        Error::setting(
+            flags.join(", "),
+            "settings beside --continue",
+            format!("only what a run that goes on may change: {}", RESUMED.join(", ")),
+            "Leave them out: config.toml of the run has its settings. Or start a new run in another `out`.",
+        )
     }
 
     /// Whether `--unify` is given.
@@ -353,6 +403,8 @@ impl RunArgs {
                 AugmentArg::None => Augment::none(),
             };
         }
+        config.checkpoint_every = self.checkpoint_every.unwrap_or(config.checkpoint_every);
+        config.checkpoint_minutes = self.checkpoint_minutes.or(config.checkpoint_minutes);
         config.volume_cache = self.volume_cache;
         config.cache = self.cache.clone().unwrap_or_default();
         config.cache_size = self.cache_size;

@@ -5,12 +5,14 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
+use super::signals;
+
 pub(super) use args::{NetArgs, RunArgs, place};
 pub(super) use watch::{Watch, recomputed};
 
-use crate::base::Result;
+use crate::base::{Error, Result, Stop};
 use crate::engine::gpu::Gpu;
-use crate::run::{CONFIG, Observer, Runs};
+use crate::run::{Runs, holds_runs};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,39 +25,89 @@ pub struct Args {
     pub(super) run: RunArgs,
 }
 
-pub fn run(args: Args) -> Result<()> {
-    let gpu = Gpu::open(&args.run.device)?;
-    let mut watch = Watch::new(&gpu, |_| Ok(()));
-    if args.run.resume {
-        return resume(&gpu, &args.out, &args.run, &mut watch);
-    }
-    let options = args.net.options(&args.run)?;
-    let config = args.net.config(gpu.is_software(), &args.run)?;
-    Runs::new(args.run.request(config, options, &args.out))?.complete(&gpu, &mut watch).map(|_| ())
+pub fn run(args: &Args, stop: &Stop) -> Result<()> {
+    begin(
+        &args.out,
+        &args.run,
+        stop,
+        |_| Ok(()),
+        |gpu| {
+            let options = args.net.options(&args.run)?;
+            let config = args.net.config(gpu.is_software(), &args.run)?;
+            Runs::new(args.run.request(config, options, &args.out))
+        },
+    )
 }
 
-/// Goes on with the runs in a folder. Those that are not begun are tuned as `--tune` says, if it is given.
-pub(super) fn resume(
-    gpu: &Gpu,
+/// Begins runs, or goes on with those in `out`, and follows them to their end; `report` has the last word on each.
+pub(super) fn begin(
     out: &Path,
     args: &RunArgs,
-    observer: &mut dyn Observer,
+    stop: &Stop,
+    report: fn(&Path) -> Result<()>,
+    new: impl FnOnce(&Gpu) -> Result<Runs>,
 ) -> Result<()> {
+    if args.resume {
+        args.check_resumed()?;
+    }
+    signals::listen(stop)?;
+    let gpu = Gpu::open(&args.device)?;
+    let mut watch = Watch::new(&gpu, stop, report);
+    let runs = if args.resume { resume(out, args) } else { new(&gpu) };
+    match runs.and_then(|mut runs| runs.complete(&gpu, &mut watch)) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(Error::Stopped) => {
+            tell_stopped(out, args, stop, &watch.place());
+            Err(Error::Stopped)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The runs in a folder as this start goes on with them. Those that are not begun are tuned as `--tune` says, if it is given.
+fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
     let mut runs = Runs::open(out)?;
-    args.keep_prepared(&mut runs);
-    let mut kept: Vec<&str> = args.given.iter().map(String::as_str).collect();
-    kept.retain(|flag| {
-        !["--out", "--continue", "--device", "--cache", "--cache-size"].contains(flag)
-    });
-    if kept.contains(&"--tune") && runs.retune(args.tune)? {
-        kept.retain(|flag| *flag != "--tune");
+    // first, since it writes settings, which what counts for this start alone must not change
+    if args.is_given("--tune") && !runs.retune(args.tune)? {
+        return Err(args.ignored(&["--tune"]));
     }
-    if !kept.is_empty() {
-        log::warn!(
-            "{}: changes nothing with --continue: {} has the settings",
-            kept.join(", "),
-            out.join(CONFIG).display()
-        );
+    args.adjust(&mut runs);
+    Ok(runs)
+}
+
+/// Says where a signal stopped the runs in a folder, and the command that goes on.
+fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, at: &str) {
+    let name = signals::name(stop);
+    if !holds_runs(out) {
+        note!("{name}: stopped before the first step; nothing is written yet");
+        return;
     }
-    runs.complete(gpu, observer).map(|_| ())
+    let device = match args.is_given("--device") {
+        true => format!(" --device {}", quoted(&args.device)),
+        false => String::new(),
+    };
+    let command = if args.adapts { "adapt" } else { "train" };
+    let out = quoted(&out.display().to_string());
+    note!("{name}: stopped {at}. Go on with: u2seg {command} --continue --out {out}{device}");
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=\\".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_string(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (word, expected) in
+            [("runs/a-1", "runs/a-1"), ("my runs", "'my runs'"), ("it's", "'it'\\''s'")]
+        {
+            assert_eq!(super::quoted(word), expected);
+        }
+    }
 }

@@ -1,16 +1,17 @@
 //! What a user sees of a run: a bar on a terminal and lines elsewhere, scores, and where the model is.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::preparation::PreparationBar;
-use crate::base::Result;
+use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};
-use crate::train::{Memory, Reading, Trainer};
+use crate::train::{Memory, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
 pub struct Watch {
@@ -22,29 +23,51 @@ pub struct Watch {
     /// What else to say of a finished run, by its folder.
     report: fn(&Path) -> Result<()>,
     preparation: PreparationBar,
+    stop: Stop,
+    /// Steps of the run that was trained last, and those that its checkpoint has; none before the first one.
+    steps: u64,
+    saved: Option<u64>,
 }
 
 impl Watch {
-    /// Follows runs on this adapter; `report` has the last word on each, by its folder.
-    pub fn new(gpu: &Gpu, report: fn(&Path) -> Result<()>) -> Self {
+    /// Follows runs on this adapter until they are to stop; `report` has the last word on each, by its folder.
+    pub fn new(gpu: &Gpu, stop: &Stop, report: fn(&Path) -> Result<()>) -> Self {
         let adapter = gpu.report().name.clone();
-        let preparation = PreparationBar::default();
-        Self { adapter, bar: ProgressBar::hidden(), lines: 1, report, preparation }
+        let (preparation, stop) = (PreparationBar::default(), stop.clone());
+        let bar = ProgressBar::hidden();
+        Self { adapter, bar, lines: 1, report, preparation, stop, steps: 0, saved: None }
+    }
+
+    /// Where the run that was trained last stands, in words.
+    pub fn place(&self) -> String {
+        match (self.steps, self.saved) {
+            (0, _) => "before its first step".into(),
+            (steps, Some(saved)) if saved == steps => format!("after step {steps}, which is saved"),
+            (steps, Some(saved)) => format!("after step {steps}; saved is step {saved}"),
+            (steps, None) => format!("after step {steps}; none is saved"),
+        }
     }
 }
 
 impl Observer for Watch {
+    fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     fn preparing(&mut self, progress: &Progress) -> Result<()> {
+        self.stop.check()?;
         self.preparation.show(progress);
         Ok(())
     }
 
     fn started(&mut self, trainer: &Trainer) -> Result<()> {
+        self.steps = trainer.steps();
+        self.saved = Some(self.steps).filter(|steps| *steps > 0);
         for cases in trainer.domains() {
             let d = &cases.domain;
             let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
             let cut = d.crop.map(|crop| format!(" resized from {crop:?}"));
-            eprintln!(
+            note!(
                 "{}: {} cases, {} held out; patch {:?}{}, batch {}, pools {:?}, spacing {:.3?} mm{}",
                 d.name,
                 cases.cases.len(),
@@ -58,7 +81,7 @@ impl Observer for Watch {
             );
         }
         let memory = trainer.memory();
-        eprintln!(
+        note!(
             "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
             self.adapter,
             memory.total() >> 20,
@@ -75,6 +98,16 @@ impl Observer for Watch {
         Ok(())
     }
 
+    fn step(&mut self, step: &Step) -> Result<ControlFlow<()>> {
+        self.steps = step.number;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn checkpoint(&mut self, _file: &Path) -> Result<()> {
+        self.saved = Some(self.steps);
+        Ok(())
+    }
+
     fn losses(&mut self, reading: &Reading) -> Result<()> {
         let Reading { step, name, losses, seconds_per_step, progress, skipped, .. } = reading;
         let left_out = if *skipped > 0 { format!(", {skipped} left out") } else { String::new() };
@@ -84,7 +117,7 @@ impl Observer for Watch {
         );
         if self.bar.is_hidden() {
             if step.is_multiple_of(self.lines) || *step == 1 {
-                eprintln!("{text}");
+                note!("{text}");
             }
         } else {
             self.bar.set_position((progress * 1000.0) as u64);
@@ -97,13 +130,11 @@ impl Observer for Watch {
         self.bar.finish_and_clear();
         let skipped = trainer.skipped();
         if let Some(LossScale { scale, .. }) = trainer.loss_scale()? {
-            eprintln!(
+            note!(
                 "loss scale {scale}; gradients overflowed in {skipped} steps, which changed nothing"
             );
         } else if skipped > 0 {
-            eprintln!(
-                "loss or gradients were not finite in {skipped} steps, which changed nothing"
-            );
+            note!("loss or gradients were not finite in {skipped} steps, which changed nothing");
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! What files hold, by hash. An index of sizes, times and file numbers spares reading files again that nobody changed.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::files::{Lock, write_atomically};
+use crate::base::files::{Lock, open_file, read_bytes, write_atomically};
 use crate::base::{Error, Result, locked};
 use crate::dataset::Case;
 use crate::imaging::pair;
@@ -92,7 +92,7 @@ impl Seen {
 
 fn hash(path: &Path) -> Result<Key> {
     let refuse = |e| Error::io(path, e);
-    let mut file = File::open(path).map_err(refuse)?;
+    let mut file = open_file(path, "a file of a case")?;
     let (mut hash, mut buffer) = (blake3::Hasher::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer).map_err(refuse)? {
@@ -187,7 +187,7 @@ impl Index {
 }
 
 fn read(file: &Path) -> Files {
-    let Ok(bytes) = std::fs::read(file) else { return Files::new() };
+    let Ok(bytes) = read_bytes(file, "an index of files") else { return Files::new() };
     serde_json::from_slice(&bytes).unwrap_or_else(|e| {
         log::warn!("{}: {e}; the files of the dataset are hashed again", file.display());
         Files::new()
@@ -200,7 +200,7 @@ mod tests {
 
     fn age(path: &Path) {
         let past = SystemTime::now() - Duration::from_secs(60);
-        File::options().write(true).open(path).unwrap().set_modified(past).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(past).unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::arrays::{Written, read};
 use super::case::{Facts, Piece, Points, no_point};
-use crate::base::files::write_atomically;
+use crate::base::files::{read_bytes, write_atomically};
 use crate::base::{Error, Result};
 use crate::imaging::{Prepared, VoxelBox};
 
@@ -95,8 +95,8 @@ impl Entry {
     /// What the attributes say.
     pub fn about(folder: &Path) -> Result<About> {
         let path = folder.join(GROUP);
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         let expected = "the attributes of a prepared case";
+        let bytes = read_bytes(&path, expected)?;
         let group: Group = serde_json::from_slice(&bytes)
             .map_err(|e| damaged(&path, e.to_string(), expected.into()))?;
         let about = group.attributes.u2seg;

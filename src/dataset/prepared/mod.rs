@@ -7,6 +7,7 @@ mod contents;
 mod entry;
 mod store;
 mod summary;
+mod temporary;
 mod work;
 
 pub use case::{CaseData, Facts, Piece, Points};

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 
 use super::contents::Key;
 use super::entry::{About, Entry, Origin};
+use super::temporary::Temporary;
 use crate::base::files::{CACHE_VARIABLE, Lock, cache_folder, sync_folder};
 use crate::base::{Error, Result, locked};
 use crate::imaging::Prepared;
@@ -98,7 +99,7 @@ pub struct Store {
     used: Mutex<BTreeSet<Key>>,
     session: Session,
     /// Goes away last.
-    _temporary: Option<tempfile::TempDir>,
+    _temporary: Option<Temporary>,
 }
 
 impl Store {
@@ -110,9 +111,7 @@ impl Store {
     pub fn open(place: &Place, size: u64) -> Result<Self> {
         let mut temporary = None;
         let mut aside = || -> Result<PathBuf> {
-            let folder = tempfile::Builder::new().prefix("u2seg-prepared-").tempdir();
-            let folder = folder.map_err(|e| Error::io(std::env::temp_dir(), e))?;
-            Ok(temporary.insert(folder).path().to_path_buf())
+            Ok(temporary.insert(Temporary::new(&std::env::temp_dir())?).folder.path().to_path_buf())
         };
         let root = match place {
             Place::Folder(folder) => folder.join(FOLDER),

@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::contents::Key;
-use crate::base::files::write_atomically;
+use crate::base::files::{read_bytes, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::{Case, Dataset, Labels};
 use crate::imaging::{IGNORED, LabelMap, Note, Volume, nonzero_box};
@@ -98,7 +98,7 @@ impl Summary {
 
     /// Reads what was kept; none where it is not there or not whole.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        let bytes = std::fs::read(path).ok()?;
+        let bytes = read_bytes(path, "what is known of a case").ok()?;
         let summary = Self::parse(&bytes);
         if summary.is_none() {
             log::warn!("{}: damaged; the case is read again", path.display());

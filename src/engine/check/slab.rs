@@ -232,6 +232,7 @@ fn accumulate(name: &str, weights_lane: Option<usize>, classes: bool) -> SlabCas
             ("logits", bits(&logits)),
             ("weights", bits(&weights)),
             ("sums", bits(&start)),
+            ("flags", vec![0; 4]),
         ],
         steps: steps.collect(),
         out: "sums",
@@ -239,6 +240,18 @@ fn accumulate(name: &str, weights_lane: Option<usize>, classes: bool) -> SlabCas
         expected: sums,
         tolerance: Tolerance::OfLargest(1e-6),
     }
+}
+
+/// What is said of windows whose logits are finite, but for one.
+fn flagged(value: Option<f64>) -> SlabCase {
+    let mut case = accumulate("flags", None, true);
+    if let (Some(value), Some((_, logits))) = (value, case.buffers.first_mut()) {
+        logits[4 * 60 + 2] = (value as f32).to_bits();
+    }
+    let mut expected = vec![0.0; 16];
+    expected[0] = f64::from(u8::from(value.is_some()));
+    let name = format!("windows with {value:?} among their logits");
+    SlabCase { name, out: "flags", reads: Reads::Labels, expected, ..case }
 }
 
 fn between_planes(share: f32, lane: usize) -> SlabCase {
@@ -560,6 +573,9 @@ pub fn windows() -> Vec<SlabCase> {
         accumulate("weights in a lane", Some(3), true),
         accumulate("no weights", None, true),
         accumulate("weights alone", Some(0), false),
+        flagged(None),
+        flagged(Some(f64::NAN)),
+        flagged(Some(f64::NEG_INFINITY)),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::base::files::{cache_folder, fingerprint, folder, write_atomically};
+use crate::base::files::{Lock, cache_folder, fingerprint, folder, sweep, write_atomically};
 use crate::base::{Error, Result, locked};
 
 /// Bytes before the backend's own: a fingerprint of those.
@@ -38,7 +38,8 @@ impl Pipelines {
         &self.cache
     }
 
-    /// Writes the file, if something came to what it holds. A folder that cannot be written costs only that.
+    /// Writes the file, if something came to what it holds. Of two processes that compile at once the one with more leaves its
+    /// own: backends can neither join two caches nor say what is in one. A folder that cannot be written costs only that.
     pub fn keep(&self) {
         let Some(data) = self.cache.get_data() else { return };
         let hash = fingerprint([data.as_slice()]);
@@ -46,7 +47,7 @@ impl Pipelines {
         if *kept == Some(hash) {
             return;
         }
-        match write(&self.path, hash, &data) {
+        match replace(&self.path, *kept, &data) {
             Ok(()) => *kept = Some(hash),
             Err(error) => log::warn!("compiled pipelines are not kept: {error}"),
         }
@@ -73,10 +74,17 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     None
 }
 
-fn write(path: &Path, hash: u64, data: &[u8]) -> Result<()> {
+/// Writes what grew from contents of the fingerprint `before`, unless another process wrote more meanwhile.
+fn replace(path: &Path, before: Option<u64>, data: &[u8]) -> Result<()> {
     let folder = folder(path);
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    write_atomically(path, &[&hash.to_le_bytes(), data].concat())
+    let _lock = Lock::wait(&path.with_extension("lock"))?;
+    sweep(folder);
+    let other = read(path).filter(|now| Some(fingerprint([now.as_slice()])) != before);
+    if other.is_some_and(|now| now.len() > data.len()) {
+        return Ok(());
+    }
+    write_atomically(path, &[&fingerprint([data]).to_le_bytes(), data].concat())
 }
 
 #[allow(unsafe_code)]
@@ -98,8 +106,14 @@ mod tests {
         let path = dir.path().join("p/cache.bin");
         assert_eq!(read(&path), None);
         let data = b"compiled".to_vec();
-        write(&path, fingerprint([data.as_slice()]), &data).unwrap();
-        assert_eq!(read(&path), Some(data));
+        replace(&path, None, &data).unwrap();
+        assert_eq!(read(&path), Some(data.clone()));
+        // what another process left stays where it is more
+        replace(&path, None, b"less").unwrap();
+        assert_eq!(read(&path), Some(data.clone()));
+        replace(&path, Some(fingerprint([data.as_slice()])), b"anew").unwrap();
+        assert_eq!(read(&path), Some(b"anew".to_vec()));
+        replace(&path, None, &data).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[HEAD + 2] ^= 1;
         std::fs::write(&path, &bytes).unwrap();

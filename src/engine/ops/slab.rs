@@ -142,7 +142,7 @@ impl Cut {
     }
 }
 
-/// Adds a block of a window's logits to weighted sums: `accumulate.wgsl`, bindings `logits`, `weights` and `sums`.
+/// Adds a block of a window's logits to weighted sums: `accumulate.wgsl`, bindings `logits`, `weights`, `sums` and `flags`.
 #[derive(Debug, Clone, Copy)]
 pub struct Accumulate {
     /// Where the window lies.

@@ -33,6 +33,17 @@ impl Optimizer {
         Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 5e-4 }
     }
 
+    /// Whether it can be trained with.
+    pub fn is_usable(&self) -> bool {
+        let share = |value: &f32| (0.0..1.0).contains(value);
+        match self {
+            Self::Adam { betas, eps, weight_decay } => {
+                betas.iter().all(share) && eps.is_finite() && *eps > 0.0 && share(weight_decay)
+            }
+            Self::Sgd { momentum, weight_decay } => share(momentum) && share(weight_decay),
+        }
+    }
+
     /// Parameters that change with the learning rate and the update's number, from 1.
     pub fn step_params(&self, lr: f64, number: UpdateNumber) -> Vec<(&'static str, u32)> {
         match self {

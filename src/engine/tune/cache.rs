@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::base::files::{cache_folder, fingerprint, write_atomically};
+use crate::base::files::{Lock, cache_folder, fingerprint, folder, sweep, write_atomically};
 use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::engine::shader::{shared, sources};
@@ -97,22 +97,67 @@ fn read_file(path: &Path) -> Result<Kept> {
     })
 }
 
-/// Keeps what was found for later runs. A folder that cannot be written costs only that.
-pub fn write(gpu: &Gpu, variants: &BTreeMap<String, String>) {
+/// Keeps what was found for later runs, beside what other processes found meanwhile. A folder that cannot be written costs only
+/// that.
+pub fn add(gpu: &Gpu, found: &BTreeMap<String, String>) {
     let identity = Identity::of(gpu);
     let Some(path) = identity.file() else {
         log::warn!("no cache folder: what tuning found is not kept");
         return;
     };
-    let kept = Kept { identity, variants: variants.clone() };
-    let written = serde_json::to_vec_pretty(&kept)
-        .map_err(|e| Error::Internal(e.to_string()))
-        .and_then(|json| {
-            let folder = crate::base::files::folder(&path);
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-            write_atomically(&path, &json)
-        });
-    if let Err(error) = written {
+    if let Err(error) = add_to(&path, identity, found) {
         log::warn!("what tuning found is not kept: {error}");
+    }
+}
+
+fn add_to(path: &Path, identity: Identity, found: &BTreeMap<String, String>) -> Result<()> {
+    let folder = folder(path);
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let _lock = Lock::wait(&path.with_extension("lock"))?;
+    sweep(folder);
+    // of another adapter, or damaged: that was told when it was read
+    let before = read_file(path).ok().filter(|kept| kept.identity == identity);
+    let mut variants = before.map(|kept| kept.variants).unwrap_or_default();
+    variants.extend(found.clone());
+    let json = serde_json::to_vec_pretty(&Kept { identity, variants });
+    write_atomically(path, &json.map_err(|e| Error::Internal(e.to_string()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_that_tune_at_once_keep_what_both_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tuning/adapter.json");
+        let text = || "x".to_string();
+        let identity = Identity {
+            adapter: text(),
+            backend: text(),
+            driver: text(),
+            driver_info: text(),
+            version: text(),
+            shaders: text(),
+        };
+        std::thread::scope(|scope| {
+            for who in 0..4 {
+                let (path, identity) = (&path, &identity);
+                scope.spawn(move || {
+                    for site in 0..10 {
+                        let found = (format!("site {who} {site}"), "variant".to_string());
+                        add_to(path, identity.clone(), &[found].into()).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(read_file(&path).unwrap().variants.len(), 40);
+        // what is found again replaces what was known; of another adapter nothing stays
+        let found = |variant: &str| [("site 0 0".to_string(), variant.to_string())].into();
+        add_to(&path, identity.clone(), &found("other")).unwrap();
+        assert_eq!(read_file(&path).unwrap().variants["site 0 0"], "other");
+        let newer = Identity { version: "y".into(), ..identity };
+        add_to(&path, newer, &found("new")).unwrap();
+        assert_eq!(read_file(&path).unwrap().variants, found("new"));
     }
 }

@@ -102,8 +102,8 @@ pub fn tuned(gpu: &Gpu, mode: Mode, workloads: &[Workload]) -> Result<(Gpu, Repo
     let mut tuner = Tuner::new(gpu, &shipped, mode, workloads)?;
     let skip = if mode == Mode::Full { BTreeMap::new() } else { known.clone() };
     let found = tuner.run(&skip)?;
+    cache::add(gpu, &found);
     let all: BTreeMap<_, _> = known.into_iter().chain(found).collect();
-    cache::write(gpu, &all);
     Ok((gpu.tuned(shipped.with(all)), tuner.report))
 }
 

@@ -1,8 +1,8 @@
-//! What the time of a case is spent on.
+//! What the time of a case is spent on, and whether it goes on.
 
 use std::time::{Duration, Instant};
 
-use crate::base::Result;
+use crate::base::{Result, Stop};
 use crate::engine::gpu::Gpu;
 
 /// What a case takes time for.
@@ -31,6 +31,7 @@ const PHASES: [(Phase, &str); 5] = [
 /// Seconds by phase. To know them the queue is waited for after each, which is done only where they are logged.
 pub struct Clock {
     measures: bool,
+    stop: Stop,
     last: Instant,
     spent: [Duration; PHASES.len()],
 }
@@ -38,7 +39,13 @@ pub struct Clock {
 impl Clock {
     /// Begins; it measures where the log takes what it tells.
     pub fn start() -> Self {
+        Self::until(Stop::default())
+    }
+
+    /// The same for work that ends where somebody asks to stop.
+    pub fn until(stop: Stop) -> Self {
         Self {
+            stop,
             measures: log::log_enabled!(log::Level::Info),
             last: Instant::now(),
             spent: Default::default(),
@@ -46,7 +53,12 @@ impl Clock {
     }
 
     /// What was done since the last call was this.
+    ///
+    /// # Errors
+    ///
+    /// Where the GPU fails, and where the work is to stop.
     pub fn lap(&mut self, gpu: &Gpu, phase: Phase) -> Result<()> {
+        self.stop.check()?;
         if self.measures {
             gpu.wait()?;
             let now = Instant::now();

@@ -234,7 +234,8 @@ impl<'a> Slabs<'a> {
         }
         while self.take_maps(sink)? {}
         while self.take_labels(sink)? {}
-        clock.lap(self.gpu, Phase::Placing)
+        clock.lap(self.gpu, Phase::Placing)?;
+        self.sweeps.iter().try_for_each(|sweep| sweep.check_finite())
     }
 
     fn regions(&self) -> bool {

@@ -93,11 +93,13 @@ impl Network {
         let plan = plan(model, domain)?;
         let forward = Forward::up_to(gpu, &spec(gpu, model, domain, options)?, values)?;
         let size = plan.crop_size();
+        // a window that the adapter cannot hold is refused before it is made here
+        let voxels = size.iter().product::<usize>() as u64;
+        let weights = storage(gpu, "weights of a window", 4 * voxels)?;
         let counts = match options.weighting.unwrap_or(plan.weighting) {
             Weighting::Gaussian => gaussian(size),
             Weighting::Linear => linear(size),
         };
-        let weights = storage(gpu, "weights of a window", 4 * counts.len() as u64)?;
         gpu.upload(&weights, 0, bytemuck::cast_slice(&counts));
         let caps = caps(gpu);
         let resizer = Resizer::new(gpu, &caps, size, plan.patch)?;

@@ -5,8 +5,9 @@ use super::clock::{Clock, Phase};
 use super::network::Network;
 use super::resize::At;
 use super::ring::{Plane, Ring};
-use crate::base::Result;
-use crate::engine::exec::{Held, Recording, vectors};
+use crate::base::{Error, Result};
+use crate::engine::exec::{Held, Recording, storage, vectors};
+use crate::engine::graph::DType;
 use crate::engine::ops::slab::{Accumulate, BetweenPlanes, Cut, Placed};
 use crate::engine::shape::LANES;
 use crate::imaging::{Prepared, Tap};
@@ -61,6 +62,8 @@ pub struct Sweep<'a> {
     image: Ring,
     /// Weighted sums of logits, a ring for each block.
     sums: Vec<Ring>,
+    /// Whether some logit was not finite.
+    flags: wgpu::Buffer,
 }
 
 /// Planes that neighbouring rows of windows may need at once.
@@ -88,7 +91,8 @@ impl<'a> Sweep<'a> {
         let plane = Plane { elements: voxels, bytes: 16 };
         let ring = || Ring::new(gpu, caps, "sums of logits", slots, plane);
         let sums = (0..network.blocks()).map(|_| ring()).collect::<Result<Vec<_>>>()?;
-        Ok(Self { network, case, starts, next: 0, sent: 0, image, sums })
+        let flags = storage(gpu, "flags", 16)?;
+        Ok(Self { network, case, starts, next: 0, sent: 0, image, sums, flags })
     }
 
     /// The network.
@@ -126,6 +130,32 @@ impl<'a> Sweep<'a> {
         }
         self.next += 1;
         Ok(())
+    }
+
+    /// Refuses results of which no mask can be made; waits for what was submitted.
+    ///
+    /// # Errors
+    ///
+    /// Where some logit was infinite or no number, or the GPU fails.
+    pub fn check_finite(&self) -> Result<()> {
+        let flags = self.network.gpu.download(&self.flags, 0, 4)?;
+        if flags.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        Err(match self.network.options.dtype {
+            DType::F16 => Error::setting(
+                "precision",
+                "f16, in which the network's results for this image are not finite",
+                "f32",
+                "Store activations in f32.",
+            ),
+            DType::F32 => Error::setting(
+                "model",
+                "weights with which the network's results for this image are not finite",
+                "a model whose training did well",
+                "Train anew with a lower `lr`.",
+            ),
+        })
     }
 
     /// Sends planes of the case up to `end` that were not sent yet.
@@ -249,7 +279,9 @@ impl<'a> Sweep<'a> {
                 share: 1.0 / (1 << mirrors) as f32,
             };
             let weights = Held::whole(&self.network.weights);
-            let named = [("logits", logits), ("weights", weights), ("sums", sums)];
+            let flags = Held::whole(&self.flags);
+            let named =
+                [("logits", logits), ("weights", weights), ("sums", sums), ("flags", flags)];
             recording.add(accumulate.call(caps)?, named)?;
         }
         Ok(())

@@ -174,6 +174,17 @@ fn going_on_trusts_whole_masks_alone() {
     let ran = case.run(&format!("{predict} --save-probabilities"));
     ran.said(0, &["out/a.nii.gz", "out/b.nii.gz"]);
     assert_eq!(case.tree("out/probabilities/a").len(), 3);
+    let again = format!("{predict} --save-probabilities");
+    case.run(&again).said(0, &["nothing is left to do"]);
+    // a map without its last byte, and a mask of another image
+    let map = case.at(&case.tree("out/probabilities/a")[0]);
+    let bytes = std::fs::read(&map).unwrap();
+    std::fs::write(&map, &bytes[..bytes.len() - 1]).unwrap();
+    case.run(&again).said(0, &["out/a.nii.gz"]).not("out/b.nii.gz");
+    assert!(std::fs::read(&map).unwrap() == bytes);
+    let other = u2seg::low_level::imaging::Grid::ras([4, 5, 6], [1.0; 3]);
+    crate::common::volumes::write_mask(&case.at("out/b.nii.gz"), &[0; 120], &other).unwrap();
+    case.run(&again).said(0, &["out/b.nii.gz"]).not("out/a.nii.gz");
 }
 
 #[test]

@@ -48,6 +48,13 @@ impl LossWeights {
         }
     }
 
+    /// Whether it can be trained with: no term counts less than nothing, and some count.
+    pub fn is_usable(&self) -> bool {
+        let terms = [self.cross_entropy, self.focal, self.dice, self.lovasz];
+        terms.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
+            && terms.iter().any(|weight| *weight > 0.0)
+    }
+
     /// Cross-entropy alone.
     pub const fn ce() -> Self {
         Self { dice: 0.0, ..Self::dice_ce() }
