@@ -74,7 +74,7 @@ impl SessionSettings {
     }
 
     /// Whether gradients pass through f16 and are multiplied by the loss scale.
-    pub(super) fn scaled(&self) -> bool {
+    fn scaled(&self) -> bool {
         self.footprint.dtype == DType::F16
     }
 
@@ -246,7 +246,8 @@ impl Session {
         let mut domains = Vec::new();
         for ((built, plan), mine) in built.into_iter().zip(&fitted.plans).zip(&touched) {
             let loss = built.ends.loss;
-            let update = Update { mine, all: &touched, settings: &settings, loss };
+            let (optimizer, scales) = (&settings.optimizer, settings.scaled());
+            let update = Update { mine, all: &touched, optimizer, scales, loss };
             let tail = update.lower(&store, &caps)?;
             let program = Program::new(gpu, plan, &tail.dispatches, &store, &pool)?;
             domains.push(DomainProgram::new(built, program, &tail, mine, plan.steps.len())?);

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::session::SessionSettings;
 use crate::base::{Error, Result};
 use crate::engine::exec::Store;
 use crate::engine::graph::{Caps, Dispatch, Graph, Value};
 use crate::engine::ops;
-use crate::engine::ops::Guarded;
+use crate::engine::ops::{Guarded, Optimizer};
 
 /// Positions in the store of the parameters that a graph trains.
 pub(super) fn touched(graph: &Graph, store: &Store) -> Result<BTreeSet<usize>> {
@@ -52,7 +51,9 @@ pub(super) struct Update<'a> {
     /// Parameters of this domain and of every domain.
     pub mine: &'a BTreeSet<usize>,
     pub all: &'a [BTreeSet<usize>],
-    pub settings: &'a SessionSettings,
+    pub optimizer: &'a Optimizer,
+    /// Whether gradients are multiplied by the loss scale.
+    pub scales: bool,
     /// The domain's loss.
     pub loss: Value,
 }
@@ -67,12 +68,11 @@ impl Update<'_> {
         };
         let spans: Vec<Span> = ranges(self.mine, self.all).into_iter().map(span).collect();
         let words: Vec<_> = spans.iter().map(|span| (span.start, span.words)).collect();
-        let scales = self.settings.scaled();
-        let guarded = Guarded { ranges: &words, loss: Some(self.loss), scales };
+        let guarded = Guarded { ranges: &words, loss: Some(self.loss), scales: self.scales };
         let mut dispatches = ops::guard_dispatches(&guarded, caps)?;
         let mut updates = Vec::new();
         for Span { param, start, words } in spans {
-            for dispatch in ops::optimizer_dispatch(&self.settings.optimizer, start, words, caps)? {
+            for dispatch in ops::optimizer_dispatch(self.optimizer, start, words, caps)? {
                 updates.push(UpdateCommand { command: dispatches.len(), param });
                 dispatches.push(dispatch);
             }

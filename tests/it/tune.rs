@@ -31,6 +31,7 @@ fn cached(cache: &Path) -> PathBuf {
     let mut files: Vec<PathBuf> = std::fs::read_dir(cache.join("tuning"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
         .collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files.pop().unwrap()

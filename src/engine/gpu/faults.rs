@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Call, Gpu};
+use super::call::Call;
 use crate::base::{Error, Result};
 
 /// What goes wrong.
@@ -82,23 +82,6 @@ impl Drop for Faults {
     fn drop(&mut self) {
         let (calls, allocations) = self.calls();
         log::info!("{calls} calls at the seam to the driver, {allocations} buffers");
-    }
-}
-
-impl Gpu {
-    /// The same device, whose calls fail as planned.
-    pub fn failing(mut self, faults: Arc<Faults>) -> Self {
-        // nobody else has the device yet
-        if let Some(inner) = Arc::get_mut(&mut self.inner) {
-            inner.faults = faults;
-        }
-        self
-    }
-
-    /// The calls at the seam.
-    #[cfg(test)]
-    pub fn faults(&self) -> &Faults {
-        &self.inner.faults
     }
 }
 

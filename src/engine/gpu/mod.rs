@@ -1,6 +1,7 @@
 //! Adapter and device, capabilities, buffers, pipelines, submission. Every failure is a `Result` that names the object.
 
 mod adapters;
+mod call;
 #[cfg(any(test, feature = "faults"))]
 mod faults;
 mod kernels;
@@ -26,6 +27,7 @@ pub(in crate::engine) use submission::unread;
 
 use crate::base::{Error, GpuFault, Result, locked};
 use crate::engine::shader::{Class, Cooperative, KernelKey, Reflection, Tuning, reflect};
+use call::Call;
 use pace::Pace;
 use pipelines::Pipelines;
 
@@ -58,15 +60,6 @@ struct Inner {
     /// Calls that are to fail.
     #[cfg(any(test, feature = "faults"))]
     faults: Arc<faults::Faults>,
-}
-
-/// What may fail at the seam to the driver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    /// A buffer is made.
-    Allocation,
-    /// Anything else.
-    Other,
 }
 
 impl std::fmt::Debug for Gpu {

@@ -1,9 +1,14 @@
 //! Submitting, waiting and reading back. A device that is lost meanwhile is an error, wherever that shows first.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(any(test, feature = "faults"))]
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Call, Gpu};
+use super::Gpu;
+use super::call::Call;
+#[cfg(any(test, feature = "faults"))]
+use super::faults::{Fault, Faults};
 use crate::base::{BoxedError, Error, GpuFault, Result, locked};
 
 impl Gpu {
@@ -133,10 +138,25 @@ impl Gpu {
         }
     }
 
+    /// The same device, whose calls fail as planned.
+    #[cfg(any(test, feature = "faults"))]
+    pub fn failing(mut self, faults: Arc<Faults>) -> Self {
+        // nobody else has the device yet
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.faults = faults;
+        }
+        self
+    }
+
+    /// The calls at the seam.
+    #[cfg(test)]
+    pub fn faults(&self) -> &Faults {
+        &self.inner.faults
+    }
+
     /// Fails where a test wants this call to fail.
     #[cfg(any(test, feature = "faults"))]
     pub(super) fn seam(&self, call: Call) -> Result<()> {
-        use super::faults::Fault;
         match self.inner.faults.next(call) {
             None => Ok(()),
             Some(Fault::Memory) => Err(Error::gpu(GpuFault::OutOfMemory, "an injected fault")),
