@@ -53,11 +53,16 @@ unheard() {
         [ "$(grep -c msgNum "$work/messages.txt")" = "$(grep -c createinstance-status-message "$work/messages.txt")" ]
 }
 
-# Two domains, of one channel and of two.
+# Three domains: two to train, of one channel and of two, and one to adapt to.
 cohorts() {
-    for channels in 1 2; do
-        [ -d "$work/cohort-$channels" ] || target/release/examples/synthetic_cohort --out "$work/cohort-$channels" --cases 4 \
-            --shape 20,24,24 --classes 3 --channels "$channels" --seed "$channels" >&2
+    for domain in First Second Third; do
+        folder=$work/$domain
+        [ ! -d "$folder" ] || continue
+        channels=1
+        [ "$domain" != Second ] || channels=2
+        target/release/examples/synthetic_cohort --out "$folder" --cases 4 --shape 20,24,24 --classes 3 --channels "$channels" >&2
+        sed "s/\"name\": *\"[^\"]*\"/\"name\": \"$domain\"/" "$folder/dataset.json" >"$folder/dataset.json.new"
+        mv "$folder/dataset.json.new" "$folder/dataset.json"
     done
 }
 
@@ -69,13 +74,13 @@ journey() {
     small="--cache none --steps 6 --patch 16,16,16 --batch 2 --tune off --augment default"
     rm -rf "$out"
     # shellcheck disable=SC2086
-    step "$way: a training of two domains" "$program" train --data "$work/cohort-1" "$work/cohort-2" --out "$out/run" --base 8 \
+    step "$way: a training of two domains" "$program" train --data "$work/First" "$work/Second" --out "$out/run" --base 8 \
         --fold 0 $small "$@"
     # shellcheck disable=SC2086
-    step "$way: an adaptation" "$program" adapt -m "$out/run/model.safetensors" --data "$work/cohort-1" --out "$out/adapted" $small "$@"
+    step "$way: an adaptation" "$program" adapt -m "$out/run/model.safetensors" --data "$work/Third" --out "$out/adapted" $small "$@"
     precision=f32
     case " $* " in *" f16 "*) precision=f16 ;; esac
-    step "$way: a prediction" "$program" predict -m "$out/adapted/model.safetensors" --domain Synthetic -i "$work/cohort-1/imagesTr" \
+    step "$way: a prediction" "$program" predict -m "$out/adapted/model.safetensors" --domain Third -i "$work/Third/imagesTr" \
         -o "$out/masks" --mirror w --save-probabilities --precision "$precision" --tune off
 }
 

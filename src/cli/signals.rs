@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::{register, register_conditional_shutdown, register_usize};
@@ -35,7 +36,17 @@ pub fn listen(stop: &Stop) -> Result<()> {
         register(signal, came.clone()).map_err(fail)?;
         register_usize(signal, stop.cause_cell(), signal as usize).map_err(fail)?;
     }
+    let stop = stop.clone();
+    std::thread::spawn(move || acknowledge(&stop));
     Ok(())
+}
+
+/// Says that a signal was heard: what is at work may take some seconds to end.
+fn acknowledge(stop: &Stop) {
+    while stop.cause().is_none() {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    note!("{}: ends in good order; once more, and it ends at once", name(stop));
 }
 
 /// The exit code of a program that a signal ended.

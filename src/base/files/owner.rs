@@ -123,7 +123,7 @@ fn held(folder: &Path) -> Error {
     let holder = holder(folder).map(|holder| holder.told());
     let holder = holder.unwrap_or("another process is at".into());
     let expected = "a folder of its own for each process";
-    let remedy = "Wait for the other, or give another `out`; a fold's is RUN/fold_K.";
+    let remedy = "Wait for the other, or choose another folder; a fold's is RUN/fold_K.";
     Error::file(folder, format!("a run that {holder}"), expected, remedy)
 }
 

@@ -111,7 +111,7 @@ impl Store {
     pub fn open(place: &Place, size: u64) -> Result<Self> {
         let mut temporary = None;
         let mut aside = || -> Result<PathBuf> {
-            Ok(temporary.insert(Temporary::new(&std::env::temp_dir())?).folder.path().to_path_buf())
+            Ok(temporary.insert(Temporary::new(&std::env::temp_dir())?).folder().to_path_buf())
         };
         let root = match place {
             Place::Folder(folder) => folder.join(FOLDER),

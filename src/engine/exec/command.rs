@@ -277,4 +277,21 @@ mod tests {
         let launch = submit(&gpu(), "nothing", &[]).unwrap();
         assert!(launch.last.is_none() && launch.encoding == 0.0);
     }
+    /// Work that takes longer than it seemed to: the next submissions hold as much as an eighth of a second does.
+    #[test]
+    #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+    fn submissions_hold_what_the_measured_pace_allows() {
+        const DISPATCHES: u64 = 20_000;
+        let mut copies = Copies::new(1, 0);
+        let gpu = copies.gpu.clone();
+        let budget = gpu.submission_budget();
+        copies.run.work = budget / DISPATCHES;
+        let commands = vec![Command::Dispatch(copies.run.clone()); DISPATCHES as usize];
+        let start = Instant::now();
+        submit(&gpu, "many", &commands).unwrap();
+        gpu.wait().unwrap();
+        let seconds = start.elapsed().as_secs_f64();
+        let next = gpu.submission_budget() as f64 / budget as f64 * seconds;
+        assert!(next < 0.15, "{seconds} s, then {next} s");
+    }
 }
