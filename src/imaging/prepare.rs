@@ -48,7 +48,7 @@ const MAX_POINTS: usize = 10_000;
 pub const MAX_VOXELS: usize = 1 << 30;
 /// Voxels that a case may have after resampling however few it had, and how many times as many a larger one may have: what an
 /// image takes follows from its size.
-const PLENTY: usize = 1 << 25;
+const PLENTY: usize = 1 << 24;
 const GROWTH: usize = 64;
 /// Voxels around the non-zero box.
 const MARGIN: usize = 5;
@@ -88,7 +88,7 @@ pub fn resampled_size(old: [usize; 3], from: [f64; 3], to: [f64; 3]) -> Result<[
         return refuse(found(), "at most 2^30 voxels");
     }
     if product(new) > PLENTY.max(product(old).saturating_mul(GROWTH)) {
-        return refuse(found(), "at most 2^25 voxels, or 64 times as many as the image has");
+        return refuse(found(), "at most 2^24 voxels, or 64 times as many as the image has");
     }
     Ok(new)
 }
