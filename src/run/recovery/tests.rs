@@ -106,7 +106,7 @@ fn a_training_survives_the_loss_of_its_device_at_any_call() {
         assert!(rig.left(&name) == expected, "the loss at call {n} of {calls} left a trace");
         std::fs::remove_dir_all(rig.at(&name)).unwrap();
     }
-    println!("{} losses of the device at one of {calls} calls", cases.len());
+    log::info!("{} losses of the device at one of {calls} calls", cases.len());
     // three losses in all, each after a checkpoint that the one before had not
     let third = calls / 4;
     let faults = format!("loss@{},loss@{},loss@{}", third, 3 * third, 5 * third);
