@@ -95,7 +95,7 @@ fn a_run_is_one_process_s_at_a_time() {
     case.dataset(&json!({"name": "D"}));
     let train = format!("train --data . --out RUN --fold 0 {QUICK}");
     let held = Lock::take(&case.at("RUN/lock")).unwrap().unwrap();
-    let parts = ["RUN: found a run that another process is at", "another --out"];
+    let parts = ["RUN: found a run that another process is at", "choose another folder"];
     case.run(&train).said(1, &parts);
     case.run(&format!("plan --data . --out RUN {QUICK}")).said(1, &parts);
     // another fold is another run
