@@ -1,7 +1,7 @@
 //! The patches of coming steps: drawn by one thread in the order of the steps, read from the disk by several, some steps ahead of
 //! the trainer.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,9 +65,22 @@ impl Drop for Taken {
     }
 }
 
-/// Steps to come.
+/// Steps to come. Once it is dropped, no thread of it holds the cases any more.
 pub(super) struct Batches {
+    // goes first, which ends the threads
     steps: Receiver<Receiver<Result<Batch>>>,
+    _threads: Threads,
+}
+
+/// Waits at its end for the threads, each of which holds a sender as long as it holds cases: a process that ended before them would
+/// leave what they were about to remove.
+struct Threads(Receiver<()>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // nothing is sent
+        self.0.recv().ok();
+    }
 }
 
 /// Who draws.
@@ -78,6 +91,8 @@ struct Drawing {
     cache: Cache,
     room: Arc<Room>,
     readers: rayon::ThreadPool,
+    // goes last
+    alive: Sender<()>,
 }
 
 impl Drawing {
@@ -116,11 +131,13 @@ impl Drawing {
     fn read(&self, domain: usize, wanted: Vec<Wanted>, sender: SyncSender<Result<Batch>>) {
         use rayon::prelude::*;
         let room = self.room.take(wanted.iter().map(Wanted::bytes).sum());
-        let domains = self.domains.clone();
+        let (domains, alive) = (self.domains.clone(), self.alive.clone());
         self.readers.spawn_fifo(move || {
             let source = domains[domain].source();
             let samples = wanted.into_par_iter().map(|wanted| wanted.read(&source));
             let samples = samples.collect::<Result<Vec<_>>>();
+            drop(domains);
+            drop(alive);
             // the trainer may have gone
             sender.send(samples.map(|samples| Batch { domain, samples, _room: room })).ok();
         });
@@ -144,7 +161,8 @@ impl Batches {
             .build()
             .map_err(|e| no_thread(&e))?;
         let room = Arc::new(Room::default());
-        let mut drawing = Drawing { domains, config, sampler, cache, room, readers };
+        let (alive, ended) = channel();
+        let mut drawing = Drawing { domains, config, sampler, cache, room, readers, alive };
         let work = move || {
             for step in first.. {
                 if sender.send(drawing.step(step)).is_err() {
@@ -156,7 +174,7 @@ impl Batches {
             .name("batches".into())
             .spawn(work)
             .map_err(|e| no_thread(&e))?;
-        Ok(Self { steps })
+        Ok(Self { steps, _threads: Threads(ended) })
     }
 
     /// The next step's input. `waiting` is called again and again as long as it is not there.

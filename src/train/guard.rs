@@ -78,7 +78,7 @@ pub(super) fn diverged(lr: f64, steps: &str, step: &str) -> Error {
             "{lr}; loss or gradients of {steps} are not finite and changed nothing, the last {step}"
         ),
         "losses and gradients that are finite",
-        "Train anew with a lower `lr`, such as a tenth of it, or `verify` the cases that are named. The last checkpoint is from before.",
+        "Train anew with a lower `lr`, such as a tenth of it, or `verify` the cases that are named. A checkpoint, where there is one, is from before.",
     )
 }
 

@@ -11,9 +11,12 @@ use u2seg::low_level::dataset::Fold;
 use u2seg::low_level::dataset::prepared::{Place, Progress};
 use u2seg::low_level::domain::{PlanOptions, PresetChoice};
 use u2seg::low_level::exec::caps;
+use u2seg::low_level::gpu::Gpu;
 use u2seg::low_level::run::{DomainScores, Observer, Run, RunRequest, Runs};
 use u2seg::low_level::train;
-use u2seg::low_level::train::{Checkpoint, Length, Preparing, Reading, RunConfig, Step, Trainer};
+use u2seg::low_level::train::{
+    Checkpoint, DomainCases, Length, Preparing, Reading, RunConfig, Step, Trainer,
+};
 
 fn options() -> PlanOptions {
     let mut options = PlanOptions::default();
@@ -120,6 +123,33 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_weights() {
     assert!(refused.unwrap_err().to_string().contains("begun before"));
 }
 
+/// The cases that a run on these settings trains on.
+fn opened(gpu: &Gpu, config: &RunConfig) -> Arc<Vec<DomainCases>> {
+    let (store, tell) = (config.store().unwrap(), &mut |_: &Progress| Ok(()));
+    let mut preparing = Preparing { store: &store, tell, ahead: false };
+    let planned = train::plan(config, &options(), &caps(gpu), &mut preparing).unwrap();
+    let plans: Vec<_> = planned.into_iter().map(|domain| domain.plan).collect();
+    Arc::new(train::open(config, &plans, &PresetChoice::None, &mut preparing).unwrap())
+}
+
+/// A process could end while a thread that read ahead was removing the temporary folder of the cases, of which the rest stayed.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn no_thread_holds_the_cases_of_a_trainer_that_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("A");
+    dataset(&data, "A", 2, 90.0);
+    let (gpu, config) = (common::gpu(), config(&[&data], 9));
+    let cases = opened(&gpu, &config);
+    // as many as show it nearly always
+    for _ in 0..20 {
+        let mut trainer = Trainer::new(&gpu, config.clone(), cases.clone()).unwrap();
+        trainer.step().unwrap();
+        drop(trainer);
+        assert_eq!(Arc::strong_count(&cases), 1);
+    }
+}
+
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn a_trainer_steps_by_hand_as_its_run_does() {
@@ -130,12 +160,7 @@ fn a_trainer_steps_by_hand_as_its_run_does() {
     let whole = folder.path().join("run");
     let mut run = Run::begin(&gpu, config.clone(), &options(), &whole, &mut ()).unwrap();
     assert!(run.train(&mut ()).unwrap());
-    let (store, tell) = (config.store().unwrap(), &mut |_: &Progress| Ok(()));
-    let mut preparing = Preparing { store: &store, tell, ahead: false };
-    let planned = train::plan(&config, &options(), &caps(&gpu), &mut preparing).unwrap();
-    let plans: Vec<_> = planned.into_iter().map(|domain| domain.plan).collect();
-    let cases = train::open(&config, &plans, &PresetChoice::None, &mut preparing).unwrap();
-    let (cases, checkpoint) = (Arc::new(cases), folder.path().join("half.safetensors"));
+    let (cases, checkpoint) = (opened(&gpu, &config), folder.path().join("half.safetensors"));
     let mut trainer = Trainer::new(&gpu, config.clone(), cases.clone()).unwrap();
     for number in 1..=4 {
         assert_eq!(trainer.step().unwrap().unwrap().number, number);
