@@ -225,11 +225,7 @@ impl Run {
                 due.saved();
             }
         }
-        let last = trainer.settle();
-        if last.is_err() {
-            tell(&mut log, &trainer.untold(), observer)?;
-        }
-        tell(&mut log, &last?, observer)?;
+        settle(&mut log, trainer, observer)?;
         log::info!("the GPU had nothing to do for {:.1} % of the time", 100.0 * trainer.gpu_idle());
         self.steps = trainer.steps();
         if self.saved != Some(self.steps) && save(&self.folder, trainer, &mut log, observer)? {
@@ -346,6 +342,15 @@ fn tell(log: &mut Log, readings: &[Reading], observer: &mut dyn Observer) -> Res
     })
 }
 
+/// Waits for the last step, and notes and tells the readings up to it, also where it fails.
+fn settle(log: &mut Log, trainer: &mut Trainer, observer: &mut dyn Observer) -> Result<()> {
+    let last = trainer.settle();
+    if last.is_err() {
+        tell(log, &trainer.untold(), observer)?;
+    }
+    tell(log, &last?, observer)
+}
+
 /// Writes a checkpoint, behind the readings of all its steps; not where the last step changed nothing, of which it gives false.
 fn save(
     folder: &Path,
@@ -354,6 +359,7 @@ fn save(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let file = folder.join(CHECKPOINT);
+    settle(log, trainer, observer)?;
     if !trainer.is_sound()? && !trainer.is_finished() {
         log::warn!("the last step changed nothing: {} stays as it is", file.display());
         return Ok(false);

@@ -314,10 +314,8 @@ impl Trainer {
         // what became of the step before is known while this one runs
         let before = self.drive()?.pending.replace(Pending { step, domain, lr, read, drawn });
         before.map_or(Ok(()), |before| self.end(&before, outcome))?;
-        // a checkpoint, or the next rate, needs this one's, too
-        if step.is_multiple_of(self.config.checkpoint_every)
-            || self.config.lr_schedule.changes(step)
-        {
+        // the next rate needs this one's, too
+        if self.config.lr_schedule.changes(step) {
             self.end_last()?;
         }
         Ok(Some(Step { number: step, domain, lr, readings: self.untold() }))

@@ -123,6 +123,33 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_weights() {
     assert!(refused.unwrap_err().to_string().contains("begun before"));
 }
 
+/// Steps of checkpoints, each with the last step of the log at its time.
+#[derive(Default)]
+struct Saved(Vec<(u64, u64)>);
+
+impl Observer for Saved {
+    fn checkpoint(&mut self, file: &Path) -> Result<()> {
+        let (last, ..) = log(file.parent().unwrap()).pop().unwrap();
+        self.0.push((Checkpoint::read(file)?.steps(), last));
+        Ok(())
+    }
+}
+
+/// One that minutes asked for came before the reading of its last step, which a crash then cost.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn a_checkpoint_comes_behind_the_readings_of_its_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("A");
+    dataset(&data, "A", 2, 90.0);
+    let config = RunConfig { log_every: 1, checkpoint_minutes: Some(1e-9), ..config(&[&data], 4) };
+    let (gpu, mut saved) = (common::gpu(), Saved::default());
+    let out = folder.path().join("run");
+    let mut run = Run::begin(&gpu, config, &options(), &out, &mut saved).unwrap();
+    assert!(run.train(&mut saved).unwrap());
+    assert_eq!(saved.0, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+}
+
 /// The cases that a run on these settings trains on.
 fn opened(gpu: &Gpu, config: &RunConfig) -> Arc<Vec<DomainCases>> {
     let (store, tell) = (config.store().unwrap(), &mut |_: &Progress| Ok(()));
