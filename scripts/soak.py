@@ -98,12 +98,13 @@ class Soak:
         """Trainings that are ended, or lose their device, and go on."""
         peak = 0.0
         while self.left() > 20 and self.failure is None:
-            lost_at = self.chance.randint(1, 20000) if self.chance.random() < 0.4 else None
+            lost_at = self.chance.randint(1, 4000) if self.chance.random() < 0.4 else None
             child, end = self.train(lost_at), time.monotonic() + min(self.chance.uniform(1, 60), self.left())
             while time.monotonic() < end and child.poll() is None:
                 peak = max(peak, (memory(child.pid) or (0.0, 0))[0])
                 time.sleep(0.25)
-            self.check(child.poll() is None, f"the training ended by itself: {child.returncode}: {child.stderr and child.stderr.read()}")
+            if child.poll() is not None:
+                raise AssertionError(f"the training ended by itself: {child.returncode}: {child.stderr.read()}")
             how = self.chance.choice(list(CODES))
             child.send_signal(how)
             # before its handlers are there a signal ends it as any program
@@ -134,7 +135,7 @@ class Soak:
             self.check(masks == expected, f"masks differ from those of the first prediction: {sorted(masks)}")
             self.counts["predictions"] += 1
             scores = self.place.folder / "scores.json"
-            told = ["evaluate", "--pred", str(out), "--ref", labels, "--out", str(scores)]
+            told = ["evaluate", "-p", str(out), "-g", labels, "-o", str(scores)]
             self.ended(self.start(told, scores), [0], "an evaluation")
             json.loads(scores.read_text())
             self.counts["evaluations"] += 1
