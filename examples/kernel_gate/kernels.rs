@@ -42,7 +42,7 @@ fn caps(tuning: Tuning) -> Caps {
 
 /// The dispatches of a workload, and how many variants the richest site has.
 fn dispatches(workload: &Workload, tuning: Tuning) -> Result<(Vec<Dispatch>, usize)> {
-    let draft = Draft::new(&workload.graph, &caps(tuning), &workload.options)?;
+    let draft = Draft::new(&workload.graph, &caps(tuning), &workload.options)?.join_sums();
     let nodes = 0..draft.graph().nodes().len();
     let all: Vec<Dispatch> =
         nodes.map(|node| draft.lower(node)).collect::<Result<Vec<_>>>()?.concat();

@@ -92,3 +92,17 @@ pub fn loops(text: &str) -> Result<Vec<Loop>> {
     }
     Ok(loops)
 }
+
+/// Prints what the loops of a listing hold, those within others set in.
+pub fn show(text: &str) -> Result<()> {
+    let loops = loops(text)?;
+    for (at, Loop { counts: c, .. }) in loops.iter().enumerate() {
+        let around = std::iter::successors(loops[at].parent, |parent| loops[*parent].parent);
+        let (indent, what) = (2 * around.count() + 5, if at == 0 { "once" } else { "loop" });
+        println!(
+            "{:indent$}{what} {at}: {} vector instructions, of them {} fused; {} loads of {} words, {} words of workgroup memory, {} for all",
+            "", c.vector, c.fused, c.loads, c.words, c.shared, c.scalar_loads
+        );
+    }
+    Ok(())
+}

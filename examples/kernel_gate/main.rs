@@ -26,7 +26,7 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use u2seg::{Error, Result};
 
-use card::Card;
+use card::{Card, Code};
 use kernels::Kernels;
 use model::{CARDS, Listings, Step};
 use table::Table;
@@ -54,7 +54,7 @@ struct Arguments {
     /// Print what a model makes of a training step on several cards; of inference where a configuration does not train
     #[arg(long)]
     model: bool,
-    /// Print each kernel whose label holds this text
+    /// Print each kernel whose label holds this text, with what its loops hold
     #[arg(long, value_name = "TEXT")]
     show: Option<String>,
 }
@@ -105,7 +105,10 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     let found = Table::of(&card, &keys, table.as_ref())?;
     eprintln!("kernel_gate: {} kernels on {} by {}", keys.len(), card.name(), card.driver());
     if let Some(text) = &arguments.show {
-        found.show(text);
+        for key in keys.iter().filter(|key| key.label().contains(text)) {
+            found.show(key)?;
+            listing::show(&card.listing(key, &Code::of(key)?)?)?;
+        }
     }
     if arguments.summary {
         rules::summary(&kernels, &found);

@@ -77,8 +77,9 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
             vec![s.get("split_ins")?.min(s.get("ins")?), planes, s.staging(planes)?]
         }
         "conv_input_staged.wgsl" => {
-            // of one parity
-            let planes = (s.get("KD")? / s.or("SD", 1.0)).max(1.0);
+            // of one parity; of the rows of taps that stand in the code a parity has its own
+            let own = |taps: &str, stride: &str| Ok::<f64, Error>(s.get(taps)? / s.or(stride, 1.0));
+            let planes = own("KD", "SD")?.max(1.0) * own("KH", "SH")? / s.get("RH")?;
             vec![s.get("split_ins")?.min(s.get("ins")?), planes, s.staging(planes)?]
         }
         "conv_sum.wgsl" => vec![(s.get("splits")? / 4.0).ceil()],
@@ -90,7 +91,7 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
             trips.extend([(4.0 / shares).ceil(); 12]);
             trips
         }
-        "depthwise.wgsl" => vec![s.get("chunk")? + 2.0],
+        "depthwise.wgsl" => vec![s.get("chunk")? + 2.0, teams],
         "depthwise_weight_lanes.wgsl" => vec![s.get("each")?, s.get("depth")? + 2.0],
         "loss_partial.wgsl" => {
             let blocks = classes(&s)?;
@@ -113,7 +114,7 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
             let rounds = (s.get("samples")? / s.or("ROWS", 1.0)).ceil();
             vec![rounds, (s.get("parts")? / 64.0).ceil(), tree(64.0)]
         }
-        "pointwise.wgsl" => vec![s.get("ins")?],
+        "pointwise.wgsl" => [vec![s.get("ins")?], vec![teams; 8]].concat(),
         "pointwise_split.wgsl" => vec![(s.get("ins")? / s.or("SLICES", 8.0)).ceil()],
         "pointwise_weight_tiled.wgsl" => {
             let (chunk, shares) = (s.get("CHUNK")?, s.get("SHARES")?);
@@ -125,6 +126,21 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
         "reduce_lanes.wgsl" => {
             let lanes = s.get("LANES")?;
             vec![(s.get("group")?.min(s.get("rows")?) / lanes).ceil(), tree(lanes)]
+        }
+        "reduce_several.wgsl" => {
+            // a workgroup has one of the sets: their mean, by workgroups
+            let sets = ["_0", "_1", "_2", "_3"].into_iter();
+            let known = sets.map_while(|set| {
+                let get = |name: &str| s.get(&format!("{name}{set}")).ok();
+                Some([get("runs")?, get("rows")?, get("lanes")?])
+            });
+            let (mut groups, mut rows, mut halvings) = (0.0, 0.0, 0.0);
+            for [runs, of, lanes] in known {
+                groups += runs;
+                rows += runs * (of / lanes).ceil();
+                halvings += runs * tree(lanes);
+            }
+            vec![rows / groups, halvings / groups]
         }
         "upsample_grad.wgsl" => Vec::new(),
         file => {
