@@ -107,7 +107,8 @@ impl Draft {
         let node = &self.graph.nodes()[index];
         let fuses = self.options.inference && !self.graph.is_differentiated();
         // kernels sum what they have before it is rounded to f16; software adapters train as the published numbers were found
-        if !(fuses || !self.caps.software) || self.options.tensors != DType::F32 {
+        let along = fuses || !self.caps.software;
+        if !along || self.options.tensors != DType::F32 {
             return Ok(false);
         }
         let Some(value) = node.inputs.first().copied() else { return Ok(false) };
