@@ -7,6 +7,7 @@ mod common;
 mod data_nifti;
 mod diverge;
 mod evaluate;
+mod fetch;
 mod files;
 mod floors;
 mod geometry;
