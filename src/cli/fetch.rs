@@ -84,11 +84,11 @@ impl Args {
             return Ok(Job { source, folder: self.output(), accept: a_dataset });
         }
         if !what.contains("://") {
-            return Err(Error::setting(
-                "what",
+            return Err(Error::file(
                 what,
+                "no task of the Decathlon, and no address",
                 "a task such as Task09_Spleen, or an address that begins with https://",
-                "`fetch --list` names the tasks.",
+                "`fetch` with --list names the tasks.",
             ));
         }
         let Some(digest) = self.digest() else {

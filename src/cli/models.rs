@@ -42,7 +42,7 @@ fn domains(model: &Model) -> Vec<Domain> {
     let domain = |plan: &crate::domain::DomainPlan| Domain {
         name: plan.name.clone(),
         channels: plan.channels,
-        classes: plan.labels.classes.iter().map(|class| class.name.clone()).collect(),
+        classes: plan.labels.scored().iter().map(|class| class.name.clone()).collect(),
     };
     plans.map(domain).collect()
 }

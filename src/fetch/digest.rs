@@ -7,7 +7,7 @@ use std::path::Path;
 use md5::Md5;
 use sha2::Sha256;
 
-use super::{Progress, Stage, Watch};
+use super::progress::{Progress, Stage, Watch};
 use crate::base::files::open_file;
 use crate::base::{Error, Result};
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use ureq::Agent;
 
+use super::digest::Digest;
 use super::http::{Answer, Refusal, ask, client, shown};
-use super::limits::check_room;
-use super::place::Source;
-use super::{Digest, Limits, Progress, Stage, Watch};
+use super::limits::{Limits, check_room};
+use super::progress::{Progress, Stage, Watch};
+use super::source::Source;
 use crate::base::files::{read_json, stand_in, write_atomically};
 use crate::base::{Error, Result};
 

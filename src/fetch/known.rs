@@ -1,6 +1,7 @@
 //! The ten tasks of the Medical Segmentation Decathlon, as they are published on AWS Open Data.
 
-use super::{Digest, Source};
+use super::digest::Digest;
+use super::source::Source;
 
 /// Where the archives lie, unless a mirror is named.
 pub const MIRROR: &str = "https://msd-for-monai.s3-us-west-2.amazonaws.com";

@@ -2,23 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::digest::Digest;
 use super::download::{Download, archive, forget};
 use super::http::shown;
+use super::limits::Limits;
+use super::progress::Watch;
+use super::source::Source;
 use super::unpack::{Kind, unpack};
-use super::{Digest, Limits, Watch};
 use crate::base::files::{Claim, Paths, read_json, safe_name, sync_folder, write_atomically};
 use crate::base::{Error, Result};
-
-/// What to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Of the folder or file that it becomes.
-    pub name: String,
-    /// Where it is.
-    pub url: String,
-    /// What its bytes must give.
-    pub digest: Digest,
-}
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,39 +33,6 @@ const RECORD: &str = ".u2seg-fetched.json";
 struct Record {
     url: String,
     digest: Digest,
-}
-
-impl Source {
-    /// A file at an address, named as it is there without the ending of an archive.
-    ///
-    /// # Errors
-    ///
-    /// Where the address is none of HTTP, or ends in no name.
-    pub fn at(url: &str, digest: Digest) -> Result<Self> {
-        let refuse = |found: String| {
-            Error::setting(
-                "mirror, what",
-                found,
-                "an address such as https://SERVER/FILE.tar.gz, or a task of the Decathlon",
-                "`u2seg fetch --list` names the tasks.",
-            )
-        };
-        let shown = shown(url);
-        let rest = shown.strip_prefix("https://").or_else(|| shown.strip_prefix("http://"));
-        let rest = rest.ok_or_else(|| refuse(shown.clone()))?;
-        let file = rest.split_once('/').map_or("", |(_, path)| path).rsplit('/').next();
-        let file = file.filter(|file| !file.is_empty());
-        let file = file.ok_or_else(|| refuse(format!("{shown}, which names no file")))?;
-        let endings = [".tar.gz", ".tgz", ".tar", ".zip"];
-        let stem = endings.iter().find_map(|ending| file.strip_suffix(ending));
-        let name = stem.filter(|stem| !stem.is_empty()).unwrap_or(file).to_string();
-        Ok(Self { name, url: url.into(), digest })
-    }
-
-    /// The name that it gets in a folder.
-    pub fn place(&self, folder: &Path) -> PathBuf {
-        folder.join(safe_name(&self.name))
-    }
 }
 
 /// Fetches a file into a folder; of an archive, its files, as a folder. `accept` looks at what came before it takes its name.
@@ -213,32 +172,4 @@ fn only_folder(tree: &Path) -> Result<Option<PathBuf>> {
         [only] if only.is_dir() => Some(only.clone()),
         _ => None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_give_names() {
-        let digest = || Digest::md5(&"0".repeat(32)).unwrap();
-        let name = |url: &str| Source::at(url, digest()).map(|source| source.name);
-        for (url, expected) in [
-            ("https://a/b/c.tar.gz", "c"),
-            ("https://a/c.tgz?key=x", "c"),
-            ("http://a/b/c.zip", "c"),
-            ("http://a/.tar", ".tar"),
-            ("https://a/liver.safetensors", "liver.safetensors"),
-            ("https://a/x.nii.gz", "x.nii.gz"),
-        ] {
-            assert_eq!(name(url).unwrap(), expected);
-        }
-        for url in ["", "c.tar", "ftp://a/b.tar", "file:///etc/passwd", "https://a", "https://a/b/"]
-        {
-            assert!(name(url).is_err(), "{url}");
-        }
-        // a name is one component, whatever the address says
-        let source = Source::at("https://a/..", digest()).unwrap();
-        assert_eq!(source.place(Path::new("x")), Path::new("x/%2E%2E"));
-    }
 }

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::ENDING;
 use crate::base::{Error, Result};
 
+/// Ending of a model's file.
+pub const ENDING: &str = ".safetensors";
 /// Names the folder of models, instead of one in the user's data.
 pub const MODELS_VARIABLE: &str = "U2SEG_MODELS";
 

@@ -6,24 +6,24 @@ mod folder;
 use std::path::{Path, PathBuf};
 
 pub use card::{Card, HeldOut};
-pub use folder::{MODELS_VARIABLE, folder};
+pub use folder::{ENDING, MODELS_VARIABLE, folder};
 
 use crate::base::{Error, Result};
 use crate::net::Model;
 
-/// Ending of a model's file.
-pub const ENDING: &str = ".safetensors";
-
 /// A model that is part of the program.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the first model is in training")]
 struct Shipped {
     name: &'static str,
     model: &'static [u8],
     card: &'static str,
 }
 
-static SHIPPED: [Shipped; 0] = [];
+static SHIPPED: [Shipped; 1] = [Shipped {
+    name: "hippocampus",
+    model: include_bytes!("../../models/hippocampus.safetensors"),
+    card: include_str!("../../models/hippocampus.json"),
+}];
 
 /// A model that somebody named.
 #[derive(Debug, Clone)]
@@ -158,7 +158,7 @@ mod tests {
             let card = Card::parse(shipped.card).unwrap();
             let held_out = card.held_out.unwrap();
             assert!(held_out.dice >= 0.87 && held_out.cases.len() >= 20, "{held_out:?}");
-            let names = model.domains[0].labels.classes.iter().map(|class| &class.name);
+            let names = model.domains[0].labels.scored().iter().map(|class| &class.name);
             assert!(names.eq(held_out.classes.keys()), "{held_out:?}");
             assert!(!card.licence.is_empty());
         }
@@ -170,7 +170,8 @@ mod tests {
             let found = Named::find(Path::new(path)).unwrap();
             assert_eq!(found.path(), Some(Path::new(path)));
         }
+        assert!(Named::find(Path::new("Hippocampus")).unwrap().path().is_none());
         let message = Named::find(Path::new("hipocampus")).unwrap_err().to_string();
-        assert!(message.contains("hipocampus; expected"));
+        assert!(message.contains("hipocampus; expected") && message.contains(": hippocampus"));
     }
 }

@@ -17,6 +17,7 @@ mod interop;
 mod labels;
 mod memory;
 mod metrics_published;
+mod named;
 mod numbers;
 mod ops;
 mod patches;

@@ -11,7 +11,8 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use self::tree::Tree;
-use super::{Limits, Watch};
+use super::limits::Limits;
+use super::progress::Watch;
 use crate::base::files::open_file;
 use crate::base::{Error, Result};
 

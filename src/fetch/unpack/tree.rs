@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::files::safe_name;
 use crate::base::{Error, Result};
-use crate::fetch::limits::check_room;
-use crate::fetch::{Limits, Progress, Stage, Watch};
+use crate::fetch::limits::{Limits, check_room};
+use crate::fetch::progress::{Progress, Stage, Watch};
 
 /// Folders within one another at most.
 const DEEPEST: usize = 32;

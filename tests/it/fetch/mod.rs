@@ -1,7 +1,7 @@
 //! Fetching from a server on loopback that cuts, stalls and lies, and archives that would leave their folder.
 
 mod archives;
-mod server;
+pub mod server;
 
 use std::path::Path;
 use std::time::Duration;
@@ -297,8 +297,11 @@ fn archives_of_all_kinds_and_plain_files_come() {
 #[test]
 fn the_command_says_what_it_wants() {
     let message = fail(&["fetch", "Task11_Nothing"]);
-    assert!(message.contains("Task11_Nothing; expected a task such as Task09_Spleen"), "{message}");
-    assert!(message.contains("`u2seg fetch --list`"), "{message}");
+    assert!(
+        message.contains("no task of the Decathlon, and no address; expected a task such as"),
+        "{message}"
+    );
+    assert!(message.contains("`u2seg fetch` with --list"), "{message}");
     let message = fail(&["fetch", "https://nowhere.invalid/a.tar"]);
     assert!(
         message.contains("no checksum") && message.contains("Give --sha256 or --md5"),
