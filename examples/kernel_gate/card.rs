@@ -7,9 +7,20 @@ use ash::vk;
 use u2seg::low_level::shader::{BindingKind, KernelKey, reflect, spirv, vulkan_options};
 use u2seg::{Error, GpuFault, Result};
 
+use crate::listing::{Loop, loops};
+
 /// Where distributions keep the drivers' manifests.
 const MANIFESTS: [&str; 3] =
     ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+
+/// The listing that tells loops and blocks.
+const LISTING: &CStr = c"ACO IR";
+
+/// What the driver keeps of a pipeline.
+const CAPTURED: vk::PipelineCreateFlags = vk::PipelineCreateFlags::from_raw(
+    vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR.as_raw()
+        | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR.as_raw(),
+);
 
 /// The manifest of Mesa's driver for AMD.
 pub fn driver() -> Option<PathBuf> {
@@ -19,7 +30,7 @@ pub fn driver() -> Option<PathBuf> {
 }
 
 /// What the compiler made of a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Compiled {
     /// Vector registers of a lane.
     pub registers: u64,
@@ -27,6 +38,8 @@ pub struct Compiled {
     pub spilled: u64,
     /// Cycles a wave takes of the busiest unit: the compiler's "inverse throughput".
     pub cycles: u64,
+    /// What its loops hold.
+    pub loops: Vec<Loop>,
 }
 
 /// What the compiler is given: SPIR-V, and what it binds.
@@ -168,7 +181,7 @@ impl Card {
                 .module(module)
                 .name(c"main");
             let about = [vk::ComputePipelineCreateInfo::default()
-                .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
+                .flags(CAPTURED)
                 .layout(layout)
                 .stage(stage)];
             let made = device.create_compute_pipelines(vk::PipelineCache::null(), &about, None);
@@ -179,6 +192,37 @@ impl Card {
             device.destroy_pipeline_layout(layout, None);
             device.destroy_descriptor_set_layout(sets[0], None);
             told
+        }
+    }
+
+    /// The compiler's own listing of a kernel, block by block.
+    #[allow(unsafe_code)]
+    fn listing(&self, key: &KernelKey, pipeline: vk::Pipeline) -> Result<String> {
+        let about = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
+        let read = self.statistics.fp().get_pipeline_executable_internal_representations_khr;
+        let mut count = 0;
+        // SAFETY: the pipeline was made with its listings; each is read into room of the size that the driver asks for
+        unsafe {
+            let device = self.device.handle();
+            read(device, &about, &mut count, std::ptr::null_mut())
+                .result()
+                .map_err(failed("listings"))?;
+            let mut texts =
+                vec![vk::PipelineExecutableInternalRepresentationKHR::default(); count as usize];
+            read(device, &about, &mut count, texts.as_mut_ptr())
+                .result()
+                .map_err(failed("listings"))?;
+            let mut rooms: Vec<Vec<u8>> = texts.iter().map(|t| vec![0; t.data_size]).collect();
+            for (text, room) in texts.iter_mut().zip(&mut rooms) {
+                text.p_data = room.as_mut_ptr().cast();
+            }
+            read(device, &about, &mut count, texts.as_mut_ptr())
+                .result()
+                .map_err(failed("listings"))?;
+            let at = texts.iter().position(|t| t.name_as_c_str().is_ok_and(|n| n == LISTING));
+            let at =
+                at.ok_or_else(|| no_card(format!("{}: the driver lists no code", key.file)))?;
+            Ok(String::from_utf8_lossy(&rooms[at]).into_owned())
         }
     }
 
@@ -201,6 +245,7 @@ impl Card {
             registers: value("VGPRs")?,
             spilled: value("Spilled VGPRs")? + value("Spilled SGPRs")?,
             cycles: value("Inverse Throughput")?,
+            loops: loops(&self.listing(key, pipeline)?)?,
         })
     }
 }

@@ -9,12 +9,16 @@
 //! cargo run --release --example kernel_gate                 # exit code 1 where something is worse than the table says
 //! cargo run --release --example kernel_gate -- --write      # after a change that is meant: writes the table anew
 //! cargo run --release --example kernel_gate -- --summary    # a table by shader, for the documents
+//! cargo run --release --example kernel_gate -- --model      # reckons the step of each configuration on several cards
 //! ```
 
 mod card;
 mod kernels;
+mod listing;
+mod model;
 mod rules;
 mod table;
+mod trips;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -24,6 +28,7 @@ use u2seg::{Error, Result};
 
 use card::Card;
 use kernels::Kernels;
+use model::{CARDS, Step};
 use table::Table;
 
 /// The card that Mesa compiles for: the newest that the Mesa of Debian 12 compiles for without a cap on its registers.
@@ -46,7 +51,10 @@ struct Arguments {
     /// Print a table by shader
     #[arg(long)]
     summary: bool,
-    /// Print each kernel whose label holds this text
+    /// Print what a model makes of a training step on several cards; of inference where a configuration does not train
+    #[arg(long)]
+    model: bool,
+    /// Print each kernel whose label holds this text, with what its loops hold
     #[arg(long, value_name = "TEXT")]
     show: Option<String>,
 }
@@ -94,10 +102,14 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     let found = Table::of(&card, &keys, table.as_ref())?;
     eprintln!("kernel_gate: {} kernels on {} by {}", keys.len(), card.name(), card.driver());
     if let Some(text) = &arguments.show {
-        found.show(text);
+        let wanted = keys.iter().filter(|key| key.label().contains(text));
+        wanted.into_iter().try_for_each(|key| found.show(key))?;
     }
     if arguments.summary {
         rules::summary(&kernels, &found);
+    }
+    if arguments.model {
+        model(&found, &arguments.config)?;
     }
     let mut faults = rules::faults(&kernels, &found)?;
     match table {
@@ -107,4 +119,14 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     faults.iter().for_each(|fault| println!("{fault}"));
     println!("{} kernels, {} faults", keys.len(), faults.len());
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn model(found: &Table, names: &[String]) -> Result<()> {
+    for name in names {
+        let dispatches = kernels::step(name)?;
+        for hardware in &CARDS {
+            Step::of(hardware, &dispatches, found)?.print(name, hardware);
+        }
+    }
+    Ok(())
 }
