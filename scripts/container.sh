@@ -11,7 +11,7 @@ packages=$(sed -n 's/.*--no-install-recommends \(ca-certificates .*\) && rm.*/\1
 [ "$(id -u)" = 0 ] || { echo "container: needs root for chroot" >&2; exit 1; }
 
 root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT INT TERM
+trap 'umount "$root/system/proc" 2>/dev/null || :; rm -rf --one-file-system "$root"' EXIT INT TERM
 lists=$root/apt
 mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$lists/debs"
 : >"$lists/status"
@@ -33,6 +33,7 @@ for deb in "$lists"/debs/*.deb; do
     dpkg-deb -x "$deb" "$root/system"
 done
 mkdir -p "$root/system/data" "$root/system/tmp" "$root/system/usr/local/bin" "$root/system/proc"
+mount -t proc proc "$root/system/proc"
 # what ca-certificates' own script joins
 find "$root/system/usr/share/ca-certificates" -name '*.crt' -exec cat {} + >"$root/system/etc/ssl/certs/ca-certificates.crt"
 cp "$program" "$root/system/usr/local/bin/u2seg"
@@ -51,4 +52,4 @@ if [ -n "${IMAGE:-}" ]; then
     inside u2seg predict -m hippocampus -i scan.nii.gz -o mask.nii.gz
     [ -s "$root/system/data/mask.nii.gz" ]
 fi
-echo "container: $(du -sm "$root/system" | cut -f1) MB" >&2
+echo "container: $(du -smx --exclude="$root/system/proc" "$root/system" | cut -f1) MB" >&2

@@ -256,7 +256,7 @@ fn nothing_leaves_its_folder_whatever_the_archive_says() {
         assert_eq!(names(around.path()), ["in"], "{name}");
         assert_eq!(names(&around.path().join("in")), ["side"], "{name}");
         let work = format!("{}.fetching", source.name);
-        assert_eq!(names(&folder), [work.clone()], "{name}");
+        assert_eq!(names(&folder), std::slice::from_ref(&work), "{name}");
         assert_eq!(names(&folder.join(work)), ["archive", "state.json"], "{name}");
     }
     assert!(!Path::new("/tmp/u2seg-root").exists());
