@@ -54,8 +54,10 @@ pub mod cli;
 mod dataset;
 mod domain;
 mod engine;
+mod fetch;
 mod imaging;
 pub mod low_level;
+mod models;
 mod net;
 mod patch;
 mod run;
@@ -77,6 +79,10 @@ pub use engine::gpu::{AdapterMemory, AdapterReport, Gpu, MemorySource, adapters}
 pub use engine::graph::DType;
 pub use engine::ops::{LossTerm, LossWeights, Losses, Optimizer};
 pub use engine::tune::Mode as TuneMode;
+pub use fetch::{
+    Digest, Fetched, Limits as FetchLimits, Progress as FetchProgress, Source as FetchSource,
+    Stage as FetchStage, TASKS, Task, fetch,
+};
 pub use imaging::morphology::{Connectivity, fill_holes, keep_largest};
 pub use imaging::{
     Grid, Known, LabelMap, Match, Normalisation, Volume, read_image, read_images, read_labels,

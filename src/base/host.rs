@@ -8,7 +8,9 @@ pub fn memory() -> u64 {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(memory);
     let all = system.total_memory();
-    let allowed = system.cgroup_limits().map(|limits| limits.total_memory);
+    // where there is no /proc the crate panics when it is asked for more
+    let allowed = (all > 0).then(|| system.cgroup_limits()).flatten();
+    let allowed = allowed.map(|limits| limits.total_memory);
     allowed.filter(|allowed| *allowed > 0).map_or(all, |allowed| allowed.min(all))
 }
 
@@ -17,7 +19,8 @@ pub fn free_memory() -> u64 {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(memory);
     let free = system.available_memory();
-    system.cgroup_limits().map_or(free, |allowed| allowed.free_memory.min(free))
+    let allowed = (system.total_memory() > 0).then(|| system.cgroup_limits()).flatten();
+    allowed.map_or(free, |allowed| allowed.free_memory.min(free))
 }
 
 /// The system and its version, the kernel's, and the processor's kind, as far as they are told.

@@ -11,7 +11,7 @@ use crate::train::Freeze;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model to adapt, of the shared or universal mode; or the folder of its run.
+    /// Model to adapt, of the shared or universal mode: its file, the folder of its run, or a name of `u2seg models`.
     #[arg(short, long, required_unless_present = "resume")]
     model: Option<PathBuf>,
     /// Dataset folder of the new domain.
@@ -31,7 +31,7 @@ pub struct Args {
 impl Args {
     /// The run that is asked for.
     fn request(&self, gpu: &Gpu, model: &Path, data: &Path) -> Result<RunRequest> {
-        let old = Adaptation::new(&super::args::model_file(model), data)?;
+        let old = Adaptation::new(&super::args::lasting_model_file(model)?, data)?;
         let data = std::path::absolute(data).map_err(|e| Error::io(data, e))?;
         let network = old.network();
         let mut config =

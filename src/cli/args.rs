@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::{Error, Result};
 use crate::engine::graph::DType;
+use crate::models::{Named, read_shipped};
+use crate::net::Model;
 use crate::run::MODEL;
 use crate::train::Footprint;
 
@@ -63,6 +66,31 @@ pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
 /// The model file that a flag names, itself or by the folder of its run.
 pub(super) fn model_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
+}
+
+/// Reads the model that a flag names: by its file, by the folder of its run, or by a name. Its file comes with it, but for a
+/// model that is part of the program.
+pub(super) fn read_model(wanted: &Path) -> Result<(Model, Option<PathBuf>)> {
+    match Named::find(wanted)? {
+        Named::Shipped(name) => Ok((read_shipped(name)?, None)),
+        Named::Path(path) => {
+            let file = model_file(&path);
+            Ok((Model::read(&file)?, Some(file)))
+        }
+    }
+}
+
+/// The file of a model that a flag names, for work that comes back to it later.
+pub(super) fn lasting_model_file(wanted: &Path) -> Result<PathBuf> {
+    let model = Named::find(wanted)?;
+    model.path().map(model_file).ok_or_else(|| {
+        Error::setting(
+            "model",
+            format!("{}, which is part of the program", wanted.display()),
+            "a file that the run can come back to",
+            "Write it to one first: `export` takes it by its name.",
+        )
+    })
 }
 
 /// `LOWER,UPPER` as two numbers.

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::args::read_model;
 use crate::base::Result;
 use crate::base::files::{Claim, Paths, read_json};
 use crate::domain::DomainPlan;
-use crate::net::{Model, import, read_tensors};
+use crate::net::{import, read_tensors};
 
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Model file, or the folder of a finished run.
+    /// Model file, the folder of a finished run, or a name of `u2seg models`.
     #[arg(short, long)]
     model: PathBuf,
     /// Domain to cut out.
@@ -21,18 +22,21 @@ pub struct ExportArgs {
 }
 
 /// Leave to write a model that is made from these files.
-fn claim(inputs: &[&Path], output: &Path) -> Result<Claim> {
+fn claim<'a>(
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+    made_from: &Path,
+    output: &Path,
+) -> Result<Claim> {
     let mut paths = Paths::new();
-    inputs.iter().for_each(|input| paths.reads(input));
-    paths.writes(output, inputs[0]);
+    inputs.into_iter().for_each(|input| paths.reads(input));
+    paths.writes(output, made_from);
     paths.claim()
 }
 
 /// Cuts one domain out as a model of its own.
 pub fn export(args: &ExportArgs) -> Result<()> {
-    let file = super::args::model_file(&args.model);
-    let _claim = claim(&[&file], &args.output)?;
-    let model = Model::read(&file)?;
+    let (model, file) = read_model(&args.model)?;
+    let _claim = claim(file.iter(), &args.model, &args.output)?;
     let domain = model.domain(Some(&args.domain))?;
     model.export(domain)?.write(&args.output)?;
     say!("{}", args.output.display());
@@ -41,7 +45,7 @@ pub fn export(args: &ExportArgs) -> Result<()> {
 
 #[derive(Debug, clap::Args)]
 pub struct MergeArgs {
-    /// Model that receives the domains, or the folder of a finished run.
+    /// Model that receives the domains: its file, the folder of a finished run, or a name of `u2seg models`.
     #[arg(short, long)]
     model: PathBuf,
     /// Model whose domains are added; trained on the same shared weights.
@@ -54,9 +58,8 @@ pub struct MergeArgs {
 
 /// Adds the domains of another model.
 pub fn merge(args: &MergeArgs) -> Result<()> {
-    let (file, added) = (super::args::model_file(&args.model), super::args::model_file(&args.add));
-    let _claim = claim(&[&file, &added], &args.output)?;
-    let (model, other) = (Model::read(&file)?, Model::read(&added)?);
+    let ((model, file), (other, added)) = (read_model(&args.model)?, read_model(&args.add)?);
+    let _claim = claim(file.iter().chain(&added), &args.model, &args.output)?;
     let merged = model.merge(&other)?;
     merged.write(&args.output)?;
     let names: Vec<&str> = merged.domains.iter().map(|d| d.name.as_str()).collect();
@@ -78,7 +81,7 @@ pub struct ImportArgs {
 
 /// Turns a state dict of the published network into a model.
 pub fn import_state(args: &ImportArgs) -> Result<()> {
-    let _claim = claim(&[&args.state, &args.plan], &args.output)?;
+    let _claim = claim([&args.state, &args.plan], &args.state, &args.output)?;
     let (tensors, _) = read_tensors(&args.state)?;
     let remedy = "Start from the plan.json of a run on the same data.";
     let plans: Vec<DomainPlan> = read_json(&args.plan, "a list of plans, one a domain", remedy)?;

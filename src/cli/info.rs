@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use crate::base::{Error, Result};
 use crate::net::{
-    DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, PartCount, independent_count,
+    DomainAdapter, DomainNet, Downsample, Mode, NetConfig, PartCount, independent_count,
     part_counts,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file or checkpoint, or the folder of a finished run.
+    /// Model file or checkpoint, the folder of a finished run, or a name of `u2seg models`.
     #[arg(required_unless_present = "published")]
     model: Option<PathBuf>,
     /// The published network over its five domains, in every mode, instead of a model; then those that have fewer parameters:
@@ -150,7 +150,7 @@ fn published() -> Vec<NetConfig> {
 pub fn run(args: &Args) -> Result<()> {
     let reports = match &args.model {
         Some(path) => {
-            let network = Model::read(&super::args::model_file(path))?.network;
+            let network = super::args::read_model(path)?.0.network;
             let domains = network.domains.clone();
             vec![Report::of(network, domains)?]
         }

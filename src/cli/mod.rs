@@ -13,8 +13,10 @@ mod compose;
 mod devices;
 mod doctor;
 mod evaluate;
+mod fetch;
 mod flags;
 mod info;
+mod models;
 mod plan;
 mod predict;
 mod preparation;
@@ -38,6 +40,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Fetch a dataset of the Decathlon, or a file with a checksum: goes on where it was cut, unpacks safely.
+    Fetch(fetch::Args),
     /// List the adapters that can train and segment.
     Devices(devices::Args),
     /// Read every case of dataset folders and say what is wrong: geometry, labels, names.
@@ -62,6 +66,8 @@ enum Command {
     Predict(predict::Args),
     /// Score predicted masks against references.
     Evaluate(evaluate::Args),
+    /// List the models that `-m` takes by name: what they segment, how well, and their licence.
+    Models(models::Args),
     /// Count a model's parameters: shared, of each domain, of each part.
     Info(info::Args),
     /// Check every kernel and its variants on an adapter against double precision.
@@ -144,6 +150,7 @@ fn given(name: &str, matches: &clap::ArgMatches) -> Vec<String> {
 
 fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
     match cli.command {
+        Command::Fetch(args) => fetch::run(&args, stop),
         Command::Devices(args) => devices::run(&args),
         Command::Verify(args) => verify::run(&args, given),
         Command::Plan(args) => plan::run(&args),
@@ -156,6 +163,7 @@ fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
         Command::Import(args) => compose::import_state(&args),
         Command::Predict(args) => predict::run(&args, given, stop),
         Command::Evaluate(args) => evaluate::run(&args, given),
+        Command::Models(args) => models::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -41,7 +41,7 @@ enum Axis {
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file, or the folder of a finished run; of several the mean probability counts.
+    /// Model file, the folder of a finished run, or a name of `u2seg models`; of several the mean probability counts.
     #[arg(short, long, num_args = 1.., required = true)]
     model: Vec<PathBuf>,
     /// An image, or a folder of images (CASE.nii.gz, or CASE_0000.nii.gz a channel).
@@ -204,9 +204,9 @@ impl Args {
     }
 
     /// Checks that no output is an input and no two images have one output, and makes the folders.
-    fn claim(&self, jobs: &[Job], plan: &DomainPlan) -> Result<Claim> {
+    fn claim(&self, jobs: &[Job], plan: &DomainPlan, models: &[PathBuf]) -> Result<Claim> {
         let mut paths = Paths::new();
-        self.model.iter().for_each(|path| paths.reads(super::args::model_file(path)));
+        models.iter().for_each(|path| paths.reads(path));
         for job in jobs {
             let images = job.images.as_ref();
             let images = images.map_or_else(|fault| vec![fault.path.clone()], Clone::clone);
@@ -308,9 +308,10 @@ fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error 
 pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     args.check()?;
     signals::listen(stop)?;
-    let mut models = Vec::new();
+    let (mut models, mut files) = (Vec::new(), Vec::new());
     for path in &args.model {
-        let model = Model::read(&super::args::model_file(path))?;
+        let (model, file) = super::args::read_model(path)?;
+        files.extend(file);
         let domain = model.domain(args.domain.as_deref())?;
         models.push((model, domain));
     }
@@ -323,7 +324,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     {
         return Err(fault.error());
     }
-    let _claim = args.claim(&all, plan)?;
+    let _claim = args.claim(&all, plan, &files)?;
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
     let jobs: Vec<Job> = mine.filter(|job| !(args.resume && args.is_done(job, plan))).collect();
     if jobs.is_empty() {

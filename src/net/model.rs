@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::NetConfig;
-use super::tensor_file::{Tensor, read_tensors, write_tensors};
+use super::tensor_file::{Tensor, read_tensors, tensors_of, write_tensors};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 
@@ -73,6 +73,12 @@ impl Model {
     /// Reads a model, or the model inside a checkpoint.
     pub fn read(path: &Path) -> Result<Self> {
         let (tensors, metadata) = read_tensors(path)?;
+        Self::from_parts(path, tensors, &metadata)
+    }
+
+    /// A model from the bytes of its file; `path` is its name in messages.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let (tensors, metadata) = tensors_of(path, bytes)?;
         Self::from_parts(path, tensors, &metadata)
     }
 

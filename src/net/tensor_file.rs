@@ -24,6 +24,8 @@ const CHECKSUM: &str = "checksum";
 /// The field that says of what it is: a file that lost one of the two is damaged, one without both is of an earlier version.
 const CHECKED: &str = "checked";
 const WHAT: &str = "metadata and tensors, blake3";
+/// What a file must be.
+const EXPECTED: &str = "a model of this program (safetensors)";
 /// Numbers that become bytes at a time.
 const CHUNK: usize = 1 << 14;
 
@@ -135,17 +137,23 @@ pub fn write_tensors_keeping(
 ///
 /// Where the file cannot be read, is no whole safetensors file, is damaged, or holds a number that is not finite.
 pub fn read_tensors(path: &Path) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
-    const EXPECTED: &str = "a model of this program (safetensors)";
-    let bytes = read_bytes(path, EXPECTED)?;
+    tensors_of(path, &read_bytes(path, EXPECTED)?)
+}
+
+/// As [`read_tensors`], of the bytes of a file; `path` is its name in messages.
+pub(super) fn tensors_of(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(BTreeMap<String, Tensor>, HashMap<String, String>)> {
     let refuse = |found: String| {
         let remedy = "Give model.safetensors or last.safetensors of a run.";
         Error::file(path, found, EXPECTED, remedy)
     };
-    if let Some((found, remedy)) = stand_in(&bytes) {
+    if let Some((found, remedy)) = stand_in(bytes) {
         return Err(Error::file(path, found, EXPECTED, remedy));
     }
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| refuse(e.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| refuse(e.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         if view.dtype() != Dtype::F32 {

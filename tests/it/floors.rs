@@ -9,11 +9,13 @@ use syn::visit::{self, Visit};
 const ROOMS: &[(&str, u32)] = &[
     ("base", 0),
     ("engine", 1),
+    ("fetch", 1),
     ("imaging", 1),
     ("dataset", 2),
     ("domain", 3),
     ("net", 4),
     ("patch", 4),
+    ("models", 5),
     ("segment", 5),
     ("score", 5),
     ("train", 6),
