@@ -16,4 +16,4 @@ macro_rules! rooms {
     };
 }
 
-rooms!(bench, dataset, domain, imaging, net, patch, run, score, segment, train);
+rooms!(bench, dataset, domain, imaging, net, patch, picture, report, run, score, segment, train);

@@ -19,6 +19,7 @@ mod metrics_published;
 mod numbers;
 mod ops;
 mod patches;
+mod pictures;
 mod plan;
 mod precision;
 mod prepared;
