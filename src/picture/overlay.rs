@@ -109,12 +109,12 @@ impl<'a> Overlay<'a> {
     }
 
     /// The intensities that are shown, D, H, W.
-    pub(super) fn intensities(&self) -> &'a [f32] {
+    fn intensities(&self) -> &'a [f32] {
         self.image.channels().nth(self.channel).unwrap_or_default()
     }
 
     /// The labels by which slices are chosen: the reference, or the prediction where that has no foreground.
-    pub(super) fn leading(&self) -> Option<&'a LabelMap> {
+    fn leading(&self) -> Option<&'a LabelMap> {
         let mut all = self.truth.into_iter().chain(self.prediction);
         all.find(|labels| labels.as_slice().par_iter().any(|label| *label != 0))
     }
@@ -143,7 +143,7 @@ impl<'a> Overlay<'a> {
         let legend = Legend::new(entries, self.caption, size.0 - 2 * GAP);
         let foot = legend.height() + 2 * MARGIN;
         let mut paper = RgbImage::from_pixel(size.0, size.1 + foot, Rgb(PAPER));
-        let (window, image) = (window::of(self), self.intensities());
+        let (window, image) = (self.shown(), self.intensities());
         let pixels: Vec<_> =
             panels.par_iter().map(|(panel, _)| panel.pixels(image, window, &plain)).collect();
         for (index, ((panel, place), pixels)) in panels.iter().zip(pixels).enumerate() {
@@ -157,6 +157,11 @@ impl<'a> Overlay<'a> {
         }
         legend.draw(&mut paper, (GAP, size.1 + MARGIN), [INK, FAINT]);
         Ok(paper)
+    }
+
+    /// The intensities that are black and white.
+    fn shown(&self) -> [f32; 2] {
+        self.window.unwrap_or_else(|| window::of(self.intensities(), self.leading()))
     }
 
     fn check(&self) -> Result<()> {
@@ -395,7 +400,7 @@ mod tests {
         let window = |values: &[f32], at: Option<[usize; 3]>| {
             let image = volume([10; 3], [1.0; 3], values.to_vec());
             let labels = at.map(|at| single([10; 3], [1.0; 3], at).1);
-            window::of(&Overlay { truth: labels.as_ref(), ..Overlay::of(&image) })
+            Overlay { truth: labels.as_ref(), ..Overlay::of(&image) }.shown()
         };
         let [low, high] = window(&mr, None);
         assert!((low - 9.99).abs() < 1e-3 && (high - 989.01).abs() < 1e-3);
@@ -411,7 +416,7 @@ mod tests {
         for value in [5.0, f32::NAN] {
             let image = volume([2, 2, 2], [1.0; 3], vec![value; 8]);
             let view = Overlay::of(&image);
-            let [low, high] = window::of(&view);
+            let [low, high] = view.shown();
             assert!(high > low);
             view.draw().unwrap();
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::page::{DomainPart, Figure, Plot};
 use super::picture::data_uri;
 use super::plots::strips;
@@ -27,7 +29,7 @@ pub fn domain(
     (name, place): (&str, usize),
     summary: &Summary,
     names: &BTreeMap<ClassKey, String>,
-    picture: &dyn Fn(&str) -> PathBuf,
+    picture: &(dyn Fn(&str) -> PathBuf + Sync),
 ) -> Result<DomainPart> {
     let classes: Vec<(&ClassKey, String)> = summary
         .mean
@@ -47,12 +49,15 @@ pub fn domain(
         figures: Vec::new(),
     };
     for (index, case) in cases.iter().enumerate() {
-        let id = format!("case-{place}-{index}");
-        part.cases.rows.push(case.row(&classes, format!("#{id}")));
+        part.cases.rows.push(case.row(&classes, format!("#case-{place}-{index}")));
+    }
+    let drawn = cases.par_iter().zip(&part.cases.rows).map(|(case, row)| {
         let dice = Cell::number(case.dice, 3).text;
         let caption = format!("{} – Dice {dice}", case.name);
-        part.figures.push(figure(id, caption, &picture(&file_name(Path::new(case.file)))));
-    }
+        let id = row.link.trim_start_matches('#').to_string();
+        figure(id, caption, &picture(&file_name(Path::new(case.file))))
+    });
+    part.figures = drawn.collect();
     Ok(part)
 }
 
