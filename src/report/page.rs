@@ -66,6 +66,18 @@ pub struct DomainPart {
     pub figures: Vec<Figure>,
 }
 
+impl DomainPart {
+    /// Leaves the pictures out, where there is none at all; gives whether that is so.
+    pub(crate) fn is_without_pictures(&mut self) -> bool {
+        let none = self.figures.iter().all(|figure| figure.image.is_empty());
+        if none {
+            self.figures.clear();
+            self.cases.rows.iter_mut().for_each(|row| row.link.clear());
+        }
+        none
+    }
+}
+
 /// The curves of a domain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CurvePart {

@@ -11,8 +11,8 @@ use image::{ImageFormat, ImageReader, Limits};
 use crate::base::files::read_bytes;
 use crate::base::{Error, Result};
 
-/// Pixels down or across that a picture may have, far more than this program draws.
-const MOST: u32 = 20_000;
+/// Pixels down or across that a picture may have, more than those of three planes have.
+const MOST: u32 = 4096;
 /// Of JPEG: lines stay sharp, and a picture takes a quarter of what it takes as PNG.
 const QUALITY: u8 = 88;
 

@@ -139,7 +139,9 @@ const LETTERS: usize = 22;
 /// Where the plotter fails, which it does not.
 pub fn strips(title: &str, classes: &[(String, Vec<f64>)], shares: bool) -> Result<Option<Plot>> {
     let sorted = classes.iter().map(|(name, values)| {
-        let mut values: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        // what is larger is no measurement, and no axis holds it
+        let told = |value: &f64| (0.0..=1e30).contains(value);
+        let mut values: Vec<f64> = values.iter().copied().filter(told).collect();
         values.sort_unstable_by(f64::total_cmp);
         (name.as_str(), values)
     });
@@ -161,7 +163,7 @@ fn plot_strips(area: &Area<'_>, classes: &[(&str, Vec<f64>)], most: f64) -> Plot
         .margin_right(20)
         .margin_left(NAMES)
         .x_label_area_size(32)
-        .build_cartesian_2d(0.0..most, count..0.0)?;
+        .build_cartesian_2d(0.0..most, 0.0..count)?;
     let words = FONT.into_font().color(&INK);
     chart
         .configure_mesh()
@@ -175,7 +177,7 @@ fn plot_strips(area: &Area<'_>, classes: &[(&str, Vec<f64>)], most: f64) -> Plot
         .draw()?;
     let style = words.pos(Pos::new(HPos::Right, VPos::Center));
     for (index, (name, values)) in classes.iter().enumerate() {
-        let (row, ink) = (index as f64 + 0.5, colour(index));
+        let (row, ink) = (count - index as f64 - 0.5, colour(index));
         let (_, y) = chart.backend_coord(&(0.0, row));
         let base = area.get_base_pixel();
         area.draw_text(&fitted(name), &style, (NAMES as i32 - 10, y - base.1))?;

@@ -86,8 +86,10 @@ pub fn predictions(folder: &Path) -> Result<Page> {
             let scores = domain((&name, 0), &summary, &names(&labels), &picture)?;
             let dice = summary.foreground_mean_of_occurring().dice;
             page.tiles.push(Pair::new("Mean Dice", Cell::number(dice, 3).text));
-            let figures = Vec::new();
-            page.domains = vec![scores, DomainPart { name: "Volumes".into(), figures, ..volumes }];
+            let mut volumes = DomainPart { name: "Volumes".into(), ..volumes };
+            volumes.figures.clear();
+            volumes.is_without_pictures();
+            page.domains = vec![scores, volumes];
         }
         None => {
             page.notes.push(format!(
@@ -96,8 +98,7 @@ pub fn predictions(folder: &Path) -> Result<Page> {
             page.domains = vec![volumes];
         }
     }
-    if page.domains[0].figures.iter().all(|figure| figure.image.is_empty()) {
-        page.domains[0].figures.clear();
+    if page.domains.first_mut().is_some_and(DomainPart::is_without_pictures) {
         let told = "There are no pictures beside the masks: u2seg predict --preview draws them.";
         page.notes.push(told.into());
     }

@@ -117,8 +117,8 @@ struct Label {
 fn picture(curves: &[Curves]) -> Result<RgbImage> {
     let entries = curves.iter().zip(COLOURS.iter().cycle()).map(|(curves, colour)| {
         let loss = smooth(&curves.loss).last().map_or(f64::NAN, |last| last.1);
-        let name: String = curves.name.chars().take(20).collect();
-        Entry::new(&format!("{name} {loss:.3}"), *colour, 4)
+        let name: String = curves.name.chars().take(14).collect();
+        Entry::new(&format!("{name}: loss {loss:.3}"), *colour, 4)
     });
     let legend = Legend::new(entries.collect(), "", WIDTH - LEFT - RIGHT);
     let panels = panels(curves);

@@ -30,6 +30,9 @@ pub(super) struct Curves {
     pub skipped: u64,
 }
 
+/// Magnitudes above this are no readings, but a log that somebody spoiled; no axis holds them.
+const LARGEST: f64 = 1e30;
+
 /// A line of the log: of a step's loss, or of held-out patches. A number that is not finite is null there.
 #[derive(serde::Deserialize)]
 struct Line {
@@ -79,25 +82,27 @@ impl Curves {
     fn add(&mut self, line: Line) {
         let at = line.step as f64;
         let note = |curve: &mut Vec<Point>, value: Option<f64>| {
+            let value = value.filter(|value| value.abs() <= LARGEST);
             curve.extend(value.map(|value| (at, value)));
         };
+        let share = |value: Option<f64>| value.filter(|value| (0.0..=1.0).contains(value));
         note(&mut self.loss, line.loss);
         note(&mut self.rate, line.lr);
         note(&mut self.seconds, line.seconds_per_step);
         note(&mut self.idle, line.gpu_idle);
         self.skipped = self.skipped.max(line.skipped.unwrap_or(0));
         let Some(validation) = line.validation else { return };
-        note(&mut self.dice, validation.mean);
-        note(&mut self.smoothed, validation.smoothed);
+        note(&mut self.dice, share(validation.mean));
+        note(&mut self.smoothed, share(validation.smoothed));
         for (class, dice) in validation.dice {
-            note(self.classes.entry(class).or_default(), dice);
+            note(self.classes.entry(class).or_default(), share(dice));
         }
     }
 
     /// The last step that it tells of.
     pub fn last_step(&self) -> f64 {
-        let ends = [&self.loss, &self.dice].map(|curve| curve.last().map_or(0.0, |last| last.0));
-        ends[0].max(ends[1])
+        let curves = [&self.loss, &self.rate, &self.dice, &self.smoothed];
+        curves.into_iter().flatten().map(|point| point.0).fold(0.0, f64::max)
     }
 }
 
@@ -123,6 +128,7 @@ mod tests {
 {"step":2,"domain":"b","loss":null,"lr":0.1,"skipped":3}
 {"step":2,"domain":"a","validation":{"dice":{"left":0.5,"right":null},"mean":0.5,"smoothed":0.4}}
 {"step":3,"note":"of another kind"}
+{"step":4,"domain":"a","loss":1e300,"validation":{"mean":7}}
 half a li"#;
         let all = of(log);
         let [a, b] = all.as_slice() else { panic!("{all:?}") };

@@ -100,7 +100,11 @@ fn of_runs(folder: &Path) -> Result<Page> {
     }
     page.tiles = tiles(&all, &scores);
     for (index, (name, scores)) in scores.iter().enumerate() {
-        page.domains.push(scores.part((name, index))?);
+        let mut part = scores.part((name, index))?;
+        if part.is_without_pictures() {
+            page.notes.push(format!("There are no pictures of the cases of {name}."));
+        }
+        page.domains.push(part);
     }
     for told in &all {
         let below = told.run.folder.strip_prefix(folder).unwrap_or(&told.run.folder);
@@ -419,7 +423,8 @@ mod tests {
             domain.cases.rows.iter().map(|row| row.cells[0].text.as_str()).collect();
         assert_eq!(names, ["<bad>", "middling", "good"]);
         assert_eq!(domain.cases.columns[3].name, "Dice tumour");
-        assert!(domain.figures[0].missing.contains("<bad>.png"));
+        assert!(domain.figures.is_empty() && domain.cases.rows[0].link.is_empty());
+        assert!(page.notes.iter().any(|note| note.contains("no pictures")));
         let titles: Vec<&str> =
             page.runs[0].curves[0].plots.iter().map(|plot| plot.title.as_str()).collect();
         assert_eq!(titles, ["Loss", "Pseudo-Dice of held-out patches", "Learning rate"]);
@@ -448,6 +453,7 @@ mod tests {
         assert_eq!(page.domains[0].cases.rows.len(), 6);
         let figures = &page.domains[0].figures;
         assert!(figures[5].image.starts_with("data:image/jpeg;base64,"));
+        assert!(figures[0].missing.contains("<bad>.png"));
         assert!(figures[3].missing.contains("no picture"));
         assert_eq!(page.runs[1].name, "fold_1");
         write_at_end(folder.path());
