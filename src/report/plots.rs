@@ -117,7 +117,9 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// A number as a tick has it: no more digits than tell it from its neighbours.
 fn short(value: f64) -> String {
     match value.abs() {
-        size if size > 0.0 && !(1e-4..1e6).contains(&size) => format!("{value:.0e}"),
+        size if size > 0.0 && !(1e-4..1e6).contains(&size) => {
+            format!("{value:.1e}").replace(".0e", "e")
+        }
         _ => {
             let text = format!("{value:.4}");
             let text = text.trim_end_matches('0').trim_end_matches('.');

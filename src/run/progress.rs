@@ -205,13 +205,14 @@ fn plot_panel(
 fn ticks(low: f64, high: f64, about: u32, least: f64) -> Vec<(f64, String)> {
     let raw = ((high - low) / f64::from(about)).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0].map(|by| by * power).into_iter().find(|step| *step >= raw);
+    let step = [1.0, 2.0, 5.0].map(|by| by * power).into_iter().find(|step| *step >= 0.75 * raw);
     let step = step.unwrap_or(10.0 * power).max(least);
     let digits = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
     let first = (low / step).ceil();
     let values = (0..=2 * about).map(|i| (first + f64::from(i)) * step);
     let told = |value: f64| match value.abs() {
-        size if size >= 1e6 || (size > 0.0 && step < 1e-4) => format!("{value:.0e}"),
+        size if size >= 1e9 || (size > 0.0 && step < 1e-4) => format!("{value:.0e}"),
+        size if size >= 1e6 => format!("{:.2}M", value / 1e6),
         // no minus before a zero
         _ => format!("{:.digits$}", value + 0.0),
     };
@@ -236,7 +237,7 @@ mod tests {
         }
         log.push(r#"{"step":200,"domain":"a","loss":null}"#.into());
         let found = of(&log.join("\n"));
-        assert_eq!(found.iter().map(|c| c.loss.len()).collect::<Vec<_>>(), [99, 100]);
+        assert_eq!(found.iter().map(|c| c.loss.len()).collect::<Vec<_>>(), [100, 99]);
         let canvas = picture(&found).unwrap();
         let height = |x: u32, colour: [u8; 3]| {
             let below = |y: &u32| canvas.get_pixel(x, *y).0 == colour;
@@ -281,13 +282,15 @@ mod tests {
         let told = |low, high, least| {
             ticks(low, high, 5, least).into_iter().map(|(_, text)| text).collect::<Vec<_>>()
         };
-        assert_eq!(told(-0.013, 1.03, 0.0), ["0.0", "0.5", "1.0"]);
+        assert_eq!(told(-0.013, 1.03, 0.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
         assert_eq!(told(0.31, 0.42, 0.0), ["0.32", "0.34", "0.36", "0.38", "0.40", "0.42"]);
         assert_eq!(told(0.0, 3.0, 1.0), ["0", "1", "2", "3"]);
         assert_eq!(told(0.0, 1000.0, 1.0), ["0", "200", "400", "600", "800", "1000"]);
         assert_eq!(told(-0.2, 0.2, 0.0), ["-0.2", "-0.1", "0.0", "0.1", "0.2"]);
         assert_eq!(told(1e-6, 1.1e-5, 0.0)[0], "2e-6");
-        assert!(!ticks(5.0, 5.0, 5, 0.0).is_empty());
+        assert!(!ticks(5.0 - 1e-9, 5.0 + 1e-9, 5, 0.0).is_empty());
+        assert_eq!(told(0.0, 2e6, 1.0)[1], "500000");
+        assert_eq!(told(0.0, 2e6, 1.0)[3], "1.50M");
         assert!(ticks(0.0, 1e300, 5, 0.0).len() < 12);
     }
 

@@ -47,10 +47,9 @@ fn an_image_is_drawn_alone_with_masks_and_as_a_sheet() {
     let both = draw("both.png", &[&mask, "--reference", &mask]);
     let plain = draw("plain.png", &[&mask, "--labels", "none"]);
     let coloured = |picture: &image::RgbImage| {
-        picture
-            .pixels()
-            .filter(|p| p.0.iter().max() > p.0.iter().min().map(|m| m + 60).as_ref())
-            .count()
+        let spread =
+            |p: &image::Rgb<u8>| p.0.iter().max().zip(p.0.iter().min()).map(|(a, b)| a - b);
+        picture.pixels().filter(|pixel| spread(pixel) > Some(60)).count()
     };
     assert_eq!(coloured(&alone), 0);
     assert!(coloured(&one) > 1000 && coloured(&both) > 1000);
