@@ -306,7 +306,7 @@ impl CaseWork for Work<'_> {
         labels.write(&in_folder(job.mask.clone())?)?;
         let images = job.images.as_ref().map_err(Fault::error)?;
         if self.args.preview {
-            preview::write(self.plan, (images, self.args.matching), (&job.mask, &labels))?;
+            preview::write(self.plan, images, self.args.matching, &job.mask, &labels)?;
         }
         Ok(())
     }

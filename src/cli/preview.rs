@@ -17,8 +17,10 @@ pub(super) fn file(mask: &Path) -> PathBuf {
 /// Draws a mask over its image, whose files are read again, since the image was let go for the network.
 pub(super) fn write(
     plan: &DomainPlan,
-    (images, matching): (&[PathBuf], Match),
-    (mask, labels): (&Path, &LabelMap),
+    images: &[PathBuf],
+    matching: Match,
+    mask: &Path,
+    labels: &LabelMap,
 ) -> Result<()> {
     let image = read_images(images, matching)?;
     let view = Overlay {

@@ -149,11 +149,11 @@ impl<'a> Overlay<'a> {
         for (index, ((panel, place), pixels)) in panels.iter().zip(pixels).enumerate() {
             let tile = matches!(self.layout, Layout::Sheet { .. });
             fill(&mut paper, *place, (panel.frame_width, height), FRAME);
-            put(&mut paper, panel, (*place, height), &pixels);
+            put(&mut paper, panel, *place, height, &pixels);
             if !tile || index == 0 {
                 draw_sides(&mut paper, panel, *place, height);
             }
-            draw_number(&mut paper, panel, (*place, height), tile);
+            draw_number(&mut paper, panel, *place, height, tile);
         }
         legend.draw(&mut paper, (GAP, size.1 + MARGIN), [INK, FAINT]);
         Ok(paper)
@@ -248,7 +248,8 @@ impl<'a> Overlay<'a> {
 fn put(
     paper: &mut RgbImage,
     panel: &Panel,
-    ((left, top), frame_height): ((u32, u32), u32),
+    (left, top): (u32, u32),
+    frame_height: u32,
     pixels: &[[u8; 3]],
 ) {
     let [height, width] = panel.size;
@@ -264,7 +265,8 @@ fn put(
 fn draw_number(
     paper: &mut RgbImage,
     panel: &Panel,
-    ((left, top), height): ((u32, u32), u32),
+    (left, top): (u32, u32),
+    height: u32,
     tile: bool,
 ) {
     let number = format!("{}/{}", panel.slice + 1, panel.slices());

@@ -83,7 +83,7 @@ pub fn predictions(folder: &Path) -> Result<Page> {
     match summary {
         Some(summary) => {
             let picture = |file: &str| folder.join(png(file));
-            let scores = domain((&name, 0), &summary, &names(&labels), &picture)?;
+            let scores = domain(&name, 0, &summary, &names(&labels), &picture)?;
             let dice = summary.foreground_mean_of_occurring().dice;
             page.tiles.push(Pair::new("Mean Dice", Cell::number(dice, 3).text));
             let mut volumes = DomainPart { name: "Volumes".into(), ..volumes };

@@ -26,7 +26,8 @@ const COLUMNS: usize = 8;
 ///
 /// Where a plot fails.
 pub fn domain(
-    (name, place): (&str, usize),
+    name: &str,
+    place: usize,
     summary: &Summary,
     names: &BTreeMap<ClassKey, String>,
     picture: &(dyn Fn(&str) -> PathBuf + Sync),

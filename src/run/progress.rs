@@ -125,7 +125,7 @@ fn picture(curves: &[Curves]) -> Result<RgbImage> {
     let head = legend.height() + 16;
     let height = head + panels.iter().map(|panel| panel.height).sum::<u32>() + FOOT;
     let mut pixels = vec![0; 3 * WIDTH as usize * height as usize];
-    let labels = plot(&panels, (&mut pixels, head, height));
+    let labels = plot(&panels, &mut pixels, head, height);
     let labels = labels.map_err(|e| Error::Internal(format!("progress: {e}")))?;
     let canvas = RgbImage::from_raw(WIDTH, height, pixels);
     let mut canvas = canvas.ok_or_else(|| Error::Internal("progress of another size".into()))?;
@@ -139,10 +139,7 @@ fn picture(curves: &[Curves]) -> Result<RgbImage> {
 type Plotted<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Draws grids and curves, and gives the words around them: fonts differ between systems, the canvas has its own letters.
-fn plot(
-    panels: &[Panel<'_>],
-    (pixels, head, height): (&mut [u8], u32, u32),
-) -> Plotted<Vec<Label>> {
+fn plot(panels: &[Panel<'_>], pixels: &mut [u8], head: u32, height: u32) -> Plotted<Vec<Label>> {
     let area = BitMapBackend::with_buffer(pixels, (WIDTH, height)).into_drawing_area();
     area.fill(&BACKGROUND)?;
     let mut labels = Vec::new();

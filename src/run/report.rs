@@ -100,7 +100,7 @@ fn of_runs(folder: &Path) -> Result<Page> {
     }
     page.tiles = tiles(&all, &scores);
     for (index, (name, scores)) in scores.iter().enumerate() {
-        let mut part = scores.part((name, index))?;
+        let mut part = scores.part(name, index)?;
         if part.is_without_pictures() {
             page.notes.push(format!("There are no pictures of the cases of {name}."));
         }
@@ -121,7 +121,7 @@ struct Scores {
 }
 
 impl Scores {
-    fn part(&self, place: (&str, usize)) -> Result<DomainPart> {
+    fn part(&self, name: &str, place: usize) -> Result<DomainPart> {
         let picture = |mask: &str| {
             let name = format!("{}.png", stem(Path::new(mask)).unwrap_or_else(|| mask.into()));
             let mut files = self.folders.iter().map(|folder| folder.join(&name));
@@ -131,7 +131,7 @@ impl Scores {
                 false => files.find(|file| file.is_file()).unwrap_or(first),
             }
         };
-        domain(place, &self.summary, &self.names, &picture)
+        domain(name, place, &self.summary, &self.names, &picture)
     }
 }
 

@@ -295,7 +295,8 @@ impl Run {
                 cases,
                 &mut model.domains[index],
                 &self.folder,
-                (&mut pictures, &stop),
+                &mut pictures,
+                &stop,
             )?;
             observer.validated(&scores)?;
             all.push(scores);

@@ -23,7 +23,8 @@ pub(super) fn validate(
     cases: &DomainCases,
     plan: &mut DomainPlan,
     out: &Path,
-    (pictures, stop): (&mut Pictures, &Stop),
+    pictures: &mut Pictures,
+    stop: &Stop,
 ) -> Result<DomainScores> {
     let folder = validation_folder(out, &cases.domain.name);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
