@@ -149,11 +149,11 @@ fn run(args: &Args) -> Result<()> {
     labels.write(&mask)?;
     let picture = args.out.join(format!("{}.png", case.id));
     let view = Overlay {
-        image: &image,
         truth: Some(&truth),
-        prediction: &labels,
+        prediction: Some(&labels),
         window: Some(SOFT_TISSUE),
-        caption: "SPLEEN",
+        caption: "Spleen",
+        ..Overlay::of(&image)
     };
     view.write(&picture)?;
     println!("segmented {} after {} steps: Dice {:.3}", case.id, run.steps(), scores.dice);

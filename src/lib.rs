@@ -60,6 +60,8 @@ pub mod low_level;
 mod models;
 mod net;
 mod patch;
+mod picture;
+mod report;
 mod run;
 mod score;
 mod segment;
@@ -89,7 +91,7 @@ pub use imaging::{
 };
 pub use net::{DomainAdapter, Downsample, Mode, Model, NetConfig};
 pub use patch::{Augment, Interpolation};
-pub use run::overlay::Overlay;
+pub use picture::{Layout as OverlayLayout, Overlay, Plane};
 pub use run::{Adaptation, DomainScores, Observer, Run, RunRequest, Runs};
 pub use score::metrics::{Comparison, Scores};
 pub use score::summary::{CaseScores, Summary};

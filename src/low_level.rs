@@ -16,4 +16,7 @@ macro_rules! rooms {
     };
 }
 
-rooms!(bench, dataset, domain, fetch, imaging, models, net, patch, run, score, segment, train);
+rooms!(
+    bench, dataset, domain, fetch, imaging, models, net, patch, picture, report, run, score,
+    segment, train
+);

@@ -14,11 +14,20 @@ use super::files::write_atomically;
 ///
 /// Where the file cannot be written.
 pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    write_atomically(path, &png(picture).map_err(|e| e.about(path))?)
+}
+
+/// A picture as the bytes of a PNG file.
+///
+/// # Errors
+///
+/// Where it has no pixels.
+pub fn png(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut png = Vec::new();
     picture
         .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
-        .map_err(|e| Error::Internal(format!("PNG of {}: {e}", path.display())))?;
-    write_atomically(path, &png)
+        .map_err(|e| Error::Internal(format!("PNG: {e}")))?;
+    Ok(png)
 }
 
 /// Fills a rectangle, what of it lies on the picture.

@@ -30,6 +30,11 @@ pub fn system() -> String {
     told.join(", ")
 }
 
+/// The time to the second, in UTC, as people read it.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -4,6 +4,7 @@ pub mod canvas;
 pub mod error;
 pub mod files;
 pub mod host;
+pub mod legend;
 mod stop;
 mod sync;
 

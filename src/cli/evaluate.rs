@@ -14,7 +14,7 @@ use crate::score::summary::names;
 use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
 
 /// In place of a file: no description, even where there is one.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -137,7 +137,7 @@ fn described(args: &Args, references: &Path) -> Result<Option<DescribedLabels>> 
 }
 
 /// The description in the folder of the references, or in the folder above.
-fn nearby(references: &Path) -> Option<PathBuf> {
+pub(super) fn nearby(references: &Path) -> Option<PathBuf> {
     let folder = match references.is_dir() {
         true => references.to_path_buf(),
         false => references.parent()?.to_path_buf(),

@@ -9,6 +9,7 @@ mod adapt;
 mod args;
 mod bench;
 mod cache;
+mod command;
 mod compose;
 mod devices;
 mod doctor;
@@ -17,14 +18,17 @@ mod fetch;
 mod flags;
 mod info;
 mod models;
+mod page;
 mod plan;
 mod predict;
 mod preparation;
 mod prepare;
+mod preview;
 mod report;
 mod signals;
 mod train;
 mod verify;
+mod view;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -68,6 +72,10 @@ enum Command {
     Evaluate(evaluate::Args),
     /// List the models that `-m` takes by name: what they segment, how well, and their licence.
     Models(models::Args),
+    /// Draw slices of an image with its masks outlined, as a PNG.
+    View(view::Args),
+    /// Write one HTML page about a training run or a folder of predictions: scores, pictures, curves, settings.
+    Report(page::Args),
     /// Count a model's parameters: shared, of each domain, of each part.
     Info(info::Args),
     /// Check every kernel and its variants on an adapter against double precision.
@@ -164,6 +172,8 @@ fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
         Command::Predict(args) => predict::run(&args, given, stop),
         Command::Evaluate(args) => evaluate::run(&args, given),
         Command::Models(args) => models::run(&args),
+        Command::View(args) => view::run(&args),
+        Command::Report(args) => page::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),

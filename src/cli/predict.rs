@@ -6,7 +6,9 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 
 use super::args::PrecisionArg;
+use super::command::typed;
 use super::flags::Given;
+use super::preview;
 use super::signals;
 use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::base::{Error, Result, Stop};
@@ -19,6 +21,7 @@ use crate::imaging::{
     pair, peek, read_images, read_labels, stem,
 };
 use crate::net::Model;
+use crate::report::{Origin, PREDICTION, PredictionRecord};
 use crate::segment::{CaseWork, Ensemble, PredictOptions, Predictor, finish};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -65,6 +68,9 @@ pub struct Args {
     /// Also write the probability of each class as float32 volumes, to probabilities/CASE/CLASS.nii.gz.
     #[arg(long)]
     save_probabilities: bool,
+    /// Also write a picture beside each mask, CASE.png: three planes through the largest part of the mask, its classes outlined.
+    #[arg(long)]
+    preview: bool,
     /// How the channel files of an image are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
     matching: Match,
@@ -200,7 +206,22 @@ impl Args {
         let classes = plan.labels.classes.iter().filter(|_| self.save_probabilities);
         let mut maps = classes.map(|class| job.probability(&class.name));
         let mask = read_labels(&job.mask, &Known::any());
-        mask.is_ok_and(|mask| mask.shape() == shape) && maps.all(|map| is_whole(&map, shape))
+        let drawn = !self.preview || preview::file(&job.mask).is_file();
+        drawn
+            && mask.is_ok_and(|mask| mask.shape() == shape)
+            && maps.all(|map| is_whole(&map, shape))
+    }
+
+    /// Notes beside the masks how they are made.
+    fn record(&self, gpu: &Gpu, plan: &DomainPlan) -> Result<()> {
+        std::fs::create_dir_all(&self.output).map_err(|e| Error::io(&self.output, e))?;
+        let record = PredictionRecord {
+            origin: Origin::of(gpu, Some(typed())),
+            models: self.model.iter().map(|model| model.display().to_string()).collect(),
+            domain: plan.name.clone(),
+            labels: plan.labels.clone(),
+        };
+        record.write(&self.output)
     }
 
     /// Checks that no output is an input and no two images have one output, and makes the folders.
@@ -212,11 +233,17 @@ impl Args {
             let images = images.map_or_else(|fault| vec![fault.path.clone()], Clone::clone);
             images.iter().flat_map(|path| pair(path)).for_each(|path| paths.reads(path));
             paths.writes(&job.mask, &images[0]);
+            if self.preview {
+                paths.writes(preview::file(&job.mask), &images[0]);
+            }
             if self.save_probabilities {
                 for class in &plan.labels.classes {
                     paths.writes(job.probability(&class.name), &images[0]);
                 }
             }
+        }
+        if self.input.is_dir() {
+            paths.writes(self.output.join(PREDICTION), &self.input);
         }
         paths.claim()
     }
@@ -276,7 +303,12 @@ impl CaseWork for Work<'_> {
 
     fn write(&self, job: &Job, (): (), mut labels: LabelMap) -> Result<()> {
         finish(self.plan, &mut labels);
-        labels.write(&in_folder(job.mask.clone())?)
+        labels.write(&in_folder(job.mask.clone())?)?;
+        let images = job.images.as_ref().map_err(Fault::error)?;
+        if self.args.preview {
+            preview::write(self.plan, images, self.args.matching, &job.mask, &labels)?;
+        }
+        Ok(())
     }
 }
 
@@ -340,6 +372,9 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
                 _ => e,
             }
         })?;
+    if args.input.is_dir() {
+        args.record(&gpu, plan)?;
+    }
     args.segment_all(&ensemble, &Work { args, plan, stop }, &jobs, given)
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::folder::{RunFolder, SUMMARY, mask_file, run_files, validation_folder};
+use super::folder::{RunFolder, SUMMARY, mask_file, picture_file, run_files, validation_folder};
+use super::report::report_file;
 use crate::base::Result;
 use crate::base::files::{Claim, Paths};
 use crate::domain::PresetChoice;
@@ -43,12 +44,18 @@ pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) 
             if !held_out.is_empty() {
                 paths.writes(folder.join(SUMMARY), &dataset.dir);
             }
-            held_out.iter().for_each(|case| paths.writes(mask_file(&folder, case), &case.label));
+            for case in &held_out {
+                paths.writes(mask_file(&folder, case), &case.label);
+                paths.writes(picture_file(&folder, case), &case.label);
+            }
         }
     }
     beside.reads.iter().for_each(|file| paths.reads(file));
     beside.writes.iter().for_each(|c| paths.writes(&c.file, &c.dataset));
     runs.iter().for_each(|run| paths.owns(&run.folder));
-    beside.owns.iter().for_each(|folder| paths.owns(folder));
+    for folder in &beside.owns {
+        paths.owns(folder);
+        paths.writes(report_file(folder), folder);
+    }
     paths.claim()
 }

@@ -1,4 +1,4 @@
-//! Scalars for TensorBoard: a file of records, each an `Event` message of protocol buffers between its length and
+//! Scalars and pictures for TensorBoard: a file of records, each an `Event` message of protocol buffers between its length and
 //! checksums (the TFRecord format). The file is appended to; a tail that a crash left torn, and steps that come again, are taken
 //! out where a run goes on.
 
@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crc32c::crc32c;
+use image::RgbImage;
 
 use super::folder::remove;
+use crate::base::canvas::png;
 use crate::base::files::{file_name, write_atomically};
 use crate::base::{Error, Result};
 
@@ -41,7 +43,14 @@ impl Events {
 
     /// Appends the values of a step.
     pub fn add(&mut self, step: u64, scalars: &[(String, f32)]) -> Result<()> {
-        let event = event(seconds(), step, scalars);
+        let values: Vec<_> = scalars.iter().map(|(tag, number)| scalar(tag, *number)).collect();
+        let event = event(seconds(), step, &values);
+        self.file.write_all(&record(&event)).map_err(|e| Error::io(&self.path, e))
+    }
+
+    /// Appends a picture of a step.
+    pub fn picture(&mut self, step: u64, tag: &str, picture: &RgbImage) -> Result<()> {
+        let event = event(seconds(), step, &[image(tag, picture)?]);
         self.file.write_all(&record(&event)).map_err(|e| Error::io(&self.path, e))
     }
 
@@ -118,16 +127,33 @@ fn seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
-fn event(time: f64, step: u64, scalars: &[(String, f32)]) -> Vec<u8> {
-    let mut summary = Vec::new();
-    for (tag, number) in scalars {
-        let mut value = Vec::new();
-        bytes(&mut value, 1, tag.as_bytes());
-        // field 2, a 32-bit float
-        value.push(2 << 3 | 5);
-        value.extend(number.to_le_bytes());
-        bytes(&mut summary, 1, &value);
+/// A value of a summary: its tag and a number.
+fn scalar(tag: &str, number: f32) -> Vec<u8> {
+    let mut value = Vec::new();
+    bytes(&mut value, 1, tag.as_bytes());
+    // field 2, a 32-bit float
+    value.push(2 << 3 | 5);
+    value.extend(number.to_le_bytes());
+    value
+}
+
+/// A value of a summary: its tag and a picture as PNG, with its size and that it has three colours.
+fn image(tag: &str, picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut image = Vec::new();
+    for (field, number) in [(1, picture.height()), (2, picture.width()), (3, 3)] {
+        image.push(field << 3);
+        varint(&mut image, number.into());
     }
+    bytes(&mut image, 4, &png(picture)?);
+    let mut value = Vec::new();
+    bytes(&mut value, 1, tag.as_bytes());
+    bytes(&mut value, 4, &image);
+    Ok(value)
+}
+
+fn event(time: f64, step: u64, values: &[Vec<u8>]) -> Vec<u8> {
+    let mut summary = Vec::new();
+    values.iter().for_each(|value| bytes(&mut summary, 1, value));
     let mut event = Vec::new();
     double(&mut event, 1, time);
     event.push(STEP);
@@ -180,7 +206,7 @@ mod tests {
         let mut long = Vec::new();
         varint(&mut long, 300);
         assert_eq!(long, [0xac, 0x02]);
-        let event = event(1.0, 300, &[("lr".into(), 0.5)]);
+        let event = event(1.0, 300, &[scalar("lr", 0.5)]);
         let mut expected = vec![0x09];
         expected.extend(1.0f64.to_le_bytes());
         expected.extend([0x10, 0xac, 0x02, 0x2a, 0x0b, 0x0a, 0x09, 0x0a, 0x02, b'l', b'r', 0x15]);

@@ -25,6 +25,10 @@ pub const TUNING: &str = "tuning.json";
 pub const LOG: &str = "log.jsonl";
 /// The loss of each domain over the steps.
 pub const PROGRESS: &str = "progress.png";
+/// How the run came about, start by start.
+pub const RECORD: &str = "run.json";
+/// Everything about the run on one page.
+pub const REPORT: &str = "report.html";
 /// The new domain alone, where a run adapted a model.
 pub const ADDED: &str = "domain.safetensors";
 /// The model of a finished run.
@@ -63,6 +67,7 @@ impl RunFolder {
 /// names are new at each start.
 pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
     let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, PREVIOUS, DAMAGED, MODEL, LOG, PROGRESS];
+    files.extend([RECORD, REPORT]);
     files.extend(config.start.as_ref().map(|_| ADDED));
     files
 }
@@ -75,6 +80,11 @@ pub fn validation_folder(out: &Path, domain: &str) -> PathBuf {
 /// The mask of a held-out case in such a folder.
 pub fn mask_file(folder: &Path, case: &Case) -> PathBuf {
     folder.join(format!("{}.nii.gz", safe_name(&case.id)))
+}
+
+/// The picture of a held-out case in such a folder.
+pub(super) fn picture_file(folder: &Path, case: &Case) -> PathBuf {
+    folder.join(format!("{}.png", safe_name(&case.id)))
 }
 
 /// Whether a run's kernels are chosen, or it has a checkpoint.

@@ -15,6 +15,11 @@ pub trait Observer {
         Stop::default()
     }
 
+    /// The command that asked for the runs, as a shell takes it, for their record.
+    fn command(&self) -> Option<String> {
+        None
+    }
+
     /// Cases are read or prepared, before a run starts; an error stops it.
     fn preparing(&mut self, _progress: &Progress) -> Result<()> {
         Ok(())

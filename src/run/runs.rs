@@ -10,6 +10,7 @@ use super::folder::{
     validation_folder, write_plan,
 };
 use super::observer::Observer;
+use super::report::write_at_end;
 use super::scores::combine;
 use super::single::Run;
 use crate::base::files::{Claim, safe_name};
@@ -308,6 +309,7 @@ impl Runs {
         for (parent, runs) in folds(&self.runs) {
             let folders: Vec<&Path> = runs.iter().map(|run| run.folder.as_path()).collect();
             let scores = combine(parent, &folders)?;
+            write_at_end(parent);
             scores.iter().try_for_each(|scores| observer.combined(scores))?;
         }
         Ok(true)

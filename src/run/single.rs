@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::claim::{Beside, claim};
 use super::folder::{
@@ -10,7 +11,10 @@ use super::folder::{
 };
 use super::log::{Log, rewind};
 use super::observer::Observer;
+use super::pictures::Pictures;
 use super::progress;
+use super::record::Record;
+use super::report::write_at_end;
 use super::saved;
 use super::saved::Due;
 use super::scores::DomainScores;
@@ -206,6 +210,7 @@ impl Run {
     pub(super) fn train_on(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let Some(trainer) = &mut self.trainer else { return Ok(true) };
         observer.started(trainer)?;
+        let record = Record::begin(&self.folder, trainer, observer.command());
         let mut log = Log::open(&self.folder)?;
         let mut due = Due::of(&self.config);
         let mut stopped = false;
@@ -235,6 +240,7 @@ impl Run {
         if finished {
             write_model(&self.folder, &self.config, trainer)?;
         }
+        record.end(trainer);
         observer.ended(trainer)?;
         if finished {
             self.trainer = None;
@@ -260,7 +266,7 @@ impl Run {
     }
 
     /// Segments and scores the held-out cases of each domain with the finished model. The clean-up that helps joins the model's
-    /// file, unless the plan has one; masks and `summary.json` lie in `validation/DOMAIN`.
+    /// file, unless the plan has one; masks, pictures and `summary.json` lie in `validation/DOMAIN`.
     ///
     /// # Errors
     ///
@@ -275,6 +281,8 @@ impl Run {
         // frees what training takes before the predictors take theirs
         self.trainer = None;
         let stop = observer.stop();
+        let since = Instant::now();
+        let mut pictures = Pictures::begin(&self.folder, self.steps);
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
             let options = PredictOptions::default();
@@ -282,11 +290,18 @@ impl Run {
                 .run(&self.gpu, |gpu| Predictor::new(gpu, &model, index, &options))?;
             self.gpu = gpu;
             let ensemble = Ensemble::new(vec![predictor])?;
-            let scores =
-                validate(&ensemble, cases, &mut model.domains[index], &self.folder, &stop)?;
+            let scores = validate(
+                &ensemble,
+                cases,
+                &mut model.domains[index],
+                &self.folder,
+                &mut pictures,
+                &stop,
+            )?;
             observer.validated(&scores)?;
             all.push(scores);
         }
+        Record::validated(&self.folder, since.elapsed().as_secs_f64());
         model.write(&self.folder.join(MODEL))?;
         if adds(&self.config).is_some() {
             let name = self.domains.first().map(|cases| cases.domain.name.as_str());
@@ -305,6 +320,7 @@ impl Run {
             return Ok(false);
         }
         self.validate(observer)?;
+        write_at_end(&self.folder);
         observer.finished(&self.folder)?;
         Ok(true)
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::folder::{mask_file, validation_folder};
+use super::pictures::{Pictures, Scored};
 use super::scores::{ChosenCleanUp, DomainScores, key};
 use crate::base::{Error, Result, Stop, locked};
 use crate::dataset::Case;
@@ -16,12 +17,13 @@ use crate::segment::{CaseWork, Decision, Ensemble, Kept, finish};
 use crate::train::DomainCases;
 
 /// Segments the held-out cases of a domain into `out`, the folder of its run, chooses the clean-up that helps unless the plan has
-/// one, and scores them with it; `plan` gets what was chosen. An error where somebody asks to stop.
+/// one, scores them with it and draws them; `plan` gets what was chosen. An error where somebody asks to stop.
 pub(super) fn validate(
     ensemble: &Ensemble,
     cases: &DomainCases,
     plan: &mut DomainPlan,
     out: &Path,
+    pictures: &mut Pictures,
     stop: &Stop,
 ) -> Result<DomainScores> {
     let folder = validation_folder(out, &cases.domain.name);
@@ -36,12 +38,13 @@ pub(super) fn validate(
         }
     }
     let each = cases.held_out.iter();
-    let scored = |case| {
+    let mut scored = |case| {
         stop.check()?;
-        score(cases, plan, case, &folder)
+        score(cases, plan, case, &folder, pictures)
     };
-    let scores = each.map(scored).collect::<Result<_>>()?;
+    let scores = each.map(&mut scored).collect::<Result<_>>()?;
     let scores = DomainScores::write(out, &cases.domain.name, &cases.domain.labels, scores)?;
+    pictures.scores(&scores);
     Ok(DomainScores { clean_up: chosen, ..scores })
 }
 
@@ -111,8 +114,14 @@ impl CaseWork for Work<'_> {
     }
 }
 
-/// Cleans a mask in `folder` up as the plan says and scores what is labelled in its case.
-fn score(cases: &DomainCases, plan: &DomainPlan, case: &Case, folder: &Path) -> Result<CaseScores> {
+/// Cleans a mask in `folder` up as the plan says, scores what is labelled in its case, and draws it.
+fn score(
+    cases: &DomainCases,
+    plan: &DomainPlan,
+    case: &Case,
+    folder: &Path,
+    pictures: &mut Pictures,
+) -> Result<CaseScores> {
     let labels = &plan.labels;
     let (image, mut truth) = cases.dataset.load(case)?;
     labels.canonical(truth.as_mut_slice());
@@ -131,9 +140,12 @@ fn score(cases: &DomainCases, plan: &DomainPlan, case: &Case, folder: &Path) -> 
     let keys: Vec<ClassKey> = labelled.map(|(_, class)| key(labels, class)).collect();
     let masks = Comparison::of(&truth, &mask)?.ignoring(labels.ignore);
     let metrics = masks.all_scores(&keys, DEFAULT_TOLERANCE_MM);
-    Ok(CaseScores {
+    let scores = CaseScores {
         metrics: keys.into_iter().zip(metrics).collect(),
         prediction_file: file.display().to_string(),
         reference_file: case.label.display().to_string(),
-    })
+    };
+    let scored = Scored { case, image: &image, truth, mask: &mask, scores: &scores };
+    pictures.add(&cases.domain.name, labels, folder, scored);
+    Ok(scores)
 }

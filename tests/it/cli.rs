@@ -22,14 +22,47 @@ fn train_predict_evaluate() {
         "config.toml",
         "plan.json",
         "log.jsonl",
+        "progress.png",
+        "run.json",
+        "report.html",
         "validation/Balls/summary.json",
+        "validation/Balls/case_04.png",
     ] {
         assert!(run.join(file).exists(), "{file}");
     }
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    let told = [
+        "case_04",
+        "data:image/jpeg;base64,",
+        "Learning rate",
+        "u2seg train --data",
+        "--hold-out case_04",
+    ];
+    told.iter().for_each(|told| assert!(page.contains(told), "{told}"));
     let model = run.join("model.safetensors");
     let (images, masks) = (data.join("imagesTr"), folder.path().join("masks"));
-    let stdout = succeed(&["predict", "-m", path(&model), "-i", path(&images), "-o", path(&masks)]);
+    let stdout = succeed(&[
+        "predict",
+        "--preview",
+        "-m",
+        path(&model),
+        "-i",
+        path(&images),
+        "-o",
+        path(&masks),
+    ]);
     assert_eq!(stdout.lines().count(), 5, "{stdout}");
+    assert!(std::fs::read(masks.join("case_03.png")).unwrap().starts_with(b"\x89PNG"));
+    let stdout = succeed(&["report", path(&masks)]);
+    assert_eq!(stdout.trim(), path(&masks.join("report.html")));
+    let page = std::fs::read_to_string(masks.join("report.html")).unwrap();
+    let told = [
+        "case_03",
+        "data:image/jpeg;base64,",
+        "Volume of each case, ml",
+        "u2seg predict --preview",
+    ];
+    told.iter().for_each(|told| assert!(page.contains(told), "{told}"));
     let summary = folder.path().join("summary.json");
     let labels = data.join("labelsTr");
     let stdout =

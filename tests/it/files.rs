@@ -367,13 +367,8 @@ fn every_writer_says_that_there_is_no_room() {
     let image: Vec<f32> = labels.iter().map(|v| f32::from(*v)).collect();
     let grid = Grid::ras(shape, [1.0; 3]);
     let nothing = LabelMap::from_vec(vec![0; labels.len()], grid.clone()).unwrap();
-    let view = Overlay {
-        image: &volume(1, image.clone(), &grid),
-        truth: None,
-        prediction: &nothing,
-        window: None,
-        caption: "noise",
-    };
+    let image = volume(1, image, &grid);
+    let view = Overlay { prediction: Some(&nothing), caption: "noise", ..Overlay::of(&image) };
     let one = ndarray::Array3::from_elem([1; 3], 1);
     let scores = Comparison::new(one.view(), one.view(), [1.0; 3]).unwrap().scores(&1.into(), 1.0);
     let case = CaseScores {
@@ -386,8 +381,8 @@ fn every_writer_says_that_there_is_no_room() {
     let results = [
         write_mask(&at(0), &labels, &grid),
         write_mask(&at(1), &labels, &grid),
-        write_image(&at(2), &image, &grid),
-        write_image(&at(3), &image, &grid),
+        write_image(&at(2), image.as_slice(), &grid),
+        write_image(&at(3), image.as_slice(), &grid),
         view.write(at(4)),
         summary.write(at(5)),
         // one byte too many, which only the last flush finds

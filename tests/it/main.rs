@@ -21,6 +21,7 @@ mod named;
 mod numbers;
 mod ops;
 mod patches;
+mod pictures;
 mod plan;
 mod precision;
 mod prepared;

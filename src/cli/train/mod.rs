@@ -5,6 +5,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
+use super::command::quoted;
 use super::signals;
 
 pub(super) use args::{NetArgs, RunArgs, place};
@@ -89,25 +90,4 @@ fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, at: &str) {
     let command = if args.adapts { "adapt" } else { "train" };
     let out = quoted(&out.display().to_string());
     note!("{name}: stopped {at}. Go on with: u2seg {command} --continue --out {out}{device}");
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=\\".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_string(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn words_are_quoted_for_a_shell() {
-        for (word, expected) in
-            [("runs/a-1", "runs/a-1"), ("my runs", "'my runs'"), ("it's", "'it'\\''s'")]
-        {
-            assert_eq!(super::quoted(word), expected);
-        }
-    }
 }

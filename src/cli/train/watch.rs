@@ -5,12 +5,13 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::command::typed;
 use super::super::preparation::PreparationBar;
 use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
-use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer};
+use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer, report_file};
 use crate::train::{Memory, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
@@ -52,6 +53,10 @@ impl Watch {
 impl Observer for Watch {
     fn stop(&self) -> Stop {
         self.stop.clone()
+    }
+
+    fn command(&self) -> Option<String> {
+        Some(typed())
     }
 
     fn preparing(&mut self, progress: &Progress) -> Result<()> {
@@ -149,6 +154,9 @@ impl Observer for Watch {
 
     fn finished(&mut self, folder: &Path) -> Result<()> {
         say!("{}", folder.join(MODEL).display());
+        if report_file(folder).is_file() {
+            note!("report: {}", report_file(folder).display());
+        }
         (self.report)(folder)
     }
 

@@ -1,0 +1,33 @@
+//! Pictures beside the masks of `u2seg predict`.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::Result;
+use crate::base::files::{file_name, folder};
+use crate::domain::DomainPlan;
+use crate::imaging::{LabelMap, Match, read_images, stem};
+use crate::picture::{Overlay, value_names};
+
+/// Where the picture of a mask goes.
+pub(super) fn file(mask: &Path) -> PathBuf {
+    let name = stem(mask).unwrap_or_else(|| file_name(mask));
+    folder(mask).join(format!("{name}.png"))
+}
+
+/// Draws a mask over its image, whose files are read again, since the image was let go for the network.
+pub(super) fn write(
+    plan: &DomainPlan,
+    images: &[PathBuf],
+    matching: Match,
+    mask: &Path,
+    labels: &LabelMap,
+) -> Result<()> {
+    let image = read_images(images, matching)?;
+    let view = Overlay {
+        prediction: Some(labels),
+        names: &value_names(&plan.labels),
+        caption: &stem(mask).unwrap_or_default(),
+        ..Overlay::of(&image)
+    };
+    view.write(file(mask))
+}

@@ -1,0 +1,197 @@
+//! `u2seg view`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::evaluate::{NONE, nearby};
+use crate::base::files::Paths;
+use crate::base::{Error, Result};
+use crate::dataset::LabelDescription;
+use crate::imaging::{
+    Known, LabelMap, Match, Reference, Volume, pair, read_images, read_labels_on, stem,
+};
+use crate::picture::{Layout, MAX_SLICES, Overlay, Plane, value_names};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum PlaneArg {
+    /// Across the body, from head to foot.
+    Axial,
+    /// From front to back.
+    Coronal,
+    /// From right to left.
+    Sagittal,
+}
+
+impl From<PlaneArg> for Plane {
+    fn from(plane: PlaneArg) -> Self {
+        match plane {
+            PlaneArg::Axial => Self::Axial,
+            PlaneArg::Coronal => Self::Coronal,
+            PlaneArg::Sagittal => Self::Sagittal,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image.
+    image: PathBuf,
+    /// A mask to outline, each class in its colour.
+    mask: Option<PathBuf>,
+    /// The PNG to write; by default the image's name in the current folder.
+    #[arg(short, long, value_name = "PNG")]
+    output: Option<PathBuf>,
+    /// The true labels to outline as well: these in greens, the mask in reds.
+    #[arg(short, long, value_name = "MASK", requires = "mask")]
+    reference: Option<PathBuf>,
+    /// A contact sheet of so many slices, spread over what the mask covers, in place of three planes through the mask's largest
+    /// part.
+    #[arg(long, value_name = "N")]
+    slices: Option<usize>,
+    /// The plane of the contact sheet.
+    #[arg(long, value_enum, default_value = "axial", requires = "slices")]
+    plane: PlaneArg,
+    /// The intensities shown as black and white, such as -160,240. By default CT is shown as soft tissue, lungs or bone, whichever
+    /// is outlined, and other images from their 1st to their 99th percentile.
+    #[arg(long, value_name = "LOWER,UPPER", value_parser = super::args::window, allow_hyphen_values = true)]
+    window: Option<[f32; 2]>,
+    /// The channel of an image of several, from 0.
+    #[arg(long, default_value_t = 0)]
+    channel: usize,
+    /// The dataset.json with the names of the classes. Without it, one beside the mask or the image, or in the folder above, is
+    /// used; with `none` values stand for names.
+    #[arg(long, value_name = "FILE|none")]
+    labels: Option<PathBuf>,
+    /// How the voxels of a mask are matched with those of the image.
+    #[arg(long = "match", value_enum, default_value = "by-place")]
+    matching: Match,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    args.check()?;
+    let output = args.output()?;
+    let description = args.description();
+    let _claim = args.paths(&output, description.as_deref()).claim()?;
+    let names = match &description {
+        Some(file) => args.names(file)?,
+        None => BTreeMap::new(),
+    };
+    let image = read_images(std::slice::from_ref(&args.image), args.matching)?;
+    args.check_channel(&image)?;
+    let read = |path: &Option<PathBuf>| path.as_deref().map(|p| args.labels(p, &image)).transpose();
+    let (mask, reference) = (read(&args.mask)?, read(&args.reference)?);
+    let caption = stem(&args.image).unwrap_or_else(|| args.image.display().to_string());
+    let view = Overlay {
+        channel: args.channel,
+        truth: reference.as_ref(),
+        prediction: mask.as_ref(),
+        names: &names,
+        window: args.window,
+        caption: &caption,
+        layout: args.layout(),
+        ..Overlay::of(&image)
+    };
+    view.write(&output)?;
+    say!("{}", output.display());
+    Ok(())
+}
+
+impl Args {
+    fn check(&self) -> Result<()> {
+        if let Some(slices) = self.slices.filter(|slices| !(1..=MAX_SLICES).contains(slices)) {
+            return Err(Error::setting(
+                "slices",
+                slices.to_string(),
+                format!("1 to {MAX_SLICES}"),
+                "Ask for another number of them.",
+            ));
+        }
+        match self.window {
+            Some([low, high]) if !(low < high && low.is_finite() && high.is_finite()) => {
+                Err(Error::setting(
+                    "window",
+                    format!("{low},{high}"),
+                    "two numbers of which the second is larger",
+                    "Give black first, then white.",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_channel(&self, image: &Volume) -> Result<()> {
+        let channels = image.channels().len();
+        if self.channel < channels {
+            return Ok(());
+        }
+        let there = if channels == 1 { "1 channel".into() } else { format!("{channels} channels") };
+        Err(Error::setting(
+            "channel",
+            self.channel.to_string(),
+            format!("less than {channels}, since {} has {there}", self.image.display()),
+            "Channels count from 0.",
+        ))
+    }
+
+    /// Where the picture goes.
+    fn output(&self) -> Result<PathBuf> {
+        let Some(output) = &self.output else {
+            let name = stem(&self.image)
+                .or_else(|| Some(self.image.file_name()?.to_string_lossy().into_owned()));
+            return Ok(format!("{}.png", name.unwrap_or_else(|| "view".into())).into());
+        };
+        let png = output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
+        if png {
+            return Ok(output.clone());
+        }
+        let found = output.display().to_string();
+        Err(Error::setting("output", found, "a name that ends in .png", "Correct the ending."))
+    }
+
+    fn layout(&self) -> Layout {
+        match self.slices {
+            Some(slices) => Layout::Sheet { plane: self.plane.into(), slices },
+            None => Layout::Planes,
+        }
+    }
+
+    /// The description that a flag names, or that lies with the masks or the image.
+    fn description(&self) -> Option<PathBuf> {
+        match &self.labels {
+            Some(file) if file.as_os_str() == NONE => None,
+            Some(file) => Some(file.clone()),
+            None => {
+                let masks = self.reference.iter().chain(&self.mask);
+                let mask = self.mask.as_ref()?;
+                let near = masks.chain([&self.image]).find_map(|path| nearby(path));
+                near.filter(|_| mask.exists())
+            }
+        }
+    }
+
+    /// The names in a description. One that was merely found is no reason to draw nothing.
+    fn names(&self, file: &Path) -> Result<BTreeMap<u8, String>> {
+        match LabelDescription::read(file) {
+            Ok(description) => Ok(value_names(&description.labels)),
+            Err(error) if self.labels.is_none() => {
+                log::warn!("classes have no names: {error}");
+                Ok(BTreeMap::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn labels(&self, path: &Path, image: &Volume) -> Result<LabelMap> {
+        let on = Reference { grid: image.grid(), path: &self.image };
+        read_labels_on(path, &Known::any(), &on, self.matching)
+    }
+
+    fn paths(&self, output: &Path, description: Option<&Path>) -> Paths {
+        let mut paths = Paths::new();
+        let files = [Some(&self.image), self.mask.as_ref(), self.reference.as_ref()];
+        files.into_iter().flatten().flat_map(|p| pair(p)).for_each(|file| paths.reads(file));
+        description.iter().for_each(|file| paths.reads(file));
+        paths.writes(output, &self.image);
+        paths
+    }
+}
