@@ -10,6 +10,7 @@ mod args;
 mod bench;
 mod cache;
 mod compose;
+mod convert;
 mod devices;
 mod doctor;
 mod evaluate;
@@ -40,8 +41,10 @@ pub struct Cli {
 enum Command {
     /// List the adapters that can train and segment.
     Devices(devices::Args),
-    /// Read every case of dataset folders and say what is wrong: geometry, labels, names.
+    /// Read every case of dataset folders, or single images, and say what is wrong: geometry, labels, names.
     Verify(verify::Args),
+    /// Convert images between DICOM, NIfTI, NRRD and MetaImage, and datasets between the Decathlon's form and nnU-Net v2's.
+    Convert(convert::Args),
     /// Plan patch, spacing and pools from the data, and what memory training needs.
     Plan(plan::Args),
     /// Prepare the cases of dataset folders ahead of training: crop, resample, normalise and keep them.
@@ -146,6 +149,7 @@ fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
     match cli.command {
         Command::Devices(args) => devices::run(&args),
         Command::Verify(args) => verify::run(&args, given),
+        Command::Convert(args) => convert::run(&args, given),
         Command::Plan(args) => plan::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Cache(args) => cache::run(&args),
