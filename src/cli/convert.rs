@@ -6,12 +6,13 @@ use indicatif::ProgressBar;
 
 use super::args::MaskFormat;
 use super::flags::Given;
-use crate::base::files::{Claim, Paths, safe_name};
+use crate::base::files::{Claim, Paths, file_name, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::{Conversion, DatasetForm, LabelDescription, holds_dataset};
 use crate::imaging::{
-    Known, Match, Reference, Segment, Volume, by_stem, can_write, case_name, dicom_folders,
-    files_of, has_ending, read_labels_on, read_series, takes_channels, write_volume, written_files,
+    Known, Match, Reference, Segment, by_stem, can_write, case_name, dicom_folders, files_of,
+    has_ending, peek, read_labels, read_labels_on, read_series, takes_channels, write_channels,
+    written_files,
 };
 
 #[derive(Debug, clap::Args)]
@@ -37,14 +38,33 @@ pub struct Args {
     to: Option<DatasetForm>,
 }
 
+impl Args {
+    /// Refuses flags that would do nothing.
+    fn check(&self, dataset: bool) -> Result<()> {
+        let masks = self.labels.is_some() || self.format == Some(MaskFormat::DicomSeg);
+        let masks = masks || MaskFormat::of(&self.output) == Some(MaskFormat::DicomSeg);
+        let idle = [
+            ("format", dataset && self.format.is_some()),
+            ("series", dataset && self.series.is_some()),
+            ("labels", dataset && self.labels.is_some()),
+            ("source", (dataset || !masks) && self.source.is_some()),
+            ("to", !dataset && self.to.is_some()),
+        ];
+        let Some((name, _)) = idle.iter().find(|(_, is)| *is) else { return Ok(()) };
+        let found = format!("a flag that does nothing for {}", self.input.display());
+        let expected = match *name {
+            "to" => "the folder of a Decathlon or nnU-Net v2 dataset, with its dataset.json",
+            "source" => "a mask to write as a DICOM segmentation, or with `labels`",
+            _ => "an image, a series or a mask",
+        };
+        Err(Error::setting(*name, found, expected, format!("Leave `{name}` out.")))
+    }
+}
+
 pub fn run(args: &Args, given: &Given) -> Result<()> {
+    args.check(holds_dataset(&args.input))?;
     if holds_dataset(&args.input) {
         return dataset(args);
-    }
-    if args.to.is_some() {
-        let found = format!("{}, which has no dataset.json", args.input.display());
-        let expected = "the folder of a Decathlon or nnU-Net v2 dataset";
-        return Err(Error::setting("to", found, expected, "Leave `to` out to convert images."));
     }
     let jobs = jobs(args)?;
     let _claim = claim(args, &jobs)?;
@@ -96,12 +116,15 @@ struct Job {
 }
 
 impl Job {
-    /// Where a channel goes, of an image with several that the format does not take.
-    fn channel(&self, channel: usize) -> PathBuf {
-        let name = crate::base::files::file_name(&self.output);
-        let stem = case_name(&self.output);
+    /// The files that an image becomes: one, or one a channel where the format takes one.
+    fn files(&self, channels: usize) -> Vec<PathBuf> {
+        if channels == 1 || takes_channels(&self.output) {
+            return vec![self.output.clone()];
+        }
+        let (name, stem) = (file_name(&self.output), case_name(&self.output));
         let ending = name.get(stem.len()..).unwrap_or_default();
-        self.output.with_file_name(format!("{stem}_{channel:04}{ending}"))
+        let file = |channel| self.output.with_file_name(format!("{stem}_{channel:04}{ending}"));
+        (0..channels).map(file).collect()
     }
 }
 
@@ -114,10 +137,13 @@ impl Args {
         }
     }
 
+    /// Whether the output is a mask with named classes.
+    fn makes_mask(&self, job: &Job) -> bool {
+        MaskFormat::of(&job.output) == Some(MaskFormat::DicomSeg) || self.labels.is_some()
+    }
+
     fn convert(&self, job: &Job) -> Result<Vec<PathBuf>> {
-        let mask =
-            MaskFormat::of(&job.output) == Some(MaskFormat::DicomSeg) || self.labels.is_some();
-        if mask {
+        if self.makes_mask(job) {
             return self.mask(job);
         }
         let one = [job.input.clone()];
@@ -126,15 +152,8 @@ impl Args {
             log::warn!("{}: {}", job.input.display(), note.describe(&[]));
         }
         let channels = volume.channels().len();
-        if channels == 1 || takes_channels(&job.output) {
-            write_volume(&job.output, &volume)?;
-            return Ok(vec![job.output.clone()]);
-        }
-        let files: Vec<PathBuf> = (0..channels).map(|channel| job.channel(channel)).collect();
-        for (file, channel) in files.iter().zip(volume.data().outer_iter()) {
-            let one = channel.insert_axis(ndarray::Axis(0)).to_owned();
-            write_volume(file, &Volume::new(one, volume.grid().clone())?)?;
-        }
+        let files = job.files(channels);
+        write_channels(&files, &volume)?;
         Ok(files)
     }
 
@@ -142,7 +161,7 @@ impl Args {
     fn mask(&self, job: &Job) -> Result<Vec<PathBuf>> {
         let segments = self.segments(&job.output)?;
         let labels = match &self.source {
-            None => crate::imaging::read_labels(&job.input, &Known::any())?,
+            None => read_labels(&job.input, &Known::any())?,
             Some(source) => {
                 let one = [source.clone()];
                 let image = read_series(&one, Match::default(), self.series.as_deref())?;
@@ -215,7 +234,11 @@ fn claim(args: &Args, jobs: &[Job]) -> Result<Claim> {
     args.labels.iter().chain(&args.source).for_each(|file| paths.reads(file));
     for job in jobs {
         files_of(&job.input).iter().for_each(|file| paths.reads(file));
-        written_files(&job.output).iter().for_each(|file| paths.writes(file, &job.input));
+        let channels = peek(&job.input, args.series.as_deref()).map_or(1, |extent| extent.channels);
+        let files =
+            if args.makes_mask(job) { vec![job.output.clone()] } else { job.files(channels) };
+        let written = files.iter().flat_map(|file| written_files(file));
+        written.for_each(|file| paths.writes(file, &job.input));
     }
     paths.claim()
 }

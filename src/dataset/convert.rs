@@ -12,7 +12,7 @@ use super::labels::Labels;
 use super::splits::SPLITS;
 use crate::base::files::{file_name, open_file, safe_name, write_atomically, write_with};
 use crate::base::{Error, Result};
-use crate::imaging::{Known, Match, Volume, files_of, read_images, read_labels, write_volume};
+use crate::imaging::{Known, Match, files_of, read_images, read_labels, write_channels};
 
 /// How a dataset's folder is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -203,14 +203,7 @@ impl Conversion {
             let remedy = "Correct the image, or dataset.json.";
             return Err(Error::file(&from[0], format!("{channels} channels"), expected, remedy));
         }
-        if let [file] = to {
-            return write_volume(file, &volume);
-        }
-        for (file, channel) in to.iter().zip(volume.data().outer_iter()) {
-            let one = channel.insert_axis(ndarray::Axis(0)).to_owned();
-            write_volume(file, &Volume::new(one, volume.grid().clone())?)?;
-        }
-        Ok(())
+        write_channels(to, &volume)
     }
 
     /// What the old description says beside cases, channels and labels.

@@ -37,7 +37,7 @@ mod voxel_box;
 mod voxels;
 mod write;
 
-pub use dicom::{dicom_folders, holds_segmentation};
+pub use dicom::{dicom_folders, holds_segmentation, holds_series};
 pub use formats::{check_series, files_of};
 pub use grid::Grid;
 pub use interpolation::{Interpolation, Resampling};
@@ -56,4 +56,4 @@ pub use sniff::{Finding, describe_folder, instead};
 pub use volume::{LabelMap, Note, Volume};
 pub(crate) use volume::{row_major, shaped};
 pub use voxel_box::VoxelBox;
-pub use write::{ImageWriter, write_image, write_mask, write_volume};
+pub use write::{ImageWriter, write_channels, write_image, write_mask, write_volume};

@@ -60,6 +60,22 @@ pub fn write_volume(path: &Path, volume: &Volume) -> Result<()> {
     }
 }
 
+/// Writes an image into one file with all channels, or into one file a channel; each as [`write_volume`] does.
+///
+/// # Errors
+///
+/// As those of [`write_volume`].
+pub fn write_channels(paths: &[PathBuf], volume: &Volume) -> Result<()> {
+    if let [path] = paths {
+        return write_volume(path, volume);
+    }
+    for (path, channel) in paths.iter().zip(volume.data().outer_iter()) {
+        let channel = channel.insert_axis(Axis(0)).to_owned();
+        write_volume(path, &Volume::new(channel, volume.grid().clone())?)?;
+    }
+    Ok(())
+}
+
 impl LabelMap {
     /// Writes the labels on their grid; see [`write_mask`].
     ///

@@ -9,6 +9,7 @@ mod diverge;
 mod evaluate;
 mod files;
 mod floors;
+mod formats;
 mod geometry;
 mod hostile;
 mod implementations;

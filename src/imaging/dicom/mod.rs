@@ -11,7 +11,7 @@ mod slice;
 mod tree;
 
 pub(super) use frames::Frames;
-pub use open::{dicom_folders, holds_segmentation};
+pub use open::{dicom_folders, holds_segmentation, holds_series};
 pub(super) use open::{files, is, open};
 pub use origin::Origin;
 pub(super) use segmentation::write_segmentation;

@@ -74,6 +74,11 @@ pub fn dicom_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(if one { vec![folder.to_path_buf()] } else { inner })
 }
 
+/// Whether a path is a folder with DICOM files.
+pub fn holds_series(path: &Path) -> bool {
+    path.is_dir() && dicom_folders(path).is_ok_and(|folders| !folders.is_empty())
+}
+
 fn start(file: &Path) -> Vec<u8> {
     use std::io::Read;
     let mut start = Vec::new();
