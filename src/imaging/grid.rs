@@ -39,6 +39,9 @@ impl Order {
     }
 }
 
+/// Furthest in mm from the world's origin that a first voxel lies; beyond that it is a mistake of a header.
+const FURTHEST: f64 = 1e9;
+
 /// What turns RAS into LPS and back.
 const LPS: [f64; 3] = [-1.0, -1.0, 1.0];
 
@@ -86,7 +89,7 @@ impl Grid {
     }
 
     /// As [`Grid::placed`], where the world is LPS, as DICOM, NRRD and ITK have it: steps along i, j, k and the place of the
-    /// first voxel. None where the steps do not span the space, or a number is none.
+    /// first voxel. None where the steps do not span the space, the place is no place of a scan, or a number is none.
     pub(super) fn from_lps(
         dims: [usize; 3],
         steps: [[f64; 3]; 3],
@@ -102,7 +105,8 @@ impl Grid {
             ]
         };
         let affine = [0, 1, 2].map(row);
-        usable(&affine).then(|| Self::placed(dims, affine))
+        let near = origin.iter().all(|place| place.abs() <= FURTHEST);
+        (near && usable(&affine)).then(|| Self::placed(dims, affine))
     }
 
     /// Steps along i, j, k and the place of the first voxel in a world that is LPS.

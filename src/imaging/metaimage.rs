@@ -161,8 +161,10 @@ impl Header {
         let steps = [0, 1, 2].map(step);
         let origin = [0, 1, 2].map(|axis| if axis < axes { of(&origin, axis, 0.0) } else { 0.0 });
         Grid::from_lps(dims, steps, origin).ok_or_else(|| {
-            let found = format!("TransformMatrix and ElementSpacing that give steps {steps:?}");
-            self.refuse(found, "directions along three axes that span the space")
+            let found = format!(
+                "steps {steps:?} from {origin:?} (TransformMatrix, ElementSpacing, Offset)"
+            );
+            self.refuse(found, "directions that span the space, and a place in it")
         })
     }
 

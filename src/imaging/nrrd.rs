@@ -231,8 +231,8 @@ impl Header {
         }
         let [i, j, k, _] = axes.dims;
         Grid::from_lps([i, j, k], steps, origin).ok_or_else(|| {
-            let found = format!("space directions {steps:?}");
-            self.refuse(found, "directions along three axes that span the space")
+            let found = format!("space directions {steps:?} from {origin:?}");
+            self.refuse(found, "directions that span the space, and a place in it")
         })
     }
 

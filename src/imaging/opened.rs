@@ -23,7 +23,7 @@ pub(super) enum Body {
     /// In a file, at a byte of it. Of a header in another file, what else lies there may explain a fault.
     File { source: Source, single: bool },
     /// In the frames of a DICOM series.
-    Frames(Frames),
+    Frames(Box<Frames>),
 }
 
 impl Bytes for Body {
@@ -59,7 +59,7 @@ impl Opened {
 
     /// Of a DICOM series.
     pub fn of_frames(path: &Path, frames: Frames, stored: Stored, grid: Grid) -> Result<Self> {
-        let body = Body::Frames(frames);
+        let body = Body::Frames(Box::new(frames));
         let opened = Self { path: path.to_path_buf(), body, stored, grid };
         opened.check_edges()?;
         Ok(opened)

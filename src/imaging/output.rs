@@ -113,9 +113,10 @@ enum Body {
 
 /// A header that is written at the end.
 struct Late {
+    /// With [`SIZE`] in the place of the size.
     text: String,
-    /// Of voxels in another file, its name.
-    detached: Option<String>,
+    /// Whether the voxels are in another file.
+    detached: bool,
 }
 
 impl Output {
@@ -146,19 +147,19 @@ impl Output {
             Format::DetachedNrrd => {
                 let (file, name) = beside(".raw.gz")?;
                 let text = nrrd(about, Some(&name));
-                (packed(file)?, Vec::new(), Some(Late { text, detached: Some(name) }))
+                (packed(file)?, Vec::new(), Some(Late { text, detached: true }))
             }
             Format::MetaImage if whole => {
-                let late = Late { text: metaimage(about, whole), detached: None };
+                let late = Late { text: metaimage(about, whole, "LOCAL"), detached: false };
                 (zlib(FileAside::begin(path)?)?, Vec::new(), Some(late))
             }
             Format::MetaImage => {
-                let start = metaimage(about, whole) + "ElementDataFile = LOCAL\n";
+                let start = metaimage(about, whole, "LOCAL");
                 (Body::Plain(FileAside::begin(path)?), start.into_bytes(), None)
             }
             Format::DetachedMetaImage => {
                 let (file, name) = beside(if whole { ".zraw" } else { ".raw" })?;
-                let late = Late { text: metaimage(about, whole), detached: Some(name) };
+                let late = Late { text: metaimage(about, whole, &name), detached: true };
                 (if whole { zlib(file)? } else { Body::Plain(file) }, Vec::new(), Some(late))
             }
         };
@@ -177,13 +178,7 @@ impl Output {
     pub(super) fn finish(self) -> Result<()> {
         let Self { path, body, header } = self;
         let refuse = |e| Error::io(&path, e);
-        let mut late = header.map(|Late { text, detached }| match &detached {
-            Some(name) if text.starts_with("Object") => {
-                (text + &format!("ElementDataFile = {name}\n"), true)
-            }
-            Some(_) => (text, true),
-            None => (text + "ElementDataFile = LOCAL\n", false),
-        });
+        let mut late = header;
         match body {
             Body::Plain(file) => file.finish()?,
             Body::Packed(packer) => packer.finish().map_err(refuse)?.finish()?,
@@ -192,7 +187,7 @@ impl Output {
                 let mut scratch = scratch.map_err(|e| refuse(e.into_error()))?;
                 let size = scratch.stream_position().map_err(refuse)?;
                 scratch.seek(SeekFrom::Start(0)).map_err(refuse)?;
-                if let Some((text, detached)) = &mut late {
+                if let Some(Late { text, detached }) = &mut late {
                     *text = text.replacen(SIZE, &size.to_string(), 1);
                     if !*detached {
                         file.write_all(text.as_bytes()).map_err(refuse)?;
@@ -204,7 +199,7 @@ impl Output {
         }
         match late {
             // after the voxels: a header without them is never there
-            Some((text, true)) => write_atomically(&path, text.as_bytes()),
+            Some(Late { text, detached: true }) => write_atomically(&path, text.as_bytes()),
             _ => Ok(()),
         }
     }
@@ -274,8 +269,8 @@ fn nrrd(about: &About<'_>, data: Option<&str>) -> String {
 /// Stands for the size of the packed voxels until it is known.
 const SIZE: &str = "SIZE";
 
-/// The header of a MetaImage but its last line, which says where the voxels are.
-fn metaimage(about: &About<'_>, packed: bool) -> String {
+/// The header of a MetaImage, whose voxels lie in the file `data`, or LOCAL.
+fn metaimage(about: &About<'_>, packed: bool, data: &str) -> String {
     let About { grid, kind, .. } = about;
     let (steps, origin) = grid.lps();
     let edges = steps.map(length);
@@ -292,7 +287,8 @@ fn metaimage(about: &About<'_>, packed: bool) -> String {
     format!(
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = {}\n\
          CompressedData = {}\n{size}TransformMatrix = {}\nOffset = {}\nCenterOfRotation = 0 0 0\n\
-         ElementSpacing = {}\nDimSize = {i} {j} {k}\nElementType = {name}\n",
+         ElementSpacing = {}\nDimSize = {i} {j} {k}\nElementType = {name}\n\
+         ElementDataFile = {data}\n",
         yes(grid.header.endianness == Endianness::Big),
         yes(packed),
         written(&cosines, " "),

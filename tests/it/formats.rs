@@ -152,7 +152,7 @@ fn every_format_gives_back_what_was_written() {
 fn segmentations_have_the_keys_of_slicer() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.seg.nrrd");
-    // LPS axes of an LAS file: i runs against W
+    // axes of LPS: i runs against W, j against H
     let head = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\n\
                 ElementSpacing = 1 1 1\nElementDataFile = LOCAL\n";
     let mut voxels = vec![0u8; 24];

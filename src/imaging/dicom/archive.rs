@@ -8,7 +8,7 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 use tempfile::TempDir;
 
-use super::tree::Item;
+use super::item::Item;
 use crate::base::files::{file_name, open_file, safe_name};
 use crate::base::{Error, Result};
 

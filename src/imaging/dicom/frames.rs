@@ -1,5 +1,6 @@
 //! The voxels of a series, slice by slice as they are wanted: float32 in little-endian order, scaled as the files say.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use dicom_core::value::Value;
@@ -21,13 +22,22 @@ pub struct Frames {
     /// The next slice.
     next: usize,
     /// The last file that was read.
-    current: Option<(PathBuf, DefaultDicomObject)>,
+    current: Option<Current>,
     /// Voxels of the slice before, and how many of their bytes were taken.
     voxels: Vec<u8>,
     taken: usize,
     size: u64,
     /// What an archive was unpacked into.
     _unpacked: Option<TempDir>,
+}
+
+/// A file whose frames are taken.
+struct Current {
+    path: PathBuf,
+    /// Without its voxels, where they are not packed.
+    object: DefaultDicomObject,
+    /// Those voxels, of all frames.
+    raw: Option<Vec<u8>>,
 }
 
 impl Frames {
@@ -65,15 +75,15 @@ impl Frames {
     }
 
     fn decode(&mut self, slice: &Slice) -> Result<Vec<u8>> {
-        if self.current.as_ref().is_none_or(|(path, _)| *path != slice.item) {
-            let object = object(&slice.item, &slice.shown, true)?;
-            self.current = Some((slice.item.clone(), object));
+        if self.current.as_ref().is_none_or(|current| current.path != slice.item) {
+            self.current = None;
+            self.current = Some(Current::read(slice)?);
         }
-        let Some((_, object)) = &self.current else {
+        let Some(current) = &self.current else {
             return Err(Error::Internal("a DICOM file that is lost".into()));
         };
-        let form = Form::of(object, slice)?;
-        let stored = stored(object, slice, &form)?;
+        let form = Form::of(&current.object, slice)?;
+        let stored = current.stored(slice, &form)?;
         Ok(form.scaled(&stored, slice))
     }
 }
@@ -143,46 +153,55 @@ impl Form {
     }
 }
 
-/// The bytes of a slice, in little-endian order.
-fn stored(object: &DefaultDicomObject, slice: &Slice, form: &Form) -> Result<Vec<u8>> {
-    let Some(element) = object.get(tags::PIXEL_DATA) else {
-        return Err(refuse(slice, "a file without voxels (PixelData)", "an image"));
-    };
-    let short = |count: usize| {
-        let found = format!("{count} bytes of voxels");
-        refuse(slice, found, &format!("{} bytes in each slice", form.bytes()))
-    };
-    match element.value() {
-        Value::Primitive(value) => {
-            let bytes = value.to_bytes();
+impl Current {
+    fn read(slice: &Slice) -> Result<Self> {
+        let mut object = object(&slice.item, &slice.shown, true)?;
+        let raw = match object.get(tags::PIXEL_DATA).map(|element| element.value()) {
+            Some(Value::Primitive(value)) => Some(value.to_bytes().into_owned()),
+            _ => None,
+        };
+        if raw.is_some() {
+            object.remove_element(tags::PIXEL_DATA);
+        }
+        Ok(Self { path: slice.item.clone(), object, raw })
+    }
+
+    /// The bytes of a slice, in little-endian order.
+    fn stored(&self, slice: &Slice, form: &Form) -> Result<Cow<'_, [u8]>> {
+        let short = |count: usize| {
+            let found = format!("{count} bytes of voxels");
+            refuse(slice, found, &format!("{} bytes in each slice", form.bytes()))
+        };
+        if let Some(bytes) = &self.raw {
             let start = form.bytes().saturating_mul(slice.frame as usize);
             let own = bytes.get(start..start.saturating_add(form.bytes()));
-            own.map(<[u8]>::to_vec).ok_or_else(|| short(bytes.len().saturating_sub(start)))
+            let own = own.ok_or_else(|| short(bytes.len().saturating_sub(start)))?;
+            return Ok(Cow::Borrowed(own));
         }
-        Value::PixelSequence(pieces) => {
-            let pieces = pieces.fragments();
-            if let Some(size) = pieces.iter().find_map(|piece| jpeg_size(piece))
-                && size != slice.size
-            {
-                let found = format!("a packed image of {size:?} rows and columns");
-                return Err(refuse(slice, found, &format!("{:?}", slice.size)));
-            }
-            // what unpacks may not be proof against every mistake of a file
-            let unpack = || object.decode_pixel_data_frame(slice.frame);
-            let unpacked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(unpack));
-            let unpacked = unpacked
-                .map_err(|_| refuse(slice, "voxels that cannot be unpacked", "packed voxels"))?
-                .map_err(|e| {
-                    refuse(slice, told(&e), "a transfer syntax that is read (raw, RLE, JPEG)")
-                })?;
-            let data = unpacked.data();
-            if data.len() < form.bytes() {
-                Err(short(data.len()))
-            } else {
-                Ok(data[..form.bytes()].to_vec())
-            }
+        let packed = self.object.get(tags::PIXEL_DATA).map(|element| element.value());
+        let Some(Value::PixelSequence(pieces)) = packed else {
+            return Err(refuse(slice, "a file without voxels (PixelData)", "an image"));
+        };
+        if let Some(size) = pieces.fragments().iter().find_map(|piece| jpeg_size(piece))
+            && size != slice.size
+        {
+            let found = format!("a packed image of {size:?} rows and columns");
+            return Err(refuse(slice, found, &format!("{:?}", slice.size)));
         }
-        Value::Sequence(_) => Err(refuse(slice, "a sequence in the place of voxels", "an image")),
+        // what unpacks may not be proof against every mistake of a file
+        let unpack = || self.object.decode_pixel_data_frame(slice.frame);
+        let unpacked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(unpack));
+        let unpacked = unpacked
+            .map_err(|_| refuse(slice, "voxels that cannot be unpacked", "packed voxels"))?
+            .map_err(|e| {
+                refuse(slice, told(&e), "voxels that are raw, or packed by RLE or JPEG")
+            })?;
+        let mut data = unpacked.data().to_vec();
+        if data.len() < form.bytes() {
+            return Err(short(data.len()));
+        }
+        data.truncate(form.bytes());
+        Ok(Cow::Owned(data))
     }
 }
 

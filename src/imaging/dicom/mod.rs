@@ -2,6 +2,7 @@
 
 mod archive;
 mod frames;
+mod item;
 mod lengths;
 mod open;
 mod origin;

@@ -8,10 +8,11 @@ use nifti::{Endianness, NiftiType};
 
 use super::archive;
 use super::frames::Frames;
+use super::item::Item;
 use super::lengths::START;
 use super::series::Series;
 use super::slice::{Part, contents, object};
-use super::tree::{Item, Tree, all_files, begins_as_dicom};
+use super::tree::{Tree, all_files, begins_as_dicom};
 use crate::base::{Error, Result};
 use crate::imaging::opened::Opened;
 use crate::imaging::voxels::Stored;

@@ -129,8 +129,25 @@ fn now() -> [String; 2] {
 /// All but what depends on the frames.
 fn head(origin: &Origin, grid: &Grid, segments: &[Segment]) -> Result<InMemDicomObject> {
     let mut object = origin.shared.clone();
-    // these must be there, known or not
-    let empty = [
+    fill_up(&mut object);
+    // names of classes may have letters that the source's characters lack
+    put(&mut object, tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+    pixels(&mut object, grid)?;
+    identity(&mut object);
+    let described = segments.iter().zip(1..).map(|(segment, number)| describe(segment, number));
+    sequence(&mut object, tags::SEGMENT_SEQUENCE, described.collect());
+    dimensions(&mut object);
+    let mut source = item([(tags::SERIES_INSTANCE_UID, VR::UI, origin.series.as_str().into())]);
+    let files = origin.slices.iter().filter(|slice| slice.frame.is_none_or(|frame| frame == 1));
+    let instances = files.map(|slice| reference(&slice.class, &slice.instance)).collect();
+    sequence(&mut source, tags::REFERENCED_INSTANCE_SEQUENCE, instances);
+    sequence(&mut object, tags::REFERENCED_SERIES_SEQUENCE, vec![source]);
+    Ok(object)
+}
+
+/// Adds what must be there, known or not.
+fn fill_up(object: &mut InMemDicomObject) {
+    let needed = [
         (tags::PATIENT_NAME, VR::PN),
         (tags::PATIENT_ID, VR::LO),
         (tags::PATIENT_BIRTH_DATE, VR::DA),
@@ -142,11 +159,15 @@ fn head(origin: &Origin, grid: &Grid, segments: &[Segment]) -> Result<InMemDicom
         (tags::REFERRING_PHYSICIAN_NAME, VR::PN),
         (tags::POSITION_REFERENCE_INDICATOR, VR::LO),
     ];
-    for (tag, vr) in empty.into_iter().filter(|(tag, _)| origin.shared.get(*tag).is_none()) {
-        put(&mut object, tag, vr, PrimitiveValue::Empty);
+    for (tag, vr) in needed {
+        if object.get(tag).is_none() {
+            put(object, tag, vr, PrimitiveValue::Empty);
+        }
     }
-    // names of classes may have letters that the source's characters lack
-    put(&mut object, tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
+}
+
+/// How the voxels are stored.
+fn pixels(object: &mut InMemDicomObject, grid: &Grid) -> Result<()> {
     let narrow = |count: usize| {
         let wide = |_| Error::Internal(format!("{count} rows or columns of a DICOM image"));
         u16::try_from(count).map_err(wide)
@@ -161,11 +182,17 @@ fn head(origin: &Origin, grid: &Grid, segments: &[Segment]) -> Result<InMemDicom
         (tags::HIGH_BIT, 0),
         (tags::PIXEL_REPRESENTATION, 0),
     ];
-    numbers.into_iter().for_each(|(tag, value)| put(&mut object, tag, VR::US, value));
-    let version = env!("CARGO_PKG_VERSION");
+    numbers.into_iter().for_each(|(tag, value)| put(object, tag, VR::US, value));
+    put(object, tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2");
+    put(object, tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00");
+    Ok(())
+}
+
+/// What the object is, and who made it when.
+fn identity(object: &mut InMemDicomObject) {
     let (instance, series) = (uid(), uid());
     let [date, time] = now();
-    let words: [(Tag, VR, &str); 26] = [
+    let words = [
         (tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE),
         (tags::SOP_INSTANCE_UID, VR::UI, &instance),
         (tags::SERIES_INSTANCE_UID, VR::UI, &series),
@@ -182,31 +209,17 @@ fn head(origin: &Origin, grid: &Grid, segments: &[Segment]) -> Result<InMemDicom
         (tags::MANUFACTURER, VR::LO, "u2seg"),
         (tags::MANUFACTURER_MODEL_NAME, VR::LO, "u2seg"),
         (tags::DEVICE_SERIAL_NUMBER, VR::LO, "1"),
-        (tags::SOFTWARE_VERSIONS, VR::LO, version),
-        (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2"),
-        (tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00"),
+        (tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION")),
         (tags::SEGMENTATION_TYPE, VR::CS, "BINARY"),
         (tags::SEGMENTS_OVERLAP, VR::CS, "NO"),
         (tags::CONTENT_LABEL, VR::CS, "SEGMENTATION"),
         (tags::CONTENT_DESCRIPTION, VR::LO, "Segmentation by a neural network"),
         (tags::CONTENT_CREATOR_NAME, VR::PN, "u2seg"),
         (tags::BURNED_IN_ANNOTATION, VR::CS, "NO"),
-        (tags::PATIENT_ORIENTATION, VR::CS, ""),
     ];
-    words.into_iter().for_each(|(tag, vr, text)| put(&mut object, tag, vr, text));
-    let kind = PrimitiveValue::Strs(["DERIVED", "PRIMARY"].map(String::from).into());
-    put(&mut object, tags::IMAGE_TYPE, VR::CS, kind);
-    let described = segments.iter().zip(1..).map(|(segment, number)| describe(segment, number));
-    sequence(&mut object, tags::SEGMENT_SEQUENCE, described.collect());
-    dimensions(&mut object);
-    let mut source = item([(tags::SERIES_INSTANCE_UID, VR::UI, origin.series.as_str().into())]);
-    let mut instances: Vec<InMemDicomObject> = Vec::new();
-    for slice in origin.slices.iter().filter(|slice| slice.frame.is_none_or(|frame| frame == 1)) {
-        instances.push(reference(&slice.class, &slice.instance));
-    }
-    sequence(&mut source, tags::REFERENCED_INSTANCE_SEQUENCE, instances);
-    sequence(&mut object, tags::REFERENCED_SERIES_SEQUENCE, vec![source]);
-    Ok(object)
+    words.into_iter().for_each(|(tag, vr, text)| put(object, tag, vr, text));
+    let kind = PrimitiveValue::Strs(["DERIVED", "PRIMARY"].map(String::from).into_iter().collect());
+    put(object, tags::IMAGE_TYPE, VR::CS, kind);
 }
 
 fn reference(class: &str, instance: &str) -> InMemDicomObject {

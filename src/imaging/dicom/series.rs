@@ -9,9 +9,9 @@ use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use rayon::prelude::*;
 
+use super::item::Item;
 use super::origin::{Origin, SourceSlice};
 use super::slice::{About, Contents, Slice, contents};
-use super::tree::Item;
 use crate::base::files::file_name;
 use crate::base::{Error, Result};
 use crate::imaging::grid::{Grid, dot, length};
@@ -69,6 +69,7 @@ impl Series {
         };
         let orientation = needed(&first, first.orientation, "ImageOrientationPatient")?;
         let spacing = needed(&first, first.spacing, "PixelSpacing")?;
+        check_plane(&first, orientation, spacing)?;
         for slice in &slices {
             needed(slice, slice.position, "ImagePositionPatient")?;
             alike(slice, &first, orientation, spacing)?;
@@ -183,6 +184,21 @@ fn needed<T>(slice: &Slice, value: Option<T>, name: &str) -> Result<T> {
         let remedy = "Leave the file out, or export the series again as a volume of slices.";
         Error::file(&slice.shown, format!("a slice without {name}"), "its place", remedy)
     })
+}
+
+/// Refuses directions that are no directions of rows and columns, and distances that are none.
+fn check_plane(slice: &Slice, [row, column]: [[f64; 3]; 2], spacing: [f64; 2]) -> Result<()> {
+    let unit = |cosines: [f64; 3]| (length(cosines) - 1.0).abs() < 0.01;
+    if unit(row)
+        && unit(column)
+        && dot(row, column).abs() < 0.01
+        && spacing.iter().all(|v| *v > 0.0)
+    {
+        return Ok(());
+    }
+    let found = format!("rows along {row:?}, columns along {column:?}, {spacing:?} mm apart");
+    let expected = "two directions at right angles, and distances above 0";
+    Err(Error::file(&slice.shown, found, expected, "Export the series again."))
 }
 
 /// Refuses a slice that is turned or sized otherwise than the first.

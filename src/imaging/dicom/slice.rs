@@ -7,8 +7,8 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::mem::InMemElement;
 use dicom_object::{DefaultDicomObject, InMemDicomObject, OpenFileOptions};
 
+use super::item::Item;
 use super::lengths;
-use super::tree::Item;
 use crate::base::files::read_bytes;
 use crate::base::{Error, Result};
 
@@ -129,7 +129,7 @@ fn unusable(top: &Part<'_>, frames: i64, groups: usize) -> Option<(String, &'sta
         let kind = top.text(tags::PHOTOMETRIC_INTERPRETATION);
         return Some((format!("a colour image ({kind})"), "one number a voxel"));
     }
-    if frames != 1 && frames != groups as i64 {
+    if frames < 1 || frames != 1 && frames != groups as i64 {
         let found = format!("{frames} frames without a place for each");
         return Some((found, "one frame, or an enhanced image with the place of each"));
     }

@@ -5,21 +5,13 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::archive;
+use super::item::Item;
 use super::lengths::START;
 use crate::base::{Error, Result};
 
 /// Files that are looked at, and folders within one another, at most.
 const MOST: usize = 200_000;
 const DEEPEST: usize = 12;
-
-/// A file that may be a slice.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
-    /// Where it is read.
-    pub file: PathBuf,
-    /// What it is called in messages: in an archive, by its name there.
-    pub shown: PathBuf,
-}
 
 /// DICOM files, and the folder they are kept in while they are read.
 pub(super) struct Tree {

@@ -120,7 +120,10 @@ fn image(path: &Path) {
     let mask = path.with_file_name("mask.nii.gz");
     labels.write(&mask).unwrap();
     let again = imaging::read_labels(&mask, &Known::any()).unwrap();
-    assert_eq!((again.shape(), again.spacing()), (labels.shape(), labels.spacing()));
+    assert_eq!(again.shape(), labels.shape());
+    // headers of NIfTI have floats, those of other formats more digits
+    let edges = again.spacing().into_iter().zip(labels.spacing());
+    assert!(edges.into_iter().all(|(one, other)| (one - other).abs() <= 1e-6 * other));
     assert!(again.as_slice() == labels.as_slice());
     let classes = [1, 2].map(|value| ClassKey::new([value]));
     Comparison::of(&labels, &labels).unwrap().all_scores(&classes, 1.0);
