@@ -217,6 +217,8 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
             let found = output.display().to_string();
             return Err(Error::setting("output", found, expected, "Correct the ending."));
         }
+        // a folder of one folder or archive stands for what is in it
+        let input = several.first().unwrap_or(input);
         let output = if named { output.clone() } else { inside(&case_name(input)) };
         return Ok(vec![Job { input: input.clone(), output }]);
     }

@@ -403,8 +403,11 @@ fn jobs(args: &Args, channels: usize) -> Result<Vec<Job>> {
     }
     let files = ImageFiles::list(input)?;
     let series = if files.names().next().is_none() { dicom_folders(input)? } else { Vec::new() };
-    if series.len() == 1 || args.series.is_some() && !series.is_empty() {
-        return Ok(vec![single(args, input)?]);
+    match series.as_slice() {
+        // a folder of one folder or archive stands for what is in it
+        [only] => return Ok(vec![single(args, only)?]),
+        [_, ..] if args.series.is_some() => return Ok(vec![single(args, input)?]),
+        _ => {}
     }
     if has_ending(output) && !output.is_dir() {
         return Err(Error::setting(

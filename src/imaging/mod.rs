@@ -44,7 +44,7 @@ pub use interpolation::{Interpolation, Resampling};
 pub use label_values::Known;
 pub use names::{by_stem, case_name, has_ending, stem};
 pub use normalise::{Normalisation, percentile};
-pub use output::{can_write, can_write_mask, endings, takes_channels, written_files};
+pub use output::{can_write, endings, takes_channels, written_files};
 pub use peek::{Extent, is_whole, peek};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, resampled_size};

@@ -68,11 +68,6 @@ pub(super) fn is_dicom(path: &Path) -> bool {
     file_name(path).to_ascii_lowercase().ends_with(".dcm")
 }
 
-/// Whether a mask can be written under this name: as an image, or as a DICOM segmentation.
-pub fn can_write_mask(path: &Path) -> bool {
-    can_write(path) || is_dicom(path)
-}
-
 /// The files that writing under this name may write: itself, and the one that its voxels may be in.
 pub fn written_files(path: &Path) -> Vec<PathBuf> {
     let data: &[&str] = match Format::of(path).map(|(format, _)| format) {
