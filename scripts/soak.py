@@ -24,6 +24,8 @@ from pathlib import Path
 import kills
 
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+# seconds after which a program hangs, however busy the machine
+HANG = 900
 # growth that is noise: of the measured memory, and MiB
 GROWTH, NOISE = 1.05, 8.0
 
@@ -70,7 +72,7 @@ class Soak:
         return self.start(["train", "--continue", "--out", str(self.run)] if going_on else new, self.run, lost_at)
 
     def ended(self, child, allowed, words):
-        _, told = child.communicate(timeout=120)
+        _, told = child.communicate(timeout=HANG)
         self.check(child.returncode in allowed, f"{words} ended with {child.returncode}, not with one of {allowed}:\n{told}")
         self.check("panicked" not in told and "internal error" not in told, told)
         return told

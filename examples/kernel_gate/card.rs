@@ -7,12 +7,20 @@ use ash::vk;
 use u2seg::low_level::shader::{BindingKind, KernelKey, reflect, spirv, vulkan_options};
 use u2seg::{Error, GpuFault, Result};
 
+use crate::listing::{Loop, loops};
+
 /// Where distributions keep the drivers' manifests.
 const MANIFESTS: [&str; 3] =
     ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
 
 /// The listing that tells loops and blocks.
 const LISTING: &CStr = c"ACO IR";
+
+/// What the driver keeps of a pipeline.
+const CAPTURED: vk::PipelineCreateFlags = vk::PipelineCreateFlags::from_raw(
+    vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR.as_raw()
+        | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR.as_raw(),
+);
 
 /// The manifest of Mesa's driver for AMD.
 pub fn driver() -> Option<PathBuf> {
@@ -22,7 +30,7 @@ pub fn driver() -> Option<PathBuf> {
 }
 
 /// What the compiler made of a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Compiled {
     /// Vector registers of a lane.
     pub registers: u64,
@@ -30,6 +38,8 @@ pub struct Compiled {
     pub spilled: u64,
     /// Cycles a wave takes of the busiest unit: the compiler's "inverse throughput".
     pub cycles: u64,
+    /// What its loops hold.
+    pub loops: Vec<Loop>,
 }
 
 /// What the compiler is given: SPIR-V, and what it binds.
@@ -138,25 +148,8 @@ impl Card {
     }
 
     /// Compiles a kernel.
-    pub fn compile(&self, key: &KernelKey, code: &Code) -> Result<Compiled> {
-        let flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR;
-        self.with(code, flags, |pipeline| self.told(key, pipeline))
-    }
-
-    /// The compiler's own listing of a kernel, block by block.
-    pub fn listing(&self, key: &KernelKey, code: &Code) -> Result<String> {
-        let flags = vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
-        self.with(code, flags, |pipeline| self.written(key, pipeline))
-    }
-
-    /// What `see` finds in the pipeline of a kernel.
     #[allow(unsafe_code)]
-    fn with<T>(
-        &self,
-        code: &Code,
-        flags: vk::PipelineCreateFlags,
-        see: impl Fn(vk::Pipeline) -> Result<T>,
-    ) -> Result<T> {
+    pub fn compile(&self, key: &KernelKey, code: &Code) -> Result<Compiled> {
         let bindings: Vec<_> = code
             .bindings
             .iter()
@@ -187,11 +180,13 @@ impl Card {
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
                 .name(c"main");
-            let about =
-                [vk::ComputePipelineCreateInfo::default().flags(flags).layout(layout).stage(stage)];
+            let about = [vk::ComputePipelineCreateInfo::default()
+                .flags(CAPTURED)
+                .layout(layout)
+                .stage(stage)];
             let made = device.create_compute_pipelines(vk::PipelineCache::null(), &about, None);
             let pipeline = made.map_err(|(_, error)| failed("pipeline")(error))?[0];
-            let told = see(pipeline);
+            let told = self.told(key, pipeline);
             device.destroy_pipeline(pipeline, None);
             device.destroy_shader_module(module, None);
             device.destroy_pipeline_layout(layout, None);
@@ -200,8 +195,9 @@ impl Card {
         }
     }
 
+    /// The compiler's own listing of a kernel, block by block.
     #[allow(unsafe_code)]
-    fn written(&self, key: &KernelKey, pipeline: vk::Pipeline) -> Result<String> {
+    fn listing(&self, key: &KernelKey, pipeline: vk::Pipeline) -> Result<String> {
         let about = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
         let read = self.statistics.fp().get_pipeline_executable_internal_representations_khr;
         let mut count = 0;
@@ -249,6 +245,7 @@ impl Card {
             registers: value("VGPRs")?,
             spilled: value("Spilled VGPRs")? + value("Spilled SGPRs")?,
             cycles: value("Inverse Throughput")?,
+            loops: loops(&self.listing(key, pipeline)?)?,
         })
     }
 }

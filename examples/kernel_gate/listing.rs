@@ -59,7 +59,7 @@ fn words(name: &str) -> f64 {
 }
 
 /// A loop, or what stands outside of all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Loop {
     /// The loop around it, by place.
     pub parent: Option<usize>,
@@ -93,9 +93,8 @@ pub fn loops(text: &str) -> Result<Vec<Loop>> {
     Ok(loops)
 }
 
-/// Prints what the loops of a listing hold, those within others set in.
-pub fn show(text: &str) -> Result<()> {
-    let loops = loops(text)?;
+/// Prints loops, those within others set in.
+pub fn show(loops: &[Loop]) {
     for (at, Loop { counts: c, .. }) in loops.iter().enumerate() {
         let around = std::iter::successors(loops[at].parent, |parent| loops[*parent].parent);
         let (indent, what) = (2 * around.count() + 5, if at == 0 { "once" } else { "loop" });
@@ -104,5 +103,27 @@ pub fn show(text: &str) -> Result<()> {
             "", c.vector, c.fused, c.loads, c.words, c.shared, c.scalar_loads
         );
     }
-    Ok(())
+}
+
+/// Loops as a text that [`read`] takes.
+pub fn written(loops: &[Loop]) -> String {
+    let one = |Loop { parent, counts: c }: &Loop| {
+        let numbers = [c.vector, c.fused, c.loads, c.words, c.shared, c.scalar_loads];
+        let parent = parent.map_or(String::new(), |parent| parent.to_string());
+        [vec![parent], numbers.map(|n| n.to_string()).to_vec()].concat().join(",")
+    };
+    loops.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// Loops from the text that [`written`] makes; none where it is no such text.
+pub fn read(text: &str) -> Option<Vec<Loop>> {
+    let one = |text: &str| {
+        let (parent, numbers) = text.split_once(',')?;
+        let parent = if parent.is_empty() { None } else { Some(parent.parse().ok()?) };
+        let numbers: Vec<f64> =
+            numbers.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+        let [vector, fused, loads, words, shared, scalar_loads] = numbers[..] else { return None };
+        Some(Loop { parent, counts: Counts { vector, fused, loads, words, shared, scalar_loads } })
+    };
+    text.split(' ').map(one).collect()
 }

@@ -26,9 +26,9 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use u2seg::{Error, Result};
 
-use card::{Card, Code};
+use card::Card;
 use kernels::Kernels;
-use model::{CARDS, Listings, Step};
+use model::{CARDS, Step};
 use table::Table;
 
 /// The card that Mesa compiles for: the newest that the Mesa of Debian 12 compiles for without a cap on its registers.
@@ -97,21 +97,19 @@ fn inside() -> Result<ExitCode> {
 fn gate(arguments: &Arguments) -> Result<ExitCode> {
     let card = Card::open()?;
     let kernels = Kernels::of(&arguments.config)?;
-    if arguments.model {
-        return model(&card, &arguments.config);
-    }
     let keys: Vec<_> = kernels.keys().collect();
     let table = if arguments.write { None } else { Some(Table::read(&arguments.table)?) };
     let found = Table::of(&card, &keys, table.as_ref())?;
     eprintln!("kernel_gate: {} kernels on {} by {}", keys.len(), card.name(), card.driver());
     if let Some(text) = &arguments.show {
-        for key in keys.iter().filter(|key| key.label().contains(text)) {
-            found.show(key)?;
-            listing::show(&card.listing(key, &Code::of(key)?)?)?;
-        }
+        let wanted = keys.iter().filter(|key| key.label().contains(text));
+        wanted.into_iter().try_for_each(|key| found.show(key))?;
     }
     if arguments.summary {
         rules::summary(&kernels, &found);
+    }
+    if arguments.model {
+        model(&found, &arguments.config)?;
     }
     let mut faults = rules::faults(&kernels, &found)?;
     match table {
@@ -123,14 +121,12 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn model(card: &Card, names: &[String]) -> Result<ExitCode> {
+fn model(found: &Table, names: &[String]) -> Result<()> {
     for name in names {
         let dispatches = kernels::step(name)?;
-        let mut listings = Listings::default();
-        listings.add(card, &dispatches)?;
         for hardware in &CARDS {
-            Step::of(hardware, &dispatches, &listings)?.print(name, hardware);
+            Step::of(hardware, &dispatches, found)?.print(name, hardware);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use u2seg::Result;
 use u2seg::low_level::graph::{Bind, Dispatch};
-use u2seg::low_level::shader::{KernelKey, reflect};
+use u2seg::low_level::shader::reflect;
 
-use crate::card::{Card, Code, Compiled};
-use crate::listing::{Counts, Loop, loops};
+use crate::card::Compiled;
+use crate::listing::{Counts, Loop};
+use crate::table::Table;
 use crate::trips::trips;
 
 /// Lanes of a wave.
@@ -124,46 +125,22 @@ pub const CARDS: [Hardware; 5] = [
     },
 ];
 
-/// What the compiler made of a kernel, loop by loop.
-pub struct Listed {
-    loops: Vec<Loop>,
-    compiled: Compiled,
-}
-
-/// Listings by kernel.
-#[derive(Default)]
-pub struct Listings(BTreeMap<KernelKey, Listed>);
-
-impl Listings {
-    /// Those of what dispatches run.
-    pub fn add(&mut self, card: &Card, dispatches: &[Dispatch]) -> Result<()> {
-        for Dispatch { kernel, .. } in dispatches {
-            if !self.0.contains_key(kernel) {
-                let code = Code::of(kernel)?;
-                let compiled = card.compile(kernel, &code)?;
-                let loops = loops(&card.listing(kernel, &code)?)?;
-                self.0.insert(kernel.clone(), Listed { loops, compiled });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What a wave of a dispatch does.
-struct Wave {
+pub struct Wave {
     counts: Counts,
-    /// Loads that wait for one another.
-    serial: f64,
+    /// Trips whose loads wait for those of the trip before; loads of one trip are under way together.
+    pub serial: f64,
 }
 
 impl Wave {
-    fn of(dispatch: &Dispatch, listed: &Listed) -> Result<Self> {
+    /// By what the compiler made of the dispatch's kernel.
+    pub fn of(dispatch: &Dispatch, loops: &[Loop]) -> Result<Self> {
         let trips = trips(dispatch)?;
         let mut times = vec![1.0];
         let mut wave = Self { counts: Counts::default(), serial: 0.0 };
-        for (at, one) in listed.loops.iter().enumerate() {
+        for (at, one) in loops.iter().enumerate() {
             if let Some(parent) = one.parent {
-                let own = trips.get(at - 1).ok_or_else(|| unknown(dispatch, listed))?;
+                let own = trips.get(at - 1).ok_or_else(|| unknown(dispatch, loops))?;
                 times.push(times[parent] * own);
             }
             wave.counts.add(&one.counts, times[at]);
@@ -174,9 +151,16 @@ impl Wave {
     }
 }
 
-fn unknown(dispatch: &Dispatch, listed: &Listed) -> u2seg::Error {
-    let (label, count) = (dispatch.kernel.label(), listed.loops.len() - 1);
+fn unknown(dispatch: &Dispatch, loops: &[Loop]) -> u2seg::Error {
+    let (label, count) = (dispatch.kernel.label(), loops.len() - 1);
     u2seg::Error::Internal(format!("{label} has {count} loops, more than are known of it"))
+}
+
+/// Waves of a dispatch.
+pub fn waves(dispatch: &Dispatch) -> Result<f64> {
+    let threads = f64::from(reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>());
+    let groups = dispatch.groups.iter().map(|g| f64::from(*g)).product::<f64>();
+    Ok(groups * (threads / WAVE).ceil())
 }
 
 /// Seconds of a dispatch.
@@ -238,24 +222,17 @@ fn repeated(dispatch: &Dispatch) -> f64 {
 
 impl Hardware {
     /// Seconds of a dispatch.
-    pub fn seconds(&self, dispatch: &Dispatch, listings: &Listings) -> Result<Seconds> {
-        let Some(listed) = listings.0.get(&dispatch.kernel) else {
-            return Err(u2seg::Error::Internal(format!(
-                "{} is not listed",
-                dispatch.kernel.label()
-            )));
-        };
-        let threads = f64::from(reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>());
-        let groups = dispatch.groups.iter().map(|g| f64::from(*g)).product::<f64>();
-        let waves = groups * (threads / WAVE).ceil();
-        let Wave { counts: c, serial } = Wave::of(dispatch, listed)?;
+    pub fn seconds(&self, dispatch: &Dispatch, found: &Table) -> Result<Seconds> {
+        let compiled = found.get(&dispatch.kernel)?;
+        let waves = waves(dispatch)?;
+        let Wave { counts: c, serial } = Wave::of(dispatch, &compiled.loops)?;
         let cycles = (c.vector - c.fused) * WAVE / self.lanes + c.fused * WAVE / self.fused;
         let alone = cycles * self.alone / self.hertz;
         let a_unit = |cycles: f64| waves * cycles / self.units / self.hertz;
         let arithmetic = a_unit(cycles).max(alone);
         let shared = a_unit(4.0 * WAVE * c.shared / self.workgroup);
         let cache = a_unit(4.0 * WAVE * c.words / self.first_cache);
-        let resident = self.units * self.resident(&listed.compiled);
+        let resident = self.units * self.resident(compiled);
         let latency = (waves / resident).max(1.0) * (serial * self.latency + alone);
         let memory = dispatch.bytes as f64 / self.memory + repeated(dispatch) / self.cache;
         let parts = [arithmetic, shared, cache, latency, memory];
@@ -287,15 +264,11 @@ pub struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// The step that dispatches make.
-    pub fn of(
-        hardware: &Hardware,
-        dispatches: &'a [Dispatch],
-        listings: &Listings,
-    ) -> Result<Self> {
+    pub fn of(hardware: &Hardware, dispatches: &'a [Dispatch], found: &Table) -> Result<Self> {
         let mut step =
             Self { rows: BTreeMap::new(), all: Seconds::default(), dispatches: dispatches.len() };
         for dispatch in dispatches {
-            let seconds = hardware.seconds(dispatch, listings)?;
+            let seconds = hardware.seconds(dispatch, found)?;
             let row = step.rows.entry(dispatch.kernel.file).or_default();
             row.0 += 1;
             row.1.add(&seconds);

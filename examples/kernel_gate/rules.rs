@@ -7,6 +7,7 @@ use u2seg::low_level::graph::{Bind, Dispatch};
 use u2seg::low_level::shader::reflect;
 
 use crate::kernels::{First, Kernels};
+use crate::model::{Wave, waves};
 use crate::table::Table;
 
 /// Registers of first variants of kernels that do the arithmetic: with more, a SIMD has fewer than four waves to switch between.
@@ -17,6 +18,10 @@ const ARITHMETIC: [&str; 3] = ["conv", "depthwise", "pointwise"];
 /// fewer sums a thread made an NVIDIA H200 slower.
 const MANY_SUMS: [(&str, u64); 2] =
     [("conv_weight_tiled.wgsl", 152), ("depthwise_weight_lanes.wgsl", 200)];
+/// Times that a lane's loads wait for those before, at most, where few waves run: nothing else hides how long they take.
+const MOST_SERIAL: f64 = 16.0;
+/// Waves that leave most of a card idle.
+const FEW_WAVES: f64 = 200.0;
 /// Workgroups that keep a card of 80 units busy.
 const GROUPS: u64 = 160;
 
@@ -33,6 +38,11 @@ pub fn faults(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
         if arithmetic && compiled.registers > sums.map_or(MOST_REGISTERS, |(_, most)| *most) {
             let label = dispatch.kernel.label();
             faults.insert(format!("{label}: {} registers", compiled.registers));
+        }
+        let serial = Wave::of(dispatch, &compiled.loops)?.serial;
+        if serial > MOST_SERIAL && waves(dispatch)? < FEW_WAVES {
+            let (file, label) = (dispatch.kernel.file, &dispatch.label);
+            faults.insert(format!("{place}: {file} {label}: loads wait for loads {serial} times"));
         }
         let groups = dispatch.groups.iter().map(|g| u64::from(*g)).product::<u64>();
         let invocations = reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>();

@@ -10,10 +10,11 @@ use u2seg::low_level::shader::KernelKey;
 use u2seg::{Error, Result};
 
 use crate::card::{Card, Code, Compiled};
+use crate::listing;
 
 /// How much more than the table says a kernel may take.
 const SLACK: f64 = 1.05;
-const COLUMNS: &str = "kernel\tregisters\tspilled\tcycles\tcode";
+const COLUMNS: &str = "kernel\tregisters\tspilled\tcycles\tcode\tloops";
 
 /// A kernel's code, by digest, and what became of it.
 struct Row {
@@ -38,7 +39,7 @@ impl Table {
             let digest = code.digest();
             let same = known.and_then(|table| table.rows.get(&label));
             let compiled = match same.filter(|row| row.code == digest) {
-                Some(row) => row.compiled,
+                Some(row) => row.compiled.clone(),
                 None => card.compile(key, &code)?,
             };
             Ok((label, Row { code: digest, compiled }))
@@ -61,9 +62,10 @@ impl Table {
 
     /// Prints what a kernel takes.
     pub fn show(&self, key: &KernelKey) -> Result<()> {
-        let Compiled { registers, cycles, spilled } = self.get(key)?;
+        let Compiled { registers, cycles, spilled, loops } = self.get(key)?;
         let label = key.label();
         println!("{registers:4} registers {cycles:6} cycles {spilled:4} spilled  {label}");
+        listing::show(loops);
         Ok(())
     }
 
@@ -74,8 +76,11 @@ impl Table {
             let mut columns = line.split('\t');
             let label = columns.next()?.to_string();
             let mut number = || columns.next()?.parse().ok();
-            let compiled = Compiled { registers: number()?, spilled: number()?, cycles: number()? };
-            Some((label, Row { code: columns.next()?.into(), compiled }))
+            let [registers, spilled, cycles] = [number()?, number()?, number()?];
+            let code = columns.next()?.into();
+            let loops = listing::read(columns.next()?)?;
+            let compiled = Compiled { registers, spilled, cycles, loops };
+            Some((label, Row { code, compiled }))
         };
         let (driver, lines) = text.split_once('\n').unwrap_or_default();
         let rows = lines.lines().skip(1).map(|line| {
@@ -89,8 +94,9 @@ impl Table {
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = format!("{}\n{COLUMNS}\n", self.driver);
         for (label, Row { code, compiled: c }) in &self.rows {
-            let Compiled { registers, spilled, cycles } = c;
-            writeln!(text, "{label}\t{registers}\t{spilled}\t{cycles}\t{code}")
+            let Compiled { registers, spilled, cycles, loops } = c;
+            let loops = listing::written(loops);
+            writeln!(text, "{label}\t{registers}\t{spilled}\t{cycles}\t{code}\t{loops}")
                 .map_err(|e| Error::Internal(e.to_string()))?;
         }
         write_atomically(path, text.as_bytes())

@@ -2,7 +2,7 @@
 
 use super::super::common::{WORKGROUP, output_grad};
 use super::super::elementwise::{accumulate, materialise};
-use super::sums::{CHUNK, CLASS_WORDS, finish, loss_sums, loss_values};
+use super::sums::{CHUNK, CLASS_WORDS, finish, loss_sums, loss_values, summing};
 use super::weights::LossWeights;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
@@ -130,7 +130,7 @@ impl Op for RegionLoss {
         for part in lowering.cut_samples(&self.layout) {
             let chunks = (part.samples * voxels).div_ceil(CHUNK);
             let groups = fold(chunks * blocks, lowering.caps)?;
-            let key = KernelKey::new("region_partial.wgsl");
+            let key = summing(lowering, "region_partial.wgsl");
             let dispatch = Dispatch::new("region loss sums", key, groups);
             let vectors = (part.samples * blocks * voxels) as u64;
             dispatches.push(

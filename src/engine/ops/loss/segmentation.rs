@@ -3,7 +3,7 @@
 use super::super::common::{WORKGROUP, output_grad};
 use super::super::elementwise::{accumulate, materialise};
 use super::lovasz::Lovasz;
-use super::sums::{CHUNK, MAX_CLASSES, aligned, finish, loss_sums, loss_values};
+use super::sums::{CHUNK, MAX_CLASSES, aligned, finish, loss_sums, loss_values, summing};
 use super::weights::LossWeights;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
@@ -71,7 +71,7 @@ impl SegmentationLoss {
         aligned(base)?;
         let groups = fold(chunks * blocks, lowering.caps)?;
         let vectors = (part.samples * blocks * voxels) as u64;
-        Ok(Dispatch::new("loss sums", KernelKey::new("loss_partial.wgsl"), groups)
+        Ok(Dispatch::new("loss sums", summing(lowering, "loss_partial.wgsl"), groups)
             .bind("logits", from)
             .bind("labels", lowering.whole(labels))
             .bind("partials", lowering.whole(partials))

@@ -1,5 +1,6 @@
 //! What the losses of classes and of regions have in common: rows of partial sums, and what becomes of them.
 
+use super::super::common::WORKGROUP;
 use super::weights::{LossWeights, VOXEL_LOSSES};
 use crate::base::{Error, Result};
 use crate::engine::graph::{Dispatch, Graph, Layout, Lowering, Scratch, Value};
@@ -43,6 +44,12 @@ fn columns(outputs: usize) -> usize {
     VOXEL_LOSSES + 1 + 3 * outputs
 }
 
+/// A kernel that sums, with many lanes where lanes abound, so that none walks far.
+pub fn summing(lowering: &Lowering<'_>, file: &'static str) -> KernelKey {
+    let key = KernelKey::new(file);
+    if lowering.caps.software { key } else { key.group(4 * WORKGROUP) }
+}
+
 /// The working memory of the sums, with a row for each chunk of each sample, however the samples are bound.
 pub fn loss_sums(layout: &Layout) -> Vec<Scratch> {
     let (columns, rows) = (columns(layout.channels()), layout.n * layout.voxels().div_ceil(CHUNK));
@@ -53,7 +60,8 @@ pub fn loss_sums(layout: &Layout) -> Vec<Scratch> {
 /// classes are read from `lovasz`.
 pub fn finish(lowering: &Lowering<'_>, lovasz: Value, rows: usize) -> Result<Dispatch> {
     let ([result, dice], [sums, partials]) = (lowering.outputs()?, lowering.scratch()?);
-    Ok(Dispatch::new("loss", KernelKey::new("loss_finish.wgsl"), [1, 1])
+    let key = summing(lowering, "loss_finish.wgsl");
+    Ok(Dispatch::new("loss", key, [1, 1])
         .bind("partials", lowering.whole(partials))
         .bind("lovasz", lowering.whole(lovasz))
         .bind("sums", lowering.whole(sums))
