@@ -15,7 +15,7 @@ if [ "$seconds" = 0 ]; then
     exit 0
 fi
 if [ $# = 0 ]; then
-    set -- nifti packed pair dataset splits plan config model metadata checkpoint import records prepared
+    set -- nifti packed pair nrrd metaimage dicom dataset splits plan config model metadata checkpoint import records prepared
 fi
 for target; do
     echo "$target: $seconds s under libFuzzer"

@@ -87,7 +87,8 @@ pub use fetch::{
 };
 pub use imaging::morphology::{Connectivity, fill_holes, keep_largest};
 pub use imaging::{
-    Grid, Known, LabelMap, Match, Normalisation, Volume, read_image, read_images, read_labels,
+    Grid, Known, LabelMap, Match, Normalisation, Segment, Volume, read_image, read_images,
+    read_labels, read_series, write_volume,
 };
 pub use net::{DomainAdapter, Downsample, Mode, Model, NetConfig};
 pub use patch::{Augment, Interpolation};

@@ -26,6 +26,55 @@ impl From<PrecisionArg> for DType {
     }
 }
 
+/// How masks are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum MaskFormat {
+    /// NIfTI-1: .nii.gz, or .nii.
+    Nifti,
+    /// NRRD with the names and colours of the classes, as 3D Slicer's segmentations: .seg.nrrd.
+    Nrrd,
+    /// MetaImage: .mha.
+    Mha,
+    /// DICOM Segmentation, a segment a class; for images that are DICOM series: .dcm.
+    DicomSeg,
+}
+
+impl MaskFormat {
+    /// Every format with the ending of its files in a folder, the ending of images beside them, and other endings.
+    const ALL: [(Self, &'static str, &'static str, &'static [&'static str]); 4] = [
+        (Self::Nifti, ".nii.gz", ".nii.gz", &[".nii"]),
+        (Self::Nrrd, ".seg.nrrd", ".nrrd", &[".nrrd", ".nhdr"]),
+        (Self::Mha, ".mha", ".mha", &[".mhd"]),
+        (Self::DicomSeg, ".dcm", ".nii.gz", &[]),
+    ];
+
+    /// By the ending of a file's name, in whatever case.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let name = crate::base::files::file_name(path).to_lowercase();
+        let found = Self::ALL.into_iter().find(|(_, ending, _, others)| {
+            name.ends_with(ending) || others.iter().any(|other| name.ends_with(other))
+        });
+        found.map(|(format, ..)| format)
+    }
+
+    /// How a mask's name ends.
+    pub(super) fn ending(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// How the name of an image beside masks ends.
+    pub(super) fn image_ending(self) -> &'static str {
+        Self::ALL[self as usize].2
+    }
+
+    /// All endings, as a message lists them.
+    pub(super) fn endings() -> String {
+        let each =
+            Self::ALL.iter().flat_map(|(_, ending, _, others)| [&[*ending], *others].concat());
+        each.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What training may take of the GPU's memory.
 #[derive(Debug, clap::Args)]
 pub(super) struct MemoryArgs {

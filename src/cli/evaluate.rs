@@ -8,7 +8,7 @@ use crate::base::files::Paths;
 use crate::base::{Error, Result};
 use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
-use crate::imaging::{Match, pair};
+use crate::imaging::{Match, files_of};
 use crate::run::combine_folds;
 use crate::score::summary::names;
 use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
@@ -107,7 +107,10 @@ fn paths(
     let mut paths = Paths::new();
     let Some(output) = &args.output else { return paths };
     for MaskPair { reference, prediction, .. } in pairs {
-        pair(reference).into_iter().chain(pair(prediction)).for_each(|file| paths.reads(file));
+        files_of(reference)
+            .into_iter()
+            .chain(files_of(prediction))
+            .for_each(|file| paths.reads(file));
     }
     if let Some(described) = described {
         paths.reads(&described.file);

@@ -5,7 +5,7 @@ use clap::{Arg, Command};
 use crate::base::Error;
 
 /// Flags that help and messages write with one letter.
-const SHORT: [&str; 5] = ["input", "output", "model", "predictions", "ground_truth"];
+const SHORT: [&str; 6] = ["input", "output", "model", "format", "predictions", "ground_truth"];
 
 /// How the flag of a setting is written, where `command` has one.
 fn flag(command: &Command, setting: &str) -> Option<String> {

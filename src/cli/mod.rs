@@ -11,6 +11,7 @@ mod bench;
 mod cache;
 mod command;
 mod compose;
+mod convert;
 mod devices;
 mod doctor;
 mod evaluate;
@@ -48,8 +49,10 @@ enum Command {
     Fetch(fetch::Args),
     /// List the adapters that can train and segment.
     Devices(devices::Args),
-    /// Read every case of dataset folders and say what is wrong: geometry, labels, names.
+    /// Read every case of dataset folders, or single images, and say what is wrong: geometry, labels, names.
     Verify(verify::Args),
+    /// Convert images between DICOM, NIfTI, NRRD and MetaImage, and datasets between the Decathlon's form and nnU-Net v2's.
+    Convert(convert::Args),
     /// Plan patch, spacing and pools from the data, and what memory training needs.
     Plan(plan::Args),
     /// Prepare the cases of dataset folders ahead of training: crop, resample, normalise and keep them.
@@ -161,6 +164,7 @@ fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
         Command::Fetch(args) => fetch::run(&args, stop),
         Command::Devices(args) => devices::run(&args),
         Command::Verify(args) => verify::run(&args, given),
+        Command::Convert(args) => convert::run(&args, given),
         Command::Plan(args) => plan::run(&args),
         Command::Prepare(args) => prepare::run(&args),
         Command::Cache(args) => cache::run(&args),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
-use super::args::PrecisionArg;
+use super::args::{MaskFormat, PrecisionArg};
 use super::command::typed;
 use super::flags::Given;
 use super::preview;
@@ -17,8 +17,9 @@ use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::imaging::{
-    Extent, Finding, Known, LabelMap, Match, Volume, can_write, describe_folder, endings, is_whole,
-    pair, peek, read_images, read_labels, stem,
+    Extent, Finding, Known, LabelMap, Match, Segment, Volume, case_name, check_series,
+    describe_folder, dicom_folders, files_of, has_ending, holds_segmentation, is_whole, peek,
+    read_labels, read_series, stem, written_files,
 };
 use crate::net::Model;
 use crate::report::{Origin, PREDICTION, PredictionRecord};
@@ -47,12 +48,19 @@ pub struct Args {
     /// Model file, the folder of a finished run, or a name of `u2seg models`; of several the mean probability counts.
     #[arg(short, long, num_args = 1.., required = true)]
     model: Vec<PathBuf>,
-    /// An image, or a folder of images (CASE.nii.gz, or CASE_0000.nii.gz a channel).
+    /// An image (NIfTI, NRRD, MetaImage), a DICOM series (its folder, or a .zip or .tar.gz of it), or a folder of images
+    /// (CASE.nii.gz, or CASE_0000.nii.gz a channel) or of DICOM folders.
     #[arg(short, long)]
     input: PathBuf,
+    /// Of a folder with several DICOM series, the one to segment: its number or its UID.
+    #[arg(long, value_name = "NUMBER|UID")]
+    series: Option<String>,
     /// Mask file for one image, folder for several.
     #[arg(short, long)]
     output: PathBuf,
+    /// Format of the masks; by default as the name of the mask file ends, else NIfTI.
+    #[arg(short, long, value_enum)]
+    format: Option<MaskFormat>,
     /// Domain of the images, where the model has several.
     #[arg(long)]
     domain: Option<String>,
@@ -108,7 +116,8 @@ impl Job {
     /// Where the probability of a class goes.
     fn probability(&self, class: &str) -> PathBuf {
         let folder = folder(&self.mask).join("probabilities").join(safe_name(&self.case));
-        folder.join(format!("{}.nii.gz", safe_name(class)))
+        let ending = MaskFormat::of(&self.mask).map_or(".nii.gz", MaskFormat::image_ending);
+        folder.join(format!("{}{ending}", safe_name(class)))
     }
 }
 
@@ -123,7 +132,26 @@ impl Args {
                 "Parts count from 0.",
             ));
         }
-        Ok(())
+        self.check_format()
+    }
+
+    /// Refuses a mask file whose name ends as another format's.
+    fn check_format(&self) -> Result<()> {
+        let named = MaskFormat::of(&self.output).filter(|_| !self.output.is_dir());
+        match (self.format, named) {
+            (Some(format), Some(named)) if format != named => Err(Error::setting(
+                "format, output",
+                format!("{} and {}", format.ending(), self.output.display()),
+                "one format",
+                "Leave `format` out, or give a name that ends as its files do.",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How a mask's name ends that lies in a folder of them.
+    fn ending(&self) -> &'static str {
+        self.format.unwrap_or(MaskFormat::Nifti).ending()
     }
 
     fn options(&self) -> PredictOptions {
@@ -202,14 +230,19 @@ impl Args {
     /// Whether all that is asked for is there, whole and of the image's shape.
     fn is_done(&self, job: &Job, plan: &DomainPlan) -> bool {
         let first = job.images.as_ref().ok().and_then(|images| images.first());
-        let Some(Extent { shape, .. }) = first.and_then(|image| peek(image)) else { return false };
+        let Some(Extent { shape, .. }) =
+            first.and_then(|image| peek(image, self.series.as_deref()))
+        else {
+            return false;
+        };
         let classes = plan.labels.classes.iter().filter(|_| self.save_probabilities);
         let mut maps = classes.map(|class| job.probability(&class.name));
-        let mask = read_labels(&job.mask, &Known::any());
+        let mask = match MaskFormat::of(&job.mask) {
+            Some(MaskFormat::DicomSeg) => holds_segmentation(&job.mask),
+            _ => read_labels(&job.mask, &Known::any()).is_ok_and(|mask| mask.shape() == shape),
+        };
         let drawn = !self.preview || preview::file(&job.mask).is_file();
-        drawn
-            && mask.is_ok_and(|mask| mask.shape() == shape)
-            && maps.all(|map| is_whole(&map, shape))
+        drawn && mask && maps.all(|map| is_whole(&map, shape))
     }
 
     /// Notes beside the masks how they are made.
@@ -231,8 +264,8 @@ impl Args {
         for job in jobs {
             let images = job.images.as_ref();
             let images = images.map_or_else(|fault| vec![fault.path.clone()], Clone::clone);
-            images.iter().flat_map(|path| pair(path)).for_each(|path| paths.reads(path));
-            paths.writes(&job.mask, &images[0]);
+            images.iter().flat_map(|path| files_of(path)).for_each(|path| paths.reads(path));
+            written_files(&job.mask).iter().for_each(|file| paths.writes(file, &images[0]));
             if self.preview {
                 paths.writes(preview::file(&job.mask), &images[0]);
             }
@@ -278,7 +311,15 @@ impl CaseWork for Work<'_> {
 
     fn read(&self, job: &Job) -> Result<(Volume, ())> {
         let images = job.images.as_ref().map_err(Fault::error)?;
-        let volume = read_images(images, self.args.matching)?;
+        let volume = read_series(images, self.args.matching, self.args.series.as_deref())?;
+        if MaskFormat::of(&job.mask) == Some(MaskFormat::DicomSeg) && !volume.grid().is_dicom() {
+            return Err(Error::file(
+                &images[0],
+                "an image that is not from DICOM files",
+                "a DICOM series, whose slices a DICOM segmentation names",
+                "Segment the series itself, or choose another `format`.",
+            ));
+        }
         for note in volume.notes() {
             log::warn!("{}: {}", images[0].display(), note.describe(&[]));
         }
@@ -303,13 +344,19 @@ impl CaseWork for Work<'_> {
 
     fn write(&self, job: &Job, (): (), mut labels: LabelMap) -> Result<()> {
         finish(self.plan, &mut labels);
-        labels.write(&in_folder(job.mask.clone())?)?;
+        labels.write_segments(&in_folder(job.mask.clone())?, &segments(self.plan))?;
         let images = job.images.as_ref().map_err(Fault::error)?;
         if self.args.preview {
             preview::write(self.plan, images, self.args.matching, &job.mask, &labels)?;
         }
         Ok(())
     }
+}
+
+/// The classes of masks as other programs show them.
+fn segments(plan: &DomainPlan) -> Vec<Segment> {
+    let classes = plan.labels.classes.iter().filter(|class| class.value > 0);
+    classes.map(|class| Segment::new(&class.name, class.value)).collect()
 }
 
 /// Whether the first channel of a case is in the folder of one of them.
@@ -349,7 +396,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     }
     let (first, domain) = &models[0];
     let plan = &first.domains[*domain];
-    let all = jobs(&args.input, &args.output, plan.channels)?;
+    let all = jobs(args, plan.channels)?;
     // nothing to segment at all is one mistake, not one an image
     if let Some(fault) = all.iter().find_map(|job| job.images.as_ref().err())
         && all.iter().all(|job| job.images.is_err())
@@ -357,6 +404,10 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
         return Err(fault.error());
     }
     let _claim = args.claim(&all, plan, &files)?;
+    if let [Job { images: Ok(images), .. }] = all.as_slice() {
+        // a choice of series is asked for before anything is computed
+        images.iter().try_for_each(|image| check_series(image, args.series.as_deref()))?;
+    }
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
     let jobs: Vec<Job> = mine.filter(|job| !(args.resume && args.is_done(job, plan))).collect();
     if jobs.is_empty() {
@@ -379,11 +430,20 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
 }
 
 /// The cases of a file or folder, in the order of their names.
-fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
+fn jobs(args: &Args, channels: usize) -> Result<Vec<Job>> {
+    let Args { input, output, .. } = args;
     if !input.is_dir() {
-        return Ok(vec![single(input, output)?]);
+        return Ok(vec![single(args, input)?]);
     }
-    if stem(output).is_some() && !output.is_dir() {
+    let files = ImageFiles::list(input)?;
+    let series = if files.names().next().is_none() { dicom_folders(input)? } else { Vec::new() };
+    match series.as_slice() {
+        // a folder of one folder or archive stands for what is in it
+        [only] => return Ok(vec![single(args, only)?]),
+        [_, ..] if args.series.is_some() => return Ok(vec![single(args, input)?]),
+        _ => {}
+    }
+    if has_ending(output) && !output.is_dir() {
         return Err(Error::setting(
             "output",
             format!("the file {} for a folder of images", output.display()),
@@ -391,10 +451,17 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
             "Give a folder's name.",
         ));
     }
-    let files = ImageFiles::list(input)?;
+    let mask = |case: &str| output.join(format!("{case}{}", args.ending()));
+    if !series.is_empty() {
+        let job = |folder: PathBuf| {
+            let case = case_name(&folder);
+            Job { mask: mask(&case), images: Ok(vec![folder]), case }
+        };
+        return Ok(series.into_iter().map(job).collect());
+    }
     let job = |case: &String| Job {
         images: files.pick(input, case, channels).whole(),
-        mask: output.join(format!("{case}.nii.gz")),
+        mask: mask(case),
         case: case.clone(),
     };
     let jobs: Vec<Job> = files.names().map(job).collect();
@@ -402,7 +469,7 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
         return Err(Error::file(
             &paths[0],
             format!("a second image {case} beside it, {}", paths[1].display()),
-            format!("one image for the mask {}", output.join(format!("{case}.nii.gz")).display()),
+            format!("one image for the mask {}", mask(case).display()),
             "Rename one of them, or move it away.",
         ));
     }
@@ -412,39 +479,33 @@ fn jobs(input: &Path, output: &Path, channels: usize) -> Result<Vec<Job>> {
     Err(match describe_folder(input) {
         Some(Finding { found, remedy }) => Error::file(input, found, IMAGES, remedy),
         None => {
-            let remedy = "Point -i at a folder of NIfTI images.";
-            Error::file(input, "no .nii, .nii.gz or .hdr file", IMAGES, remedy)
+            let remedy = "Point -i at a folder of images, or of a DICOM series.";
+            Error::file(input, "no .nii, .nii.gz, .hdr, .nrrd or .mha file", IMAGES, remedy)
         }
     })
 }
 
-const IMAGES: &str = "images to segment (NIfTI-1)";
+const IMAGES: &str = "images to segment";
 
 /// The job of one image, whose mask is a file, or goes into a folder under the image's name.
-fn single(input: &Path, output: &Path) -> Result<Job> {
+fn single(args: &Args, input: &Path) -> Result<Job> {
+    let output = &args.output;
     if !input.exists() {
         let expected = "an image or a folder of images";
         return Err(Error::file(input, "no such file", expected, "Correct -i."));
     }
-    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-    let case = stem(input).or(name(input)).filter(|case| !case.is_empty());
-    let case = case.unwrap_or_else(|| "mask".into());
-    let ending = name(output).unwrap_or_default().to_lowercase();
-    let mask = if !output.is_dir() && can_write(output) {
+    let case = case_name(input);
+    let mask = if !output.is_dir() && MaskFormat::of(output).is_some() {
         output.to_path_buf()
-    } else if !output.is_dir() && OTHERS.iter().any(|other| ending.ends_with(other)) {
+    } else if !output.is_dir() && has_ending(output) {
         return Err(Error::setting(
             "output",
             output.display().to_string(),
-            format!("a name that ends in {}, or a folder", endings()),
+            format!("a name that ends in {}, or a folder", MaskFormat::endings()),
             "Correct the ending.",
         ));
     } else {
-        output.join(format!("{case}.nii.gz"))
+        output.join(format!("{case}{}", args.ending()))
     };
     Ok(Job { images: Ok(vec![input.to_path_buf()]), mask, case })
 }
-
-/// Endings of images that masks are not written as.
-const OTHERS: [&str; 10] =
-    [".img", ".hdr", ".img.gz", ".hdr.gz", ".nrrd", ".mha", ".mhd", ".mgz", ".dcm", ".png"];

@@ -10,12 +10,18 @@ use crate::base::files::{Claim, Paths, read_text, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::{Contents, Dataset, DatasetReport, Exclusion, Selection, verify};
 use crate::domain::PresetChoice;
-use crate::imaging::Match;
+use crate::imaging::{Match, read_series};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Images to look at: files (NIfTI, NRRD, MetaImage), or DICOM series (a folder, or a .zip or .tar.gz of it).
+    #[arg(value_name = "IMAGE", required_unless_present = "data")]
+    images: Vec<PathBuf>,
+    /// Of a folder with several DICOM series, the one to look at: its number or its UID.
+    #[arg(long, value_name = "NUMBER|UID")]
+    series: Option<String>,
     /// Dataset folders (Decathlon or nnU-Net v2 raw).
-    #[arg(long, num_args = 1.., required = true)]
+    #[arg(long, num_args = 1.., required_unless_present = "images")]
     data: Vec<PathBuf>,
     /// How the files of a case are matched.
     #[arg(long = "match", value_enum, default_value = "by-place")]
@@ -35,6 +41,10 @@ pub struct Args {
 const HEAD: &str = "# Cases to leave out: the dataset's name, a tab, the case.";
 
 pub fn run(args: &Args, given: &Given) -> Result<()> {
+    look_at_images(args)?;
+    if args.data.is_empty() {
+        return Ok(());
+    }
     let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
     let opened: Vec<Result<Dataset>> =
         args.data.iter().map(|dir| PresetChoice::Auto.open(dir)).collect();
@@ -72,6 +82,57 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         None => Ok(()),
         Some(report) => Err(refusal(report)),
     }
+}
+
+/// An image as it was read.
+#[derive(Debug, serde::Serialize)]
+struct ImageReport {
+    image: PathBuf,
+    /// Voxels, D, H, W.
+    shape: [usize; 3],
+    /// Millimetres, D, H, W.
+    spacing: [f64; 3],
+    /// Smallest and largest value of each channel.
+    range: Vec<[f32; 2]>,
+    warnings: Vec<String>,
+}
+
+/// Reads images and tells of them.
+fn look_at_images(args: &Args) -> Result<()> {
+    let mut reports = Vec::new();
+    for image in &args.images {
+        let one = [image.clone()];
+        let volume = read_series(&one, args.matching, args.series.as_deref())?;
+        let bounds = |values: &[f32]| {
+            let fold = |[low, high]: [f32; 2], value: &f32| [low.min(*value), high.max(*value)];
+            values.iter().fold([f32::INFINITY, f32::NEG_INFINITY], fold)
+        };
+        reports.push(ImageReport {
+            image: image.clone(),
+            shape: volume.shape(),
+            spacing: volume.spacing(),
+            range: volume.channels().map(bounds).collect(),
+            warnings: volume.notes().iter().map(|note| note.describe(&[])).collect(),
+        });
+    }
+    if args.json && !reports.is_empty() {
+        let text =
+            serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
+        say!("{text}");
+        return Ok(());
+    }
+    for ImageReport { image, shape: [d, h, w], spacing: [z, y, x], range, warnings } in &reports {
+        let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
+        say!(
+            "{}: {d} x {h} x {w} voxels of {z:.3} x {y:.3} x {x:.3} mm (D, H, W); intensities {}",
+            image.display(),
+            ranges.join(", ")
+        );
+        for warning in warnings {
+            say!("  warning: {warning}");
+        }
+    }
+    Ok(())
 }
 
 /// A fix list takes the place of an earlier one, and of nothing else that may belong to the data.

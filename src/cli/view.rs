@@ -8,7 +8,7 @@ use crate::base::files::Paths;
 use crate::base::{Error, Result};
 use crate::dataset::LabelDescription;
 use crate::imaging::{
-    Known, LabelMap, Match, Reference, Volume, pair, read_images, read_labels_on, stem,
+    Known, LabelMap, Match, Reference, Volume, files_of, read_images, read_labels_on, stem,
 };
 use crate::picture::{Layout, MAX_SLICES, Overlay, Plane, value_names};
 
@@ -189,7 +189,11 @@ impl Args {
     fn paths(&self, output: &Path, description: Option<&Path>) -> Paths {
         let mut paths = Paths::new();
         let files = [Some(&self.image), self.mask.as_ref(), self.reference.as_ref()];
-        files.into_iter().flatten().flat_map(|p| pair(p)).for_each(|file| paths.reads(file));
+        files
+            .into_iter()
+            .flatten()
+            .flat_map(|path| files_of(path))
+            .for_each(|file| paths.reads(file));
         description.iter().for_each(|file| paths.reads(file));
         paths.writes(output, &self.image);
         paths

@@ -11,7 +11,7 @@ use super::labels::Labels;
 use super::splits::{SPLITS, Split, read_splits};
 use crate::base::{Error, Result};
 use crate::imaging::{
-    Finding, Known, LabelMap, Match, Reference, Volume, describe_folder, pair, read_images,
+    Finding, Known, LabelMap, Match, Reference, Volume, describe_folder, files_of, read_images,
     read_labels_on,
 };
 
@@ -127,7 +127,7 @@ impl Dataset {
     /// All files that reading the folder and its cases touches.
     pub fn files(&self) -> Vec<PathBuf> {
         let images = self.cases.iter().flat_map(|case| case.images.iter().chain([&case.label]));
-        let mut files: Vec<PathBuf> = images.flat_map(|path| pair(path)).collect();
+        let mut files: Vec<PathBuf> = images.flat_map(|path| files_of(path)).collect();
         files.push(self.dir.join(DESCRIPTION));
         if self.splits.is_some() {
             files.push(self.dir.join(SPLITS));

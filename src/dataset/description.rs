@@ -110,15 +110,18 @@ fn keyed(file: &Path, entries: Entries) -> Result<Vec<(String, Keyed)>> {
     each.collect()
 }
 
+/// Endings of images that are read, in small letters.
+const ENDINGS: [&str; 6] = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"];
+
 /// Refuses the other formats that nnU-Net reads.
 fn check_ending(file: &Path, ending: Option<&str>) -> Result<()> {
     match ending {
-        Some(ending) if ![".nii", ".nii.gz"].contains(&ending.to_ascii_lowercase().as_str()) => {
+        Some(ending) if !ENDINGS.contains(&ending.to_ascii_lowercase().as_str()) => {
             Err(Error::file(
                 file,
                 format!("file_ending {ending:?}"),
-                "\".nii.gz\" or \".nii\"",
-                "Convert the images to NIfTI-1, and correct file_ending.",
+                format!("one of {}", ENDINGS.join(", ")),
+                "Convert the images, and correct file_ending.",
             ))
         }
         _ => Ok(()),

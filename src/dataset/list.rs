@@ -6,7 +6,7 @@ use super::case::{Case, Cases, DESCRIPTION, Fault};
 use super::channels::ImageFiles;
 use crate::base::files::from_object;
 use crate::base::{Error, Result};
-use crate::imaging::{by_stem, pair, stem};
+use crate::imaging::{by_stem, files_of, holds_series, stem};
 
 /// One file or several.
 #[derive(Debug)]
@@ -198,7 +198,8 @@ fn is_bare(picked: &[PathBuf], id: &str) -> bool {
 
 /// What is wrong with a listed file that is not there.
 fn absent(dir: &Path, text: &str, path: &Path) -> Option<Fault> {
-    if path.is_file() || (!path.exists() && pair(path).iter().any(|part| part.is_file())) {
+    let half = || !path.exists() && files_of(path).iter().any(|part| part.is_file());
+    if path.is_file() || half() || holds_series(path) {
         return None;
     }
     let expected = "a file that dataset.json lists";

@@ -4,6 +4,7 @@
 mod case;
 mod cases;
 mod channels;
+mod convert;
 mod description;
 mod fingerprint;
 mod fold;
@@ -20,6 +21,7 @@ mod verify;
 pub use case::{Case, DESCRIPTION, Fault};
 pub use cases::Dataset;
 pub use channels::{ImageFiles, Picked};
+pub use convert::{Conversion, DatasetForm, holds_dataset};
 pub use fingerprint::Fingerprint;
 pub use fold::{FOLDS, Fold, Sides, share_groups, splits};
 pub use labels::{

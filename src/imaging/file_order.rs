@@ -30,6 +30,18 @@ impl Voxel for u8 {
     }
 }
 
+impl Voxel for i16 {
+    const KIND: NiftiType = NiftiType::Int16;
+    const EFFORT: Effort = Effort::Least;
+    type Stored = u16;
+    fn stored(self, order: Endianness) -> u16 {
+        match order {
+            Endianness::Little => (self as u16).to_le(),
+            Endianness::Big => (self as u16).to_be(),
+        }
+    }
+}
+
 impl Voxel for f32 {
     const KIND: NiftiType = NiftiType::Float32;
     const EFFORT: Effort = Effort::Least;
@@ -72,6 +84,25 @@ impl Arrangement {
         let mut dims = [0; 3];
         (0..3).for_each(|world| dims[self.order.axes[world]] = shape[2 - world]);
         dims
+    }
+
+    /// The first and last voxel along the file's axes i, j, k of a box of these first and last canonical ones, D, H, W, of a
+    /// volume of `shape`.
+    pub(super) fn in_file(
+        &self,
+        [low, high]: [[usize; 3]; 2],
+        shape: [usize; 3],
+    ) -> [[usize; 3]; 2] {
+        let mut found = [[0; 3]; 2];
+        for world in 0..3 {
+            let (axis, canonical) = (self.order.axes[world], 2 - world);
+            let last = shape[canonical] - 1;
+            let (low, high) = (low[canonical], high[canonical]);
+            let flipped = self.order.flips[world];
+            found[0][axis] = if flipped { last - high } else { low };
+            found[1][axis] = if flipped { last - low } else { high };
+        }
+        found
     }
 
     /// Writes canonical values (D, H, W) as the file has them, i fastest; of the whole volume they are the file's, of a block

@@ -1,6 +1,10 @@
 //! The voxel grid of an input file, and its relation to the canonical RAS axes.
 
+use std::sync::Arc;
+
 use nifti::{Endianness, NiftiHeader};
+
+use super::dicom::Origin;
 
 /// An input's own grid: what is needed to write a result back with its size, orientation, affine and header.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +17,8 @@ pub struct Grid {
     pub affine: [[f64; 4]; 3],
     /// How the input's axes run along the canonical ones.
     pub(super) order: Order,
+    /// Of DICOM files, what a segmentation says of them.
+    pub(super) origin: Option<Arc<Origin>>,
 }
 
 /// The axes of a file along three other axes.
@@ -33,6 +39,12 @@ impl Order {
     }
 }
 
+/// Furthest in mm from the world's origin that a first voxel lies; beyond that it is a mistake of a header.
+const FURTHEST: f64 = 1e9;
+
+/// What turns RAS into LPS and back.
+const LPS: [f64; 3] = [-1.0, -1.0, 1.0];
+
 /// Smallest and largest voxel edge in mm that a file may have; others are mistakes of a header.
 pub(super) const EDGES: [f64; 2] = [1e-6, 1e6];
 
@@ -44,7 +56,65 @@ impl Grid {
     ) -> Self {
         let affine = affine(&header).map(|row| row.map(|v| v * millimetres(&header)));
         let order = orientation(&affine);
-        Self { header, extensions, dims, affine, order }
+        Self { header, extensions, dims, affine, order, origin: None }
+    }
+
+    /// The grid of a file that has no NIfTI-1 header: its sizes along i, j, k, and where in the world (RAS) they lie.
+    pub(super) fn placed(dims: [usize; 3], affine: [[f64; 4]; 3]) -> Self {
+        let [i, j, k] = [0, 1, 2].map(|axis| length(column(&affine, axis)) as f32);
+        let [srow_x, srow_y, srow_z] = affine.map(|row| row.map(|v| v as f32));
+        let header = NiftiHeader {
+            pixdim: [1.0, i, j, k, 1.0, 1.0, 1.0, 1.0],
+            sform_code: 1,
+            srow_x,
+            srow_y,
+            srow_z,
+            xyzt_units: 2,
+            endianness: Endianness::Little,
+            ..NiftiHeader::default()
+        };
+        // the header has floats, which are not all that is known
+        let order = orientation(&affine);
+        Self { header, extensions: Vec::new(), dims, affine, order, origin: None }
+    }
+
+    /// The same of an image from DICOM files.
+    pub(super) fn with_origin(self, origin: Arc<Origin>) -> Self {
+        Self { origin: Some(origin), ..self }
+    }
+
+    /// Whether the image is from DICOM files, so that a DICOM segmentation can be written for it.
+    pub fn is_dicom(&self) -> bool {
+        self.origin.is_some()
+    }
+
+    /// As [`Grid::placed`], where the world is LPS, as DICOM, NRRD and ITK have it: steps along i, j, k and the place of the
+    /// first voxel. None where the steps do not span the space, the place is no place of a scan, or a number is none.
+    pub(super) fn from_lps(
+        dims: [usize; 3],
+        steps: [[f64; 3]; 3],
+        origin: [f64; 3],
+    ) -> Option<Self> {
+        let row = |axis: usize| {
+            let sign = LPS[axis];
+            [
+                steps[0][axis] * sign,
+                steps[1][axis] * sign,
+                steps[2][axis] * sign,
+                origin[axis] * sign,
+            ]
+        };
+        let affine = [0, 1, 2].map(row);
+        let near = origin.iter().all(|place| place.abs() <= FURTHEST);
+        (near && usable(&affine)).then(|| Self::placed(dims, affine))
+    }
+
+    /// Steps along i, j, k and the place of the first voxel in a world that is LPS.
+    pub(super) fn lps(&self) -> ([[f64; 3]; 3], [f64; 3]) {
+        // no zero becomes a negative one
+        let turn = |place: [f64; 3]| [0, 1, 2].map(|axis| place[axis] * LPS[axis] + 0.0);
+        let steps = [0, 1, 2].map(|axis| turn(column(&self.affine, axis)));
+        (steps, turn(column(&self.affine, 3)))
     }
 
     /// A RAS grid of the given shape (D, H, W) and spacing in mm (D, H, W).
@@ -165,7 +235,7 @@ pub(super) fn broken_offset(header: &NiftiHeader) -> Option<(&'static str, [f32;
 }
 
 /// Finite, with three directions that span the space.
-fn usable(affine: &[[f64; 4]; 3]) -> bool {
+pub(super) fn usable(affine: &[[f64; 4]; 3]) -> bool {
     if !affine.iter().flatten().all(|v| v.is_finite()) {
         return false;
     }

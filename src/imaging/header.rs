@@ -7,15 +7,16 @@ use nifti::{Endianness, NiftiHeader, NiftiType};
 use super::grid::Grid;
 use crate::base::{Error, Result};
 
-/// What comes before the voxels: the header of the input for voxels of this kind, and its extensions.
-pub(super) fn start(path: &Path, grid: &Grid, kind: NiftiType) -> Result<Vec<u8>> {
+/// What comes before the voxels: the header of the input for voxels of this kind, so many of them in each place, and its
+/// extensions.
+pub(super) fn start(path: &Path, grid: &Grid, kind: NiftiType, channels: usize) -> Result<Vec<u8>> {
     let wide = |_| {
         let found = format!("{:?} voxels along its axes", grid.dims);
         Error::file(path, found, format!("at most {} along each", u16::MAX), "Cut the image.")
     };
     let mut dim = [1; 8];
-    dim[0] = 3;
-    for (axis, count) in grid.dims.iter().enumerate() {
+    dim[0] = if channels > 1 { 4 } else { 3 };
+    for (axis, count) in grid.dims.iter().chain([&channels]).enumerate() {
         dim[axis + 1] = u16::try_from(*count).map_err(wide)?;
     }
     let extended: usize = grid.extensions.iter().map(|(_, data)| 8 + data.len()).sum();

@@ -1,4 +1,4 @@
-//! The names of NIfTI-1 files: their endings, and the halves of a pair.
+//! The names of images: their endings, and the halves of a pair of NIfTI-1.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,56 @@ use std::path::{Path, PathBuf};
 use crate::base::files::{file_name, folder};
 use crate::base::{Error, Result};
 
-/// Endings of NIfTI files, the longer ones first.
-pub(super) const ENDINGS: [&str; 6] = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];
+/// Endings of images, the longer ones first.
+pub(super) const ENDINGS: [&str; 11] = [
+    ".seg.nrrd",
+    ".nii.gz",
+    ".hdr.gz",
+    ".img.gz",
+    ".nrrd",
+    ".nhdr",
+    ".nii",
+    ".hdr",
+    ".img",
+    ".mha",
+    ".mhd",
+];
 
-/// The name without its NIfTI ending, and that ending in small letters.
+/// The name without its ending, and that ending in small letters.
 fn split(name: &str) -> Option<(&str, &'static str)> {
     let small = name.to_ascii_lowercase();
     let ending = ENDINGS.into_iter().find(|ending| small.ends_with(ending))?;
     Some((&name[..name.len() - ending.len()], ending))
 }
 
-/// The name of a file without `.nii`, `.hdr` or `.img`, packed or not, in whatever case; None of files that end otherwise.
+/// The name of an image without its ending (`.nii`, `.hdr` and `.img`, packed or not, `.nrrd`, `.seg.nrrd`, `.nhdr`, `.mha`,
+/// `.mhd`), in whatever case; None of files that end otherwise.
 pub fn stem(path: &Path) -> Option<String> {
     split(&file_name(path)).map(|(stem, _)| stem.to_string())
+}
+
+/// Whether a name ends as those of images do, also of formats that are not written.
+pub fn has_ending(path: &Path) -> bool {
+    let name = file_name(path).to_ascii_lowercase();
+    stem(path).is_some() || [".mgz", ".dcm", ".png"].iter().any(|ending| name.ends_with(ending))
+}
+
+/// What the image of a path is called: a file's or an archive's name without its ending, the name of a folder.
+pub fn case_name(path: &Path) -> String {
+    const ARCHIVES: [&str; 5] = [".tar.gz", ".tgz", ".tar", ".zip", ".dcm"];
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let name = match file_name(path) {
+        // of a path such as `.` the system knows the name
+        name if name.is_empty() => file_name(&whole),
+        name => name,
+    };
+    let small = name.to_ascii_lowercase();
+    let archive = ARCHIVES.iter().find(|ending| small.ends_with(*ending) && !path.is_dir());
+    let case = match archive {
+        Some(ending) => name[..name.len() - ending.len()].to_string(),
+        None => split(&name).map_or(name.clone(), |(stem, _)| stem.to_string()),
+    };
+    if case.is_empty() { "mask".into() } else { case }
 }
 
 /// Whether a name is that of the image file of a pair.
@@ -26,7 +63,7 @@ pub(super) fn is_image(path: &Path) -> bool {
     split(&file_name(path)).is_some_and(|(_, ending)| ending.starts_with(".img"))
 }
 
-/// The NIfTI files of a folder by their names without the ending, each list in order; the image file of a pair is left out where
+/// The images of a folder by their names without the ending, each list in order; the image file of a pair is left out where
 /// its header is there. Files whose name starts with a dot are left out.
 pub fn by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     let mut stems: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
@@ -49,7 +86,7 @@ pub fn by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
 }
 
 /// The files on disk that reading this path touches: the path, and its other half where there is one.
-pub fn pair(path: &Path) -> Vec<PathBuf> {
+pub(super) fn pair(path: &Path) -> Vec<PathBuf> {
     let Halves { header, image } = halves(path);
     [Some(header), image].into_iter().flatten().collect()
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::nifti::Opened;
+use super::formats::open;
+use super::opened::Opened;
 
 /// What a header says of an image's size.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,8 +19,9 @@ pub struct Extent {
 }
 
 /// Reads the size of an image from its header; none where there is no header that says it, which reading the image explains.
-pub fn peek(path: &Path) -> Option<Extent> {
-    let Opened { stored, grid, .. } = Opened::new(path).ok()?;
+/// Of several DICOM series the one of this number or UID.
+pub fn peek(path: &Path, series: Option<&str>) -> Option<Extent> {
+    let Opened { stored, grid, .. } = open(path, series).ok()?;
     Some(Extent {
         shape: grid.shape(),
         voxels: stored.voxels(),
@@ -30,7 +32,7 @@ pub fn peek(path: &Path) -> Option<Extent> {
 
 /// Whether a file is one image or map of this shape (D, H, W), whole to its last voxel and the checksum behind it.
 pub fn is_whole(path: &Path, shape: [usize; 3]) -> bool {
-    let opened = Opened::new(path).ok();
+    let opened = open(path, None).ok();
     let fits = |file: &Opened| file.grid.shape() == shape && file.stored.dims[3] == 1;
     opened.filter(fits).is_some_and(|file| file.read_through().is_ok())
 }
@@ -48,10 +50,10 @@ mod tests {
             let grid = Grid::ras([3, 4, 5], [2.0, 1.0, 0.5]);
             write_mask(&path, ndarray::Array3::zeros((3, 4, 5)).view(), &grid).unwrap();
             let expected = Extent { shape: [3, 4, 5], voxels: 60, channels: 1, voxel_volume: 1.0 };
-            assert_eq!(peek(&path), Some(expected));
+            assert_eq!(peek(&path, None), Some(expected));
         }
         std::fs::write(folder.path().join("b.nii"), b"no image").unwrap();
-        assert_eq!(peek(&folder.path().join("b.nii")), None);
-        assert_eq!(peek(folder.path()), None);
+        assert_eq!(peek(&folder.path().join("b.nii"), None), None);
+        assert_eq!(peek(folder.path(), None), None);
     }
 }

@@ -8,8 +8,9 @@ use crate::base::Error;
 use crate::base::files::{file_name, lost_link, stand_in};
 
 /// What reading expects.
-pub(super) const EXPECTED: &str = "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img)";
-const DICOM: &str = "Convert the series, for example with dcm2niix.";
+pub(super) const EXPECTED: &str =
+    "a NIfTI-1 file (.nii, .nii.gz or .hdr/.img), NRRD, MetaImage or DICOM";
+const DICOM: &str = "Convert the series, for example with `convert` or dcm2niix.";
 const OTHER: &str = "Convert it to NIfTI-1, for example with ITK-SNAP, 3D Slicer or SimpleITK.";
 
 pub(super) fn no_header(path: &Path) -> Error {
@@ -129,17 +130,17 @@ pub fn describe_folder(dir: &Path) -> Option<Finding> {
     }
     if let Some((ending, count)) = counts.into_iter().max_by_key(|(_, count)| *count) {
         let remedy = OTHERS.iter().find(|(other, _)| *other == ending).map_or(OTHER, |(_, r)| *r);
-        let found = format!("no NIfTI file, but {ending} files ({count})");
+        let found = format!("no image, but {ending} files ({count})");
         return Some(Finding { found, remedy: remedy.into() });
     }
     if series > 0 {
         let folders = if series == 1 { "folder" } else { "folders" };
-        let found = format!("no NIfTI file, but {series} DICOM {folders}");
+        let found = format!("no image, but {series} DICOM {folders}");
         return Some(Finding { found, remedy: DICOM.into() });
     }
     (folders > 0).then(|| Finding {
         found: format!(
-            "no NIfTI file, but {folders} {} with some",
+            "no image, but {folders} {} with some",
             if folders == 1 { "folder" } else { "folders" }
         ),
         remedy: "Point at the folder that holds the images themselves.".into(),
@@ -147,11 +148,7 @@ pub fn describe_folder(dir: &Path) -> Option<Finding> {
 }
 
 /// Endings of other formats and what to do about them.
-const OTHERS: [(&str, &str); 10] = [
-    (".nrrd", OTHER),
-    (".nhdr", OTHER),
-    (".mha", OTHER),
-    (".mhd", OTHER),
+const OTHERS: [(&str, &str); 6] = [
     (".mgz", "Convert with FreeSurfer: mri_convert in.mgz out.nii.gz."),
     (".mgh", "Convert with FreeSurfer: mri_convert in.mgh out.nii.gz."),
     (".zip", "Unpack first."),
@@ -203,12 +200,12 @@ pub fn instead(folder: &Path, stem: &str) -> Option<Finding> {
                 .into_iter()
                 .map(|ending| format!("{stem}{ending}"))
                 .find(|name| folder.join(name).is_file())?;
-            let found = format!("no NIfTI file, but {name}");
+            let found = format!("no image, but {name}");
             Some(Finding { found, remedy: (*remedy).into() })
         })
     };
     let series = |stem: &String| {
-        let found = format!("no NIfTI file, but {stem}, a folder of DICOM files");
+        let found = format!("no image, but {stem}, a folder of DICOM files");
         holds_dicom(&folder.join(stem)).then(|| Finding { found, remedy: DICOM.into() })
     };
     let first = stems.iter().find_map(lost).or_else(|| stems.iter().find_map(other));
@@ -281,16 +278,16 @@ mod tests {
         assert_eq!(found(), "");
         std::fs::create_dir(dir.join("a")).unwrap();
         put("a/x.nii.gz", b"");
-        assert_eq!(found(), "no NIfTI file, but 1 folder with some");
+        assert_eq!(found(), "no image, but 1 folder with some");
         let mut dicom = vec![0u8; 200];
         dicom[128..132].copy_from_slice(b"DICM");
         std::fs::create_dir(dir.join("b")).unwrap();
         put("b/IM0001", &dicom);
-        assert_eq!(found(), "no NIfTI file, but 1 DICOM folder");
-        put("a.NRRD", b"");
-        put("b.nrrd", b"");
-        put("b.mha", b"");
-        assert_eq!(found(), "no NIfTI file, but .nrrd files (2)");
+        assert_eq!(found(), "no image, but 1 DICOM folder");
+        put("a.MGZ", b"");
+        put("b.mgz", b"");
+        put("b.zip", b"");
+        assert_eq!(found(), "no image, but .mgz files (2)");
         put("IM0001", &dicom);
         assert_eq!(found(), "a DICOM folder (1 file)");
         put("IM0002.DCM", b"");
@@ -305,18 +302,18 @@ mod tests {
         for sub in ["c", "d_0000", "e"] {
             std::fs::create_dir(dir.join(sub)).unwrap();
         }
-        for name in ["a.nrrd", "b_0000.MHA", "c/IM1.dcm", "d_0000/IM1.dcm", "e/x", "f.nii.zip"] {
+        for name in ["a.mgz", "b_0000.MGH", "c/IM1.dcm", "d_0000/IM1.dcm", "e/x", "f.nii.zip"] {
             std::fs::write(dir.join(name), b"").unwrap();
         }
         #[cfg(unix)]
         std::os::unix::fs::symlink("gone", dir.join("g_0000.nii.gz")).unwrap();
         for (stem, found, remedy) in [
-            ("a", "no NIfTI file, but a.nrrd", "NIfTI-1"),
-            ("b", "no NIfTI file, but b_0000.MHA", "NIfTI-1"),
-            ("b_0000", "no NIfTI file, but b_0000.MHA", "NIfTI-1"),
-            ("c", "no NIfTI file, but c, a folder of DICOM files", "dcm2niix"),
-            ("d", "no NIfTI file, but d_0000, a folder of DICOM files", "dcm2niix"),
-            ("f", "no NIfTI file, but f.nii.zip", "Unpack"),
+            ("a", "no image, but a.mgz", "mri_convert"),
+            ("b", "no image, but b_0000.MGH", "mri_convert"),
+            ("b_0000", "no image, but b_0000.MGH", "mri_convert"),
+            ("c", "no image, but c, a folder of DICOM files", "dcm2niix"),
+            ("d", "no image, but d_0000, a folder of DICOM files", "dcm2niix"),
+            ("f", "no image, but f.nii.zip", "Unpack"),
             ("g", "g_0000.nii.gz, a link to gone, which is not there", "datalad get"),
         ] {
             if stem == "g" && !cfg!(unix) {

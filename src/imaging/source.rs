@@ -1,12 +1,12 @@
 //! The bytes of a file as they come, unpacked where gzip packed them.
 
 use std::fs::File;
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::GzDecoder;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 
-use super::sniff;
+use super::sniff::EXPECTED;
 use crate::base::files::open_file;
 use crate::base::{Error, Result};
 
@@ -24,7 +24,7 @@ const FAR: u64 = 1 << 28;
 /// A file that is read from its start on, and never whole.
 pub(super) struct Source {
     pub path: PathBuf,
-    /// Bytes on disk.
+    /// Bytes on disk, from where it begins.
     size: u64,
     /// What was read to see what the file is.
     head: Vec<u8>,
@@ -44,29 +44,48 @@ struct Input {
 enum Unpacked {
     Plain(Input),
     Packed(Box<GzDecoder<Input>>),
+    /// As MetaImage packs.
+    Zlib(Box<ZlibDecoder<Input>>),
     /// Behind the last member, where padding of an archive may follow.
     End,
 }
 
+/// How the voxels of a file are stored behind its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// As they are.
+    Raw,
+    /// By gzip or zlib; the first bytes tell.
+    Packed,
+}
+
 impl Source {
+    /// From the start of a file, unpacked where it begins as gzip does.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = match open_file(path, sniff::EXPECTED) {
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                let remedy = "Correct the path, or restore the file.";
-                return Err(Error::file(path, "no such file", sniff::EXPECTED, remedy));
-            }
-            file => file?,
-        };
-        let refuse = |e| Error::io(path, e);
-        let size = file.metadata().map_err(refuse)?.len();
-        let mut input = Input { file, buffer: vec![0; HEAD].into_boxed_slice(), at: 0, end: 0 };
-        let rest = match input.is_packed().map_err(refuse)? {
+        let (mut input, size) = Input::open(path)?;
+        let rest = match input.is_packed().map_err(|e| Error::io(path, e))? {
             true => Unpacked::Packed(Box::new(GzDecoder::new(input))),
             false => Unpacked::Plain(input),
         };
         let mut source = Self { path: path.to_path_buf(), size, head: Vec::new(), at: 0, rest };
         source.head(HEAD)?;
         Ok(source)
+    }
+
+    /// From some byte of a file on, which becomes its first.
+    pub(super) fn open_at(path: &Path, start: u64, coding: Coding) -> Result<Self> {
+        let refuse = |e| Error::io(path, e);
+        let (mut input, size) = Input::open(path)?;
+        input.file.seek(SeekFrom::Start(start)).map_err(refuse)?;
+        let rest = match coding {
+            Coding::Raw => Unpacked::Plain(input),
+            Coding::Packed if input.is_packed().map_err(refuse)? => {
+                Unpacked::Packed(Box::new(GzDecoder::new(input)))
+            }
+            Coding::Packed => Unpacked::Zlib(Box::new(ZlibDecoder::new(input))),
+        };
+        let (path, size) = (path.to_path_buf(), size.saturating_sub(start));
+        Ok(Self { path, size, head: Vec::new(), at: 0, rest })
     }
 
     /// The first bytes: at least as many as wanted, where there are so many.
@@ -117,7 +136,7 @@ impl Source {
         Ok((more < FAR).then_some(self.head.len() as u64 + more))
     }
 
-    /// Bytes on disk.
+    /// Bytes on disk, from where it begins.
     pub(super) fn size(&self) -> u64 {
         self.size
     }
@@ -133,7 +152,7 @@ impl Source {
     /// All that was wanted is read: reads on to the checksum, unless much more lies before it.
     pub(super) fn check(&mut self) -> Result<()> {
         let read = match &mut self.rest {
-            Unpacked::Packed(_) => {
+            Unpacked::Packed(_) | Unpacked::Zlib(_) => {
                 io::copy(&mut self.rest.by_ref().take(BEHIND), &mut io::sink()).map(drop)
             }
             _ => Ok(()),
@@ -145,13 +164,27 @@ impl Source {
         if matches!(self.rest, Unpacked::Plain(_)) {
             return Error::io(&self.path, e);
         }
-        let found = format!("a gzip stream that ends or breaks early ({e})");
+        let kind = if matches!(self.rest, Unpacked::Zlib(_)) { "zlib" } else { "gzip" };
+        let found = format!("a {kind} stream that ends or breaks early ({e})");
         let remedy = "Copy or download the file again.";
-        Error::file(&self.path, found, "a whole .nii.gz file", remedy)
+        Error::file(&self.path, found, "a whole packed file", remedy)
     }
 }
 
 impl Input {
+    /// A file with its size.
+    fn open(path: &Path) -> Result<(Self, u64)> {
+        let file = match open_file(path, EXPECTED) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                let remedy = "Correct the path, or restore the file.";
+                return Err(Error::file(path, "no such file", EXPECTED, remedy));
+            }
+            file => file?,
+        };
+        let size = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        Ok((Self { file, buffer: vec![0; HEAD].into_boxed_slice(), at: 0, end: 0 }, size))
+    }
+
     /// Whether a gzip member comes next.
     fn is_packed(&mut self) -> io::Result<bool> {
         while self.end - self.at < MAGIC.len() {
@@ -193,6 +226,7 @@ impl Read for Unpacked {
         loop {
             let member = match self {
                 Self::Plain(input) => return input.read(room),
+                Self::Zlib(stream) => return stream.read(room),
                 Self::End => return Ok(0),
                 Self::Packed(member) => member,
             };

@@ -7,8 +7,15 @@ use nifti::{Endianness, NiftiHeader, NiftiType};
 use rayon::prelude::*;
 
 use super::grid::Order;
-use super::source::Source;
 use crate::base::Result;
+
+/// Where the bytes of voxels come from, in the order of their file.
+pub(super) trait Bytes: Send {
+    /// The next bytes: as many as there is room for, where there are so many.
+    fn fill(&mut self, room: &mut [u8]) -> Result<usize>;
+    /// All that was wanted is read: looks whether what follows is as it should be.
+    fn check(&mut self) -> Result<()>;
+}
 
 /// How voxels become what is kept of them.
 pub(super) trait Convert: Sync {
@@ -26,8 +33,10 @@ pub(super) struct Stored {
     pub endianness: Endianness,
     /// What a stored number is multiplied by, and what is added then; none where it is the value.
     scale: Option<(f64, f64)>,
-    /// Voxels along i, j, k, and volumes.
+    /// Voxels along i, j, k, and channels.
     pub dims: [usize; 4],
+    /// Whether the channels of a voxel follow one another; else the volumes do.
+    pub interleaved: bool,
 }
 
 impl Stored {
@@ -35,7 +44,17 @@ impl Stored {
         let (slope, inter) = (f64::from(header.scl_slope), f64::from(header.scl_inter));
         let scaled = slope.is_finite() && inter.is_finite() && slope != 0.0;
         let scale = (scaled && (slope, inter) != (1.0, 0.0)).then_some((slope, inter));
-        Self { kind, endianness: header.endianness, scale, dims }
+        Self { kind, endianness: header.endianness, scale, dims, interleaved: false }
+    }
+
+    /// Of values that are what is stored.
+    pub(super) fn unscaled(kind: NiftiType, endianness: Endianness, dims: [usize; 4]) -> Self {
+        Self { kind, endianness, scale: None, dims, interleaved: false }
+    }
+
+    /// Numbers that follow one another in a voxel.
+    fn lanes(&self) -> usize {
+        if self.interleaved { self.dims[3] } else { 1 }
     }
 
     /// Bytes of all voxels, as far as they can be counted.
@@ -68,7 +87,8 @@ struct Block {
 /// All blocks of a file in its own order.
 fn blocks(stored: &Stored) -> impl Iterator<Item = Block> + use<> {
     let [i, j, k, volumes] = stored.dims;
-    let row = i * stored.kind.size_of();
+    let row = i * stored.kind.size_of() * stored.lanes();
+    let volumes = volumes / stored.lanes();
     let rows = (PIECE / row).clamp(1, j);
     let planes = (PIECE / (row * j)).clamp(1, k);
     let block = move |volume: usize, z: usize, y: usize| Block {
@@ -87,7 +107,7 @@ fn blocks(stored: &Stored) -> impl Iterator<Item = Block> + use<> {
 /// One thread unpacks while the others put in order what it has unpacked. That thread is none of rayon's, and this one is the
 /// caller's: a pool whose threads all wait for pieces goes on as they come.
 pub(super) fn read<C: Convert>(
-    source: &mut Source,
+    source: &mut impl Bytes,
     stored: &Stored,
     order: &Order,
     convert: &C,
@@ -100,9 +120,11 @@ pub(super) fn read<C: Convert>(
         let mut told = C::Told::default();
         for (block, bytes) in blocks(stored).zip(&pieces) {
             let voxels = stored.voxels();
-            let volume = &mut kept[block.volume * voxels..][..voxels];
-            let more = Placing { block, stored, order, convert }.place(&bytes, volume);
-            told = convert.join(told, more);
+            for lane in 0..stored.lanes() {
+                let volume = &mut kept[(block.volume + lane) * voxels..][..voxels];
+                let more = Placing { block, lane, stored, order, convert }.place(&bytes, volume);
+                told = convert.join(told, more);
+            }
             // where nothing more is to be read, no buffer is needed
             let _ = back.send(bytes);
         }
@@ -115,14 +137,15 @@ pub(super) fn read<C: Convert>(
 
 /// Sends the bytes of all blocks; or tells of how many there are in all.
 fn unpack(
-    source: &mut Source,
+    source: &mut impl Bytes,
     stored: &Stored,
     full: &SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<std::result::Result<(), u64>> {
     let mut before = 0;
     for block in blocks(stored) {
-        let count = block.dims.iter().product::<usize>() * stored.kind.size_of();
+        let numbers = block.dims.iter().product::<usize>() * stored.lanes();
+        let count = numbers * stored.kind.size_of();
         let mut bytes = empty.try_recv().unwrap_or_default();
         bytes.resize(count, 0);
         let filled = source.fill(&mut bytes)?;
@@ -141,6 +164,8 @@ fn unpack(
 /// Puts a block where it belongs.
 struct Placing<'a, C> {
     block: Block,
+    /// Which of the numbers of each voxel.
+    lane: usize,
     stored: &'a Stored,
     order: &'a Order,
     convert: &'a C,
@@ -151,12 +176,14 @@ impl<C: Convert> Placing<'_, C> {
         macro_rules! each {
             ($t:ty) => {{
                 let cells = bytes.as_chunks::<{ size_of::<$t>() }>().0;
+                let (lanes, lane) = (self.stored.lanes(), self.lane);
+                let cell = |at: usize| cells[at * lanes + lane];
                 match self.stored.endianness {
                     Endianness::Little => {
-                        self.scaled(volume, |at| <$t>::from_le_bytes(cells[at]) as f64)
+                        self.scaled(volume, |at| <$t>::from_le_bytes(cell(at)) as f64)
                     }
                     Endianness::Big => {
-                        self.scaled(volume, |at| <$t>::from_be_bytes(cells[at]) as f64)
+                        self.scaled(volume, |at| <$t>::from_be_bytes(cell(at)) as f64)
                     }
                 }
             }};

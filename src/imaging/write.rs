@@ -1,26 +1,27 @@
-//! Writing results as NIfTI-1 on the grid of an input.
+//! Writing results on the grid of an input.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, ArrayView4, Axis};
+use rayon::prelude::*;
 
+use super::dicom::write_segmentation;
 use super::file_order::{Arrangement, Voxel};
 use super::grid::Grid;
-use super::header;
+use super::output::{About, Output, is_dicom, takes_channels};
+use super::segment::{Segment, slicer_keys};
 use super::slabs::Slabs;
-use super::volume::{LabelMap, check_shape};
-use crate::base::files::{FileAside, GzipWriter, file_name};
+use super::volume::{LabelMap, Volume, check_shape};
 use crate::base::{Error, Result};
 
-/// Writes labels (D, H, W) as uint8 on the grid of an input: its size, orientation, affine, header and extensions. The path
-/// ends in .nii or .nii.gz; the file is written aside and renamed.
+/// Writes labels (D, H, W) as uint8 on the grid of an input: its size, orientation, affine and, of NIfTI-1 files, header and
+/// extensions. The path ends in .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd; the file is written aside and renamed.
 ///
 /// # Errors
 ///
 /// Where the array has other sizes than the grid or the path another ending, or the file cannot be written whole.
 pub fn write_mask(path: &Path, labels: ArrayView3<'_, u8>, grid: &Grid) -> Result<()> {
-    write(path, labels, grid)
+    write(path, labels, grid, "")
 }
 
 /// Writes float32 values (D, H, W) on the grid of an input, as [`write_mask`] does.
@@ -29,7 +30,50 @@ pub fn write_mask(path: &Path, labels: ArrayView3<'_, u8>, grid: &Grid) -> Resul
 ///
 /// As those of [`write_mask`].
 pub fn write_image(path: &Path, values: ArrayView3<'_, f32>, grid: &Grid) -> Result<()> {
-    write(path, values, grid)
+    write(path, values, grid, "")
+}
+
+/// Writes all channels of an image as [`write_image`] does one, as uint8 or int16 where all voxels are such numbers: less
+/// space, the same values. Several channels go into a NIfTI file of 4 axes.
+///
+/// # Errors
+///
+/// As those of [`write_mask`], and where there are several channels and the format of the path takes one.
+pub fn write_volume(path: &Path, volume: &Volume) -> Result<()> {
+    let values = volume.data().view();
+    let channels = volume.channels().len();
+    if channels > 1 && !takes_channels(path) {
+        let found = format!("{channels} channels for one file");
+        let expected = "a channel a file, or a NIfTI file";
+        return Err(Error::file(path, found, expected, "Rename the output."));
+    }
+    let within = |low: f32, high: f32| {
+        let fits = |value: &f32| value.fract() == 0.0 && (low..=high).contains(value);
+        volume.as_slice().par_iter().all(fits)
+    };
+    if within(0.0, 255.0) {
+        write_all(path, values.mapv(|value| value as u8).view(), volume.grid(), "")
+    } else if within(-32768.0, 32767.0) {
+        write_all(path, values.mapv(|value| value as i16).view(), volume.grid(), "")
+    } else {
+        write_all(path, values, volume.grid(), "")
+    }
+}
+
+/// Writes an image into one file with all channels, or into one file a channel; each as [`write_volume`] does.
+///
+/// # Errors
+///
+/// As those of [`write_volume`].
+pub fn write_channels(paths: &[PathBuf], volume: &Volume) -> Result<()> {
+    if let [path] = paths {
+        return write_volume(path, volume);
+    }
+    for (path, channel) in paths.iter().zip(volume.data().outer_iter()) {
+        let channel = channel.insert_axis(Axis(0)).to_owned();
+        write_volume(path, &Volume::new(channel, volume.grid().clone())?)?;
+    }
+    Ok(())
 }
 
 impl LabelMap {
@@ -39,101 +83,44 @@ impl LabelMap {
     ///
     /// As those of [`write_mask`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        write(path, self.data().view(), self.grid())
-    }
-}
-
-/// How a file is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Nifti,
-    PackedNifti,
-}
-
-impl Format {
-    /// Every format with the ending of its files' names.
-    const ALL: [(&str, Self); 2] = [(".nii", Self::Nifti), (".nii.gz", Self::PackedNifti)];
-
-    /// By the ending of its name, in whatever case.
-    fn of(path: &Path) -> Option<Self> {
-        let name = file_name(path).to_lowercase();
-        Self::ALL.into_iter().find(|(ending, _)| name.ends_with(ending)).map(|(_, format)| format)
-    }
-}
-
-/// Endings under which masks and images can be written, as a message lists them.
-pub fn endings() -> String {
-    Format::ALL.map(|(ending, _)| ending).join(" or ")
-}
-
-/// Whether a mask or an image can be written under this name.
-pub fn can_write(path: &Path) -> bool {
-    Format::of(path).is_some()
-}
-
-/// A file that is being written: aside, packed on all cores where its name says so.
-enum Output {
-    Plain(FileAside),
-    Packed(GzipWriter<FileAside>),
-}
-
-impl Output {
-    /// Begins with all that comes before the voxels.
-    fn begin<T: Voxel>(path: &Path, grid: &Grid) -> Result<Self> {
-        let Some(format) = Format::of(path) else {
-            return Err(Error::file(path, "another ending", endings(), "Rename the output."));
-        };
-        let start = header::start(path, grid, T::KIND)?;
-        let file = FileAside::begin(path)?;
-        let mut output = match format {
-            Format::Nifti => Self::Plain(file),
-            Format::PackedNifti => {
-                let packer = GzipWriter::new(file, T::EFFORT);
-                Self::Packed(packer.map_err(|e| Error::io(path, e))?)
-            }
-        };
-        output.write_all(&start).map_err(|e| Error::io(path, e))?;
-        Ok(output)
+        write(path, self.data().view(), self.grid(), "")
     }
 
-    /// A file beside it for what cannot be written yet.
-    fn scratch(&self) -> Result<std::fs::File> {
-        match self {
-            Self::Plain(file) => file.scratch(),
-            Self::Packed(packer) => packer.get_ref().scratch(),
+    /// Writes the labels on their grid with the names and colours of their classes, in formats that have room for them: in
+    /// .nrrd files as 3D Slicer's segmentations, and of a DICOM series in .dcm files as a DICOM Segmentation.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`write_mask`].
+    pub fn write_segments(&self, path: &Path, segments: &[Segment]) -> Result<()> {
+        let labels = self.data().view();
+        if is_dicom(path) {
+            return write_segmentation(path, labels, self.grid(), segments);
         }
-    }
-
-    fn finish(self, path: &Path) -> Result<()> {
-        match self {
-            Self::Plain(file) => file.finish(),
-            Self::Packed(packer) => packer.finish().map_err(|e| Error::io(path, e))?.finish(),
-        }
+        let keys = slicer_keys(segments, labels, &Arrangement::of(self.grid()));
+        write(path, labels, self.grid(), &keys)
     }
 }
 
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(file) => file.write(bytes),
-            Self::Packed(packer) => packer.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(file) => file.flush(),
-            Self::Packed(packer) => packer.flush(),
-        }
-    }
+fn write<T: Voxel>(path: &Path, values: ArrayView3<'_, T>, grid: &Grid, keys: &str) -> Result<()> {
+    write_all(path, values.insert_axis(Axis(0)), grid, keys)
 }
 
-fn write<T: Voxel>(path: &Path, values: ArrayView3<'_, T>, grid: &Grid) -> Result<()> {
-    check_shape("output", values.shape(), grid)?;
-    let mut output = Output::begin::<T>(path, grid)?;
+/// Writes volumes (C, D, H, W) one after another.
+fn write_all<T: Voxel>(
+    path: &Path,
+    values: ArrayView4<'_, T>,
+    grid: &Grid,
+    keys: &str,
+) -> Result<()> {
+    check_shape("output", &values.shape()[1..], grid)?;
+    let about = About { grid, kind: T::KIND, channels: values.len_of(Axis(0)), keys };
+    let mut output = Output::begin(path, &about, T::EFFORT)?;
     let arrangement = Arrangement::of(grid);
-    arrangement.write(values, &mut output).map_err(|e| Error::io(path, e))?;
-    output.finish(path)
+    for volume in values.outer_iter() {
+        arrangement.write(volume, &mut output).map_err(|e| Error::io(path, e))?;
+    }
+    output.finish()
 }
 
 /// A float32 image on the grid of an input that is written piece by piece, as [`write_image`] does it. The memory that it
@@ -154,13 +141,14 @@ pub struct ImageWriter {
 }
 
 impl ImageWriter {
-    /// Begins an image on this grid. The path ends in .nii or .nii.gz.
+    /// Begins an image on this grid. The path ends as that of [`write_mask`].
     ///
     /// # Errors
     ///
     /// Where the path has another ending, or no file can be made there.
     pub fn begin(path: &Path, grid: &Grid) -> Result<Self> {
-        let output = Output::begin::<f32>(path, grid)?;
+        let about = About { grid, kind: f32::KIND, channels: 1, keys: "" };
+        let output = Output::begin(path, &about, f32::EFFORT)?;
         let arrangement = Arrangement::of(grid);
         let slabs = match arrangement.streams() {
             true => None,
@@ -203,7 +191,7 @@ impl ImageWriter {
         if let Some(slabs) = self.slabs {
             slabs.write(&mut self.output).map_err(|e| Error::io(&self.path, e))?;
         }
-        self.output.finish(&self.path)
+        self.output.finish()
     }
 }
 
@@ -212,7 +200,7 @@ mod tests {
     use nifti::{Endianness, NiftiHeader};
 
     use super::super::label_values::Known;
-    use super::super::nifti::{read_image, read_labels};
+    use super::super::read::{read_image, read_labels};
     use super::super::volume::shaped;
     use super::*;
 

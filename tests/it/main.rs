@@ -10,6 +10,7 @@ mod evaluate;
 mod fetch;
 mod files;
 mod floors;
+mod formats;
 mod geometry;
 mod hostile;
 mod implementations;

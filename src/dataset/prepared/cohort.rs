@@ -63,7 +63,7 @@ const CASE: u64 = 32 << 20;
 /// Bytes of memory that a case takes at most, about, by its header: read, and prepared where there is a recipe. Nothing of one
 /// whose header cannot be read, which reading it tells.
 fn footprint(case: &Case, recipe: Option<&Recipe>) -> u64 {
-    let extents = case.images.iter().filter_map(|path| imaging::peek(path));
+    let extents = case.images.iter().filter_map(|path| imaging::peek(path, None));
     let of = |extent: imaging::Extent| {
         let voxels = extent.voxels.saturating_mul(extent.channels) as u64;
         let Some(recipe) = recipe else { return voxels.saturating_mul(READING) };

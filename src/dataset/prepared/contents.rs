@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::base::files::{Lock, open_file, read_bytes, write_atomically};
 use crate::base::{Error, Result, locked};
 use crate::dataset::Case;
-use crate::imaging::pair;
+use crate::imaging::files_of;
 
 /// A name for what follows from some contents: 32 hexadecimal digits of a BLAKE3 hash.
 #[derive(
@@ -129,7 +129,7 @@ impl Index {
     ///
     /// Where one cannot be read.
     pub fn case(&self, case: &Case) -> Result<Vec<Key>> {
-        let files = case.images.iter().chain([&case.label]).flat_map(|path| pair(path));
+        let files = case.images.iter().chain([&case.label]).flat_map(|path| files_of(path));
         files.map(|path| self.contents(&path)).collect()
     }
 
@@ -144,7 +144,7 @@ impl Index {
                 .filter(|seen| seen.holds(&now))
                 .map(|seen| seen.contents.clone())
         };
-        let files = case.images.iter().chain([&case.label]).flat_map(|path| pair(path));
+        let files = case.images.iter().chain([&case.label]).flat_map(|path| files_of(path));
         files.map(known).collect()
     }
 

@@ -202,8 +202,8 @@ fn case_26_every_wrong_file_has_its_own_remedy() {
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS", "git lfs pull"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "HTML", "download"),
         (&two, "a NIfTI-2 file", "nibabel"),
-        (&dicom, "a DICOM file", "dcm2niix"),
-        (b"NRRD0004\ntype: short\n", "NRRD", "Convert"),
+        (&dicom, "a file that cannot be read", "export the file again"),
+        (b"NRRD0004\ntype: short\n", "no field \"sizes\"", "Save the image again"),
         (&[0; 900], "a file of zeros", "again"),
     ] {
         case.write(image, bytes);
@@ -312,11 +312,13 @@ fn case_26_every_wrong_folder_has_its_own_remedy() {
     dicom[128..132].copy_from_slice(b"DICM");
     case.write("dicom/IM0001", &dicom);
     case.write("dicom/IM0002.dcm", &dicom);
-    case.write("nrrd/a.nrrd", "NRRD0004");
+    case.write("mgz/a.mgz", "");
     std::fs::create_dir(case.at("empty")).unwrap();
-    for (folder, found) in
-        [("dicom", "a DICOM folder (2 files)"), ("nrrd", ".nrrd files"), ("empty", "no .nii")]
-    {
+    for (folder, found) in [
+        ("dicom", "IM0001: found a file that cannot be read"),
+        ("mgz", ".mgz files"),
+        ("empty", "no .nii"),
+    ] {
         case.run(&format!("predict -m ONE -i {folder} -o out")).said(1, &[folder, found]);
     }
     case.run("verify --data dicom").said(1, &["a DICOM folder (2 files)", "dcm2niix"]);
@@ -339,8 +341,8 @@ fn case_26_every_wrong_folder_has_its_own_remedy() {
     std::fs::rename(case.at("imagesTr/case_0_0000.nii.gz"), case.at("imagesTr/case_0.nii.gz"))
         .unwrap();
     case.run("verify --data .").said(1, &["imagesTr/case_0.nii.gz", "case_0_0000", "Rename it"]);
-    case.dataset(&json!({"file_ending": ".nrrd"}));
-    case.run("verify --data .").said(1, &["file_ending \".nrrd\"", "Convert"]);
+    case.dataset(&json!({"file_ending": ".mgz"}));
+    case.run("verify --data .").said(1, &["file_ending \".mgz\"", "Convert"]);
 }
 
 #[test]

@@ -4,4 +4,4 @@ mod datasets;
 mod folds;
 mod inputs;
 mod outputs;
-mod rig;
+pub mod rig;

@@ -100,7 +100,7 @@ fn case_12_pairs_and_endings_in_capitals_have_masks_of_their_own() {
         .said(0, &["all/a.nii.gz", "all/b.nii.gz", "all/C.nii.gz"]);
     case.run("predict -m ONE -i C.NII -o D.NII.GZ").said(0, &["D.NII.GZ"]);
     assert_eq!(read_image(&case.at("D.NII.GZ")).unwrap().shape(), SMALL_SHAPE);
-    case.run("predict -m ONE -i C.NII -o E.mha").said(1, &["-o", "E.mha", ".nii.gz"]);
+    case.run("predict -m ONE -i C.NII -o E.mgz").said(1, &["-o", "E.mgz", ".nii.gz"]);
 }
 
 #[test]
