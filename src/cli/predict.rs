@@ -312,6 +312,9 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     for path in &args.model {
         let model = Model::read(&super::args::model_file(path))?;
         let domain = model.domain(args.domain.as_deref())?;
+        if let Some(chosen) = &model.chosen {
+            note!("{}: {chosen}", path.display());
+        }
         models.push((model, domain));
     }
     let (first, domain) = &models[0];
