@@ -59,7 +59,9 @@ pub(super) fn text(config: &impl serde::Serialize) -> Result<String> {
         text.push_str(line);
         text.push('\n');
     }
-    Ok(text)
+    // a folder's name may hold lines that look like sections
+    let same = toml::from_str::<toml::Table>(&text).ok() == toml::from_str(&plain).ok();
+    Ok(if same { text } else { plain })
 }
 
 /// Bytes in files: with a unit where they are whole, such as "128MiB", else a number.

@@ -19,8 +19,9 @@ struct Taken {
 }
 
 /// Writes the weights of a model over those that a session drew, wherever they fit: of a domain those of the model's domain of its
-/// name, else of the one at its place. A tensor that has more inputs or outputs than the model's keeps it as a part: further
-/// inputs begin at zero, so that they change nothing at first, further outputs as they were drawn. What did not fit is logged.
+/// name, else of the one at its place. A first layer with more channels and a last one with more classes keep the model's as a
+/// part: further inputs begin at zero, so that they change nothing at first, further classes as they were drawn. What did not fit is
+/// logged.
 ///
 /// # Errors
 ///
@@ -34,7 +35,7 @@ pub(super) fn start_from(file: &Path, network: &NetConfig, session: &Session) ->
         let name = &stored.spec.name;
         let own = Tensor { dims: stored.spec.dims.clone(), values };
         let theirs = names.get(name).and_then(|name| model.weights.get(name));
-        match theirs.and_then(|theirs| over(&own, theirs)) {
+        match theirs.and_then(|theirs| over(&own, theirs, growing(name))) {
             Some(values) => {
                 session.write(Region::Weights, name, &values)?;
                 match theirs.is_some_and(|theirs| theirs.dims == own.dims) {
@@ -75,22 +76,30 @@ impl Taken {
     }
 }
 
-/// The values of `own` with `theirs` written over the part that it is as large as; none where it is larger anywhere, or where
-/// anything but outputs (axis 0) and inputs (axis 1) differs.
-fn over(own: &Tensor, theirs: &Tensor) -> Option<Vec<f32>> {
+/// The axis along which a tensor may be larger than the model's: a first layer along its inputs, a last one along its classes.
+fn growing(name: &str) -> Option<usize> {
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+    match () {
+        () if starts(&["in_tr_list."]) => Some(1),
+        () if starts(&["out_tr_list.", "dSupers."]) => Some(0),
+        () => None,
+    }
+}
+
+/// The values of `own` with `theirs` written over the part that they are; none where they differ along another axis than the one
+/// that may be longer, or that is shorter.
+fn over(own: &Tensor, theirs: &Tensor, growing: Option<usize>) -> Option<Vec<f32>> {
     if theirs.dims == own.dims {
         return Some(theirs.values.clone());
     }
-    let (rank, kept) = (own.dims.len(), own.dims.len().min(2));
-    let fits = theirs.dims.len() == rank
-        && own.dims[kept..] == theirs.dims[kept..]
-        && own.dims.iter().zip(&theirs.dims).all(|(own, theirs)| theirs <= own);
-    if !fits {
+    let axis = growing.filter(|axis| *axis < own.dims.len() && *axis < theirs.dims.len())?;
+    let mut as_theirs = own.dims.clone();
+    as_theirs[axis] = theirs.dims[axis];
+    if as_theirs != theirs.dims || theirs.dims[axis] > own.dims[axis] {
         return None;
     }
-    let inner: usize = own.dims[kept..].iter().product();
-    let inputs = |dims: &[usize]| if rank > 1 { dims[1] } else { 1 };
-    let (wide, narrow) = (inputs(&own.dims) * inner, inputs(&theirs.dims) * inner);
+    let row = |dims: &[usize]| dims[1..].iter().product::<usize>();
+    let (wide, narrow) = (row(&own.dims), row(&theirs.dims));
     let mut values = own.values.clone();
     for (own, theirs) in values.chunks_mut(wide).zip(theirs.values.chunks(narrow)) {
         let (old, new) = own.split_at_mut(narrow);
@@ -111,16 +120,22 @@ mod tests {
 
     #[test]
     fn tensors_that_grew_hold_those_that_they_were() {
-        // outputs 2 to 3, inputs 1 to 2, two taps
-        let (own, theirs) = (tensor(&[3, 2, 2], 100.0), tensor(&[2, 1, 2], 1.0));
-        let values = over(&own, &theirs).unwrap();
-        assert_eq!(values, [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 108.0, 109.0, 110.0, 111.0]);
+        // inputs 1 to 2, two taps
+        let (own, theirs) = (tensor(&[2, 2, 2], 100.0), tensor(&[2, 1, 2], 1.0));
+        let values = over(&own, &theirs, growing("in_tr_list.0.op1.0.weight")).unwrap();
+        assert_eq!(values, [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0]);
+        // classes 1 to 2
+        let (own, theirs) = (tensor(&[2, 2, 1], 100.0), tensor(&[1, 2, 1], 1.0));
+        let values = over(&own, &theirs, growing("out_tr_list.0.conv1.weight")).unwrap();
+        assert_eq!(values, [1.0, 2.0, 102.0, 103.0]);
         let (own, theirs) = (tensor(&[3], 100.0), tensor(&[2], 1.0));
-        assert_eq!(over(&own, &theirs).unwrap(), [1.0, 2.0, 102.0]);
-        assert_eq!(over(&own, &own).unwrap(), own.values);
-        for other in [&[4][..], &[2, 1], &[]] {
-            assert_eq!(over(&own, &tensor(other, 0.0)), None);
+        let bias = "dSupers.0.0.op1.0.bias";
+        assert_eq!(over(&own, &theirs, growing(bias)).unwrap(), [1.0, 2.0, 102.0]);
+        assert_eq!(over(&own, &own, None).unwrap(), own.values);
+        // shorter, of another rank, and what stands in the middle of the network
+        for dims in [&[4][..], &[2, 1], &[]] {
+            assert_eq!(over(&own, &tensor(dims, 0.0), growing(bias)), None);
         }
-        assert_eq!(over(&tensor(&[3, 2, 3], 0.0), &tensor(&[3, 2, 1], 0.0)), None);
+        assert_eq!(over(&own, &theirs, growing("down_blocks.0.op1.conv.bias")), None);
     }
 }
