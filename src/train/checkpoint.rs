@@ -41,7 +41,6 @@ pub(super) struct State {
     pub validating: f64,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
 fn no_time(seconds: &f64) -> bool {
     *seconds == 0.0
 }

@@ -78,7 +78,6 @@ pub(super) mod bytes {
         Text(String),
     }
 
-    #[allow(clippy::ref_option)] // as serde calls it
     pub fn serialize<S: Serializer>(bytes: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
         let Some(bytes) = bytes else { return to.serialize_none() };
         let whole = |(_, shift): &&(&str, u32)| *bytes > 0 && bytes.trailing_zeros() >= *shift;
