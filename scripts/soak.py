@@ -170,6 +170,8 @@ def main():
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    # what a script starts in the background ignores SIGINT, and so would all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     work = Path(tempfile.mkdtemp(prefix="u2seg-soak-", dir=args.out)).resolve()
     soak = Soak(kills.Place(work), args.minutes, random.Random(args.seed))
     model = work / "model"

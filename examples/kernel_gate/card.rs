@@ -11,6 +11,9 @@ use u2seg::{Error, GpuFault, Result};
 const MANIFESTS: [&str; 3] =
     ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
 
+/// The listing that tells loops and blocks.
+const LISTING: &CStr = c"ACO IR";
+
 /// The manifest of Mesa's driver for AMD.
 pub fn driver() -> Option<PathBuf> {
     let files = MANIFESTS.iter().filter_map(|folder| Path::new(folder).read_dir().ok()).flatten();
@@ -135,8 +138,25 @@ impl Card {
     }
 
     /// Compiles a kernel.
-    #[allow(unsafe_code)]
     pub fn compile(&self, key: &KernelKey, code: &Code) -> Result<Compiled> {
+        let flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR;
+        self.with(code, flags, |pipeline| self.told(key, pipeline))
+    }
+
+    /// The compiler's own listing of a kernel, block by block.
+    pub fn listing(&self, key: &KernelKey, code: &Code) -> Result<String> {
+        let flags = vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
+        self.with(code, flags, |pipeline| self.written(key, pipeline))
+    }
+
+    /// What `see` finds in the pipeline of a kernel.
+    #[allow(unsafe_code)]
+    fn with<T>(
+        &self,
+        code: &Code,
+        flags: vk::PipelineCreateFlags,
+        see: impl Fn(vk::Pipeline) -> Result<T>,
+    ) -> Result<T> {
         let bindings: Vec<_> = code
             .bindings
             .iter()
@@ -167,18 +187,46 @@ impl Card {
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
                 .name(c"main");
-            let about = [vk::ComputePipelineCreateInfo::default()
-                .flags(vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR)
-                .layout(layout)
-                .stage(stage)];
+            let about =
+                [vk::ComputePipelineCreateInfo::default().flags(flags).layout(layout).stage(stage)];
             let made = device.create_compute_pipelines(vk::PipelineCache::null(), &about, None);
             let pipeline = made.map_err(|(_, error)| failed("pipeline")(error))?[0];
-            let told = self.told(key, pipeline);
+            let told = see(pipeline);
             device.destroy_pipeline(pipeline, None);
             device.destroy_shader_module(module, None);
             device.destroy_pipeline_layout(layout, None);
             device.destroy_descriptor_set_layout(sets[0], None);
             told
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn written(&self, key: &KernelKey, pipeline: vk::Pipeline) -> Result<String> {
+        let about = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
+        let read = self.statistics.fp().get_pipeline_executable_internal_representations_khr;
+        let mut count = 0;
+        // SAFETY: the pipeline was made with its listings; each is read into room of the size that the driver asks for
+        unsafe {
+            let device = self.device.handle();
+            read(device, &about, &mut count, std::ptr::null_mut())
+                .result()
+                .map_err(failed("listings"))?;
+            let mut texts =
+                vec![vk::PipelineExecutableInternalRepresentationKHR::default(); count as usize];
+            read(device, &about, &mut count, texts.as_mut_ptr())
+                .result()
+                .map_err(failed("listings"))?;
+            let mut rooms: Vec<Vec<u8>> = texts.iter().map(|t| vec![0; t.data_size]).collect();
+            for (text, room) in texts.iter_mut().zip(&mut rooms) {
+                text.p_data = room.as_mut_ptr().cast();
+            }
+            read(device, &about, &mut count, texts.as_mut_ptr())
+                .result()
+                .map_err(failed("listings"))?;
+            let at = texts.iter().position(|t| t.name_as_c_str().is_ok_and(|n| n == LISTING));
+            let at =
+                at.ok_or_else(|| no_card(format!("{}: the driver lists no code", key.file)))?;
+            Ok(String::from_utf8_lossy(&rooms[at]).into_owned())
         }
     }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use u2seg::Result;
 use u2seg::low_level::bench::{Configuration, workloads};
 use u2seg::low_level::graph::{Caps, DType, Dispatch};
 use u2seg::low_level::plan::{Draft, Workload};
 use u2seg::low_level::shader::{Class, KernelKey, Tuning};
+use u2seg::{Error, Result};
 
 /// A dispatch of a configuration in the variant that runs without tuning.
 pub struct First {
@@ -42,7 +42,7 @@ fn caps(tuning: Tuning) -> Caps {
 
 /// The dispatches of a workload, and how many variants the richest site has.
 fn dispatches(workload: &Workload, tuning: Tuning) -> Result<(Vec<Dispatch>, usize)> {
-    let draft = Draft::new(&workload.graph, &caps(tuning), &workload.options)?;
+    let draft = Draft::new(&workload.graph, &caps(tuning), &workload.options)?.join_sums();
     let nodes = 0..draft.graph().nodes().len();
     let all: Vec<Dispatch> =
         nodes.map(|node| draft.lower(node)).collect::<Result<Vec<_>>>()?.concat();
@@ -92,4 +92,14 @@ impl Kernels {
         }
         counts
     }
+}
+
+/// What a training step of a configuration runs without tuning, in f32; a forward pass where it does not train.
+pub fn step(name: &str) -> Result<Vec<Dispatch>> {
+    let configuration = Configuration::named(name)?;
+    // the forward pass, then the step of each domain: all of one shape
+    let all = workloads(&configuration, DType::F32)?;
+    let workload = all.get(1).or(all.first());
+    let workload = workload.ok_or_else(|| Error::Internal(format!("{name} runs nothing")))?;
+    Ok(dispatches(workload, Tuning::shipped(Class::Discrete)?)?.0)
 }

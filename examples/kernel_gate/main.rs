@@ -9,12 +9,16 @@
 //! cargo run --release --example kernel_gate                 # exit code 1 where something is worse than the table says
 //! cargo run --release --example kernel_gate -- --write      # after a change that is meant: writes the table anew
 //! cargo run --release --example kernel_gate -- --summary    # a table by shader, for the documents
+//! cargo run --release --example kernel_gate -- --model      # reckons the step of each configuration on several cards
 //! ```
 
 mod card;
 mod kernels;
+mod listing;
+mod model;
 mod rules;
 mod table;
+mod trips;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -22,8 +26,9 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use u2seg::{Error, Result};
 
-use card::Card;
+use card::{Card, Code};
 use kernels::Kernels;
+use model::{CARDS, Listings, Step};
 use table::Table;
 
 /// The card that Mesa compiles for: the newest that the Mesa of Debian 12 compiles for without a cap on its registers.
@@ -46,7 +51,10 @@ struct Arguments {
     /// Print a table by shader
     #[arg(long)]
     summary: bool,
-    /// Print each kernel whose label holds this text
+    /// Print what a model makes of a training step on several cards; of inference where a configuration does not train
+    #[arg(long)]
+    model: bool,
+    /// Print each kernel whose label holds this text, with what its loops hold
     #[arg(long, value_name = "TEXT")]
     show: Option<String>,
 }
@@ -89,12 +97,18 @@ fn inside() -> Result<ExitCode> {
 fn gate(arguments: &Arguments) -> Result<ExitCode> {
     let card = Card::open()?;
     let kernels = Kernels::of(&arguments.config)?;
+    if arguments.model {
+        return model(&card, &arguments.config);
+    }
     let keys: Vec<_> = kernels.keys().collect();
     let table = if arguments.write { None } else { Some(Table::read(&arguments.table)?) };
     let found = Table::of(&card, &keys, table.as_ref())?;
     eprintln!("kernel_gate: {} kernels on {} by {}", keys.len(), card.name(), card.driver());
     if let Some(text) = &arguments.show {
-        found.show(text);
+        for key in keys.iter().filter(|key| key.label().contains(text)) {
+            found.show(key)?;
+            listing::show(&card.listing(key, &Code::of(key)?)?)?;
+        }
     }
     if arguments.summary {
         rules::summary(&kernels, &found);
@@ -107,4 +121,16 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     faults.iter().for_each(|fault| println!("{fault}"));
     println!("{} kernels, {} faults", keys.len(), faults.len());
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn model(card: &Card, names: &[String]) -> Result<ExitCode> {
+    for name in names {
+        let dispatches = kernels::step(name)?;
+        let mut listings = Listings::default();
+        listings.add(card, &dispatches)?;
+        for hardware in &CARDS {
+            Step::of(hardware, &dispatches, &listings)?.print(name, hardware);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -59,14 +59,12 @@ impl Table {
         self.rows.iter().map(|(label, row)| (label.as_str(), &row.compiled))
     }
 
-    /// Prints those whose label holds a text.
-    pub fn show(&self, text: &str) {
-        for (label, c) in self.rows().filter(|(label, _)| label.contains(text)) {
-            println!(
-                "{:4} registers {:6} cycles {:4} spilled  {label}",
-                c.registers, c.cycles, c.spilled
-            );
-        }
+    /// Prints what a kernel takes.
+    pub fn show(&self, key: &KernelKey) -> Result<()> {
+        let Compiled { registers, cycles, spilled } = self.get(key)?;
+        let label = key.label();
+        println!("{registers:4} registers {cycles:6} cycles {spilled:4} spilled  {label}");
+        Ok(())
     }
 
     /// Reads the file.

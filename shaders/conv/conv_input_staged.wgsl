@@ -8,7 +8,7 @@
 // A workgroup makes TD planes of TH*LINES lines, all of one parity, of TW*VOX voxels for TO*OUT input blocks. For each output block it stages the box of
 // loaded gradients that these read, and the weights of a plane of taps of its parity at a time; a thread makes VOX (a multiple of SW) neighbours
 // of LINES lines for OUT input blocks. Which taps along W meet which gradient is known when the loops are unrolled: a stride wastes nothing.
-// Rows and planes lie PITCH and PLANE vectors apart, so that few neighbours meet in a bank. RD and RH are the most taps of a parity along D and H,
+// Rows lie PITCH vectors and planes PLANE rows apart, so that few neighbours meet in a bank. RD and RH are the most taps of a parity along D and H,
 // PW is the leading padding along W. Source: the chain rule of conv.wgsl; tiles as in conv_staged.wgsl.
 
 struct Params {
@@ -44,7 +44,7 @@ const PW: u32 = 1u;
 const ROW: u32 = 6u;
 const FIRST: u32 = 1u;
 const PITCH: u32 = 10u;
-const PLANE: u32 = 101u;
+const PLANE: u32 = 11u;
 const COLUMNS: u32 = (TW - 1u) * (VOX / SW) + ROW;
 const ROWS: u32 = TH * LINES + RH - 1u;
 const PLANES: u32 = TD + RD - 1u;
@@ -146,27 +146,37 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var r = 0u; r < LOADS; r++) {
         next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(i + select(0u, 1u, is_last), params.ins - 1u), tap);
       }
-      let corner = (td + RD - 1u - a) * PLANE + (th * LINES + RH - 1u) * PITCH + tw * (VOX / SW);
+      var sum: array<array<vec4<f32>, VOX>, LINES>;
+      // unroll
+      for (var l = 0u; l < LINES; l++) {
+        // unroll
+        for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+      }
+      let row = (td + RD - 1u - a) * PLANE + th * LINES + RH - 1u;
+      let column = tw * (VOX / SW);
       // unroll
       for (var b = 0u; b < RH; b++) {
-        if (first_kh + b * SH < KH) {
+        if (SH == 1u || first_kh + b * SH < KH) {
           var x: array<array<vec4<f32>, ROW>, LINES>;
           // unroll
           for (var l = 0u; l < LINES; l++) {
             // unroll
-            for (var q = 0u; q < ROW; q++) { x[l][q] = staged[corner + l * PITCH - b * PITCH + q]; }
+            for (var q = 0u; q < ROW; q++) { x[l][q] = staged[row + l - b][column + q]; }
           }
           // unroll
           for (var o = 0u; o < OUT; o++) {
-            var sum: array<array<vec4<f32>, VOX>, LINES>;
-            // unroll
-            for (var l = 0u; l < LINES; l++) {
+            if (OUT > 1u) {
               // unroll
-              for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+              for (var l = 0u; l < LINES; l++) {
+                // unroll
+                for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+              }
             }
             // unroll
             for (var kw = 0u; kw < KW; kw++) {
               const tap = (b * KW + kw) * 4u;
+              // of its parity
+              const first = kw < SW && (OUT > 1u || b == 0u);
               let m = transpose(mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]));
               // unroll
               for (var l = 0u; l < LINES; l++) {
@@ -175,17 +185,27 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
                   // a thread's first voxel is a multiple of SW: only j + PW - kw decides divisibility and place
                   if ((j + PW + FIRST * SW - kw) % SW == 0u) {
                     let v = x[l][(j + PW + FIRST * SW - kw) / SW];
-                    sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), fma(m[3], vec4<f32>(v.w), sum[l][j]))));
+                    if (first) { sum[l][j] = m[3] * v.w; } else { sum[l][j] = fma(m[3], vec4<f32>(v.w), sum[l][j]); }
+                    sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j])));
                   }
                 }
               }
             }
-            // unroll
-            for (var l = 0u; l < LINES; l++) {
+            if (OUT > 1u) {
               // unroll
-              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+              for (var l = 0u; l < LINES; l++) {
+                // unroll
+                for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+              }
             }
           }
+        }
+      }
+      if (OUT == 1u) {
+        // unroll
+        for (var l = 0u; l < LINES; l++) {
+          // unroll
+          for (var j = 0u; j < VOX; j++) { y[l][j][0] = y[l][j][0] + sum[l][j]; }
         }
       }
     }

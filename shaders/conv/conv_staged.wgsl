@@ -6,8 +6,9 @@
 // Bindings (vec4 = 4 channel lanes; mat4x4 column j = weights of input lane j): as in conv.wgsl
 //   out [splits, N, OB, OD, OH, OW], splits > 1 where conv_sum.wgsl adds up what parts of the input blocks make
 // A workgroup makes a box of TD x TH*LINES x TW*VOX outputs for TO*OUT output blocks. For each input block it stages the loaded box that these
-// read, and the weights of a plane of taps at a time; a thread makes LINES x VOX outputs along H and W for OUT output blocks. Rows and planes lie PITCH
-// and PLANE vectors apart, so that few neighbours meet in a bank. Products of a row of taps are summed before they join the sum.
+// read, and the weights of a plane of taps at a time; a thread makes LINES x VOX outputs along H and W for OUT output blocks. Rows lie PITCH
+// vectors and planes PLANE rows apart, so that few neighbours meet in a bank. Products of a plane of taps, where a thread has several output blocks of a
+// row, are summed before they join the sum.
 // CIN is the number of lanes in use where the source has fewer than 4 channels.
 // Source: implicit GEMM with a tiled matrix product, as in Volkov, Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
 
@@ -44,7 +45,7 @@ const SW: u32 = 1u;
 const ROW: u32 = 6u;
 const CIN: u32 = 4u;
 const PITCH: u32 = 10u;
-const PLANE: u32 = 101u;
+const PLANE: u32 = 11u;
 const COLUMNS: u32 = (TW * VOX - 1u) * SW + KW;
 const ROWS: u32 = (TH * LINES - 1u) * SH + KH;
 const PLANES: u32 = (TD - 1u) * SD + KD;
@@ -135,26 +136,23 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       let step = min(i * KD + kd + 1u, params.ins * KD - 1u);
       // unroll
       for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), step / KD, step % KD); }
-      let corner = (td * SD + kd) * PLANE + th * (LINES * SH * PITCH) + tw * (VOX * SW);
+      let row = (td * SD + kd) * PLANE + th * (LINES * SH);
+      let column = tw * (VOX * SW);
+      var sum: array<array<vec4<f32>, VOX>, LINES>;
       // unroll
       for (var kh = 0u; kh < KH; kh++) {
         var x: array<array<vec4<f32>, ROW>, LINES>;
         // unroll
         for (var l = 0u; l < LINES; l++) {
           // unroll
-          for (var q = 0u; q < ROW; q++) { x[l][q] = staged[corner + (l * SH + kh) * PITCH + q]; }
+          for (var q = 0u; q < ROW; q++) { x[l][q] = staged[row + l * SH + kh][column + q]; }
         }
         // unroll
         for (var o = 0u; o < OUT; o++) {
-          var sum: array<array<vec4<f32>, VOX>, LINES>;
-          // unroll
-          for (var l = 0u; l < LINES; l++) {
-            // unroll
-            for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
-          }
           // unroll
           for (var kw = 0u; kw < KW; kw++) {
             const tap = (kh * KW + kw) * 4u;
+            const first = kw == 0u && (OUT > 1u || kh == 0u);
             let m = mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]);
             // unroll
             for (var l = 0u; l < LINES; l++) {
@@ -162,19 +160,23 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               for (var j = 0u; j < VOX; j++) {
                 let v = x[l][j * SW + kw];
                 if (CIN == 1u) {
-                  sum[l][j] = fma(m[0], vec4<f32>(v.x), sum[l][j]);
+                  if (first) { sum[l][j] = m[0] * v.x; } else { sum[l][j] = fma(m[0], vec4<f32>(v.x), sum[l][j]); }
                 } else if (CIN == 2u) {
-                  sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), sum[l][j]));
+                  if (first) { sum[l][j] = m[1] * v.y; } else { sum[l][j] = fma(m[1], vec4<f32>(v.y), sum[l][j]); }
+                  sum[l][j] = fma(m[0], vec4<f32>(v.x), sum[l][j]);
                 } else {
-                  sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), fma(m[3], vec4<f32>(v.w), sum[l][j]))));
+                  if (first) { sum[l][j] = m[3] * v.w; } else { sum[l][j] = fma(m[3], vec4<f32>(v.w), sum[l][j]); }
+                  sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j])));
                 }
               }
             }
           }
-          // unroll
-          for (var l = 0u; l < LINES; l++) {
+          if (OUT > 1u || kh + 1u == KH) {
             // unroll
-            for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+            for (var l = 0u; l < LINES; l++) {
+              // unroll
+              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+            }
           }
         }
       }

@@ -13,6 +13,8 @@
 //   weight [CB, 27], bias [CB], out [N, OB, D, H, W]
 // A thread makes ROWS x QUAD outputs along H and W and marches over `chunk` planes of D: every input plane is read once. A
 // workgroup has threads of one channel block, so that its taps are the same for all lanes.
+// With the section MOMENTS each workgroup also gives mean, summed squared deviation and count of its outputs:
+//   moments [all blocks of out, groups, 3]; `out_first` is the first block of the dispatch
 // Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
 
 struct Params {
@@ -20,6 +22,9 @@ struct Params {
   w: u32, chunk: u32, chunks: u32, quads: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
   src_base: u32, aux_base: u32, out_base: u32, groups: u32,
+  // section MOMENTS
+  out_first: u32,
+  // end MOMENTS
 }
 
 override FLIP: bool = false;
@@ -46,6 +51,9 @@ const OUTS: u32 = 4u;
 @group(0) @binding(4) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+// section MOMENTS
+@group(0) @binding(7) var<storage, read_write> moments: array<vec4<f32>>;
+// end MOMENTS
 
 // import load
 
@@ -54,18 +62,32 @@ fn tap_of(first: u32, i: u32) -> vec4<f32> {
   return weight[first + i];
 }
 
+// section MOMENTS
+// import group_moments
+
+var<workgroup> made: atomic<u32>;
+// otherwise
+struct Place { @builtin(local_invocation_index) lane: u32 }
+// end MOMENTS
+
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, place: Place) {
   // the workgroup's share of a channel block
   var t = wg.x + wg.y * ng.x;
   let group = t % params.groups; t = t / params.groups;
   let block = t % params.blocks; t = t / params.blocks;
   let n = t;
-  var thread = group * WG + lane;
+  var thread = group * WG + place.lane;
   let quad = thread % params.quads; thread = thread / params.quads;
   let lines = (params.h + ROWS - 1u) / ROWS;
   let h = thread % lines * ROWS;
   let chunk = thread / lines;
+  // section MOMENTS
+  var count = 0u;
+  var shift = vec4<f32>(0.0);
+  var s1 = vec4<f32>(0.0);
+  var s2 = vec4<f32>(0.0);
+  // end MOMENTS
   if (n < params.n && chunk < params.chunks) {
     let source_block = n * params.src_blocks + block;
     let c = load_coef(params.coef_first + source_block);
@@ -141,6 +163,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               if (BIAS) { y = y + b; }
               if (ACC) { y = y + out[at + o]; }
               out[at + o] = y;
+              // section MOMENTS
+              if (count == 0u) { shift = y; }
+              let u = y - shift;
+              s1 += u;
+              s2 = fma(u, u, s2);
+              count += 1u;
+              // end MOMENTS
             }
           }
         }
@@ -149,4 +178,20 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var o = 0u; o < OUTS; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = vec4<f32>(0.0); }
     }
   }
+  // section MOMENTS
+  let mean = s1 / max(f32(count), 1.0);
+  let own = Moments(shift + mean, max(s2 - s1 * mean, vec4<f32>(0.0)));
+  if (place.lane == 0u) { atomicStore(&made, 0u); }
+  workgroupBarrier();
+  atomicAdd(&made, count);
+  workgroupBarrier();
+  let total = f32(atomicLoad(&made));
+  let all = group_moments(own, f32(count), total, place);
+  if (place.lane == 0u && n < params.n) {
+    let part = ((params.out_first + n * params.out_blocks + block) * params.groups + group) * 3u;
+    moments[part] = all.mean;
+    moments[part + 1u] = all.square;
+    moments[part + 2u] = vec4<f32>(total);
+  }
+  // end MOMENTS
 }

@@ -35,7 +35,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       var at = (block * params.chunks + p) * 2u;
       if (COUNTED) {
         at = (block * params.chunks + p) * 3u;
-        other = u32(partial[at + 2u].x);
+        // parts of a known size do not tell it
+        if (params.chunk == 0u) { other = u32(partial[at + 2u].x); }
       } else if (!WHOLE) {
         // what this lane of norm_stats.wgsl summed
         let run = params.chunk / (LANES / 8u);

@@ -8,6 +8,8 @@
 //   bias [OB], out [N, OB, V]
 // A thread keeps VOX voxels times OUT output blocks in registers and walks over the input blocks; neighbouring
 // threads take neighbouring voxels.
+// With the section MOMENTS each workgroup also gives mean and summed squared deviation of each block of its outputs, WG * VOX voxels:
+//   moments [all blocks of out, groups, 3], of which the third is left; the dispatch makes all of out
 // Source: MICCAI 2019, "3D U2-Net", section 2 (shared pointwise convolution).
 
 struct Params {
@@ -36,12 +38,22 @@ const OUT: u32 = 4u;
 @group(0) @binding(4) var<storage, read> weight: array<mat4x4<f32>>;
 @group(0) @binding(5) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> out: array<vec4<f32>>;
+// section MOMENTS
+@group(0) @binding(7) var<storage, read_write> moments: array<vec4<f32>>;
+// end MOMENTS
 
 // import load
 // import source_voxel
 
+// section MOMENTS
+// import group_moments
+// otherwise
+struct Place { @builtin(local_invocation_index) lane: u32 }
+// end MOMENTS
+
 @compute @workgroup_size(WG)
-fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, place: Place) {
+  let lane = place.lane;
   var t = wg.x + wg.y * ng.x;
   let group = t % params.groups; t = t / params.groups;
   let tile = t % params.tiles; t = t / params.tiles;
@@ -92,5 +104,29 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         }
       }
     }
+    // section MOMENTS
+    let total = min(WG * VOX, params.voxels - group * WG * VOX);
+    let count = min((max(params.voxels, first) - first + WG - 1u) / WG, VOX);
+    // unroll
+    for (var o = 0u; o < OUT; o++) {
+      var s1 = vec4<f32>(0.0);
+      var s2 = vec4<f32>(0.0);
+      // unroll
+      for (var j = 0u; j < VOX; j++) {
+        let u = select(vec4<f32>(0.0), y[j][o] - y[0][o], j < count);
+        s1 += u;
+        s2 = fma(u, u, s2);
+      }
+      let mean = s1 / max(f32(count), 1.0);
+      let own = Moments(y[0][o] + mean, max(s2 - s1 * mean, vec4<f32>(0.0)));
+      let all = group_moments(own, f32(count), f32(total), place);
+      if (lane == 0u && tile * OUT + o < params.outs) {
+        let part = ((n * params.out_blocks + tile * OUT + o) * params.groups + group) * 3u;
+        moments[part] = all.mean;
+        moments[part + 1u] = all.square;
+      }
+      workgroupBarrier();
+    }
+    // end MOMENTS
   }
 }

@@ -1,4 +1,5 @@
-// A box of loaded vectors in workgroup memory, rows PITCH and planes PLANE vectors apart.
+// A box of loaded vectors in workgroup memory, rows of PITCH vectors, planes of PLANE rows: an index of its own for rows, so that neighbours in a
+// row need no check of bounds each.
 //
 // Asks of the importing file: PLANES, ROWS, COLUMNS, PITCH, PLANE, WG, and `fetch`: the vector at a place of the box, which begins
 // at `origin`, of the channel block that starts at `start`.
@@ -6,7 +7,7 @@
 
 const BOX: u32 = PLANES * ROWS * COLUMNS;
 
-var<workgroup> staged: array<vec4<f32>, PLANES * PLANE>;
+var<workgroup> staged: array<array<vec4<f32>, PITCH>, PLANES * PLANE>;
 
 // Fills the box; every lane of the workgroup calls.
 fn stage(origin: vec3<u32>, start: u32, c: Coef, lane: u32) {
@@ -17,7 +18,7 @@ fn stage(origin: vec3<u32>, start: u32, c: Coef, lane: u32) {
     // unroll
     for (var r = 0u; r < 4u; r++) {
       let s = first + r * WG;
-      if (s < BOX) { staged[s / (ROWS * COLUMNS) * PLANE + s / COLUMNS % ROWS * PITCH + s % COLUMNS] = x[r]; }
+      if (s < BOX) { staged[s / (ROWS * COLUMNS) * PLANE + s / COLUMNS % ROWS][s % COLUMNS] = x[r]; }
     }
   }
 }

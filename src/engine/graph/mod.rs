@@ -17,7 +17,7 @@ use std::collections::HashMap;
 pub use dispatch::{Bind, Caps, Dispatch, FLOPS_PER_BYTE, Region, fold};
 pub use layout::{DType, Layout, Packing};
 pub use lowering::{BlockRun, CutAxis, Part, Portion};
-pub use op::{Gradients, Lowering, Node, Op, Scratch};
+pub use op::{Gradients, Lowering, MomentParts, Node, Op, Scratch, Sums};
 pub use value::{Init, Load, ParamSpec, Scope, Storage, Value, ValueInfo};
 
 use crate::base::{Error, Result};

@@ -47,12 +47,18 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 
     /// Parts of each channel block of the only output whose moments the node's kernels can write to [`Node::moments`] along with it,
     /// 12 words a part: mean, summed squared deviation and count of each lane. None if they cannot.
-    fn moment_parts(&self, _: &Lowering<'_>) -> Result<Option<usize>> {
+    fn moment_parts(&self, _: &Lowering<'_>) -> Result<Option<MomentParts>> {
         Ok(None)
     }
 
-    /// Whether the operation can do with moments that come along with its first input, as its only working memory.
-    fn takes_moments(&self) -> bool {
+    /// Whether the operation can do with such moments, which come along with its first input, as its only working memory.
+    fn takes_moments(&self, _: &MomentParts, _: &Caps) -> bool {
+        false
+    }
+
+    /// Whether the dispatches end with the sum of the rows of the first working memory as the only output, so that [`Node::sums`]
+    /// may say where it is made.
+    fn ends_in_sum(&self) -> bool {
         false
     }
 }
@@ -73,6 +79,27 @@ impl Scratch {
     }
 }
 
+/// Parts of a channel block, each with moments of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MomentParts {
+    /// How many.
+    pub count: usize,
+    /// Voxels of each but the last, where they are in order; else each part tells its own count.
+    pub voxels: Option<usize>,
+}
+
+/// Where the rows of partial sums that a node makes are added up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Sums {
+    /// By the node.
+    #[default]
+    Here,
+    /// By a later node.
+    Later,
+    /// By the node, with those of earlier nodes: their outputs, whose rows are the node's last working memory, in the same order.
+    With(Vec<Value>),
+}
+
 /// An operation with its operands.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -84,10 +111,12 @@ pub struct Node {
     pub outputs: Vec<Value>,
     /// An input to which the node adds its first output: they share memory, or the plan copies first.
     pub addend: Option<Value>,
-    /// Working memory, which a plan adds: it lives while the node runs.
+    /// Working memory, which a plan adds: it lives while the node runs, and until a later node that has it, too.
     pub scratch: Vec<Value>,
     /// Where the moments of the output go along, which a plan adds: the working memory of a later node.
     pub moments: Option<Value>,
+    /// Where its partial sums are added up, which a plan decides.
+    pub sums: Sums,
 }
 
 impl Node {
@@ -98,7 +127,8 @@ impl Node {
         outputs: Vec<Value>,
         addend: Option<Value>,
     ) -> Self {
-        Self { op: Arc::new(op), inputs, outputs, addend, scratch: Vec::new(), moments: None }
+        let (scratch, moments, sums) = (Vec::new(), None, Sums::Here);
+        Self { op: Arc::new(op), inputs, outputs, addend, scratch, moments, sums }
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a plan adds to its own copy of a graph: how tensors are stored, working memory, moments that come along.
+//! What a plan adds to its own copy of a graph: how tensors are stored, working memory, moments that come along, sums made together.
 
 use super::Graph;
 use super::layout::DType;
-use super::op::{Node, Scratch};
+use super::op::{Node, Scratch, Sums};
 use super::value::{Storage, Value};
 
 impl Graph {
@@ -34,14 +34,29 @@ impl Graph {
         self.nodes[producer].moments = Some(moments);
     }
 
+    /// Has the last of some nodes add up the partial sums of all. Each has one working memory and one output.
+    pub(in crate::engine) fn join_sums(&mut self, nodes: &[usize]) {
+        let Some((last, earlier)) = nodes.split_last() else { return };
+        let (mut outputs, mut rows): (Vec<Value>, Vec<Value>) = Default::default();
+        for node in earlier {
+            let node = &mut self.nodes[*node];
+            outputs.extend(&node.outputs);
+            rows.extend(&node.scratch);
+            node.sums = Sums::Later;
+        }
+        let last = &mut self.nodes[*last];
+        last.scratch.extend(rows);
+        last.sums = Sums::With(outputs);
+    }
+
     /// Index of the node that makes a value.
     pub(in crate::engine) fn producer(&self, value: Value) -> Option<usize> {
         self.info(value).producer
     }
 
-    /// The moments that come along with a node's first input, where a plan had them made.
-    pub(in crate::engine) fn moments_given(&self, node: &Node) -> Option<Value> {
-        let producer = self.producer(*node.inputs.first()?)?;
-        self.nodes[producer].moments.filter(|moments| node.scratch.contains(moments))
+    /// The node that makes a node's first input and, as a plan had it, writes its moments along.
+    pub(in crate::engine) fn moments_from(&self, node: &Node) -> Option<&Node> {
+        let maker = &self.nodes[self.producer(*node.inputs.first()?)?];
+        maker.moments.filter(|moments| node.scratch.contains(moments)).map(|_| maker)
     }
 }

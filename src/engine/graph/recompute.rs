@@ -67,7 +67,9 @@ impl Graph {
         info.name = format!("{} again", info.name);
         info.producer = Some(place);
         let again = self.push(info);
-        let mut node = Node { outputs: vec![again], ..self.nodes[producer].clone() };
+        // its moments are known
+        let maker = self.nodes[producer].clone();
+        let mut node = Node { outputs: vec![again], moments: None, ..maker };
         for scratch in &mut node.scratch {
             *scratch = self.push(self.info(*scratch).clone());
         }

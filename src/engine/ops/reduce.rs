@@ -2,7 +2,7 @@
 
 use super::common::WORKGROUP;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Dispatch, Lowering, Scratch, Value, fold};
+use crate::engine::graph::{Caps, Dispatch, Lowering, Scratch, Sums, Value, fold};
 use crate::engine::shader::KernelKey;
 
 /// Rows that a lane of `reduce_lanes.wgsl` sums one after another.
@@ -75,8 +75,16 @@ pub fn partial_sums(lowering: &Lowering<'_>, rows: usize) -> Result<Vec<Scratch>
     Ok(scratch)
 }
 
-/// Sums the rows of [`partial_sums`] into the output.
+/// Sums the rows of [`partial_sums`] into the output: here, later, or with those of earlier nodes.
 pub fn reduce(lowering: &Lowering<'_>, rows: usize) -> Result<Vec<Dispatch>> {
+    match &lowering.node.sums {
+        Sums::Here => alone(lowering, rows),
+        Sums::Later => Ok(Vec::new()),
+        Sums::With(others) => Ok(vec![together(lowering, others)?]),
+    }
+}
+
+fn alone(lowering: &Lowering<'_>, rows: usize) -> Result<Vec<Dispatch>> {
     let ([partial], [out]) = (lowering.scratch()?, lowering.outputs()?);
     let Passes { first, second } = Passes::new(rows, lowering.caps);
     let Some(between) = second else {
@@ -87,6 +95,72 @@ pub fn reduce(lowering: &Lowering<'_>, rows: usize) -> Result<Vec<Dispatch>> {
         pass(lowering, [partial, scratch], rows, first)?,
         pass(lowering, [scratch, out], between, between)?,
     ])
+}
+
+/// Lanes that share `rows` rows.
+fn lanes_for(rows: usize) -> usize {
+    rows.div_ceil(SERIAL).next_power_of_two().min(MOST_LANES)
+}
+
+/// What `reduce_several.wgsl` calls what belongs to a set.
+struct Names {
+    src: &'static str,
+    out: &'static str,
+    count: &'static str,
+    rows: &'static str,
+    lanes: &'static str,
+    runs: &'static str,
+    section: Option<&'static str>,
+}
+
+macro_rules! names {
+    ($set:literal, $section:expr) => {
+        Names {
+            src: concat!("src_", $set),
+            out: concat!("out_", $set),
+            count: concat!("count_", $set),
+            rows: concat!("rows_", $set),
+            lanes: concat!("lanes_", $set),
+            runs: concat!("runs_", $set),
+            section: $section,
+        }
+    };
+}
+
+const NAMES: [Names; 4] = [
+    names!("0", None),
+    names!("1", Some("TWO")),
+    names!("2", Some("THREE")),
+    names!("3", Some("FOUR")),
+];
+
+/// Sums the rows of the node and of those whose outputs are `others`.
+fn together(lowering: &Lowering<'_>, others: &[Value]) -> Result<Dispatch> {
+    let [own] = lowering.outputs()?;
+    let outputs = std::iter::once(own).chain(others.iter().copied());
+    let sets = lowering.node.scratch.iter().zip(outputs);
+    let mut dispatch = Dispatch::new("reduce", KernelKey::new("reduce_several.wgsl"), [1, 1]);
+    let (mut groups, mut words, mut sums) = (0, 0, 0);
+    for ((partial, out), names) in sets.zip(&NAMES) {
+        let [from, to] = [*partial, out].map(|value| lowering.graph.info(value).words);
+        let (count, rows) = (to / 4, from / to);
+        let lanes = lanes_for(rows);
+        let runs = count.div_ceil(THREADS / lanes);
+        dispatch.kernel.sections.extend(names.section);
+        dispatch = dispatch
+            .bind(names.src, lowering.whole(*partial))
+            .bind(names.out, lowering.whole(out))
+            .param(names.count, count)
+            .param(names.rows, rows)
+            .param(names.lanes, lanes)
+            .param(names.runs, runs);
+        groups += runs;
+        words += from;
+        sums += to;
+    }
+    dispatch.kernel.sections.sort_unstable();
+    dispatch.groups = fold(groups, lowering.caps)?;
+    Ok(dispatch.work(words as u64, ((words + sums) * 4) as u64))
 }
 
 /// Sums each `group` of `rows` rows of the first value into a row of the second.
@@ -104,7 +178,7 @@ fn pass(
         let threads = fold((count * groups).div_ceil(WORKGROUP), lowering.caps)?;
         Dispatch::new(label, KernelKey::new("reduce.wgsl"), threads)
     } else {
-        let lanes = group.div_ceil(SERIAL).next_power_of_two().min(MOST_LANES);
+        let lanes = lanes_for(group);
         let columns = THREADS / lanes;
         let key = KernelKey::new("reduce_lanes.wgsl")
             .tile("COLUMNS", columns as u32)

@@ -1,7 +1,11 @@
 //! A graph made ready for an adapter: how its tensors are stored, which moments come along, the working memory of every node.
 
+use std::collections::HashSet;
+
 use crate::base::{Error, Result};
-use crate::engine::graph::{Bind, Caps, DType, Dispatch, Graph, Lowering, Node, Scratch, Storage};
+use crate::engine::graph::{
+    Bind, Caps, DType, Dispatch, Graph, Lowering, MomentParts, Node, Scratch, Storage, Value,
+};
 
 /// How a graph is planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +60,33 @@ impl Draft {
         Ok(draft)
     }
 
+    /// Has partial sums of several nodes added up by one dispatch: adapters that run thousands of threads idle while each of many small ones
+    /// begins and ends. Nodes that stand alone, as the tuner times them, are left as they are.
+    pub fn join_sums(mut self) -> Self {
+        if self.caps.software {
+            return self;
+        }
+        let read: HashSet<Value> =
+            self.graph.nodes().iter().flat_map(|node| &node.inputs).copied().collect();
+        let (mut batch, mut words) = (Vec::new(), 0);
+        for index in 0..self.graph.nodes().len() {
+            let node = &self.graph.nodes()[index];
+            let ([rows], [out]) = (&node.scratch[..], &node.outputs[..]) else { continue };
+            if !node.op.ends_in_sum() || read.contains(out) {
+                continue;
+            }
+            let own = self.graph.info(*rows).words;
+            if batch.len() == JOINT || words + own > JOINT_WORDS {
+                self.graph.join_sums(&batch);
+                (batch, words) = (Vec::new(), 0);
+            }
+            batch.push(index);
+            words += own;
+        }
+        self.graph.join_sums(&batch);
+        self
+    }
+
     /// The graph as it is planned. The values of the network keep their ids.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -75,19 +106,21 @@ impl Draft {
     fn take_moments(&mut self, index: usize) -> Result<bool> {
         let node = &self.graph.nodes()[index];
         let fuses = self.options.inference && !self.graph.is_differentiated();
-        // kernels sum what they have before it is rounded to f16
-        if !fuses || self.options.tensors != DType::F32 || !node.op.takes_moments() {
+        // kernels sum what they have before it is rounded to f16; software adapters train as the published numbers were found
+        if !(fuses || !self.caps.software) || self.options.tensors != DType::F32 {
             return Ok(false);
         }
-        let value = node.inputs[0];
+        let Some(value) = node.inputs.first().copied() else { return Ok(false) };
         let Some(maker_at) = self.graph.producer(value) else { return Ok(false) };
         let maker = &self.graph.nodes()[maker_at];
         if maker.moments.is_some() || maker.outputs != [value] {
             return Ok(false);
         }
-        let Some(parts) = maker.op.moment_parts(&self.lowering(maker))? else { return Ok(false) };
+        let parts = maker.op.moment_parts(&self.lowering(maker))?;
+        let parts = parts.filter(|parts| node.op.takes_moments(parts, &self.caps));
+        let Some(MomentParts { count, .. }) = parts else { return Ok(false) };
         let layout = self.graph.layout(value)?;
-        let words = layout.n * layout.blocks() * parts * MOMENT_WORDS;
+        let words = layout.n * layout.blocks() * count * MOMENT_WORDS;
         let name = format!("{}.moments", self.graph.info(value).name);
         let moments = self.graph.add_scratch(index, Scratch::new(name, words));
         self.graph.give_moments(maker_at, moments);
@@ -119,6 +152,12 @@ impl Draft {
             .collect()
     }
 }
+
+/// Nodes whose partial sums one dispatch adds up, at most: two storage bindings each, of the eight that every adapter has.
+const JOINT: usize = 4;
+
+/// Words of the partial sums that wait for one dispatch, at most.
+const JOINT_WORDS: usize = 4 << 20;
 
 /// Words of the moments of one part of a channel block.
 const MOMENT_WORDS: usize = 12;

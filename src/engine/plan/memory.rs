@@ -58,7 +58,7 @@ impl Memory {
         }
         let made = node.outputs.iter().chain(&node.moments).chain(&node.scratch);
         for (place, output) in made.enumerate() {
-            // working memory that an earlier node wrote moments to is there already
+            // working memory that an earlier node wrote to is there already
             if !in_slots(graph, *output) || self.lifetimes.contains_key(output) {
                 continue;
             }

@@ -66,7 +66,7 @@ impl Plan {
     ///
     /// Where a channel block of a tensor, or a weight as a whole, exceeds what the adapter binds.
     pub fn new(graph: &Graph, caps: &Caps, options: &PlanRequest) -> Result<Self> {
-        let draft = Draft::new(graph, caps, options)?;
+        let draft = Draft::new(graph, caps, options)?.join_sums();
         let (draft, again) = match options.budget {
             Some(budget) => recompute::shrink(draft, budget)?,
             None => (draft, Vec::new()),

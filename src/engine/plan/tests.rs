@@ -3,7 +3,8 @@
 use super::{Plan, PlanRequest, Step};
 use crate::base::Result;
 use crate::engine::graph::{
-    Caps, DType, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Scratch, Value,
+    Caps, DType, Dispatch, Gradients, Graph, Layout, Lowering, MomentParts, Node, Op, Scratch,
+    Sums, Value,
 };
 use crate::engine::shader::KernelKey;
 
@@ -16,6 +17,8 @@ struct Fake {
     moments: Option<usize>,
     /// Whether it takes moments.
     takes: bool,
+    /// Whether it ends in a sum of its working memory's rows.
+    sums: bool,
 }
 
 impl Op for Fake {
@@ -52,12 +55,16 @@ impl Op for Fake {
         Ok(vec![scratch.fold(dispatch, |d, value| d.bind("scratch", lowering.whole(*value)))])
     }
 
-    fn moment_parts(&self, _: &Lowering<'_>) -> Result<Option<usize>> {
-        Ok(self.moments)
+    fn moment_parts(&self, _: &Lowering<'_>) -> Result<Option<MomentParts>> {
+        Ok(self.moments.map(|count| MomentParts { count, voxels: None }))
     }
 
-    fn takes_moments(&self) -> bool {
+    fn takes_moments(&self, _: &MomentParts, _: &Caps) -> bool {
         self.takes
+    }
+
+    fn ends_in_sum(&self) -> bool {
+        self.sums
     }
 }
 
@@ -147,27 +154,56 @@ fn normed(maker: Fake) -> Graph {
 }
 
 #[test]
-fn moments_come_along_in_inference_in_f32_alone() {
+fn moments_come_along_in_f32_and_on_software_adapters_in_inference_alone() {
     let maker = Fake { moments: Some(10), ..Fake::default() };
     let graph = normed(maker);
-    let taken = |graph: &Graph, options: &PlanRequest| {
-        let planned = plan(graph, options);
+    let taken = |graph: &Graph, software: bool, options: &PlanRequest| {
+        let planned = Plan::new(graph, &Caps { software, ..Caps::default() }, options).unwrap();
         let nodes = planned.graph.nodes();
         let moments = nodes[0].moments;
         assert!(moments.is_none_or(|moments| nodes[2].scratch == [moments]));
-        assert_eq!(planned.graph.moments_given(&nodes[2]), moments);
+        let maker = planned.graph.moments_from(&nodes[2]);
+        assert_eq!(maker.and_then(|maker| maker.moments), moments);
         moments.map(|moments| planned.graph.info(moments).words)
     };
     let inference = PlanRequest::inference(DType::F32);
-    assert_eq!(taken(&graph, &inference), Some(10 * 12));
-    assert_eq!(taken(&graph, &PlanRequest::default()), None);
-    assert_eq!(taken(&graph, &PlanRequest::inference(DType::F16)), None);
-    assert_eq!(taken(&normed(Fake::default()), &inference), None);
     let mut trained = normed(maker);
     let z = *trained.kept().first().unwrap();
     let dz = trained.input("dz", layout());
     trained.backward(z, dz).unwrap();
-    assert_eq!(taken(&trained, &inference), None);
+    for software in [false, true] {
+        let elsewhere = (!software).then_some(10 * 12);
+        assert_eq!(taken(&graph, software, &inference), Some(10 * 12));
+        assert_eq!(taken(&graph, software, &PlanRequest::default()), elsewhere);
+        assert_eq!(taken(&trained, software, &inference), elsewhere);
+        assert_eq!(taken(&graph, software, &PlanRequest::inference(DType::F16)), None);
+        assert_eq!(taken(&normed(Fake::default()), software, &inference), None);
+    }
+}
+
+/// Five nodes with partial sums, the third of which another node reads.
+#[test]
+fn several_partial_sums_are_added_up_by_the_last_of_their_nodes() {
+    let mut graph = Graph::new();
+    let x = graph.differentiable_input("x", layout());
+    let sums = Fake { scratch: 512, sums: true, ..Fake::default() };
+    let made: Vec<Value> = (0..7).map(|_| then(&mut graph, sums, x)).collect();
+    let y = then(&mut graph, Fake::default(), made[2]);
+    made.iter().chain([&y]).for_each(|value| graph.keep(*value));
+    let of = |software| {
+        let caps = Caps { software, ..Caps::default() };
+        Plan::new(&graph, &caps, &PlanRequest::default()).unwrap().graph.nodes().to_vec()
+    };
+    let nodes = of(false);
+    let kinds: Vec<&Sums> = nodes.iter().map(|node| &node.sums).collect();
+    let (first, second) = (vec![made[0], made[1], made[3]], vec![made[5]]);
+    let (later, here) = (&Sums::Later, &Sums::Here);
+    let (first, second) = (Sums::With(first), Sums::With(second));
+    assert_eq!(kinds, [later, later, here, later, &first, later, &second, here]);
+    // what was left lives until it is added up
+    let left: Vec<Value> = [4, 0, 1, 3].iter().map(|node| nodes[*node].scratch[0]).collect();
+    assert_eq!(nodes[4].scratch, left);
+    assert!(of(true).iter().all(|node| node.sums == Sums::Here));
 }
 
 #[test]

@@ -15,8 +15,8 @@ use super::tile::{ConvCall, working_memory};
 use super::weight_grad::weight_grad;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
-    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion, Scratch,
-    Value,
+    CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, MomentParts, Node, Op, Packing, Portion,
+    Scratch, Value,
 };
 use crate::engine::shader::KernelKey;
 
@@ -91,7 +91,7 @@ impl Op for Conv {
         Ok(dispatches)
     }
 
-    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<usize>> {
+    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<MomentParts>> {
         match self.parts(lowering)?.last() {
             Some(last) if self.spec.is_pointwise() => last.moment_parts(lowering),
             _ => Ok(None),
@@ -182,7 +182,7 @@ impl ConvPart {
     }
 
     /// The parts in which a single product gives its moments along.
-    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<usize>> {
+    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<MomentParts>> {
         let y = lowering.graph.layout(self.y)?;
         match self.pieces(lowering)?.as_slice() {
             [piece] => self.product(y, piece).moment_parts(lowering, |file| self.key(file, piece)),

@@ -156,7 +156,8 @@ fn registers(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> usize {
     let row = site.geometry.row(vox).inputs;
     let loads = staged.weights().div_ceil(group.invocations());
     let vectors = vox * lines * (out + 1) + row * lines + 4 + loads;
-    4 * vectors + 28
+    // places, and columns of weights that are on their way for each output block
+    4 * vectors + 26 + 2 * out
 }
 
 /// Cycles that the convolution takes.

@@ -48,11 +48,14 @@ impl StagedBox {
         Self { made, read, outs: group.outs * tile.out, columns, threads, steps }
     }
 
-    /// Bytes of workgroup memory at most, whatever the pitches.
+    /// Bytes of workgroup memory, roughly: with pitches as they usually come.
     pub fn bytes(&self) -> usize {
-        let [planes, rows, columns] = self.read;
-        let plane = rows * (columns + 1) + BANKS - 1;
-        (planes * plane + self.outs * (self.columns + 1)) * VECTOR
+        let [_, rows, columns] = self.read;
+        self.bytes_of_planes(rows * (columns + 1) + BANKS - 1)
+    }
+
+    fn bytes_of_planes(&self, vectors: usize) -> usize {
+        (self.read[0] * vectors + self.outs * (self.columns + 1)) * VECTOR
     }
 
     /// Vectors of the input that are staged at a time.
@@ -70,13 +73,13 @@ impl StagedBox {
         [0, 1, 2].map(|a| positions[a].div_ceil(self.made[a])).iter().product()
     }
 
-    /// Vectors from row to row and from plane to plane, such that fewest lanes meet in a bank.
+    /// Vectors from row to row and rows from plane to plane, such that all fits and fewest lanes meet in a bank.
     pub fn pitches(&self) -> [usize; 2] {
         let [_, rows, columns] = self.read;
-        let all = (0..2).flat_map(|row| (0..BANKS).map(move |plane| [row, plane]));
-        let pitches = all.map(|[row, plane]| [columns + row, rows * (columns + row) + plane]);
-        let least = pitches.min_by_key(|pitches| (self.conflicts(*pitches), *pitches));
-        least.unwrap_or([columns, rows * columns])
+        let all = (0..2).flat_map(|column| (0..2).map(move |row| [columns + column, rows + row]));
+        let fit = all.filter(|[pitch, plane]| self.bytes_of_planes(pitch * plane) <= MEMORY);
+        let least = fit.min_by_key(|pitches| (self.conflicts(*pitches), *pitches));
+        least.unwrap_or([columns, rows])
     }
 
     /// Times that reads of four batches of neighbouring lanes take, each lane at its own place.
@@ -84,7 +87,7 @@ impl StagedBox {
         let [td, th, tw] = self.threads;
         let place = |lane: usize| {
             let [d, h, w] = [lane / tw % td, lane / (tw * td) % th, lane % tw];
-            w * self.steps[2] + d * self.steps[0] * plane + h * self.steps[1] * pitch
+            w * self.steps[2] + (d * self.steps[0] * plane + h * self.steps[1]) * pitch
         };
         let batch = |batch: usize| {
             let mut places: Vec<usize> =
@@ -118,7 +121,7 @@ mod tests {
         // two taps of a parity along D and H; four voxels along W read three gradients
         assert_eq!(of(down, true).read, [5, 9, 5]);
         let [_, rows, columns] = same.read;
-        assert!(same.conflicts([columns, rows * columns]) > 4);
+        assert!(same.conflicts([columns, rows]) > 4);
         assert_eq!(same.conflicts(same.pitches()), 4);
     }
 }

@@ -69,6 +69,10 @@ impl Op for ConvWeightGrad {
         partial_sums(lowering, self.split(lowering)?.per_sample * samples)
     }
 
+    fn ends_in_sum(&self) -> bool {
+        true
+    }
+
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let [x, dy] = lowering.inputs()?;
         let grad = &Source::of(lowering.graph, dy)?;

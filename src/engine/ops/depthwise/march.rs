@@ -10,8 +10,8 @@ use super::tile::{March, RowLoads, TAPS};
 use super::weight_grad::weight_grad;
 use crate::base::{Error, Result};
 use crate::engine::graph::{
-    BlockRun, CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, Node, Op, Packing, Portion,
-    Value, fold,
+    BlockRun, CutAxis, Dispatch, Gradients, Graph, Layout, Lowering, MomentParts, Node, Op,
+    Packing, Portion, Value, fold,
 };
 use crate::engine::shader::{Choice, KernelKey};
 
@@ -57,14 +57,14 @@ impl Op for Depthwise {
         Ok(dispatches)
     }
 
-    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<usize>> {
+    fn moment_parts(&self, lowering: &Lowering<'_>) -> Result<Option<MomentParts>> {
         let [y] = lowering.outputs()?;
         let out = lowering.graph.layout(y)?;
         let mut all = Vec::new();
         for pass in passes(lowering)? {
             let (march, _) = pass.march(lowering, out)?;
             let whole = pass.pieces(lowering, out).len() == 1;
-            all.push(march.moment_parts(out).filter(|_| whole));
+            all.push(march.moment_parts(out, lowering.caps).filter(|_| whole));
         }
         let first = all.first().copied().flatten();
         Ok(first.filter(|_| all.iter().all(|parts| *parts == first)))

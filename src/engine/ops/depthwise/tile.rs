@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::common::{BUSY_GROUPS, FEW_THREADS, WORKGROUP, distinct};
 use super::super::subgroup::sharing;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Layout, Lowering};
+use crate::engine::graph::{Caps, Layout, Lowering, MomentParts};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// Taps of a channel.
@@ -208,11 +208,15 @@ impl March {
         }
     }
 
-    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
-    pub fn moment_parts(&self, out: &Layout) -> Option<usize> {
+    /// Parts of a channel block whose moments the kernel can give along: what each thread or workgroup makes.
+    pub fn moment_parts(&self, out: &Layout, caps: &Caps) -> Option<MomentParts> {
         let [d, h, w] = out.spatial;
-        let parts = d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w);
-        matches!(self.loads, RowLoads::Shared { .. }).then_some(parts)
+        let threads = d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w);
+        let count = match self.loads {
+            RowLoads::Shared { .. } => Some(threads),
+            RowLoads::Own => (!caps.software).then(|| threads.div_ceil(self.group)),
+        };
+        count.map(|count| MomentParts { count, voxels: None })
     }
 
     /// The kernel with its tile; `switched` sets the switches, which both files have.

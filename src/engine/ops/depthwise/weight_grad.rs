@@ -39,6 +39,10 @@ impl Op for DepthwiseWeightGrad {
         partial_sums(lowering, split.per_sample * grad.layout.n)
     }
 
+    fn ends_in_sum(&self) -> bool {
+        true
+    }
+
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let [x, dy] = lowering.inputs()?;
         let grad = &Source::of(lowering.graph, dy)?;

@@ -1,9 +1,11 @@
 //! Mean, scale, shift and 1/std of each sample and channel block.
 
+use super::super::common::WORKGROUP;
 use super::parts::{ChannelParts, NormPass};
-use crate::base::Result;
+use crate::base::{Error, Result};
 use crate::engine::graph::{
-    Dispatch, Gradients, Graph, Lowering, Node, Op, Portion, Scratch, Value, fold,
+    Caps, Dispatch, Gradients, Graph, Lowering, MomentParts, Node, Op, Portion, Scratch, Value,
+    fold,
 };
 use crate::engine::shader::KernelKey;
 
@@ -30,19 +32,20 @@ impl Op for Statistics {
         Ok(vec![Scratch::new(name, parts.words(lowering.graph.layout(x)?))])
     }
 
-    fn takes_moments(&self) -> bool {
-        true
+    fn takes_moments(&self, parts: &MomentParts, caps: &Caps) -> bool {
+        caps.software || finish_lanes(parts).is_some()
     }
 
     fn lower(&self, lowering: &Lowering<'_>) -> Result<Vec<Dispatch>> {
         let ([x], [moments]) = (lowering.inputs()?, lowering.scratch()?);
         let layout = lowering.graph.layout(x)?;
-        if lowering.graph.moments_given(lowering.node).is_some() {
-            let words = lowering.graph.info(moments).words;
-            let parts = words / (layout.n * layout.blocks() * MOMENT_WORDS);
-            // the counts come with the parts
-            let finish = finish(lowering, Moments::Counted, parts)?;
-            return Ok(vec![finish.param("chunk", 0)]);
+        if let Some(maker) = lowering.graph.moments_from(lowering.node) {
+            let parts = maker.op.moment_parts(&Lowering { node: maker, ..*lowering })?;
+            let no_parts = || Error::Internal(format!("{} has no moments", lowering.name(x)));
+            let parts = parts.ok_or_else(no_parts)?;
+            let lanes = finish_lanes(&parts).unwrap_or(WORKGROUP);
+            let finish = finish(lowering, Moments::Along { lanes }, parts.count)?;
+            return Ok(vec![finish.param("chunk", parts.voxels.unwrap_or(0))]);
         }
         let parts = Self::parts(lowering)?;
         let pieces = lowering.cut_flat(layout, layout.voxels());
@@ -110,19 +113,31 @@ fn once(lowering: &Lowering<'_>, parts: &ChannelParts, piece: &Portion<1>) -> Re
         .param_f32("eps", EPS))
 }
 
-/// Words of the moments of one part of a channel block, as the shaders write them.
-const MOMENT_WORDS: usize = 12;
+/// Vectors that a lane of a GPU loads one after another when it merges moments.
+const WALK: usize = 16;
+
+/// Lanes that merge moments which come along, so that none walks far on its own; none where no workgroup has enough.
+fn finish_lanes(parts: &MomentParts) -> Option<usize> {
+    let vectors = if parts.voxels.is_some() { 2 } else { 3 };
+    [WORKGROUP, 4 * WORKGROUP]
+        .into_iter()
+        .find(|lanes| parts.count.div_ceil(*lanes) * vectors <= WALK)
+}
 
 /// Has a kernel write the moments of its output along.
 pub fn give_moments(lowering: &Lowering<'_>, mut dispatch: Dispatch, moments: Value) -> Dispatch {
     dispatch.kernel = dispatch.kernel.section("MOMENTS");
+    if lowering.caps.subgroups && !lowering.caps.software {
+        // what a workgroup adds up
+        dispatch.kernel = dispatch.kernel.section("SUBGROUPS");
+    }
     dispatch.bind("moments", lowering.whole(moments))
 }
 
 /// What the second pass merges.
 enum Moments {
-    /// Those that another node's kernels wrote, each with its count.
-    Counted,
+    /// Those that another node's kernels wrote, by so many lanes.
+    Along { lanes: usize },
     /// Those of the first pass, of each workgroup or of each lane.
     Parts { whole: bool },
 }
@@ -135,7 +150,7 @@ fn finish(lowering: &Lowering<'_>, of: Moments, chunks: usize) -> Result<Dispatc
     let all = layout.n * layout.blocks();
     let key = KernelKey::new("norm_finish.wgsl");
     let key = match of {
-        Moments::Counted => key.set("COUNTED", 1),
+        Moments::Along { lanes } => key.set("COUNTED", 1).tile("LANES", lanes as u32),
         Moments::Parts { whole } => key.set("WHOLE", whole as u32),
     };
     Ok(Dispatch::new(format!("norm {}", lowering.name(x)), key, fold(all, lowering.caps)?)

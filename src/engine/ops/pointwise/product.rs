@@ -7,7 +7,7 @@ use super::super::common::{BUSY_GROUPS, WORKGROUP, distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::coop::CooperativeTile;
 use crate::base::Result;
-use crate::engine::graph::{Caps, DType, Dispatch, Lowering, fold};
+use crate::engine::graph::{Caps, DType, Dispatch, Lowering, MomentParts, fold};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// Weight blocks (4x4) that one thread holds where weights stay in registers.
@@ -28,6 +28,9 @@ const SLICES: usize = 8;
 
 /// Threads below which most of a large GPU idles.
 const IDLE: usize = 16_384;
+
+/// Voxels of a sample above which larger workgroups come first.
+const MANY_VOXELS: usize = 1 << 19;
 
 /// Voxels of a sample up to which sharing the input blocks out can pay.
 const SPLIT_VOXELS: usize = 16_384;
@@ -145,6 +148,10 @@ impl Product {
         let large = self.outputs(4, 4, WORKGROUP);
         let place = if threads(4, 4) >= IDLE { 0 } else { 1 };
         tiles.insert(place, large);
+        if voxels > MANY_VOXELS {
+            // of so many parts a second pass can still merge the moments
+            tiles.insert(0, self.outputs(4, 4, 4 * WORKGROUP));
+        }
         if ins >= SLICES && voxels <= SPLIT_VOXELS {
             let split = [1, 2].map(|vox| PointwiseTile::Split { vox, out: outs.min(2) });
             let place = if threads(4, 2) < IDLE { 0 } else { tiles.len() };
@@ -170,15 +177,20 @@ impl Product {
         lowering.choose("pointwise", shape, &self.tiles(lowering.caps, lowering.dtype))
     }
 
-    /// Parts of a channel block whose moments the kernel can give along: what each thread makes.
+    /// Parts of a channel block whose moments the kernel can give along: what each thread or workgroup makes.
     pub fn moment_parts(
         &self,
         lowering: &Lowering<'_>,
         key: impl Fn(&'static str) -> KernelKey,
-    ) -> Result<Option<usize>> {
+    ) -> Result<Option<MomentParts>> {
         Ok(match self.choose(lowering, key)?.0 {
             PointwiseTile::Held { steps, .. } if lowering.caps.software => {
-                Some(self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP)
+                let count = self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP;
+                Some(MomentParts { count, voxels: None })
+            }
+            PointwiseTile::Outputs { vox, group, .. } if !lowering.caps.software => {
+                let voxels = vox * group;
+                Some(MomentParts { count: self.voxels.div_ceil(voxels), voxels: Some(voxels) })
             }
             _ => None,
         })
