@@ -3,7 +3,7 @@
 
     python3 scripts/kills.py --kills 200 --full 2 [--kinds two,predict] [--out FOLDER] [--seed N]
 
-Kinds of runs: `two` domains, `adapt`, `folds` (--fold all), `f16`, `u2net` (its recipe), `predict` over a folder. Each runs to its
+Kinds of runs: `two` domains, `held` (whose held-out patches are scored while it trains), `adapt`, `folds` (--fold all), `f16`, `u2net` (its recipe), `predict` over a folder. Each runs to its
 end once, undisturbed. Then it is ended --kills times in all by SIGKILL, SIGTERM and SIGINT, at random times and, by the library of
 scripts/faults.c, right before the n-th call that makes, writes, flushes or renames a file; some are ended again when they go on. After
 each the run goes on to its end, and must leave what the undisturbed one left: the same tensors, masks and scores bit for bit, each step
@@ -83,14 +83,15 @@ def tensors(path):
     metadata = header["__metadata__"]
     state = json.loads(metadata.pop("state", "{}"))
     state.pop("seconds", None)
+    state.pop("validating", None)
     metadata.pop("checksum")
     return header, state, data[8 + length :]
 
 
 def logged(run):
-    """Steps of log.jsonl with domain and loss."""
+    """Steps of log.jsonl with domain, and loss or scores of held-out patches."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [(line["step"], line["domain"], line["loss"]) for line in lines]
+    return [(line["step"], line["domain"], line["validation"] if "validation" in line else line["loss"]) for line in lines]
 
 
 def varint(data, at):
@@ -199,6 +200,7 @@ def kinds(place, chosen):
     assert code == 0, told
     all_kinds = [
         Kind("two", ["train", "--data", a, b, *SMALL, *STEPS, "--hold-out", "case_02", "--schedule", "loss"]),
+        Kind("held", ["train", "--data", a, b, *SMALL, *STEPS, "--hold-out", "1", "--validate-every", "3"]),
         Kind("adapt", ["adapt", "-m", str(model), "--data", c, *SMALL[2:], *STEPS, "--hold-out", "case_00"]),
         Kind("folds", ["train", "--data", a, *SMALL, "--steps", "8", "--checkpoint-every", "3", "--fold", "all"]),
         Kind("f16", ["train", "--data", a, *SMALL, *STEPS, "--precision", "f16"]),

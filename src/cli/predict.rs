@@ -392,6 +392,9 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
         let (model, file) = super::args::read_model(path)?;
         files.extend(file);
         let domain = model.domain(args.domain.as_deref())?;
+        if let Some(chosen) = &model.chosen {
+            note!("{}: {chosen}", path.display());
+        }
         models.push((model, domain));
     }
     let (first, domain) = &models[0];

@@ -20,6 +20,11 @@ pub struct Fingerprint {
     pub is_ct: bool,
 }
 
+/// An edge as it was meant: headers hold 0.8 in 32 bits, which is 0.800000011920929.
+fn as_meant(edge: f64) -> f64 {
+    (edge as f32).to_string().parse().unwrap_or(edge)
+}
+
 impl Fingerprint {
     /// Of what the cases of a dataset hold.
     pub fn of(dataset: &Dataset, cases: &[Summary]) -> Self {
@@ -46,7 +51,7 @@ impl Fingerprint {
         [0, 1, 2].map(|axis| {
             let mut values: Vec<f64> = self.spacings.iter().map(|s| s[axis]).collect();
             values.sort_by(f64::total_cmp);
-            values.get(values.len() / 2).copied().unwrap_or(1.0)
+            values.get(values.len() / 2).copied().map_or(1.0, as_meant)
         })
     }
 
@@ -73,5 +78,18 @@ impl Fingerprint {
             let sizes = self.sizes(axis, spacing[axis]);
             sizes.last().map_or(1, |size| size.round().max(1.0) as usize)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_spacing_is_written_as_people_write_it() {
+        let spacings = vec![[5.0, f64::from(0.8f32), 0.976_562_5]];
+        let fingerprint =
+            Fingerprint { shapes: vec![[9; 3]], spacings, foreground: [0.0; 4], is_ct: true };
+        assert_eq!(fingerprint.median_spacing(), [5.0, 0.8, 0.976_562_5]);
     }
 }

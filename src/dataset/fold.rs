@@ -22,21 +22,58 @@ pub enum Fold {
     None,
     /// These cases.
     HoldOut(Vec<String>),
+    /// Of ten cases or more one in ten, at most twenty, drawn by the seed; of fewer none.
+    Auto,
+    /// So many cases of each dataset, drawn by the seed; where there are groups so many of them.
+    Count(usize),
+    /// So many percent of the cases of each dataset, at least one of them, drawn by the seed; where there are groups, of them.
+    Percent(u8),
+}
+
+/// Cases from which on some are held out unless the user says otherwise, one of so many.
+const ENOUGH: usize = 10;
+/// Cases that are then held out at most.
+const MOST: usize = 20;
+
+impl Fold {
+    /// How many of `all` cases, or groups, are drawn to be held out; none where the fold says which they are.
+    fn drawn(&self, all: usize) -> Option<usize> {
+        match self {
+            Self::Auto => Some((all / ENOUGH).min(MOST)),
+            Self::Count(count) => Some(*count),
+            Self::Percent(percent) => Some((all * usize::from(*percent) / 100).max(1)),
+            Self::Index(_) | Self::None | Self::HoldOut(_) => None,
+        }
+    }
+
+    /// In words, as part of a sentence.
+    pub fn described(&self) -> String {
+        match self {
+            Self::Index(index) => format!("fold {index}"),
+            Self::None => "a run on all cases".into(),
+            Self::HoldOut(names) => format!("a run without {}", names.join(", ")),
+            Self::Auto => "a run without one case in ten".into(),
+            Self::Count(count) => format!("a run without {count} cases"),
+            Self::Percent(percent) => format!("a run without {percent} % of the cases"),
+        }
+    }
 }
 
 impl std::str::FromStr for Fold {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text == "none" {
-            return Ok(Self::None);
+        match text {
+            "none" => return Ok(Self::None),
+            "auto" => return Ok(Self::Auto),
+            _ => {}
         }
         match text.parse() {
             Ok(index) => Ok(Self::Index(index)),
             Err(_) => Err(Error::setting(
                 "fold",
                 text,
-                "a fold's number from 0, or none",
+                "a fold's number from 0, auto or none",
                 "0 to 4 are usual.",
             )),
         }
@@ -125,6 +162,11 @@ impl Dataset {
     pub fn split(&self, fold: &Fold, seed: u64) -> Result<Sides<'_>> {
         let sides = match (fold, &self.splits) {
             (Fold::None, _) => self.apart(&[]),
+            (Fold::Auto | Fold::Count(_) | Fold::Percent(_), _) => {
+                let mut units = splits(&self.units(), 1, seed).concat();
+                units.truncate(fold.drawn(units.len()).unwrap_or(0));
+                self.apart(&units)
+            }
             (Fold::Index(_), Some(_)) if self.groups.is_some() => {
                 let file = self.dir.join(SPLITS);
                 return Err(Error::setting(
@@ -260,6 +302,45 @@ mod tests {
             held.sort();
             assert_eq!(ids(&data.split(&Fold::Index(fold), 7).unwrap().validation), held);
         }
+    }
+
+    #[test]
+    fn a_share_is_drawn_by_the_seed_and_of_few_cases_none() {
+        let names: Vec<String> = (0..250).map(|index| format!("c{index:03}")).collect();
+        let of = |count: usize| {
+            dataset(&names.iter().take(count).map(String::as_str).collect::<Vec<_>>())
+        };
+        let held = |count: usize, fold: Fold, seed: u64| {
+            let data = of(count);
+            let sides = data.split(&fold, seed).unwrap();
+            assert_eq!(sides.training.len() + sides.validation.len(), count);
+            ids(&sides.validation)
+        };
+        for (count, expected) in [(1, 0), (9, 0), (10, 1), (19, 1), (20, 2), (199, 19), (250, 20)] {
+            assert_eq!(held(count, Fold::Auto, 0).len(), expected, "{count} cases");
+        }
+        for (fold, expected) in [(Fold::Count(3), 3), (Fold::Percent(10), 2), (Fold::Percent(1), 1)]
+        {
+            assert_eq!(held(20, fold, 0).len(), expected);
+        }
+        assert_eq!(held(50, Fold::Auto, 3), held(50, Fold::Auto, 3));
+        assert_ne!(held(50, Fold::Auto, 3), held(50, Fold::Auto, 4));
+        assert!(of(3).split(&Fold::Count(3), 0).unwrap_err().to_string().contains("no case left"));
+        // of groups as many are drawn, which stay together in every dataset of the run
+        let mut both = [of(40), of(12)];
+        for data in &mut both {
+            data.groups = Some(groups(r"^(c\d\d)", &data.cases).unwrap());
+        }
+        share_groups(&mut both, &Fold::Count(1)).unwrap();
+        let [a, b] = both.each_ref().map(|data| {
+            let groups: BTreeSet<String> = ids(&data.split(&Fold::Count(1), 5).unwrap().validation)
+                .iter()
+                .map(|id| id[..3].to_string())
+                .collect();
+            groups
+        });
+        assert_eq!(a.len(), 1);
+        assert!(b.is_subset(&a));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Models put together and taken apart by domain: shared weights stay as they are, a domain's own layers change their index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 
 use fnv::FnvHasher;
@@ -17,6 +17,23 @@ fn domain_parameters(config: &NetConfig, index: usize) -> Result<Vec<ParamSpec>>
     let image = graph.input("image", Layout::new(1, domain.channels, spatial));
     network(&mut graph, config, index, image)?;
     Ok(graph.params().to_vec())
+}
+
+/// The names that the parameters of `network` have in another network, where it has such: shared ones the same, those of a domain
+/// as of the other network's domain of its name, else of the one at its place.
+pub fn names_in(network: &NetConfig, other: &NetConfig) -> Result<HashMap<String, String>> {
+    let mut names = HashMap::new();
+    for (index, domain) in network.domains.iter().enumerate() {
+        let same = other.domains.iter().position(|theirs| theirs.name == domain.name);
+        let Some(place) = same.or((index < other.domains.len()).then_some(index)) else { continue };
+        // this network's own domain as it would be called at that place
+        let moved = NetConfig { domains: vec![domain.clone(); place + 1], ..network.clone() };
+        let pairs = domain_parameters(network, index)?.into_iter();
+        names.extend(
+            pairs.zip(domain_parameters(&moved, place)?).map(|(own, moved)| (own.name, moved.name)),
+        );
+    }
+    Ok(names)
 }
 
 /// FNV-1a over names, shapes and bits of tensors in order of their names.
@@ -60,14 +77,14 @@ impl Model {
         }
         let plan = self.domains.get(domain).cloned();
         let plan = plan.ok_or_else(|| Error::Internal("a domain without a plan".into()))?;
-        Ok(Self { network, domains: vec![plan], weights })
+        Ok(Self { network, domains: vec![plan], weights, chosen: None })
     }
 
     /// This model with the domains of `other` added, which must have been trained on the same shared weights; those stay
     /// bit for bit.
     pub fn merge(&self, other: &Self) -> Result<Self> {
         self.check_merge(other)?;
-        let mut merged = self.clone();
+        let mut merged = Self { chosen: None, ..self.clone() };
         merged.network.domains.extend(other.network.domains.iter().cloned());
         merged.domains.extend(other.domains.iter().cloned());
         for index in 0..other.network.domains.len() {
@@ -185,7 +202,7 @@ mod tests {
                 (spec.name.clone(), Tensor { dims: spec.dims.clone(), values })
             })
             .collect();
-        Model { network, domains: plans, weights }
+        Model { network, domains: plans, weights, chosen: None }
     }
 
     #[test]
@@ -201,6 +218,21 @@ mod tests {
         assert_eq!(merged.export(0).unwrap(), old.export(0).unwrap());
         let expected = parameters(&merged.network).unwrap().len();
         assert_eq!(merged.weights.len(), expected);
+    }
+
+    #[test]
+    fn a_domain_takes_the_names_of_its_namesake() {
+        let [one, two] = [&["b", "c"][..], &["a", "b", "x"]].map(|names| {
+            let names: Vec<_> = names.iter().map(|name| (*name, [2; 3])).collect();
+            model(&names, 1.0).network
+        });
+        let names = names_in(&one, &two).unwrap();
+        assert_eq!(names["in_tr_list.0.op1.0.weight"], "in_tr_list.1.op1.0.weight");
+        // nobody is called c: the one at its place
+        assert_eq!(names["in_tr_list.1.op1.0.weight"], "in_tr_list.1.op1.0.weight");
+        assert_eq!(names["down_samps.0.op1.conv.weight"], "down_samps.0.op1.conv.weight");
+        let known = parameters(&two).unwrap();
+        assert!(names.values().all(|name| known.iter().any(|spec| spec.name == *name)));
     }
 
     #[test]

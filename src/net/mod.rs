@@ -8,11 +8,11 @@ mod import;
 mod model;
 mod tensor_file;
 
-pub use compose::hash;
+pub use compose::{hash, names_in};
 pub use config::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
 pub use count::{PartCount, independent_count, part_counts};
 pub use import::import;
-pub use model::Model;
+pub use model::{Chosen, Model};
 pub use tensor_file::{Tensor, read_tensors, write_tensors, write_tensors_keeping};
 
 use crate::base::{Error, Result};

@@ -17,9 +17,48 @@ pub struct Model {
     pub domains: Vec<DomainPlan>,
     /// By the reference's names.
     pub weights: BTreeMap<String, Tensor>,
+    /// How these weights were chosen, where a run compared several; it stands in the file's metadata.
+    pub chosen: Option<Chosen>,
+}
+
+/// Which weights of a training a model has, and what they were compared with on whole held-out cases.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Chosen {
+    /// `last`, `average` for the moving average of the weights, or `best` for those of the best scores of held-out patches.
+    pub weights: String,
+    /// Steps that they had.
+    pub step: u64,
+    /// Held-out cases that were compared.
+    pub cases: usize,
+    /// Mean Dice of each of the weights that were compared, by name.
+    pub dice: BTreeMap<String, f64>,
+}
+
+impl std::fmt::Display for Chosen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { weights, step, cases, dice } = self;
+        let what = match weights.as_str() {
+            "average" => "the moving average of the weights".into(),
+            other => format!("the {other} weights"),
+        };
+        write!(f, "{what}, of step {step}")?;
+        let others = dice.iter().filter(|(name, _)| *name != weights);
+        let others: Vec<String> = others.map(|(name, dice)| format!("{name} {dice:.4}")).collect();
+        if let Some(dice) = dice.get(weights) {
+            let cases = if *cases == 1 {
+                "1 held-out case".into()
+            } else {
+                format!("{cases} held-out cases")
+            };
+            write!(f, ": mean Dice {dice:.4} over {cases} ({})", others.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 const FORMAT: &str = "u2seg 1";
+/// The field of the metadata that holds [`Chosen`], where there is one.
+const CHOSEN: &str = "chosen";
 
 /// What is wrong with plans beside their network: a model's plans are input as its weights are.
 fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Result<(), String> {
@@ -58,11 +97,15 @@ impl Model {
     pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let json =
             |value: serde_json::Result<String>| value.map_err(|e| Error::Internal(e.to_string()));
-        Ok(BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("network".to_string(), json(serde_json::to_string(&self.network))?),
             ("domains".to_string(), json(serde_json::to_string(&self.domains))?),
-        ]))
+        ]);
+        if let Some(chosen) = &self.chosen {
+            metadata.insert(CHOSEN.to_string(), json(serde_json::to_string(chosen))?);
+        }
+        Ok(metadata)
     }
 
     /// Writes the file aside and renames it.
@@ -129,7 +172,9 @@ impl Model {
             };
             return Err(unfit(found));
         }
-        Ok(Self { network, domains, weights })
+        let chosen = metadata.get(CHOSEN).map(|text| serde_json::from_str(text));
+        let chosen = chosen.transpose().map_err(|e| refuse(e.to_string()))?;
+        Ok(Self { network, domains, weights, chosen })
     }
 
     /// Index of a domain: by name, or the only one. Large and small letters tell names apart where nothing else does.

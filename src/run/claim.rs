@@ -31,9 +31,8 @@ pub(super) struct Combined {
 pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) -> Result<Claim> {
     let mut paths = Paths::of_setting("out");
     for RunFolder { folder: out, config } in runs {
-        if let Some(start) = &config.start {
-            paths.reads(&start.model);
-        }
+        let models = config.start.iter().map(|start| &start.model).chain(&config.init);
+        models.for_each(|model| paths.reads(model));
         for file in run_files(config) {
             paths.writes(out.join(file), out);
         }

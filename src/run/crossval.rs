@@ -77,11 +77,7 @@ fn networks(out: &Path) -> Result<Vec<Network>> {
         };
         let run = RunFolder::read(&folder)?;
         if run.config.fold != Fold::Index(index) {
-            let found = match &run.config.fold {
-                Fold::Index(other) => format!("fold {other}"),
-                Fold::None => "a run on all cases".into(),
-                Fold::HoldOut(names) => format!("a run without {}", names.join(", ")),
-            };
+            let found = run.config.fold.described();
             let remedy = "Take the folder out, or give it the name of its fold if that is missing.";
             return Err(Error::file(
                 folder,

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::base::files::{read_json, safe_name, write_atomically};
+use crate::base::files::{read_known_json, safe_name, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::Case;
 use crate::domain::DomainPlan;
@@ -19,6 +19,8 @@ pub const CHECKPOINT: &str = "last.safetensors";
 pub const PREVIOUS: &str = "previous.safetensors";
 /// A checkpoint that was found damaged.
 pub(super) const DAMAGED: &str = "damaged.safetensors";
+/// The weights with the best scores of held-out patches so far.
+pub const BEST: &str = "best.safetensors";
 /// The variants of kernels that the run uses.
 pub const TUNING: &str = "tuning.json";
 /// Readings of the loss, a JSON object a line.
@@ -68,6 +70,7 @@ impl RunFolder {
 pub(super) fn run_files(config: &RunConfig) -> Vec<&'static str> {
     let mut files = vec![CONFIG, PLAN, TUNING, CHECKPOINT, PREVIOUS, DAMAGED, MODEL, LOG, PROGRESS];
     files.extend([RECORD, REPORT]);
+    files.extend(config.validation.as_ref().map(|_| BEST));
     files.extend(config.start.as_ref().map(|_| ADDED));
     files
 }
@@ -148,7 +151,7 @@ pub(super) fn write_plan(config: &RunConfig, plans: &[DomainPlan], out: &Path) -
     write_atomically(&out.join(PLAN), &json)?;
     config.write(&out.join(CONFIG))?;
     // what an earlier start left, which the new one would go on with
-    remove(&out.join(TUNING))?;
+    [TUNING, BEST].iter().try_for_each(|file| remove(&out.join(file)))?;
     planning.end()
 }
 
@@ -168,7 +171,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 pub fn read_plan(out: &Path) -> Result<Vec<DomainPlan>> {
     let path = out.join(PLAN);
     let remedy = "Correct the file, or start a new run.";
-    let plans: Vec<DomainPlan> = read_json(&path, "a plan for each domain", remedy)?;
+    let plans: Vec<DomainPlan> = read_known_json(&path, "a plan for each domain", remedy)?;
     plans.iter().try_for_each(|plan| plan.check(&path))?;
     Ok(plans)
 }

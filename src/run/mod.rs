@@ -1,6 +1,7 @@
 //! A run's folder: begun or gone on with, trained and validated, alone or with the other folds; what a run leaves to look at.
 
 mod adapt;
+mod choose;
 mod claim;
 mod crossval;
 mod events;

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::scores::DomainScores;
 use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
-use crate::train::{Reading, Step, Trainer};
+use crate::net::Chosen;
+use crate::train::{PatchScores, Reading, Step, Trainer};
 
 /// Follows runs. Every method does nothing unless it is written; an error ends the run and is given back.
 pub trait Observer {
@@ -40,6 +41,11 @@ pub trait Observer {
         Ok(())
     }
 
+    /// Patches of held-out cases were scored and logged, those of each domain.
+    fn patches_scored(&mut self, _scores: &[PatchScores]) -> Result<()> {
+        Ok(())
+    }
+
     /// A checkpoint was written to this file.
     fn checkpoint(&mut self, _file: &Path) -> Result<()> {
         Ok(())
@@ -47,6 +53,11 @@ pub trait Observer {
 
     /// The last step of this start is done, and its checkpoint written: the training is at its end, or was stopped.
     fn ended(&mut self, _trainer: &Trainer) -> Result<()> {
+        Ok(())
+    }
+
+    /// The weights of the model are chosen, where several were compared on whole held-out cases.
+    fn weights_chosen(&mut self, _chosen: &Chosen) -> Result<()> {
         Ok(())
     }
 

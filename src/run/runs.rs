@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::claim::{Beside, Combined, claim};
 use super::folder::{
-    CONFIG, DEPTH, FOLD, Planning, RunFolder, SUMMARY, check_new, find, is_begun,
+    CHECKPOINT, CONFIG, DEPTH, FOLD, Planning, RunFolder, SUMMARY, check_new, find, is_begun,
     validation_folder, write_plan,
 };
 use super::observer::Observer;
@@ -24,7 +24,9 @@ use crate::engine::graph::Caps;
 use crate::engine::tune;
 use crate::net::Mode;
 use crate::train;
-use crate::train::{MachineBytes, Memory, Planned, Preparing, RunConfig, datasets};
+use crate::train::{
+    Checkpoint, Length, MachineBytes, Memory, Planned, Preparing, RunConfig, datasets,
+};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -98,7 +100,11 @@ impl Runs {
     /// Where a dataset cannot be read, the folds that are asked for do not exist, or two runs would share a folder.
     pub fn new(request: RunRequest) -> Result<Self> {
         let RunRequest { config, options, all_folds, out, reads } = request;
-        let mut runs = networks(&config, &options.preset, &out)?;
+        let runs = networks(&config, &options.preset, &out)?.into_iter().map(|run| {
+            let config = train::settled(run.config, &options.preset)?;
+            Ok(RunFolder { config, ..run })
+        });
+        let mut runs = runs.collect::<Result<Vec<_>>>()?;
         if all_folds {
             let folds = runs.iter().map(|run| folds_of(run, &options.preset));
             runs = folds.collect::<Result<Vec<_>>>()?.concat();
@@ -169,6 +175,24 @@ impl Runs {
             any = true;
         }
         Ok(any)
+    }
+
+    /// Makes the runs so long in all; `config.toml` of each then says so.
+    ///
+    /// # Errors
+    ///
+    /// Where a run is that long already, its checkpoint cannot be read, or its settings cannot be written.
+    pub fn extend(&mut self, length: Length) -> Result<()> {
+        for run in &self.runs {
+            check_longer(&run.folder, length)?;
+        }
+        for run in &mut self.runs {
+            run.config = run.config.clone().of_length(length)?;
+            if self.new.is_none() {
+                run.config.write(&run.folder.join(CONFIG))?;
+            }
+        }
+        Ok(())
     }
 
     /// Keeps prepared cases elsewhere, or another amount of them, than the settings of the runs say, which stay as they are.
@@ -316,6 +340,27 @@ impl Runs {
     }
 }
 
+/// Refuses a length that a run has reached.
+fn check_longer(folder: &Path, length: Length) -> Result<()> {
+    let file = folder.join(CHECKPOINT);
+    if !file.exists() {
+        return Ok(());
+    }
+    let done = Checkpoint::read(&file)?;
+    let (name, found, reached) = match length {
+        Length::Steps(steps) if steps <= done.steps() => {
+            ("steps", steps.to_string(), done.steps().to_string())
+        }
+        Length::Minutes(minutes) if minutes * 60.0 <= done.seconds() => {
+            ("minutes", minutes.to_string(), format!("{:.1}", done.seconds() / 60.0))
+        }
+        _ => return Ok(()),
+    };
+    let expected = format!("more than the {reached} that {} has already", folder.display());
+    let remedy = "Ask for the length of the whole run, what is done included.";
+    Err(Error::setting(name, found, expected, remedy))
+}
+
 /// The runs that the settings ask for: in the independent mode one for each dataset.
 fn networks(config: &RunConfig, preset: &PresetChoice, out: &Path) -> Result<Vec<RunFolder>> {
     if config.mode != Mode::Independent || config.data.len() < 2 {
@@ -382,7 +427,7 @@ fn folds(runs: &[RunFolder]) -> BTreeMap<&Path, Vec<&RunFolder>> {
         let name = run.folder.file_name().map(|name| name.to_string_lossy().into_owned());
         let is_fold = match run.config.fold {
             Fold::Index(index) => name == Some(format!("{FOLD}{index}")),
-            Fold::None | Fold::HoldOut(_) => false,
+            _ => false,
         };
         if let Some(parent) = run.folder.parent().filter(|_| is_fold) {
             folds.entry(parent).or_default().push(run);

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::choose::choose;
 use super::claim::{Beside, claim};
 use super::folder::{
-    ADDED, CHECKPOINT, MODEL, PLAN, PREVIOUS, RunFolder, TUNING, check_new, has_checkpoint,
+    ADDED, BEST, CHECKPOINT, MODEL, PLAN, PREVIOUS, RunFolder, TUNING, check_new, has_checkpoint,
     is_begun, read_plan, write_plan,
 };
 use super::log::{Log, rewind};
@@ -73,6 +74,7 @@ impl Run {
     ) -> Result<Self> {
         check_new(folder)?;
         let store = config.store()?;
+        let config = train::settled(config, &options.preset)?;
         let at = RunFolder { folder: folder.to_path_buf(), config };
         let claim = claim(std::slice::from_ref(&at), &options.preset, &Beside::default())?;
         let run = Self::begin_claimed(gpu, at, options, &store, observer)?;
@@ -222,6 +224,10 @@ impl Run {
             let Some(step) = step? else { break };
             tell(&mut log, &step.readings, observer)?;
             stopped = observer.step(&step)?.is_break() || observer.stop().cause().is_some();
+            // also before a checkpoint that a stop asks for: one holds the validations up to its step
+            if trainer.validation_is_due() {
+                score_patches(&self.folder, trainer, &mut log, observer)?;
+            }
             // the last step's follows below
             if due.at(step.number) && !stopped && !trainer.is_finished() {
                 if save(&self.folder, trainer, &mut log, observer)? {
@@ -254,6 +260,11 @@ impl Run {
     ///
     /// Where the run is not trained to its end, or the file cannot be read.
     pub fn model(&self) -> Result<Model> {
+        self.check_finished()?;
+        Model::read(&self.folder.join(MODEL))
+    }
+
+    fn check_finished(&self) -> Result<()> {
         if let Some(trainer) = self.trainer.as_ref().filter(|trainer| !trainer.is_finished()) {
             return Err(Error::file(
                 &self.folder,
@@ -262,11 +273,13 @@ impl Run {
                 "Train it to its end first.",
             ));
         }
-        Model::read(&self.folder.join(MODEL))
+        Ok(())
     }
 
-    /// Segments and scores the held-out cases of each domain with the finished model. The clean-up that helps joins the model's
-    /// file, unless the plan has one; masks, pictures and `summary.json` lie in `validation/DOMAIN`.
+    /// Chooses the weights of the model, where patches were scored while training: of the last ones, their moving average and the
+    /// best by those patches whichever segment whole held-out cases best. Then segments and scores the held-out cases of each
+    /// domain. The clean-up that helps joins the model's file, unless the plan has one; masks, pictures and
+    /// `summary.json` lie in `validation/DOMAIN`.
     ///
     /// # Errors
     ///
@@ -277,12 +290,17 @@ impl Run {
         if self.domains.iter().all(|d| d.held_out.is_empty()) {
             return Ok(all);
         }
-        let mut model = self.model()?;
+        self.check_finished()?;
         // frees what training takes before the predictors take theirs
         self.trainer = None;
         let stop = observer.stop();
         let since = Instant::now();
         let mut pictures = Pictures::begin(&self.folder, self.steps);
+        let chosen = choose(&self.gpu, &self.folder, &self.domains, &stop)?;
+        let mut model = assemble(&self.config, chosen)?;
+        if let Some(chosen) = &model.chosen {
+            observer.weights_chosen(chosen)?;
+        }
         for cases in self.domains.iter().filter(|d| !d.held_out.is_empty()) {
             let index = model.domain(Some(&cases.domain.name))?;
             let options = PredictOptions::default();
@@ -340,14 +358,34 @@ fn adds(config: &RunConfig) -> Option<&Start> {
     config.start.as_ref().filter(|start| start.freeze == Freeze::Shared)
 }
 
-/// Writes the model of a training at its end. An adapted one holds the old domains too, unless shared weights were trained.
+/// Writes the model of a training at its end, of its last weights.
 fn write_model(folder: &Path, config: &RunConfig, trainer: &Trainer) -> Result<()> {
-    let mut model = trainer.model()?;
-    if let Some(start) = adds(config) {
+    let model = trainer.model()?;
+    if adds(config).is_some() {
         model.write(&folder.join(ADDED))?;
-        model = Model::read(&start.model)?.merge(&model)?;
     }
-    model.write(&folder.join(MODEL))
+    assemble(config, model)?.write(&folder.join(MODEL))
+}
+
+/// A run's model of what it trained. An adapted one holds the old domains too, unless shared weights were trained.
+fn assemble(config: &RunConfig, trained: Model) -> Result<Model> {
+    let Some(start) = adds(config) else { return Ok(trained) };
+    let merged = Model::read(&start.model)?.merge(&trained)?;
+    Ok(Model { chosen: trained.chosen, ..merged })
+}
+
+/// Scores held-out patches, notes and tells the scores, and keeps the weights where they are the best so far.
+fn score_patches(
+    folder: &Path,
+    trainer: &mut Trainer,
+    log: &mut Log,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    settle(log, trainer, observer)?;
+    let step = trainer.steps();
+    let scores = trainer.validate(|best| best.write(&folder.join(BEST)))?;
+    scores.iter().try_for_each(|scores| log.add_scores(step, scores))?;
+    observer.patches_scored(&scores)
 }
 
 /// Notes readings, and tells of them.

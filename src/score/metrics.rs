@@ -217,6 +217,13 @@ impl<'a> Comparison<'a> {
         Confusion { counts }
     }
 
+    /// The Dice of several classes alone; none of one that neither mask has.
+    pub fn dice(&self, classes: &[ClassKey]) -> Vec<Option<f64>> {
+        let confusion = self.confusion();
+        let dice = |class: &ClassKey| Some(confusion.overlap(class).dice).filter(|d| !d.is_nan());
+        classes.iter().map(dice).collect()
+    }
+
     /// Scores of one class; surface Dice at `tolerance` mm.
     pub fn scores(&self, class: &ClassKey, tolerance: f64) -> Scores {
         self.scores_of(&self.confusion(), class, tolerance)
@@ -312,6 +319,16 @@ mod tests {
         let s = scores(&truth, &truth, [6, 6, 6], [3.0, 1.0, 0.5]);
         assert_eq!((s.dice, s.iou, s.hd95, s.assd, s.nsd), (1.0, 1.0, 0.0, 0.0, 1.0));
         assert_eq!((s.tp, s.fp, s.fn_, s.tn, s.n_pred, s.n_ref), (36, 0, 0, 180, 36, 36));
+    }
+
+    #[test]
+    fn dice_alone_is_that_of_the_scores() {
+        let shape = [6, 6, 6];
+        let truth = cube(shape, [1, 1, 1], [4, 5, 4]);
+        let prediction = cube(shape, [2, 1, 1], [5, 5, 4]);
+        let compared = comparison(&truth, &prediction, shape, [1.0; 3]);
+        let scores = compared.scores(&1.into(), DEFAULT_TOLERANCE_MM);
+        assert_eq!(compared.dice(&[1.into(), 2.into()]), [Some(scores.dice), None]);
     }
 
     #[test]

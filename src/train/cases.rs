@@ -24,6 +24,10 @@ pub struct DomainCases {
     pub unlabelled: Vec<[u32; 8]>,
     /// Cases left out of training.
     pub held_out: Vec<Case>,
+    /// Those of them whose patches are scored while training, on the network's grid.
+    pub scored: Vec<StoredCase>,
+    /// Bits of the classes or regions whose labels each of those lacks.
+    pub scored_unlabelled: Vec<[u32; 8]>,
     /// The folder that all of them are from.
     pub dataset: Dataset,
     cohort: Cohort,
@@ -83,15 +87,34 @@ impl DomainCases {
         if cases.iter().all(|case| case.facts().smallest.is_none()) {
             log::warn!("{}: nothing is labelled in any case to train on", domain.name);
         }
-        let unlabelled = training.iter().map(|case| unlabelled(domain, &dataset, case)).collect();
-        let held_out = validation.into_iter().cloned().collect();
-        Ok(Self { domain: domain.clone(), cases, unlabelled, held_out, dataset, cohort })
+        let lacks = |cases: &[&Case]| {
+            cases.iter().map(|case| unlabelled(domain, &dataset, case)).collect::<Vec<_>>()
+        };
+        let scored = match config.validation {
+            Some(_) => evenly(&validation, SCORED),
+            None => Vec::new(),
+        };
+        Ok(Self {
+            unlabelled: lacks(&training),
+            held_out: validation.into_iter().cloned().collect(),
+            scored_unlabelled: lacks(&scored),
+            scored: cohort.prepared(&scored, &recipe(domain), tell)?,
+            domain: domain.clone(),
+            cases,
+            dataset,
+            cohort,
+        })
     }
 
     /// Cases and size of patches.
     pub fn source(&self) -> Source<'_> {
         let size = PatchSize { crop: self.domain.crop_size(), patch: self.domain.patch };
         Source::new(&self.cases, size)
+    }
+
+    /// Those held-out cases of which patches are scored while training, and size of patches.
+    pub fn scored_source(&self) -> Source<'_> {
+        Source::new(&self.scored, self.source().size)
     }
 
     /// Reads the held-out cases, unless they were read before, so that one that cannot be scored is refused before hours of
@@ -122,6 +145,14 @@ impl DomainCases {
     }
 }
 
+/// Held-out cases whose patches are scored while training, at most.
+const SCORED: usize = 20;
+
+/// At most so many of some cases, spread over all of them.
+fn evenly<'a>(cases: &[&'a Case], most: usize) -> Vec<&'a Case> {
+    cases.iter().step_by(cases.len().div_ceil(most).max(1)).copied().collect()
+}
+
 /// Says what is odd about a case that is trained on.
 fn tell_oddities(case: &Case, summary: &Summary, dataset: &Dataset, labels: &Labels) {
     for note in &summary.notes {
@@ -144,12 +175,29 @@ pub fn datasets(config: &RunConfig, preset: &PresetChoice) -> Result<Vec<Dataset
     Ok(datasets)
 }
 
+/// The settings as they are for these datasets: where `auto` holds nothing out of any of them, the fold is none.
+///
+/// # Errors
+///
+/// As [`datasets`].
+pub fn settled(config: RunConfig, preset: &PresetChoice) -> Result<RunConfig> {
+    if config.fold != Fold::Auto {
+        return Ok(config);
+    }
+    let holds_out = |dataset: &Dataset| {
+        dataset.split(&Fold::Auto, config.seed).map(|sides| !sides.validation.is_empty())
+    };
+    let datasets = datasets(&config, preset)?;
+    let any = datasets.iter().map(holds_out).collect::<Result<Vec<_>>>()?.contains(&true);
+    Ok(RunConfig { fold: if any { Fold::Auto } else { Fold::None }, ..config })
+}
+
 /// The cases that a plan follows from. Folds of a cross-validation share their plan, and with it their prepared cases, as if
 /// all were trained at once; a case that is named to be left out has no say.
 fn planned_from<'a>(dataset: &'a Dataset, config: &RunConfig) -> Result<Sides<'a>> {
     let Sides { training, validation } = dataset.split(&config.fold, config.seed)?;
     let validation = match config.fold {
-        Fold::Index(_) => validation,
+        Fold::Index(_) | Fold::Auto | Fold::Count(_) | Fold::Percent(_) => validation,
         Fold::None | Fold::HoldOut(_) => Vec::new(),
     };
     Ok(Sides { training, validation })
@@ -293,7 +341,13 @@ pub fn warn_of_left_out(config: &RunConfig, domains: &[DomainPlan]) {
 /// Refuses a held-out case or a fold that no dataset has.
 fn check_held_out(config: &RunConfig, datasets: &[Dataset]) -> Result<()> {
     match &config.fold {
-        Fold::None => Ok(()),
+        Fold::None | Fold::Auto | Fold::Count(1..) | Fold::Percent(1..=99) => Ok(()),
+        Fold::Count(_) | Fold::Percent(_) => Err(Error::setting(
+            "hold_out",
+            config.fold.described(),
+            "one case at least, or 1 to 99 %",
+            "Use `fold` none to hold nothing out.",
+        )),
         Fold::Index(index) => {
             let folds = datasets.iter().map(Dataset::folds).max().unwrap_or(0);
             if *index < folds {

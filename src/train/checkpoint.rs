@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use super::domain_sampling::LossHistory;
 use super::learning_rate::LrState;
 use super::session::Session;
+use super::validations::{Best, Validations};
 use crate::base::{Error, Result};
 use crate::engine::exec::LossScale;
 use crate::engine::graph::Region;
-use crate::net::{Model, Tensor, read_tensors, write_tensors_keeping};
+use crate::net::{Model, Tensor, parameters, read_tensors, write_tensors_keeping};
 
 /// Where a training stands. Some fields are written under the names that they had first.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +33,16 @@ pub(super) struct State {
     /// Steps so far that changed nothing.
     #[serde(default, skip_serializing_if = "none")]
     pub skipped: u64,
+    /// Past and coming validations.
+    #[serde(default, skip_serializing_if = "Validations::is_none")]
+    pub validations: Validations,
+    /// Seconds that they took.
+    #[serde(default, skip_serializing_if = "no_time")]
+    pub validating: f64,
+}
+
+fn no_time(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 /// Steps and updates at most, so that none are lost where they are counted in f64.
@@ -43,14 +54,16 @@ impl State {
         if let Some(count) = self.counts.iter().chain([&self.step]).find(|count| **count > MOST) {
             return Some(format!("{count} steps or updates"));
         }
-        if !self.seconds.is_finite() || self.seconds < 0.0 {
-            return Some(format!("{} seconds of training", self.seconds));
+        let times = [self.seconds, self.validating];
+        if let Some(seconds) = times.iter().find(|s| !s.is_finite() || **s < 0.0) {
+            return Some(format!("{seconds} seconds of training"));
         }
         let usable = |scale: &LossScale| scale.scale.is_finite() && scale.scale > 0.0;
         if let Some(scale) = self.loss_scale.filter(|scale| !usable(scale)) {
             return Some(format!("a loss scale of {}", scale.scale));
         }
-        self.loss_history.fault().or_else(|| self.lr.fault())
+        let faults = [self.loss_history.fault(), self.lr.fault(), self.validations.fault()];
+        faults.into_iter().flatten().next()
     }
 }
 
@@ -58,9 +71,16 @@ fn none(count: &u64) -> bool {
     *count == 0
 }
 
+/// What the names of averaged weights begin with.
+const AVERAGE: &str = "average/";
+
 /// Regions of a session that a checkpoint holds, and what the names of their tensors begin with.
-const REGIONS: [(&str, Region); 3] =
-    [("", Region::Weights), ("moment1/", Region::Moment1), ("moment2/", Region::Moment2)];
+fn regions(session: &Session) -> Vec<(&'static str, Region)> {
+    let mut regions =
+        vec![("", Region::Weights), ("moment1/", Region::Moment1), ("moment2/", Region::Moment2)];
+    regions.extend(session.averages().then_some((AVERAGE, Region::Average)));
+    regions
+}
 
 /// The tensors of a region under a prefix and the reference's names.
 pub(super) fn tensors(
@@ -89,7 +109,7 @@ pub(super) fn write(
     let json = serde_json::to_string(state).map_err(|e| Error::Internal(e.to_string()))?;
     metadata.insert("state".into(), json);
     let mut all = BTreeMap::new();
-    for (prefix, region) in REGIONS {
+    for (prefix, region) in regions(session) {
         all.extend(tensors(session, prefix, region)?);
     }
     write_tensors_keeping(path, earlier, &all, metadata)
@@ -124,6 +144,40 @@ impl Checkpoint {
         self.state.step
     }
 
+    /// Seconds of training.
+    pub fn seconds(&self) -> f64 {
+        self.state.seconds
+    }
+
+    /// The best weights before it, where held-out patches were scored.
+    pub fn best(&self) -> Option<Best> {
+        self.state.validations.best
+    }
+
+    /// The moving average of the weights as a model like `last`, that of the checkpoint's weights; none where none is kept.
+    ///
+    /// # Errors
+    ///
+    /// Where the checkpoint is not of this network.
+    pub fn average(mut self, last: &Model) -> Result<Option<Model>> {
+        let params = parameters(&last.network)?;
+        if params.len() != self.state.counts.len() {
+            let found = format!("counts of {} parameters", self.state.counts.len());
+            return Err(refuse(&self.path, found));
+        }
+        let mut averaged = last.clone();
+        for (spec, count) in params.iter().zip(&self.state.counts) {
+            let Some(average) = self.tensors.remove(&format!("{AVERAGE}{}", spec.name)) else {
+                return Ok(None);
+            };
+            // what was never updated stands still and has no average
+            if *count > 0 {
+                averaged.weights.insert(spec.name.clone(), average);
+            }
+        }
+        Ok(Some(averaged))
+    }
+
     /// Gives weights, moments and counts to a session of the same network.
     pub(super) fn restore(self, session: &mut Session) -> Result<State> {
         let Self { path, tensors, state } = self;
@@ -133,7 +187,7 @@ impl Checkpoint {
             return Err(refuse(&path, found));
         }
         for stored in session.store().params() {
-            for (prefix, region) in REGIONS {
+            for (prefix, region) in regions(session) {
                 let name = format!("{prefix}{}", stored.spec.name);
                 let tensor = tensors.get(&name);
                 let tensor = tensor.ok_or_else(|| refuse(&path, format!("no tensor {name}")))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
+use super::config_file;
 use super::domain_sampling::DomainSampling;
 use super::learning_rate::LrSchedule;
 use super::session::Freeze;
@@ -109,6 +110,34 @@ pub struct Start {
     pub freeze: Freeze,
 }
 
+/// What is done with held-out cases while a run trains.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Validation {
+    /// Steps between scores of held-out patches; none for so many that they take at most a twentieth of the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u64>,
+    /// Patches of each domain that are scored, rounded up to whole batches.
+    pub patches: usize,
+    /// Decay of the exponential moving average of weights that is kept beside them.
+    pub average: f64,
+}
+
+impl Default for Validation {
+    fn default() -> Self {
+        Self { every: None, patches: 24, average: 0.999 }
+    }
+}
+
+impl Validation {
+    fn good(&self) -> bool {
+        let patches = (1..=MOST_PATCHES).contains(&self.patches);
+        self.every != Some(0) && patches && (0.0..1.0).contains(&self.average)
+    }
+}
+
+/// Held-out patches of a domain at most.
+const MOST_PATCHES: usize = 10_000;
+
 /// Settings of a run. Fields whose names here say more than those in the file are written as they ever were.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RunConfig {
@@ -132,6 +161,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// Which cases are left out of training and scored at the end.
     pub fold: Fold,
+    /// What is done with those cases while training; none for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// Which cases are used, how their files are matched and which belong together.
     #[serde(default)]
     pub selection: Selection,
@@ -153,17 +185,20 @@ pub struct RunConfig {
     /// Random changes of patches.
     pub augment: Augment,
     /// Bytes of GPU memory for whole cases; none for as much as suits the adapter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "config_file::bytes")]
     pub volume_cache: Option<u64>,
     /// Where prepared cases are kept: `auto` for the user's cache folder, `none`, or a folder.
     #[serde(default)]
     pub cache: Place,
     /// Bytes that prepared cases may take; none for the usual.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "config_file::bytes")]
     pub cache_size: Option<u64>,
     /// How the variants of kernels are chosen where the run starts; `tuning.json` then holds them.
     #[serde(default)]
     pub tune: tune::Mode,
+    /// Model whose weights training starts from, all of them trained; none where they are drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Where adapting starts from.
     #[serde(default)]
     pub start: Option<Start>,
@@ -171,7 +206,7 @@ pub struct RunConfig {
     #[serde(default, rename = "precision")]
     pub dtype: DType,
     /// Bytes of GPU memory that training may take.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "config_file::bytes")]
     pub vram: Option<u64>,
     /// Steps between readings of the loss.
     pub log_every: u64,
@@ -220,7 +255,8 @@ impl RunConfig {
             budget: None,
             length: TrainingBudget::Quick.length(),
             seed: 0,
-            fold: Fold::None,
+            fold: Fold::Auto,
+            validation: Some(Validation::default()),
             selection: Selection::default(),
             domain_sampling: DomainSampling::Turns,
             lr: own_rate(Mode::Universal, DomainAdapter::Separable),
@@ -233,6 +269,7 @@ impl RunConfig {
             cache: Place::Auto,
             cache_size: None,
             tune: tune::Mode::default(),
+            init: None,
             start: None,
             dtype: DType::F32,
             vram: None,
@@ -273,6 +310,17 @@ impl RunConfig {
         self
     }
 
+    /// The settings of a run of another length.
+    ///
+    /// # Errors
+    ///
+    /// Where it is none.
+    pub fn of_length(self, length: Length) -> Result<Self> {
+        let config = Self { length, ..self };
+        config.check(config.data.len())?;
+        Ok(config)
+    }
+
     /// Steps between readings of the loss: at least `log_every`, such that of domains that take turns each is read.
     pub fn interval(&self) -> u64 {
         let domains = self.data.len() as u64;
@@ -309,6 +357,16 @@ impl RunConfig {
             ));
         }
         self.check_checkpoints()?;
+        if let Some(validation) = self.validation.as_ref().filter(|validation| !validation.good()) {
+            return Err(Error::setting(
+                "config.toml",
+                format!("{validation:?}"),
+                format!(
+                    "steps above 0, 1 to {MOST_PATCHES} patches, an average from 0 and below 1"
+                ),
+                "Correct the file.",
+            ));
+        }
         if !self.patch_sampling.good() || !self.lr_schedule.good() {
             return Err(Error::setting(
                 "config.toml",
@@ -318,6 +376,12 @@ impl RunConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Decay of the moving average of weights; none where nothing is held out, so that nobody could say how good it is.
+    pub(super) fn average(&self) -> Option<f32> {
+        let held_out = self.fold != Fold::None;
+        self.validation.as_ref().filter(|_| held_out).map(|validation| validation.average as f32)
     }
 
     fn check_checkpoints(&self) -> Result<()> {
@@ -351,8 +415,7 @@ impl RunConfig {
 
     /// Writes `config.toml`.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = toml::to_string_pretty(self).map_err(|e| Error::Internal(e.to_string()))?;
-        write_atomically(path, text.as_bytes())
+        write_atomically(path, config_file::text(self)?.as_bytes())
     }
 
     /// Reads `config.toml`.
@@ -434,7 +497,10 @@ mod tests {
             .filter(|line| !line.starts_with("cache"))
             .map(|l| format!("{l}\n"))
             .collect();
-        assert!(before.contains("volume_cache = 1073741824") && before.len() < text.len());
+        assert!(before.contains("volume_cache = \"1GiB\"") && before.len() < text.len());
+        assert_eq!(toml::from_str::<RunConfig>(&before).unwrap(), now);
+        // and sizes from before they had units
+        let before = before.replace("\"1GiB\"", "1073741824");
         assert_eq!(toml::from_str::<RunConfig>(&before).unwrap(), now);
         let places = [Place::Auto, Place::Nowhere, Place::Folder("/data/cache".into())];
         for (cache, written) in places.into_iter().zip(["auto", "none", "/data/cache"]) {
@@ -453,6 +519,37 @@ mod tests {
             let read: std::collections::BTreeSet<u64> =
                 steps.map(|step| (step - 1) % domains as u64).collect();
             assert_eq!(read.len(), domains);
+        }
+    }
+
+    #[test]
+    fn a_section_has_a_comment_and_sizes_have_units() {
+        let config = RunConfig {
+            volume_cache: Some(128 << 20),
+            cache_size: Some(3 << 30),
+            vram: Some((5 << 30) + 1),
+            ..RunConfig::new(vec!["a".into()])
+        };
+        let text = config_file::text(&config).unwrap();
+        for line in [
+            "volume_cache = \"128MiB\"",
+            "cache_size = \"3GiB\"",
+            "vram = 5368709121",
+            "betas = [0.9, 0.999]",
+            "weight_decay = 0.0005",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with('[')) {
+            assert!(lines[at - 1].starts_with("# "), "{line} in {text}");
+        }
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), config);
+        let written = text.replace("\"128MiB\"", "\"1 GiB\"").replace("\"3GiB\"", "77");
+        let read = toml::from_str::<RunConfig>(&written).unwrap();
+        assert_eq!((read.volume_cache, read.cache_size), (Some(1 << 30), Some(77)));
+        for wrong in ["\"1 GB\"", "\"GiB\"", "-1", "\"99999999999999GiB\""] {
+            assert!(toml::from_str::<RunConfig>(&text.replace("\"128MiB\"", wrong)).is_err());
         }
     }
 }

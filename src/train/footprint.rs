@@ -21,7 +21,7 @@ pub struct Footprint {
 /// Bytes that a session needs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Memory {
-    /// Weights, gradients and both moments.
+    /// Weights, gradients, both moments, and the moving average of weights where one is kept.
     pub parameters: u64,
     /// Activations, shared by all domains.
     pub activations: u64,
@@ -29,7 +29,7 @@ pub struct Memory {
     pub domains: Vec<u64>,
     /// Settings of the dispatches.
     pub uniforms: u64,
-    /// What a checkpoint is read through: one of the four regions of parameters.
+    /// What a checkpoint is read through: one of these regions of parameters.
     pub read_back: u64,
     /// The largest buffer of activations.
     pub largest: u64,
@@ -67,8 +67,15 @@ pub(super) struct Fitted {
 /// What the plans of all domains have in common.
 struct Common<'a> {
     workloads: &'a [Workload],
-    params: &'a [ParamSpec],
+    params: &'a Params<'a>,
     caps: &'a Caps,
+}
+
+/// What a session keeps of its parameters.
+pub(super) struct Params<'a> {
+    pub specs: &'a [ParamSpec],
+    /// Buffers of the size of all of them: weights, gradients and so on.
+    pub regions: u64,
 }
 
 /// Attempts to meet a budget: domains share buffers, so that the sum may exceed what each keeps to.
@@ -77,7 +84,7 @@ const ATTEMPTS: usize = 6;
 /// Plans the domains of a session within a budget.
 pub(super) fn fit(
     workloads: &[Workload],
-    params: &[ParamSpec],
+    params: &Params<'_>,
     footprint: Footprint,
     caps: &Caps,
 ) -> Result<Fitted> {
@@ -124,11 +131,7 @@ fn refusal(footprint: Footprint, all: u64, smallest: &Memory) -> Error {
 }
 
 /// Plans with all recomputed that pays.
-pub(super) fn smallest(
-    workloads: &[Workload],
-    params: &[ParamSpec],
-    caps: &Caps,
-) -> Result<Fitted> {
+pub(super) fn smallest(workloads: &[Workload], params: &Params<'_>, caps: &Caps) -> Result<Fitted> {
     Common { workloads, params, caps }.plan(Some(0))
 }
 
@@ -145,10 +148,10 @@ impl Common<'_> {
             Plan::new(graph, self.caps, &PlanRequest { budget, ..*options })
         };
         let plans = self.workloads.par_iter().map(plan).collect::<Result<Vec<_>>>()?;
-        let region = 4 * region_words(self.params) as u64;
+        let region = 4 * region_words(self.params.specs) as u64;
         let slots = Pool::sizes(&plans);
         let memory = Memory {
-            parameters: 4 * region,
+            parameters: self.params.regions * region,
             activations: slots.iter().sum(),
             domains: plans.iter().map(Plan::slot_bytes).collect(),
             largest: slots.iter().copied().max().unwrap_or(0),

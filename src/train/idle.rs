@@ -40,6 +40,12 @@ impl IdleTime {
         Ok(())
     }
 
+    /// What was waited for until now was no idle time: the GPU did something else.
+    pub fn forget(&mut self) {
+        let mut since = locked(&self.since);
+        *since = since.map(|_| Instant::now());
+    }
+
     /// Seconds so far.
     pub fn seconds(&self) -> f64 {
         self.seconds

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// How the learning rate falls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum LrSchedule {
     /// As (1 − progress)^0.9.
     #[default]

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use super::footprint::{Footprint, Memory, fit, smallest};
+use super::footprint::{Footprint, Memory, Params, fit, smallest};
 use super::targets::{DomainBatch, Given, LossInputs};
-use super::update::{Tail, Update, UpdateCommand, touched};
+use super::update::{Action, Tail, Update, UpdateCommand, touched};
 use crate::base::{Error, Result};
 use crate::engine::exec::{
     CommandInfo, Launch, LossScale, Pool, Program, Readback, SCALE_WORDS, Store, Verdict, caps,
@@ -15,7 +15,7 @@ use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Graph, Init, Layout, ParamSpec, Region, Scope, Value};
 use crate::engine::ops;
 use crate::engine::ops::{LossWeights, Losses, Optimizer, UpdateNumber};
-use crate::engine::plan::{PlanRequest, Workload};
+use crate::engine::plan::{Plan, PlanRequest, Step, Workload};
 use crate::net;
 use crate::net::NetConfig;
 
@@ -58,13 +58,15 @@ pub struct SessionSettings {
     pub freeze: Freeze,
     /// How tensors are stored, and what memory there is for them.
     pub footprint: Footprint,
+    /// Decay of the exponential moving average of weights, where one is kept.
+    pub average: Option<f32>,
 }
 
 impl SessionSettings {
     /// Trains every parameter, in f32, in as much memory as it takes.
     pub const fn new(loss: LossWeights, optimizer: Optimizer) -> Self {
         let footprint = Footprint { dtype: DType::F32, vram: None, reserved: 0 };
-        Self { loss, optimizer, freeze: Freeze::Nothing, footprint }
+        Self { loss, optimizer, freeze: Freeze::Nothing, footprint, average: None }
     }
 
     /// A domain's graph with how it is planned.
@@ -76,6 +78,11 @@ impl SessionSettings {
     /// Whether gradients pass through f16 and are multiplied by the loss scale.
     fn scaled(&self) -> bool {
         self.footprint.dtype == DType::F16
+    }
+
+    /// Buffers of the size of all parameters: weights, gradients, both moments, and the average.
+    fn regions(&self) -> u64 {
+        4 + u64::from(self.average.is_some())
     }
 
     /// The loss scale that training begins with.
@@ -90,6 +97,8 @@ struct DomainProgram {
     ends: Ends,
     layout: Layout,
     logits_layout: Layout,
+    /// Commands that make the logits.
+    forward_commands: usize,
     /// Commands before the update.
     gradient_commands: usize,
     /// What updates parameters.
@@ -196,7 +205,8 @@ impl Memory {
         caps: &Caps,
     ) -> Result<Self> {
         let workloads = workloads(config, batches, settings)?;
-        Ok(fit(&workloads, &net::parameters(config)?, settings.footprint, caps)?.memory)
+        let params = Params { specs: &net::parameters(config)?, regions: settings.regions() };
+        Ok(fit(&workloads, &params, settings.footprint, caps)?.memory)
     }
 
     /// The least that a session can do with, with all recomputed that pays; the budget of `settings` does not count.
@@ -207,7 +217,8 @@ impl Memory {
         caps: &Caps,
     ) -> Result<Self> {
         let workloads = workloads(config, batches, settings)?;
-        Ok(smallest(&workloads, &net::parameters(config)?, caps)?.memory)
+        let params = Params { specs: &net::parameters(config)?, regions: settings.regions() };
+        Ok(smallest(&workloads, &params, caps)?.memory)
     }
 }
 
@@ -237,8 +248,12 @@ impl Session {
         let (params, caps) = (net::parameters(config)?, caps(gpu));
         let built = build_all(config, batches, &settings)?;
         let workloads: Vec<_> = built.iter().map(|built| settings.workload(built)).collect();
-        let fitted = fit(&workloads, &params, settings.footprint, &caps)?;
-        let store = Store::new(gpu, &params, true)?;
+        let kept = Params { specs: &params, regions: settings.regions() };
+        let fitted = fit(&workloads, &kept, settings.footprint, &caps)?;
+        let mut store = Store::new(gpu, &params, true)?;
+        if settings.average.is_some() {
+            store.keep_average(gpu)?;
+        }
         store.write_loss_scale(gpu, &settings.first_scale())?;
         let pool = Pool::new(gpu, &fitted.plans)?;
         let touched =
@@ -247,10 +262,11 @@ impl Session {
         for ((built, plan), mine) in built.into_iter().zip(&fitted.plans).zip(&touched) {
             let loss = built.ends.loss;
             let (optimizer, scales) = (&settings.optimizer, settings.scaled());
-            let update = Update { mine, all: &touched, optimizer, scales, loss };
+            let averages = settings.average.is_some();
+            let update = Update { mine, all: &touched, optimizer, averages, scales, loss };
             let tail = update.lower(&store, &caps)?;
             let program = Program::new(gpu, plan, &tail.dispatches, &store, &pool)?;
-            domains.push(DomainProgram::new(built, program, &tail, mine, plan.steps.len())?);
+            domains.push(DomainProgram::new(built, program, &tail, mine, plan)?);
         }
         let counts = vec![0; store.params().len()];
         // one under way while the next is asked for
@@ -291,6 +307,11 @@ impl Session {
     /// Writes a tensor in file order.
     pub fn write(&self, region: Region, name: &str, values: &[f32]) -> Result<()> {
         self.store.write(&self.gpu, region, name, values)
+    }
+
+    /// Whether a moving average of the weights is kept.
+    pub fn averages(&self) -> bool {
+        self.settings.average.is_some()
     }
 
     /// All tensors of a region in file order, in the order of the store.
@@ -397,11 +418,14 @@ impl Session {
     pub fn update(&mut self, domain: usize, lr: f64) -> Result<Option<Outcome>> {
         let before = self.under_way.map(|domain| &self.domains[domain].touched);
         let d = &self.domains[domain];
-        for UpdateCommand { command, param } in &d.updates {
+        for UpdateCommand { action, command, param } in &d.updates {
             let after_skip = self.counts[*param] + 1;
             let usual = after_skip + u64::from(before.is_some_and(|b| b.contains(param)));
             let number = UpdateNumber { usual, after_skip };
-            let params = self.settings.optimizer.step_params(lr, number);
+            let params = match (action, self.settings.average) {
+                (Action::Average, Some(decay)) => ops::average_params(decay, number),
+                _ => self.settings.optimizer.step_params(lr, number),
+            };
             d.program.set_params(&self.gpu, *command, &params)?;
         }
         d.ends.given.write(&self.gpu, &d.program)?;
@@ -412,6 +436,40 @@ impl Session {
         let outcome = self.settle()?;
         self.under_way = Some(domain);
         Ok(outcome)
+    }
+
+    /// The network alone on inputs that are in place; [`Session::logits`] and [`Session::packed_logits`] give what it makes.
+    pub fn forward(&self, domain: usize) -> Result<()> {
+        let d = &self.domains[domain];
+        d.ends.given.write(&self.gpu, &d.program)?;
+        d.program.run_part(&self.gpu, 0..d.forward_commands)?;
+        Ok(())
+    }
+
+    /// The layout of a domain's logits.
+    pub fn logits_layout(&self, domain: usize) -> &Layout {
+        &self.domains[domain].logits_layout
+    }
+
+    /// Some words of a domain's logits as they lie in memory (N, K/4, D, H, W, 4), of its last run; waits for it.
+    pub fn packed_logits(&self, domain: usize, words: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        let d = &self.domains[domain];
+        self.part(d.program.value(d.ends.logits)?.0, words)
+    }
+
+    /// Some of the labels (N, D, H, W) that are in place for a domain; waits for what is to write them.
+    pub fn labels(&self, domain: usize, words: std::ops::Range<usize>) -> Result<Vec<u32>> {
+        let d = &self.domains[domain];
+        self.part(d.program.value(d.ends.labels)?.0, words)
+    }
+
+    fn part<T: bytemuck::Pod>(
+        &self,
+        buffer: &wgpu::Buffer,
+        words: std::ops::Range<usize>,
+    ) -> Result<Vec<T>> {
+        let [offset, bytes] = [words.start, words.len()].map(|words| 4 * words as u64);
+        Ok(bytemuck::pod_collect_to_vec(&self.gpu.download(buffer, offset, bytes)?))
     }
 
     /// What became of the last step, unless that is known; waits for it.
@@ -472,8 +530,15 @@ impl DomainProgram {
         program: Program,
         tail: &Tail,
         touched: &BTreeSet<usize>,
-        gradient_commands: usize,
+        plan: &Plan,
     ) -> Result<Self> {
+        let gradient_commands = plan.steps.len();
+        // nothing but the loss reads labels
+        let is_loss = |step: &Step| match step {
+            Step::Run(dispatch) => dispatch.reads(built.ends.labels),
+            Step::Copy { .. } => false,
+        };
+        let forward_commands = plan.steps.iter().position(is_loss).unwrap_or(gradient_commands);
         let after = |update: &UpdateCommand| UpdateCommand {
             command: gradient_commands + update.command,
             ..*update
@@ -483,6 +548,7 @@ impl DomainProgram {
             layout: built.graph.layout(built.ends.image)?.clone(),
             logits_layout: built.graph.layout(built.ends.logits)?.clone(),
             ends: built.ends,
+            forward_commands,
             gradient_commands,
             updates: tail.updates.iter().map(after).collect(),
             touched: touched.clone(),

@@ -52,6 +52,7 @@ pub(super) fn settings(config: &RunConfig, reserved: u64) -> SessionSettings {
         optimizer: config.optimizer,
         freeze: config.start.as_ref().map_or(Freeze::Nothing, |start| start.freeze),
         footprint: Footprint { dtype: config.dtype, vram: config.vram, reserved },
+        average: config.average(),
     }
 }
 

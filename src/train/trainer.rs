@@ -15,9 +15,13 @@ use super::config::{Length, RunConfig};
 use super::domain_sampling::DomainSampler;
 use super::footprint::Memory;
 use super::guard::{Drawn, Guard, diverged, listed};
+use super::held_out;
+use super::held_out::{HeldOut, PatchScores, Scoring};
 use super::idle::IdleTime;
+use super::init;
 use super::session::{Outcome, Session};
 use super::setup;
+use super::validations::Pace;
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::engine::exec::{LossScale, Verdict, caps};
@@ -88,6 +92,8 @@ struct Drive {
     batches: Batches,
     sampler: DomainSampler,
     start: Instant,
+    /// Steps before this start.
+    first: u64,
     last: LastReading,
     idle: IdleTime,
     pending: Option<Pending>,
@@ -102,6 +108,8 @@ pub struct Trainer {
     network: NetConfig,
     session: Session,
     patches: Patches,
+    /// Of each domain that has held-out patches.
+    held_out: Vec<HeldOut>,
     state: State,
     drive: Option<Drive>,
     /// Readings that nobody was told of.
@@ -109,7 +117,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A training at its start: weights are drawn from the seed, and those that stand still are the model's to adapt.
+    /// A training at its start: weights are drawn from the seed or those of the model to start from, and those that stand still are
+    /// the model's to adapt.
     ///
     /// # Errors
     ///
@@ -145,8 +154,12 @@ impl Trainer {
         let plans: Vec<DomainPlan> = domains.iter().map(|d| d.domain.clone()).collect();
         let network = setup::network(&config, &plans);
         let sources: Vec<_> = domains.iter().map(DomainCases::source).collect();
-        let patches =
-            Patches::new(gpu, &caps(gpu), &sources, &config.augment, config.case_bytes())?;
+        let scored: Vec<_> = domains.iter().map(DomainCases::scored_source).collect();
+        let (caps, bytes) = (caps(gpu), config.case_bytes());
+        let patches = Patches::with_boxes(gpu, &caps, &sources, &scored, &config.augment, bytes)?;
+        let drawn = domains.iter().enumerate();
+        let drawn = drawn.filter_map(|(at, d)| held_out::draw(&config, at, d).transpose());
+        let held_out = drawn.collect::<Result<Vec<_>>>()?;
         let settings = setup::settings(&config, patches.bytes());
         let session = Session::new(gpu, &network, &setup::batches(&plans), settings)?;
         Ok(Self {
@@ -156,15 +169,19 @@ impl Trainer {
             network,
             session,
             patches,
+            held_out,
             state: State::default(),
             drive: None,
             readings: Vec::new(),
         })
     }
 
-    /// Draws the weights, then takes those that stand still from the model to adapt.
+    /// Draws the weights, then takes those of the model to start from, and those that stand still from the model to adapt.
     fn initialise(&self) -> Result<()> {
         self.session.initialise(self.config.seed)?;
+        if let Some(file) = &self.config.init {
+            init::start_from(file, &self.network, &self.session)?;
+        }
         let Some(start) = &self.config.start else { return Ok(()) };
         let shared = Model::read(&start.model)?.shared()?;
         for stored in self.session.store().params() {
@@ -280,7 +297,7 @@ impl Trainer {
             let start = Instant::now();
             let last = LastReading { at: start, step: first, idle: 0.0 };
             let (idle, pending, guard) = (IdleTime::default(), None, Guard::default());
-            self.drive = Some(Drive { batches, sampler, start, last, idle, pending, guard });
+            self.drive = Some(Drive { batches, sampler, start, first, last, idle, pending, guard });
         }
         self.drive.as_mut().ok_or_else(|| Error::Internal("a training that does not step".into()))
     }
@@ -318,7 +335,60 @@ impl Trainer {
         if self.config.lr_schedule.changes(step) {
             self.end_last()?;
         }
+        let batches = self.held_out.iter().map(HeldOut::batches).sum();
+        let pace = self.pace();
+        self.state.validations.begin(&self.config, batches, &pace);
         Ok(Some(Step { number: step, domain, lr, readings: self.untold() }))
+    }
+
+    fn pace(&self) -> Pace {
+        let (step, seconds_here) = (self.state.step, self.seconds());
+        let first = self.drive.as_ref().map_or(step, |drive| drive.first);
+        Pace {
+            step,
+            here: step - first,
+            seconds: self.state.seconds + seconds_here,
+            seconds_here,
+            validating: self.state.validating,
+        }
+    }
+
+    /// Whether [`Trainer::validate`] is to follow the last step.
+    pub fn validation_is_due(&self) -> bool {
+        self.state.validations.is_due(self.state.step)
+    }
+
+    /// Scores the held-out patches with the weights as they are, a domain after another, and decides when to do so next. Where
+    /// they are the best so far, by the smoothed mean, `keep` gets them.
+    ///
+    /// # Errors
+    ///
+    /// Where a case cannot be read or the GPU fails, and what `keep` gives.
+    pub fn validate(
+        &mut self,
+        keep: impl FnOnce(&Model) -> Result<()>,
+    ) -> Result<Vec<PatchScores>> {
+        self.end_last()?;
+        self.gpu.wait()?;
+        let start = Instant::now();
+        let Self { session, patches, domains, held_out, .. } = self;
+        let score = |held: &HeldOut| {
+            held.score(&mut Scoring { session, patches, cases: &domains[held.domain()] })
+        };
+        let mut scores = held_out.iter().map(score).collect::<Result<Vec<_>>>()?;
+        if self.state.validations.take(self.state.step, &mut scores) {
+            keep(&self.model()?)?;
+        }
+        let took = start.elapsed();
+        self.state.validating += took.as_secs_f64();
+        if let Some(drive) = &mut self.drive {
+            // neither steps nor idle time
+            drive.last.at += took;
+            drive.idle.forget();
+        }
+        let pace = self.pace();
+        self.state.validations.go_on(&self.config, &pace);
+        Ok(scores)
     }
 
     /// Losses that were read and that nobody was told of, such as those of steps before an error.
@@ -384,7 +454,8 @@ impl Trainer {
         let history = sampler.history();
         self.state.loss_history = history;
         self.state.lr.add(&self.config.lr_schedule, done.step - 1, loss);
-        if done.read || verdict == Verdict::LeftOut {
+        let is_last = self.is_finished() && done.step == self.state.step;
+        if done.read || is_last || verdict == Verdict::LeftOut {
             self.tell(done, outcome)?;
         }
         self.guard(done, verdict)
@@ -440,7 +511,7 @@ impl Trainer {
     /// The network and its domains without weights.
     fn bare_model(&self) -> Model {
         let domains = self.domains.iter().map(|d| d.domain.clone()).collect();
-        Model { network: self.network.clone(), domains, weights: BTreeMap::new() }
+        Model { network: self.network.clone(), domains, weights: BTreeMap::new(), chosen: None }
     }
 
     /// The weights as a model of the domains that are trained; waits for the last step.

@@ -37,9 +37,19 @@ fn ranges(mine: &BTreeSet<usize>, all: &[BTreeSet<usize>]) -> Vec<RangeInclusive
     ranges
 }
 
-/// A dispatch that updates parameters.
+/// What a dispatch behind the backward pass does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Updates parameters.
+    Update,
+    /// Takes them into their moving average.
+    Average,
+}
+
+/// A dispatch that updates or averages parameters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct UpdateCommand {
+    pub action: Action,
     /// Its place among the commands.
     pub command: usize,
     /// A parameter whose count of updates it shares, by position in the store.
@@ -52,6 +62,8 @@ pub(super) struct Update<'a> {
     pub mine: &'a BTreeSet<usize>,
     pub all: &'a [BTreeSet<usize>],
     pub optimizer: &'a Optimizer,
+    /// Whether a moving average of the parameters is kept.
+    pub averages: bool,
     /// Whether gradients are multiplied by the loss scale.
     pub scales: bool,
     /// The domain's loss.
@@ -72,8 +84,15 @@ impl Update<'_> {
         let mut dispatches = ops::guard_dispatches(&guarded, caps)?;
         let mut updates = Vec::new();
         for Span { param, start, words } in spans {
-            for dispatch in ops::optimizer_dispatch(self.optimizer, start, words, caps)? {
-                updates.push(UpdateCommand { command: dispatches.len(), param });
+            let update = ops::optimizer_dispatch(self.optimizer, start, words, caps)?;
+            let average = match self.averages {
+                true => ops::average_dispatch(start, words, caps)?,
+                false => Vec::new(),
+            };
+            let update = update.into_iter().map(|dispatch| (Action::Update, dispatch));
+            let average = average.into_iter().map(|dispatch| (Action::Average, dispatch));
+            for (action, dispatch) in update.chain(average) {
+                updates.push(UpdateCommand { action, command: dispatches.len(), param });
                 dispatches.push(dispatch);
             }
         }
@@ -93,6 +112,6 @@ struct Span {
 /// What follows a domain's backward pass.
 pub(super) struct Tail {
     pub dispatches: Vec<Dispatch>,
-    /// Updates among them.
+    /// Updates and averages among them.
     pub updates: Vec<UpdateCommand>,
 }

@@ -34,6 +34,7 @@ mod slabs;
 mod tint;
 mod trust;
 mod tune;
+mod validation;
 mod verify;
 
 /// Counts what is allocated, so that tests of hostile input can bound it.

@@ -128,7 +128,37 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, expected: &str, remedy: &str)
     })
 }
 
-/// What a TOML file holds.
+/// As [`read_json`], of a file that people write: entries that mean nothing are refused, too, for they are mistyped ones.
+///
+/// # Errors
+///
+/// As those of [`read_json`].
+pub fn read_known_json<T: DeserializeOwned>(
+    path: &Path,
+    expected: &str,
+    remedy: &str,
+) -> Result<T> {
+    parse(path, expected, remedy, |text| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let mut unknown = Vec::new();
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let watched = serde_ignored::Deserializer::new(&mut json, &mut note);
+        let value = serde_path_to_error::deserialize(watched).map_err(|e| plain(&e.to_string()))?;
+        json.end().map_err(|e| e.to_string())?;
+        known(value, &unknown)
+    })
+}
+
+/// A value of whose file nothing is unknown.
+fn known<T>(value: T, unknown: &[String]) -> std::result::Result<T, String> {
+    match unknown {
+        [] => Ok(value),
+        [one] => Err(format!("the unknown entry {one}")),
+        several => Err(format!("the unknown entries {}", several.join(", "))),
+    }
+}
+
+/// What a TOML file holds, which people write: entries that mean nothing are refused, for they are mistyped ones.
 ///
 /// # Errors
 ///
@@ -141,10 +171,14 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path, expected: &str, remedy: &str)
         };
         let toml =
             toml::Deserializer::parse(text).map_err(|e| format!("{}{}", e.message(), place(&e)))?;
-        serde_path_to_error::deserialize(toml).map_err(|e| {
+        let mut unknown = Vec::new();
+        let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+        let watched = serde_ignored::Deserializer::new(toml, &mut note);
+        let value = serde_path_to_error::deserialize(watched).map_err(|e| {
             let message = format!("{}{}", plain(e.inner().message()), place(e.inner()));
             entry(&e.path().to_string(), &message)
-        })
+        })?;
+        known(value, &unknown)
     })
 }
 
@@ -295,6 +329,34 @@ mod tests {
         std::fs::write(&path, "\u{feff}[1, 2]").unwrap();
         assert_eq!(read(), Ok(vec![1, 2]));
         assert!(read_toml::<Vec<u8>>(&path, "settings", "Ask.").is_err());
+    }
+
+    #[test]
+    fn what_nothing_reads_is_refused_in_files_that_people_write() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Inner {
+            size: usize,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Outer {
+            inner: Vec<Inner>,
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let json = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_known_json::<Outer>(&path, "sizes", "Ask.").map_err(|e| e.to_string())
+        };
+        let good = Outer { inner: vec![Inner { size: 1 }] };
+        assert_eq!(json(r#"{"inner": [{"size": 1}]}"#).unwrap(), good);
+        let message = json(r#"{"inner": [{"size": 1, "sise": 2}], "x": []}"#).unwrap_err();
+        assert!(
+            message.contains("the unknown entries inner.0.sise, x; expected sizes"),
+            "{message}"
+        );
+        std::fs::write(&path, "[[inner]]\nsize = 1\nsise = 2\n").unwrap();
+        let message = read_toml::<Outer>(&path, "sizes", "Ask.").unwrap_err().to_string();
+        assert!(message.contains("the unknown entry inner.0.sise"), "{message}");
     }
 
     #[derive(Debug, serde::Deserialize)]

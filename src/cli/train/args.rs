@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::base::{Error, Result};
-use crate::cli::args::{PrecisionArg, size, triple, window};
+use crate::cli::args::{PrecisionArg, model_file, size, triple, window};
 use crate::dataset::prepared::Place;
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
@@ -15,7 +15,7 @@ use crate::imaging::Match;
 use crate::net::{DomainAdapter, Downsample, Mode};
 use crate::patch::{Augment, Interpolation};
 use crate::run::{RunRequest, Runs};
-use crate::train::{DomainSampling, Length, RunConfig, TrainingBudget};
+use crate::train::{DomainSampling, Length, RunConfig, TrainingBudget, Validation};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
@@ -114,8 +114,25 @@ impl std::str::FromStr for Folds {
         }
         text.parse()
             .map(Self::One)
-            .map_err(|_| format!("expected a fold such as 0, all or none, found {text}"))
+            .map_err(|_| format!("expected a fold such as 0, all, auto or none, found {text}"))
     }
+}
+
+/// `--hold-out`: one number of cases, one share of them, or names. What begins with a zero is a name.
+fn held_out(words: &[String]) -> Fold {
+    let number = |text: &str| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty();
+        digits && (text.len() == 1 || !text.starts_with('0'))
+    };
+    let drawn = match words {
+        [one] if number(one) => one.parse().ok().map(Fold::Count),
+        [one] => one.strip_suffix('%').filter(|n| number(n)).map(|n| {
+            // what is too much for the type is too much for a share
+            Fold::Percent(n.parse().unwrap_or(u8::MAX))
+        }),
+        _ => None,
+    };
+    drawn.unwrap_or_else(|| Fold::HoldOut(words.to_vec()))
 }
 
 /// `--volume-cache`: bytes with a unit, or 0.
@@ -161,10 +178,11 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_enum)]
     budget: Option<BudgetArg>,
     /// Training steps, by default those of --budget; the rate falls to zero over them. Under the recipe u2net at most so many,
-    /// by default 90000, and the rate falls on plateaus.
+    /// by default 90000, and the rate falls on plateaus. With --continue the run becomes so long in all, and its rate follows that
+    /// length.
     #[arg(long, conflicts_with = "minutes")]
     steps: Option<u64>,
-    /// Minutes to train instead of steps.
+    /// Minutes to train instead of steps; with --continue in all.
     #[arg(long)]
     minutes: Option<f64>,
     /// Samples a step, by default what the published plan says, else 2, and more where patches can grow no further (they cover
@@ -189,13 +207,18 @@ pub(in crate::cli) struct RunArgs {
     /// otherwise, or always under the recipe u2net.
     #[arg(long, value_parser = window, allow_hyphen_values = true)]
     window: Option<[f32; 2]>,
-    /// Fold whose cases are left out and scored at the end: 0 to 4, or one of the dataset's splits_final.json; all trains and scores every fold, one after another, in
-    /// fold_0 to fold_4 of --out; none trains on every case.
-    #[arg(short, long, default_value = "none")]
+    /// Cases that are left out of training and scored. auto: one case in ten, at most 20, where a dataset has 10 or more. 0 to 4:
+    /// those of a fold, of five or of the dataset's splits_final.json. all: every fold, one run after another, in fold_0 to fold_4
+    /// of --out. none: no case; then nothing is scored.
+    #[arg(short, long, default_value = "auto")]
     fold: Folds,
-    /// Cases left out and scored at the end, by name, instead of a fold.
-    #[arg(long, num_args = 1.., conflicts_with = "fold")]
+    /// Cases that are left out and scored, instead of a fold: a number such as 5, a share such as 10%, or names of cases.
+    #[arg(long, num_args = 1.., value_name = "CASES", conflicts_with = "fold")]
     hold_out: Vec<String>,
+    /// Steps from one look at the held-out cases to the next while training: 24 patches of them are scored, and the best weights
+    /// so far are kept. By default so many steps that this takes less than 5 % of the time; 0 for never.
+    #[arg(long, value_name = "STEPS")]
+    validate_every: Option<u64>,
     /// Regular expression of what keeps cases together, such as "^(pat\d+)" for patients with several scans: cases of which
     /// its first group captures the same stay on one side of every split.
     #[arg(long, value_name = "REGEX")]
@@ -256,7 +279,7 @@ pub(in crate::cli) struct RunArgs {
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     checkpoint_minutes: Option<f64>,
     /// Go on with the run in --out from its last checkpoint, or begin one that `u2seg plan` wrote; its settings stay as they
-    /// were, and flags that would change them are refused.
+    /// were, and flags that would change them are refused, but for --steps and --minutes, which make it longer.
     #[arg(long = "continue")]
     pub resume: bool,
     /// Adapter: auto, an index of `u2seg devices`, or part of a name.
@@ -288,12 +311,18 @@ pub(in crate::cli) struct NetArgs {
     /// Channels of the first level.
     #[arg(long, default_value_t = 16)]
     base: usize,
+    /// Model whose weights training starts from, or the folder of its run; all of them are trained. They are taken by name, where
+    /// they fit: a first layer with more channels and a last one with more classes are extended. What did not fit is listed.
+    #[arg(long, value_name = "MODEL")]
+    init: Option<PathBuf>,
 }
 
 /// What may stand beside `--continue`; `--tune` for runs that were planned and not begun.
-const RESUMED: [&str; 8] = [
+const RESUMED: [&str; 10] = [
     "--out",
     "--continue",
+    "--steps",
+    "--minutes",
     "--device",
     "--cache",
     "--cache-size",
@@ -314,6 +343,11 @@ impl RunArgs {
     pub fn adjust(&self, runs: &mut Runs) {
         runs.keep_prepared(self.cache.clone(), self.cache_size);
         runs.save_every(self.checkpoint_every, self.checkpoint_minutes);
+    }
+
+    /// The length that is asked for, where one is.
+    pub fn length(&self) -> Option<Length> {
+        self.minutes.map(Length::Minutes).or(self.steps.map(Length::Steps))
     }
 
     /// Whether a flag stands on the command line.
@@ -393,8 +427,7 @@ impl RunArgs {
                 OptimizerArg::Sgd => Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 },
             };
         }
-        let length = self.minutes.map(Length::Minutes).or(self.steps.map(Length::Steps));
-        config.length = length.unwrap_or(config.length);
+        config.length = self.length().unwrap_or(config.length);
         config.lr = self.lr.unwrap_or(config.lr);
         if let Some(augment) = self.augment {
             config.augment = match augment {
@@ -416,9 +449,13 @@ impl RunArgs {
         config.tune = self.tune;
         config.domain_sampling = self.schedule.clone();
         config.fold = match &self.fold {
-            _ if !self.hold_out.is_empty() => Fold::HoldOut(self.hold_out.clone()),
+            _ if !self.hold_out.is_empty() => held_out(&self.hold_out),
             Folds::One(fold) => fold.clone(),
             Folds::All => Fold::Index(0),
+        };
+        config.validation = match self.validate_every {
+            Some(0) => None,
+            every => Some(Validation { every, ..Validation::default() }),
         };
         config.selection = Selection {
             matching: self.matching,
@@ -492,6 +529,25 @@ impl NetArgs {
             DownsampleArg::Separable => Downsample::Separable,
         };
         config.base = self.base;
+        config.init = self.init.as_ref().map(|model| absolute(&model_file(model)));
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_are_held_out_by_number_share_or_name() {
+        let of =
+            |words: &[&str]| held_out(&words.iter().map(|w| w.to_string()).collect::<Vec<_>>());
+        let names = |words: &[&str]| Fold::HoldOut(words.iter().map(|w| w.to_string()).collect());
+        assert_eq!(of(&["5"]), Fold::Count(5));
+        assert_eq!(of(&["10%"]), Fold::Percent(10));
+        assert_eq!(of(&["900%"]), Fold::Percent(u8::MAX));
+        for words in [&["case_5"][..], &["005"], &["5", "6"], &["a%"]] {
+            assert_eq!(of(words), names(words));
+        }
     }
 }

@@ -72,6 +72,9 @@ fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
     if args.is_given("--tune") && !runs.retune(args.tune)? {
         return Err(args.ignored(&["--tune"]));
     }
+    if let Some(length) = args.length() {
+        runs.extend(length)?;
+    }
     args.adjust(&mut runs);
     Ok(runs)
 }

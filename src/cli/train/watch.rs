@@ -11,14 +11,17 @@ use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
+use crate::net::Chosen;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer, report_file};
-use crate::train::{Memory, Reading, Step, Trainer};
+use crate::train::{DomainCases, Memory, PatchScores, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
 pub struct Watch {
     /// Name of the adapter.
     adapter: String,
     bar: ProgressBar,
+    /// What is known of the domains of the run, for the bar.
+    domains: Vec<Known>,
     /// Steps between lines where there is no terminal.
     lines: u64,
     /// What else to say of a finished run, by its folder.
@@ -30,13 +33,32 @@ pub struct Watch {
     saved: Option<u64>,
 }
 
+/// The last loss of a domain and the last score of its held-out patches.
+struct Known {
+    name: String,
+    loss: Option<f32>,
+    dice: Option<f64>,
+}
+
+impl Known {
+    fn told(&self) -> Option<String> {
+        let dice = self.dice.map(|dice| format!(", Dice {dice:.3}")).unwrap_or_default();
+        self.loss.map(|loss| format!("{} loss {loss:.3}{dice}", self.name))
+    }
+}
+
+/// A score in words.
+fn dice(score: Option<f64>) -> String {
+    score.map_or_else(|| "none".into(), |score| format!("{score:.3}"))
+}
+
 impl Watch {
     /// Follows runs on this adapter until they are to stop; `report` has the last word on each, by its folder.
     pub fn new(gpu: &Gpu, stop: &Stop, report: fn(&Path) -> Result<()>) -> Self {
         let adapter = gpu.report().name.clone();
         let (preparation, stop) = (PreparationBar::default(), stop.clone());
-        let bar = ProgressBar::hidden();
-        Self { adapter, bar, lines: 1, report, preparation, stop, steps: 0, saved: None }
+        let (bar, domains) = (ProgressBar::hidden(), Vec::new());
+        Self { adapter, bar, domains, lines: 1, report, preparation, stop, steps: 0, saved: None }
     }
 
     /// Where the run that was trained last stands, in words.
@@ -85,6 +107,14 @@ impl Observer for Watch {
                 preset.unwrap_or_default()
             );
         }
+        if trainer.domains().iter().all(|cases| cases.held_out.is_empty()) {
+            note!(
+                "nothing is held out: no case will be scored (--fold 0 or --hold-out 20% would hold some out)"
+            );
+        }
+        let known =
+            |cases: &DomainCases| Known { name: cases.domain.name.clone(), loss: None, dice: None };
+        self.domains = trainer.domains().iter().map(known).collect();
         let memory = trainer.memory();
         note!(
             "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
@@ -114,20 +144,53 @@ impl Observer for Watch {
     }
 
     fn losses(&mut self, reading: &Reading) -> Result<()> {
-        let Reading { step, name, losses, seconds_per_step, progress, skipped, .. } = reading;
+        let Reading { step, domain, name, losses, seconds_per_step, progress, skipped, .. } =
+            reading;
+        if let Some(known) = self.domains.get_mut(*domain) {
+            known.loss = Some(losses.total);
+        }
         let left_out = if *skipped > 0 { format!(", {skipped} left out") } else { String::new() };
-        let text = format!(
-            "step {step} {name} loss {:.4} {seconds_per_step:.2} s/step{left_out}",
-            losses.total
-        );
         if self.bar.is_hidden() {
-            if step.is_multiple_of(self.lines) || *step == 1 {
-                note!("{text}");
+            if step.is_multiple_of(self.lines) || *step == 1 || *progress >= 1.0 {
+                note!(
+                    "step {step} {name} loss {:.4} {seconds_per_step:.2} s/step{left_out}",
+                    losses.total
+                );
             }
         } else {
+            let domains: Vec<String> = self.domains.iter().filter_map(Known::told).collect();
             self.bar.set_position((progress * 1000.0) as u64);
-            self.bar.set_message(text);
+            self.bar.set_message(format!(
+                "step {step}, {seconds_per_step:.2} s/step{left_out}; {}",
+                domains.join("; ")
+            ));
         }
+        Ok(())
+    }
+
+    fn patches_scored(&mut self, scores: &[PatchScores]) -> Result<()> {
+        for scores in scores {
+            if let Some(known) = self.domains.iter_mut().find(|d| d.name == scores.domain) {
+                known.dice = scores.mean;
+            }
+            if self.bar.is_hidden() {
+                let classes = scores.dice.iter();
+                let classes = classes.map(|(name, score)| format!("{name} {}", dice(*score)));
+                note!(
+                    "step {} {} pseudo-Dice {} ({}), smoothed {}",
+                    self.steps,
+                    scores.domain,
+                    dice(scores.mean),
+                    classes.collect::<Vec<_>>().join(", "),
+                    dice(scores.smoothed)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn weights_chosen(&mut self, chosen: &Chosen) -> Result<()> {
+        note!("the model has {chosen}");
         Ok(())
     }
 

@@ -75,7 +75,7 @@ table! {
     windows: "windows of a volume", || slab_cases(slab::windows);
     resampled: "resampled planes and rows", || slab_cases(slab::resampled);
     decided: "labels and probabilities of slabs", || slab_cases(slab::decided);
-    updates: "updates", || update::plain().map(Case::Update).into();
+    updates: "updates", || update::plain().into_iter().map(Case::Update).collect();
     scaled_updates: "updates with a loss scale", || update::scaled().into_iter().map(Case::Update).collect();
 }
 

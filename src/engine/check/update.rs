@@ -1,5 +1,5 @@
-//! Adam and SGD over several steps, on ranges of the parameter block, alone, with steps that are not finite, and with a dynamic loss
-//! scale.
+//! Adam and SGD over several steps, on ranges of the parameter block, alone, with steps that are not finite, with a dynamic loss
+//! scale, and with the moving average of what they update.
 
 use super::measure::{Compared, Expected, Tolerance};
 use super::net::{random, singles};
@@ -10,7 +10,8 @@ use crate::engine::exec::{LossScale, Pool, Program, Store};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{Caps, DType, Dispatch, Graph, Init, Packing, ParamSpec, Region, Scope};
 use crate::engine::ops::{
-    GROWTH, Guarded, Optimizer, UpdateNumber, guard_dispatches, optimizer_dispatch,
+    GROWTH, Guarded, Optimizer, UpdateNumber, average_dispatch, average_params, average_share,
+    guard_dispatches, optimizer_dispatch,
 };
 use crate::engine::oracle;
 use crate::engine::plan::{Plan, PlanRequest};
@@ -29,6 +30,8 @@ pub struct Update {
     scale: Option<LossScale>,
     /// Whether some steps overflow.
     overflows: bool,
+    /// Decay of the moving average, where there is one.
+    decay: Option<f32>,
 }
 
 /// The oracle's parameters with their moments.
@@ -36,10 +39,19 @@ struct Parameters {
     weights: Vec<f64>,
     m: Vec<f64>,
     v: Vec<f64>,
+    average: Vec<f64>,
 }
 
 impl Parameters {
-    fn step(&mut self, optimizer: &Optimizer, grad: &[f64], t: u64) {
+    fn step(&mut self, case: &Update, grad: &[f64], t: u64) {
+        self.update(&case.optimizer, grad, t);
+        if let Some(decay) = case.decay {
+            let share = f64::from(average_share(decay, t));
+            oracle::average_step(&mut self.average, &self.weights, share);
+        }
+    }
+
+    fn update(&mut self, optimizer: &Optimizer, grad: &[f64], t: u64) {
         let (weights, m, v) = (&mut self.weights, &mut self.m, &mut self.v);
         match optimizer {
             Optimizer::Adam { betas, eps, weight_decay } => {
@@ -95,12 +107,13 @@ fn scaled_gradients(t: u64, scale: f64) -> Vec<f64> {
 /// The parameter block with the dispatches of an update.
 struct Stepper<'a> {
     gpu: &'a Gpu,
-    optimizer: &'a Optimizer,
+    case: &'a Update,
     store: Store,
     program: Program,
     tail: Vec<Dispatch>,
-    /// First dispatch of the update.
+    /// First dispatch of the update, and of the average.
     first: usize,
+    averages: usize,
     /// Steps that counted, but for the last one, and whether that did.
     counted: u64,
     last: bool,
@@ -112,7 +125,7 @@ struct Stepper<'a> {
 impl<'a> Stepper<'a> {
     fn new(gpu: &'a Gpu, caps: &Caps, case: &'a Update) -> Result<Self> {
         let specs = NAMES.map(spec);
-        let store = Store::new(gpu, &specs, true)?;
+        let mut store = Store::new(gpu, &specs, true)?;
         let place = store.get("trained")?;
         let (start, span) = (place.start, place.span);
         let ranges = [(start, span)];
@@ -120,14 +133,30 @@ impl<'a> Stepper<'a> {
         let mut tail = guard_dispatches(&guarded, caps)?;
         let first = tail.len();
         tail.extend(optimizer_dispatch(&case.optimizer, start, span, caps)?);
+        let averages = tail.len();
+        if case.decay.is_some() {
+            store.keep_average(gpu)?;
+            tail.extend(average_dispatch(start, span, caps)?);
+        }
         let graph = Graph::new();
         let plan = Plan::new(&graph, caps, &PlanRequest::default())?;
         let pool = Pool::new(gpu, [&plan])?;
         let program = Program::passing(gpu, &plan, &tail, &store, &pool)?;
         store.write_loss_scale(gpu, &case.scale.unwrap_or(LossScale::ONE))?;
-        let (optimizer, compared) = (&case.optimizer, Vec::new());
-        let (counted, last, begun) = (0, false, false);
-        Ok(Self { gpu, optimizer, store, program, tail, first, counted, last, begun, compared })
+        let (counted, last, begun, compared) = (0, false, false, Vec::new());
+        Ok(Self {
+            gpu,
+            case,
+            store,
+            program,
+            tail,
+            first,
+            averages,
+            counted,
+            last,
+            begun,
+            compared,
+        })
     }
 
     fn read(&self, region: Region) -> Result<Vec<Vec<f32>>> {
@@ -136,8 +165,19 @@ impl<'a> Stepper<'a> {
 
     /// What an update may change.
     fn state(&self) -> Result<Vec<Vec<f32>>> {
-        let regions = [Region::Weights, Region::Moment1, Region::Moment2];
-        regions.iter().map(|region| Ok(self.read(*region)?.swap_remove(1))).collect()
+        let average = self.case.decay.map(|_| Region::Average);
+        let regions =
+            [Region::Weights, Region::Moment1, Region::Moment2].into_iter().chain(average);
+        regions.map(|region| Ok(self.read(region)?.swap_remove(1))).collect()
+    }
+
+    /// Compares the average with the oracle's, where there is one.
+    fn compare_average(&mut self, what: String, expected: &Parameters) -> Result<()> {
+        if self.case.decay.is_some() {
+            let found = doubles(&self.read(Region::Average)?[1]);
+            self.compare(what, &found, &expected.average, TOLERANCE);
+        }
+        Ok(())
     }
 
     fn compare(&mut self, what: String, found: &[f64], expected: &[f64], tolerance: Tolerance) {
@@ -155,9 +195,13 @@ impl<'a> Stepper<'a> {
         let usual = after_skip + u64::from(self.begun);
         self.begun = true;
         let number = UpdateNumber { usual, after_skip };
-        let params = self.optimizer.step_params(LR, number);
-        for command in self.first..self.tail.len() {
+        let params = self.case.optimizer.step_params(LR, number);
+        for command in self.first..self.averages {
             self.program.set_params(self.gpu, command, &params)?;
+        }
+        let params = self.case.decay.map(|decay| average_params(decay, number));
+        for command in self.averages..self.tail.len() {
+            self.program.set_params(self.gpu, command, params.as_deref().unwrap_or_default())?;
         }
         self.program.run(self.gpu)
     }
@@ -190,6 +234,10 @@ impl Update {
                 format!("SGD, momentum {momentum}, decay {weight_decay}")
             }
         };
+        let optimizer = match self.decay {
+            Some(decay) => format!("{optimizer}, averaged with decay {decay}"),
+            None => optimizer,
+        };
         match self.scale {
             Some(LossScale { scale, good, .. }) => {
                 format!("{optimizer}, overflowing from scale {scale} after {good} good steps")
@@ -221,7 +269,7 @@ impl Update {
             rig.store.write(gpu, Region::Weights, name, &singles(&weights))?;
         }
         let zeros = || vec![0.0; COUNT];
-        let expected = Parameters { weights, m: zeros(), v: zeros() };
+        let expected = Parameters { weights, m: zeros(), v: zeros(), average: zeros() };
         match self.overflows {
             false => self.run_plain(rig, expected),
             true => self.run_overflowing(rig, expected),
@@ -234,7 +282,8 @@ impl Update {
             let grad = random(COUNT, 10 + t);
             rig.step(&grad, &NAMES)?;
             rig.note(true);
-            expected.step(&self.optimizer, &grad, t);
+            expected.step(self, &grad, t);
+            rig.compare_average(format!("the average of step {t}"), &expected)?;
         }
         let found = rig.read(Region::Weights)?;
         rig.compare("the weights".into(), &doubles(&found[1]), &expected.weights, TOLERANCE);
@@ -269,8 +318,9 @@ impl Update {
             rig.note(unscaled.is_some());
             if let Some(grads) = unscaled {
                 counted += 1;
-                expected.step(&self.optimizer, &grads, counted);
+                expected.step(self, &grads, counted);
             }
+            rig.compare_average(format!("the average of step {t}"), &expected)?;
             let weights = doubles(&after[0]);
             rig.compare(format!("the weights of step {t}"), &weights, &expected.weights, TOLERANCE);
             let found = rig.store.read_loss_scale(rig.gpu)?;
@@ -285,14 +335,22 @@ impl Update {
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, weight_decay: 1e-2 };
 
 /// Updates alone.
-pub fn plain() -> [Update; 4] {
-    [
+pub fn plain() -> Vec<Update> {
+    let alone = [
         Optimizer::adam(),
         Optimizer::Adam { betas: [0.8, 0.95], eps: 1e-3, weight_decay: 0.0 },
         SGD,
         Optimizer::Sgd { momentum: 0.0, weight_decay: 0.0 },
     ]
-    .map(|optimizer| Update { optimizer, scale: None, overflows: false })
+    .map(|optimizer| Update { optimizer, scale: None, overflows: false, decay: None });
+    // shares of 1 and what follows, and at once those of a short average
+    let averaged = [0.999, 0.3].map(|decay| Update {
+        optimizer: Optimizer::adam(),
+        scale: None,
+        overflows: false,
+        decay: Some(decay),
+    });
+    alone.into_iter().chain(averaged).collect()
 }
 
 /// Steps whose gradients overflow change nothing but the loss scale, where it moves.
@@ -308,7 +366,13 @@ pub fn scaled() -> Vec<Update> {
     ];
     let starts = starts.map(Some).into_iter().chain([None]);
     let each = |optimizer: Optimizer| {
-        starts.clone().map(move |scale| Update { optimizer, scale, overflows: true })
+        starts.clone().map(move |scale| Update { optimizer, scale, overflows: true, decay: None })
     };
-    [Optimizer::adam(), SGD].into_iter().flat_map(each).collect()
+    let averaged = [None, Some(LossScale::default())].map(|scale| Update {
+        optimizer: SGD,
+        scale,
+        overflows: true,
+        decay: Some(0.999),
+    });
+    [Optimizer::adam(), SGD].into_iter().flat_map(each).chain(averaged).collect()
 }

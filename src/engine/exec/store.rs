@@ -137,6 +137,14 @@ impl Store {
         Ok(store)
     }
 
+    /// Makes room for the moving average of the parameters, all zero.
+    pub fn keep_average(&mut self, gpu: &Gpu) -> Result<()> {
+        let bytes = (self.words.max(ALIGN_WORDS) * 4) as u64;
+        let usage = self.buffer(Region::Weights)?.usage();
+        self.buffers.insert(Region::Average, gpu.buffer("averaged weights", bytes, usage)?);
+        Ok(())
+    }
+
     /// All parameters in order.
     pub fn params(&self) -> &[Stored] {
         &self.params
@@ -155,11 +163,11 @@ impl Store {
         self.index.get(name).copied()
     }
 
-    /// Buffer of a region; an error for gradients and moments of a store that does not train.
+    /// Buffer of a region; an error for gradients and moments of a store that does not train, and for an average that none keeps.
     pub fn buffer(&self, region: Region) -> Result<&wgpu::Buffer> {
         self.buffers
             .get(&region)
-            .ok_or_else(|| Error::Internal(format!("{region:?} of a store that does not train")))
+            .ok_or_else(|| Error::Internal(format!("{region:?} of a store that does not keep it")))
     }
 
     /// Bytes of all regions.
@@ -253,7 +261,12 @@ mod tests {
         let gpu = gpu();
         let clash = [spec("a", 3), spec("a", 4)];
         assert!(Store::new(&gpu, &clash, false).is_err());
-        let store = Store::new(&gpu, &clash[..1], false).unwrap();
+        let mut store = Store::new(&gpu, &clash[..1], false).unwrap();
+        assert!(store.buffer(Region::Average).is_err());
+        let bytes = store.bytes();
+        store.keep_average(&gpu).unwrap();
+        assert_eq!(store.read_all(&gpu, Region::Average).unwrap(), [[0.0; 3]]);
+        assert_eq!(store.bytes(), 2 * bytes);
         assert!(store.buffer(Region::Weights).is_ok());
         assert!(store.buffer(Region::Grads).is_err() && store.read_loss_scale(&gpu).is_err());
         assert!(store.get("b").is_err());

@@ -84,6 +84,8 @@ pub enum Region {
     Moment1,
     /// Second moments of the optimizer.
     Moment2,
+    /// Exponential moving average of the parameters.
+    Average,
     /// State of the loss scale: a few words, no parameters.
     Scale,
 }
@@ -170,6 +172,12 @@ impl Dispatch {
         self.kernel = self.kernel.set("SCALED", 1);
         self.bindings.retain(|(name, _)| *name != "state");
         self.bind("state", Bind::Region { region: Region::Scale, start: 0, words: 8 })
+    }
+
+    /// Whether memory of a value is bound.
+    pub fn reads(&self, of: Value) -> bool {
+        let is_it = |bind: &Bind| matches!(bind, Bind::Value { value, .. } if *value == of);
+        self.bindings.iter().any(|(_, bind)| is_it(bind))
     }
 
     /// Notes what the variant was taken from.

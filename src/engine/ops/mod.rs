@@ -23,4 +23,7 @@ pub use depthwise::*;
 pub use elementwise::*;
 pub use loss::*;
 pub use norm::*;
-pub use update::{GROWTH, Guarded, Optimizer, UpdateNumber, guard_dispatches, optimizer_dispatch};
+pub use update::{
+    GROWTH, Guarded, Optimizer, UpdateNumber, average_dispatch, average_params, average_share,
+    guard_dispatches, optimizer_dispatch,
+};

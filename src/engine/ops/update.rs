@@ -7,7 +7,7 @@ use crate::engine::shader::KernelKey;
 
 /// The update rule and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum Optimizer {
     /// Adam with L2 weight decay added to the gradient.
     Adam {
@@ -128,6 +128,37 @@ pub fn optimizer_dispatch(
         });
     }
     Ok(dispatches)
+}
+
+/// Averages words `start .. start+words` of the parameter block, a multiple of four, behind their update; one dispatch a binding's
+/// worth.
+pub fn average_dispatch(start: usize, words: usize, caps: &Caps) -> Result<Vec<Dispatch>> {
+    let dispatch = |BlockRun { first: done, count: now }| {
+        let count = now / 4;
+        let region = |region| Bind::Region { region, start: start + done, words: now };
+        let groups = fold(count.div_ceil(WORKGROUP), caps)?;
+        Ok(Dispatch::new("average", KernelKey::new("average.wgsl"), groups)
+            .bind("weight", region(Region::Weights))
+            .bind("average", region(Region::Average))
+            .bind("state", STATE)
+            .param("count", count)
+            .param_f32("share", 0.0)
+            .param_f32("share_after_skip", 0.0)
+            .work((now * 3) as u64, (now * 12) as u64))
+    };
+    whole_offsets(words, caps).map(dispatch).collect()
+}
+
+/// What the weights of the `number`-th update, from 1, count in their moving average. The average is that of the last tenth of the
+/// updates, about, until `decay` makes it longer: the first weights are drawn, and nobody wants them in it.
+pub fn average_share(decay: f32, number: u64) -> f32 {
+    (10.0 / (9.0 + number.max(1) as f64)).max(1.0 - f64::from(decay)) as f32
+}
+
+/// Parameters of [`average_dispatch`] that change with the update's number.
+pub fn average_params(decay: f32, number: UpdateNumber) -> Vec<(&'static str, u32)> {
+    let share = |number: u64| average_share(decay, number).to_bits();
+    vec![("share", share(number.usual)), ("share_after_skip", share(number.after_skip))]
 }
 
 /// Good steps after which the loss scale doubles.

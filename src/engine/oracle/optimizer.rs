@@ -90,9 +90,25 @@ pub fn sgd_nesterov_step(
     }
 }
 
+/// The moving average of parameters after an update, which count `share` in it.
+pub fn average_step(average: &mut [f64], param: &[f64], share: f64) {
+    for (average, param) in average.iter_mut().zip(param) {
+        *average += share * (param - *average);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_average_follows_its_parameters() {
+        let mut average = [0.0, 8.0];
+        average_step(&mut average, &[3.0, -1.0], 1.0);
+        assert_eq!(average, [3.0, -1.0]);
+        average_step(&mut average, &[5.0, -1.0], 0.25);
+        assert_eq!(average, [3.5, -1.0]);
+    }
 
     #[test]
     fn adams_first_step_is_the_learning_rate() {

@@ -71,6 +71,25 @@ impl Sample {
         let wanted = Wanted::ask(domain, source, drawn, cache);
         wanted.into_par_iter().map(|wanted| wanted.read(source)).collect()
     }
+
+    /// Readies drawn samples (case and draw) of a domain, each with the box of its case that it reads: of sources that
+    /// [`Patches::with_boxes`] was told of, in any order.
+    ///
+    /// # Errors
+    ///
+    /// Where a case cannot be read.
+    pub fn boxed(
+        domain: usize,
+        source: &Source<'_>,
+        drawn: Vec<(usize, Draw)>,
+    ) -> Result<Vec<Self>> {
+        let ready = |(index, draw): (usize, Draw)| {
+            let case = source.cases[index];
+            let bounds = draw.spatial.bounds(source.size.patch, case.facts().shape);
+            Ok(Self { key: (domain, index), draw, voxels: Voxels::Box(case.read(bounds)?) })
+        };
+        drawn.into_par_iter().map(ready).collect()
+    }
 }
 
 /// A sample whose voxels are not read.
@@ -179,9 +198,22 @@ impl Patches {
         augment: &Augment,
         budget: u64,
     ) -> Result<Self> {
+        Self::with_boxes(gpu, caps, sources, &[], augment, budget)
+    }
+
+    /// As [`Patches::new`], with memory for [`Sample::boxed`] of further sources, which are not augmented.
+    pub fn with_boxes(
+        gpu: &Gpu,
+        caps: &Caps,
+        sources: &[Source<'_>],
+        boxed: &[Source<'_>],
+        augment: &Augment,
+        budget: u64,
+    ) -> Result<Self> {
         augment.check()?;
         let capacity = Capacity::new(gpu, caps, budget);
-        let demand = Demand::of(sources, augment, &capacity)?;
+        let mut demand = Demand::of(sources, augment, &capacity)?;
+        boxed.iter().try_for_each(|source| demand.add_boxes(source, &capacity))?;
         check_binding(demand.sizes.voxels, caps)?;
         let scratch = Scratch::new(gpu, augment, &demand.sizes)?;
         let staging = demand.staging.map(|p| Resident::new(gpu, p, |b| scratch.bind(gpu, b)));
@@ -289,27 +321,55 @@ impl Demand {
                 check_extent(&case, &reach)?;
                 let sizes = &mut demand.sizes;
                 sizes.coefficients = sizes.coefficients.max(reach.coefficients as u64);
-                let firsts = (0..case.channels).step_by(LANES);
-                sizes.blocks.extend(firsts.map(|first| (case.channels - first).min(LANES)));
+                sizes.blocks.extend(blocks(case.channels));
                 if capacity.holds(&case) {
                     demand.cacheable += capacity.places(case.channels, case.shape).bytes;
                 }
                 reaches.push((case, reach));
             }
         }
-        demand.sizes.blocks.sort_unstable();
-        demand.sizes.blocks.dedup();
         let all = demand.cacheable <= capacity.budget;
         for (case, reach) in reaches.iter().filter(|(case, _)| !all || !capacity.holds(case)) {
-            let places = capacity.places(case.channels, reach.bounds(case.shape));
-            let places = demand.staging.map_or(places, |other| other.union(&places));
-            if !capacity.fits(&places) {
-                return Err(too_large(case, reach));
-            }
-            demand.staging = Some(places);
+            demand.add_box(case, reach, capacity)?;
         }
+        demand.sort_blocks();
         Ok(demand)
     }
+
+    fn sort_blocks(&mut self) {
+        self.sizes.blocks.sort_unstable();
+        self.sizes.blocks.dedup();
+    }
+
+    /// Adds patches of a source that are not augmented, each made of a box.
+    fn add_boxes(&mut self, source: &Source<'_>, capacity: &Capacity) -> Result<()> {
+        let voxels = source.size.patch.iter().product::<usize>() as u64;
+        self.sizes.voxels = self.sizes.voxels.max(voxels);
+        for case in source.cases.iter().map(|case| case.facts()) {
+            let reach = Reach::of(&source.size, case.spacing, &Augment::none());
+            check_extent(&case, &reach)?;
+            self.sizes.blocks.extend(blocks(case.channels));
+            self.add_box(&case, &reach, capacity)?;
+        }
+        self.sort_blocks();
+        Ok(())
+    }
+
+    /// Adds memory for the box that a patch of a case reads.
+    fn add_box(&mut self, case: &Facts, reach: &Reach, capacity: &Capacity) -> Result<()> {
+        let places = capacity.places(case.channels, reach.bounds(case.shape));
+        let places = self.staging.map_or(places, |other| other.union(&places));
+        if !capacity.fits(&places) {
+            return Err(too_large(case, reach));
+        }
+        self.staging = Some(places);
+        Ok(())
+    }
+}
+
+/// Channels of each block of a case.
+fn blocks(channels: usize) -> impl Iterator<Item = usize> {
+    (0..channels).step_by(LANES).map(move |first| (channels - first).min(LANES))
 }
 
 fn check_binding(voxels: u64, caps: &Caps) -> Result<()> {

@@ -202,6 +202,7 @@ pub fn all() -> Vec<Planned> {
             let guarded = ops::Guarded { ranges: &[(0, 4096)], loss: None, scales };
             let mut tail = ops::guard_dispatches(&guarded, &caps).unwrap();
             tail.extend(ops::optimizer_dispatch(&optimizer, 0, 4096, &caps).unwrap());
+            tail.extend(ops::average_dispatch(0, 4096, &caps).unwrap());
             planned.push(Planned {
                 name: format!("training {name}"),
                 plan,

@@ -177,8 +177,9 @@ pub fn log(run: &Path) -> Vec<(u64, String, f64)> {
     std::fs::read_to_string(run.join("log.jsonl"))
         .unwrap()
         .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["validation"].is_null())
         .map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
             let domain = line["domain"].as_str().unwrap().to_string();
             (line["step"].as_u64().unwrap(), domain, line["loss"].as_f64().unwrap())
         })
