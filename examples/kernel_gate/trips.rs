@@ -134,13 +134,12 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
                 let get = |name: &str| s.get(&format!("{name}{set}")).ok();
                 Some([get("runs")?, get("rows")?, get("lanes")?])
             });
-            let (mut groups, mut rows, mut halvings) = (0.0, 0.0, 0.0);
+            let (mut groups, mut rows) = (0.0, 0.0);
             for [runs, of, lanes] in known {
                 groups += runs;
                 rows += runs * (of / lanes).ceil();
-                halvings += runs * tree(lanes);
             }
-            vec![rows / groups, halvings / groups]
+            vec![rows / groups, tree(64.0)]
         }
         "upsample_grad.wgsl" => Vec::new(),
         file => {

@@ -3,7 +3,7 @@
 //   out_k[i] = sum over rows r of src_k[r, i]
 //
 // Bindings: src_k [rows_k, count_k] vec4, out_k [count_k] vec4; those of the second to fourth set with the sections TWO, THREE and FOUR.
-// A workgroup makes THREADS / lanes_k neighbouring vectors of one set. `lanes_k` lanes, a power of two, share the rows of each vector, and a tree adds
+// A workgroup makes THREADS / lanes_k neighbouring vectors of one set. `lanes_k` lanes, a power of two up to 64, share the rows of each vector, and a tree adds
 // them up.
 // Dispatch: a workgroup for each run of vectors, runs_0, runs_1 and so on one after another.
 // Source: two-pass reduction without atomics, so that results repeat to the bit.
@@ -22,6 +22,7 @@ struct Params {
 }
 
 const THREADS: u32 = 256u;
+const MOST_LANES: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src_0: array<vec4<f32>>;
@@ -100,8 +101,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   }
   sums[lane] = s;
   workgroupBarrier();
-  for (var half = job.lanes / 2u; half > 0u; half /= 2u) {
-    if (lane < half * columns) { sums[lane] += sums[lane + half * columns]; }
+  // as many rounds for all sets, as their sizes come from a function
+  for (var half = MOST_LANES / 2u; half > 0u; half /= 2u) {
+    if (half < job.lanes && lane < half * columns) { sums[lane] += sums[lane + half * columns]; }
     workgroupBarrier();
   }
   if (lane < columns && i < job.count) { store(job.member, i, sums[lane]); }

@@ -438,7 +438,7 @@ impl Session {
         Ok(outcome)
     }
 
-    /// The network alone on inputs that are in place; [`Session::logits`] and [`Session::packed_logits`] give what it makes.
+    /// The network alone on inputs that are in place, since no step or backward pass ran over them; [`Session::logits`] and [`Session::packed_logits`] give what it makes.
     pub fn forward(&self, domain: usize) -> Result<()> {
         let d = &self.domains[domain];
         d.ends.given.write(&self.gpu, &d.program)?;
@@ -457,7 +457,8 @@ impl Session {
         self.part(d.program.value(d.ends.logits)?.0, words)
     }
 
-    /// Some of the labels (N, D, H, W) that are in place for a domain; waits for what is to write them.
+    /// Some of the labels (N, D, H, W) that are in place for a domain, until a backward pass takes their memory; waits for what is to
+    /// write them.
     pub fn labels(&self, domain: usize, words: std::ops::Range<usize>) -> Result<Vec<u32>> {
         let d = &self.domains[domain];
         self.part(d.program.value(d.ends.labels)?.0, words)

@@ -543,7 +543,7 @@ fn writing_is_all_or_nothing() {
     assert_eq!(read_labels(&out, &known(&[0, 1])).unwrap().as_slice(), [0, 1]);
     let message =
         write_mask(&folder.path().join("mask.png"), &[0, 1], &grid).unwrap_err().to_string();
-    assert!(message.contains(".nii or .nii.gz"), "{message}");
+    assert!(message.contains("expected .nii.gz, .nii, "), "{message}");
     assert!(write_mask(&folder.path().join("none/mask.nii"), &[0, 1], &grid).is_err());
     assert!(write_mask(&out, &[0, 1, 2], &grid).is_err());
     write_atomically(&folder.path().join("text.json"), b"{}").unwrap();

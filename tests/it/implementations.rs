@@ -12,9 +12,9 @@ use u2seg::low_level::gpu::{Gpu, Use};
 use u2seg::low_level::run::Run;
 use u2seg::low_level::train::{Length, RunConfig};
 
-/// A training of few steps with a cache of its own, elsewhere than the other tests.
+/// A training of two steps, both of which are logged, with a cache of its own, elsewhere than the other tests.
 fn short(data: &Path, out: &Path, more: &[&str]) -> Command {
-    let more = [&["--steps", "3", "--tune", "off"], more].concat();
+    let more = [&["--steps", "2", "--tune", "off"], more].concat();
     let args = train(&[data], out, &more);
     let mut command = program::command(&strs(&args));
     command.env("U2SEG_CACHE", out.with_extension("cache"));

@@ -86,6 +86,8 @@ fn held_out_patches_are_scored_and_a_stopped_run_ends_as_a_whole_one() {
     let mut notes = Notes::default();
     let mut run = Run::begin(&gpu, config.clone(), &options(), &whole, &mut notes).unwrap();
     assert!(run.complete(&mut notes).unwrap());
+    // lets go of the folder
+    drop(run);
     let steps: Vec<u64> = scores(&whole).iter().map(|l| l["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [6, 6, 12, 12, 18, 18, 24, 24, 30, 30, 36, 36]);
     // balls are learned: the log says what the observer is told
@@ -169,6 +171,8 @@ fn a_session_runs_forward_alone_and_averages_its_weights() {
     let labels: Vec<u8> = (0..1024).map(|i| u8::from(i % 5 == 0)).collect();
     session.gradients(0, &image, &labels).unwrap();
     let whole = session.logits(0).unwrap();
+    // the backward pass took the memory of what it had no more need of
+    session.upload(0, &session.pack(0, &image, &labels).unwrap()).unwrap();
     session.forward(0).unwrap();
     assert_eq!(session.logits(0).unwrap(), whole);
     assert_eq!(session.labels(0, 510..515).unwrap(), [1, 0, 0, 0, 0]);

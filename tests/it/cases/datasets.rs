@@ -403,8 +403,8 @@ fn tuning_is_not_ignored_where_runs_start_through_a_written_plan() {
     assert!(case.at("run/tuning.json").exists());
     // asked for when it begins
     run(&format!("plan --data . --out later {QUICK}"));
-    let refused = case.run("train --continue --out later --tune full --steps 9");
-    refused.said(1, &["--steps: found settings beside --continue", "--checkpoint-every"]);
+    let refused = case.run("train --continue --out later --tune full --batch 9");
+    refused.said(1, &["--batch: found settings beside --continue", "--checkpoint-every"]);
     let err = run("train --continue --out later --tune full");
     assert!(err.contains("tuning: Report"), "{err}");
     // later starts keep what the first one found

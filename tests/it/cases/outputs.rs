@@ -64,7 +64,7 @@ fn case_10_a_name_from_a_file_is_no_path() {
         case.dataset(&json!({"name": name, "labels": {"background": 0, "../body": 1, "core": 2}}));
         case.run(&format!("train --data . --out OUT/a/b --fold 0 {QUICK}")).said(0, &[]);
         let masks = case.tree("OUT/a/b/validation");
-        assert_eq!(masks.len(), 3, "a folder, a mask and a summary: {masks:?}");
+        assert_eq!(masks.len(), 4, "a folder, a mask, its picture and a summary: {masks:?}");
         let images = "imagesTr/case_0_0000.nii.gz";
         let predict = format!("predict -m OUT/a/b -i {images} -o p/a/b --save-probabilities");
         case.run(&predict).said(0, &[]);
@@ -156,7 +156,7 @@ fn parts_of_a_cohort_beside_each_other_keep_their_folders() {
         let (mut broken, mut good) = (part("0"), part("1"));
         assert_eq!(broken.wait().unwrap().code(), Some(1));
         assert_eq!(good.wait().unwrap().code(), Some(0));
-        assert_eq!(case.tree("new/out"), ["new/out/b.nii.gz"]);
+        assert_eq!(case.tree("new/out"), ["new/out/b.nii.gz", "new/out/prediction.json"]);
         std::fs::remove_dir_all(case.at("new")).unwrap();
     }
 }
