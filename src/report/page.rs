@@ -117,7 +117,7 @@ pub struct RunPart {
 
 /// A whole report.
 #[derive(Debug, Clone, Default, PartialEq, Template)]
-#[template(path = "report.html")]
+#[template(path = "report.html", config = "src/report/askama.toml")]
 pub struct Page {
     /// What it is about.
     pub title: String,

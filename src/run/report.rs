@@ -266,8 +266,9 @@ fn plots(all: &Curves) -> Result<Vec<Plot>> {
             let classes = all.classes.iter().zip(1..);
             lines.extend(classes.map(|((name, points), c)| line(name, points, c, true)));
         }
-        lines.push(line("mean of the classes", &all.dice, 0, lines.is_empty()));
-        if all.smoothed.len() > 1 {
+        let smoothed = all.smoothed.len() > 1;
+        lines.push(line("mean of the classes", &all.dice, 0, smoothed));
+        if smoothed {
             lines.push(line("smoothed", &all.smoothed, 0, false));
         }
         plots.push(curves("Pseudo-Dice of held-out patches", &lines, true)?);

@@ -428,6 +428,8 @@ fn a_segmentation_names_its_slices() {
         let instance = source.element(tags::REFERENCED_SOP_INSTANCE_UID).unwrap();
         let expected = format!("1.2.3.{}", (z * 1000.0) as i64 + 100_000);
         assert_eq!(instance.to_str().unwrap().trim_end_matches('\0'), expected);
+        let preserved = source.element(tags::SPATIAL_LOCATIONS_PRESERVED).unwrap();
+        assert_eq!(preserved.to_str().unwrap().trim(), "YES");
     }
     // i = 3 - H, j = 2 - W: voxels (0, 1) and (1, 0) of the first frame, (0, 0) of the second, 12 bits each
     let bits = object.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap();

@@ -313,6 +313,8 @@ fn group(frame: &Frame, origin: &Origin) -> InMemDicomObject {
     if let Some(frame) = slice.frame {
         put(&mut source, tags::REFERENCED_FRAME_NUMBER, VR::IS, frame.to_string());
     }
+    // the mask lies on the slice's own grid, so that viewers may match pixel by pixel
+    put(&mut source, tags::SPATIAL_LOCATIONS_PRESERVED, VR::CS, "YES");
     let purpose = code("121322", "DCM", "Source image for image processing operation");
     sequence(&mut source, tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, purpose);
     let mut derivation = InMemDicomObject::new_empty();
