@@ -46,6 +46,22 @@ pub struct Hardware {
     alone: f64,
 }
 
+const H100: Hardware = Hardware {
+    name: "H100",
+    units: 132.0,
+    hertz: 1.75e9,
+    lanes: 128.0,
+    fused: 128.0,
+    memory: 0.88 * 3350e9,
+    cache: 5.5e12,
+    first_cache: 128.0,
+    workgroup: 128.0,
+    launch: 2.5e-6,
+    latency: 0.45e-6,
+    registers: Some(65_536.0),
+    alone: 4.0,
+};
+
 /// The cards.
 pub const CARDS: [Hardware; 5] = [
     Hardware {
@@ -78,36 +94,8 @@ pub const CARDS: [Hardware; 5] = [
         registers: Some(65_536.0),
         alone: 4.0,
     },
-    Hardware {
-        name: "H100",
-        units: 132.0,
-        hertz: 1.75e9,
-        lanes: 128.0,
-        fused: 128.0,
-        memory: 0.88 * 3350e9,
-        cache: 5.5e12,
-        first_cache: 128.0,
-        workgroup: 128.0,
-        launch: 2.5e-6,
-        latency: 0.45e-6,
-        registers: Some(65_536.0),
-        alone: 4.0,
-    },
-    Hardware {
-        name: "H200",
-        units: 132.0,
-        hertz: 1.8e9,
-        lanes: 128.0,
-        fused: 128.0,
-        memory: 3860e9,
-        cache: 5.5e12,
-        first_cache: 128.0,
-        workgroup: 128.0,
-        launch: 2.5e-6,
-        latency: 0.45e-6,
-        registers: Some(65_536.0),
-        alone: 4.0,
-    },
+    H100,
+    Hardware { name: "H200", hertz: 1.8e9, memory: 3860e9, ..H100 },
     Hardware {
         name: "M3 Max",
         units: 40.0,

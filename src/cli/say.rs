@@ -2,6 +2,8 @@
 
 use crate::base::{Error, Result};
 
+pub use crate::report::bytes;
+
 /// As `println!`, but returns an error from the function around it where stdout cannot be written.
 macro_rules! say {
     ($($arg:tt)*) => {
@@ -35,16 +37,6 @@ macro_rules! note {
 pub fn write_note(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// Bytes in the unit that reads best: MiB, or GiB to two digits.
-pub fn bytes(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    match mib {
-        ..0.95 => format!("{} KiB", bytes.div_ceil(1 << 10)),
-        0.95..1000.0 => format!("{mib:.0} MiB"),
-        _ => format!("{:.2} GiB", mib / 1024.0),
-    }
 }
 
 #[cfg(test)]

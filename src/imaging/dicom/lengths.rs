@@ -124,39 +124,26 @@ impl Walk<'_> {
 
     /// Goes through what comes before the data set, and finds how that is written.
     fn meta(&mut self) -> Result<(), String> {
+        let mut written = None;
         loop {
             let before = self.at;
-            let Some(head) = self.head() else { return Ok(()) };
-            if head.tag.group() != 2 {
+            let Some(head) = self.head().filter(|head| head.tag.group() == 2) else {
                 self.at = before;
-                return Ok(());
-            }
+                break;
+            };
             let end = self.end(&head)?;
-            if head.tag == tags::TRANSFER_SYNTAX_UID {
+            if head.tag == tags::TRANSFER_SYNTAX_UID && written.is_none() {
                 let text = String::from_utf8_lossy(&self.bytes[self.at..end]);
                 let uid = text.trim_end_matches(['\0', ' ']);
-                // these two are of the elements that follow the meta group
-                let explicit = uid != uids::IMPLICIT_VR_LITTLE_ENDIAN;
-                let big = uid == BIG_ENDIAN;
-                self.at = end;
-                self.rest_of_meta()?;
-                (self.explicit, self.big) = (explicit, big);
-                return Ok(());
+                written = Some((uid != uids::IMPLICIT_VR_LITTLE_ENDIAN, uid == BIG_ENDIAN));
             }
             self.at = end;
         }
-    }
-
-    fn rest_of_meta(&mut self) -> Result<(), String> {
-        loop {
-            let before = self.at;
-            let Some(head) = self.head() else { return Ok(()) };
-            if head.tag.group() != 2 {
-                self.at = before;
-                return Ok(());
-            }
-            self.at = self.end(&head)?;
+        // of the elements that follow the meta group
+        if let Some((explicit, big)) = written {
+            (self.explicit, self.big) = (explicit, big);
         }
+        Ok(())
     }
 
     /// Goes behind an element, or into a sequence; whether there is more.

@@ -70,7 +70,7 @@ pub struct ChannelParts {
 }
 
 /// Loads of each tensor that a lane does one after another, at most, where few workgroups hide how long each takes.
-const WALK: usize = 16;
+pub(super) const WALK: usize = 16;
 
 /// Workgroups that keep a large GPU busy.
 const GROUPS: usize = 2048;

@@ -1,7 +1,7 @@
 //! Mean, scale, shift and 1/std of each sample and channel block.
 
 use super::super::common::WORKGROUP;
-use super::parts::{ChannelParts, NormPass};
+use super::parts::{ChannelParts, NormPass, WALK};
 use crate::base::{Error, Result};
 use crate::engine::graph::{
     Caps, Dispatch, Gradients, Graph, Lowering, MomentParts, Node, Op, Portion, Scratch, Value,
@@ -112,9 +112,6 @@ fn once(lowering: &Lowering<'_>, parts: &ChannelParts, piece: &Portion<1>) -> Re
         .param("channel_blocks", lowering.graph.layout(x)?.blocks())
         .param_f32("eps", EPS))
 }
-
-/// Vectors that a lane of a GPU loads one after another when it merges moments.
-const WALK: usize = 16;
 
 /// Lanes that merge moments which come along, so that none walks far on its own; none where no workgroup has enough.
 fn finish_lanes(parts: &MomentParts) -> Option<usize> {
