@@ -118,6 +118,14 @@ def events(run):
     return sorted(steps)
 
 
+def told(path):
+    """What a run says of itself, without times and the command."""
+    record = json.loads(path.read_text())
+    if "starts" in record:
+        return record["starts"][-1]["last_step"]
+    return {name: value for name, value in record.items() if name not in ("began", "command")}
+
+
 def left(out):
     """All that must be the same whatever happened on the way, by the path of its file."""
     found = {}
@@ -139,6 +147,10 @@ def left(out):
             found[name] = path.read_text().replace(str(out), "OUT")
         elif path.name == "config.toml":
             found[name] = [line for line in path.read_text().splitlines() if not line.startswith("cache")]
+        elif path.name in ("run.json", "prediction.json"):
+            found[name] = told(path)
+        elif path.name == "report.html":
+            found[name] = path.read_text().rstrip().endswith("</html>")
         elif path.name != "progress.png":
             found[name] = path.read_bytes()
     return found
