@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use dicom_core::value::Value;
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::DefaultDicomObject;
 use dicom_pixeldata::PixelDecoder;
 use tempfile::TempDir;
 
+use super::rle;
 use super::slice::{Part, Slice, object, told};
 use crate::base::{Error, Result};
 
@@ -182,12 +183,41 @@ impl Current {
         let Some(Value::PixelSequence(pieces)) = packed else {
             return Err(refuse(slice, "a file without voxels (PixelData)", "an image"));
         };
+        if self.object.meta().transfer_syntax() == uids::RLE_LOSSLESS {
+            let frame = self.packed_frame(pieces.fragments(), slice)?;
+            let unpacked = rle::unpack(&frame, form.voxels, form.allocated as usize / 8);
+            let expected = "one segment for each byte of a voxel, as long as the slice";
+            return unpacked.map(Cow::Owned).map_err(|found| refuse(slice, found, expected));
+        }
         if let Some(size) = pieces.fragments().iter().find_map(|piece| jpeg_size(piece))
             && size != slice.size
         {
             let found = format!("a packed image of {size:?} rows and columns");
             return Err(refuse(slice, found, &format!("{:?}", slice.size)));
         }
+        let mut data = self.unpacked(slice)?;
+        if data.len() < form.bytes() {
+            return Err(short(data.len()));
+        }
+        data.truncate(form.bytes());
+        Ok(Cow::Owned(data))
+    }
+
+    /// The packed bytes of a slice: a piece a frame, or all pieces of the only frame.
+    fn packed_frame<'a>(&self, pieces: &'a [Vec<u8>], slice: &Slice) -> Result<Cow<'a, [u8]>> {
+        let frames = Part(&self.object).whole(tags::NUMBER_OF_FRAMES).unwrap_or(1);
+        match pieces.get(slice.frame as usize) {
+            _ if frames == 1 => Ok(Cow::Owned(pieces.concat())),
+            Some(piece) if frames == pieces.len() as i64 => Ok(Cow::Borrowed(piece)),
+            _ => {
+                let found = format!("{} packed pieces of {frames} frames", pieces.len());
+                Err(refuse(slice, found, "a piece for each frame"))
+            }
+        }
+    }
+
+    /// A slice as the crates unpack it.
+    fn unpacked(&self, slice: &Slice) -> Result<Vec<u8>> {
         // what unpacks may not be proof against every mistake of a file
         let unpack = || self.object.decode_pixel_data_frame(slice.frame);
         let unpacked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(unpack));
@@ -196,12 +226,7 @@ impl Current {
             .map_err(|e| {
                 refuse(slice, told(&e), "voxels that are raw, or packed by RLE or JPEG")
             })?;
-        let mut data = unpacked.data().to_vec();
-        if data.len() < form.bytes() {
-            return Err(short(data.len()));
-        }
-        data.truncate(form.bytes());
-        Ok(Cow::Owned(data))
+        Ok(unpacked.data().to_vec())
     }
 }
 

@@ -6,6 +6,7 @@ mod item;
 mod lengths;
 mod open;
 mod origin;
+mod rle;
 mod segmentation;
 mod series;
 mod slice;
