@@ -12,6 +12,7 @@ fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed=shaders");
     let root = std::env::var("CARGO_MANIFEST_DIR")?;
     versions(&Path::new(&root).join("Cargo.lock"))?;
+    commit(Path::new(&root))?;
     embed(&Path::new(&root).join("shaders"), Path::new(&std::env::var("OUT_DIR")?))?;
     for (name, variable, default) in
         [("real_images", "U2SEG_DATA", "data"), ("golden_files", "U2SEG_GOLDEN", "golden")]
@@ -59,6 +60,32 @@ fn versions(lock: &Path) -> Outcome<()> {
         let found = found.split_once(&entry).and_then(|(_, rest)| rest.split('"').next());
         println!("cargo::rustc-env={variable}={}", found.unwrap_or("of an unknown version"));
     }
+    Ok(())
+}
+
+/// The commit that is built: git's, or the one that a package of cargo was made of; unknown elsewhere.
+fn commit(root: &Path) -> Outcome<()> {
+    let git = |words: &[&str]| {
+        let output =
+            std::process::Command::new("git").current_dir(root).args(words).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_string();
+        Some(text).filter(|_| output.status.success())
+    };
+    let packaged = root.join(".cargo_vcs_info.json");
+    let commit = if packaged.exists() {
+        println!("cargo::rerun-if-changed={}", packaged.display());
+        let text = std::fs::read_to_string(packaged)?;
+        text.split_once("\"sha1\": \"").and_then(|(_, rest)| rest.get(..10)).map(String::from)
+    } else if git(&["rev-parse", "--show-prefix"]).is_some_and(|prefix| prefix.is_empty()) {
+        // grows with every commit, and with every change of branch
+        if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+            println!("cargo::rerun-if-changed={}", root.join(log).display());
+        }
+        git(&["rev-parse", "--short=10", "HEAD"])
+    } else {
+        None
+    };
+    println!("cargo::rustc-env=U2SEG_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     Ok(())
 }
 

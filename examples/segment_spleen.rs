@@ -110,7 +110,7 @@ impl Observer for Lines {
 fn run(args: &Args) -> Result<()> {
     let (dir, held_out) = choose(args)?;
     let gpu = Gpu::open(&args.device)?;
-    println!("adapter: {}", gpu.report().name);
+    println!("device: {}", gpu.report().name);
     let mut config = RunConfig::new(vec![dir]);
     config.length = match args.minutes {
         Some(minutes) => Length::Minutes(minutes),

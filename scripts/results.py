@@ -134,7 +134,7 @@ class Results:
         planned = []
         for run in runs:
             _, *args = json.loads((run / FINISHED).read_text())["args"]
-            memory = json.loads(u2seg("plan", "--dry-run", "--json", *args)[0])["memory"]
+            memory = json.loads(u2seg("plan", "--json", *args)[0])["memory"]
             planned.append(sum(memory[part] for part in ("parameters", "activations", "uniforms", "read_back")))
         return max(planned) / 2**20
 

@@ -10,22 +10,31 @@ use crate::run::{ADDED, Adaptation, MODEL, RunRequest, Runs, read_plan};
 use crate::train::Freeze;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg adapt -m runs/organs --data Task09_Spleen -o runs/spleen
+  u2seg adapt -m runs/organs --data Task09_Spleen -o runs/spleen --minutes 15 --hold-out 10
+  u2seg adapt --continue -o runs/spleen")]
 pub struct Args {
-    /// Model to adapt, of the shared or universal mode: its file, the folder of its run, or a name of `u2seg models`.
-    #[arg(short, long, required_unless_present = "resume")]
+    /// Model to adapt, of the shared or universal mode
+    ///
+    /// A model file, the folder of a run, or a name of `u2seg models`. What its domains share stays as it is.
+    #[arg(short, long, required_unless_present = "resume", help_heading = "Data")]
     model: Option<PathBuf>,
-    /// Dataset folder of the new domain.
-    #[arg(long, required_unless_present = "resume")]
+    /// Dataset folder of the new domain (Decathlon or nnU-Net v2)
+    #[arg(long, required_unless_present = "resume", value_name = "FOLDER", help_heading = "Data")]
     data: Option<PathBuf>,
-    /// Freeze only what the published code freezes, the convolutions of down and up blocks. The samplers start afresh, so that
-    /// the result serves the new domain alone.
-    #[arg(long)]
+    /// Freeze only what the published code freezes
+    ///
+    /// That is the convolutions of down and up blocks. The layers that down- and upsample start afresh, so the result serves
+    /// the new domain alone.
+    #[arg(long, help_heading = "Training")]
     published: bool,
-    /// Folder of the run.
-    #[arg(long)]
-    out: PathBuf,
     #[command(flatten)]
     pub(super) run: RunArgs,
+    /// Folder of the run
+    #[arg(short, long, alias = "output", value_name = "FOLDER", help_heading = "Output")]
+    out: PathBuf,
 }
 
 impl Args {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::engine::graph::DType;
+use crate::engine::tune;
 use crate::models::{Named, read_shipped};
 use crate::net::Model;
 use crate::run::MODEL;
@@ -12,8 +13,9 @@ use crate::train::Footprint;
 /// How tensors are stored.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum PrecisionArg {
+    /// 32 bits.
     F32,
-    /// Activations and their gradients in f16, arithmetic and everything else in f32: half the memory.
+    /// 16 bits: half the memory; arithmetic and weights stay in 32 bits.
     F16,
 }
 
@@ -77,14 +79,39 @@ impl MaskFormat {
 
 /// What training may take of the GPU's memory.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Memory")]
 pub(super) struct MemoryArgs {
-    /// How activations are stored.
-    #[arg(long, value_enum, default_value = "f32")]
+    /// Store activations in 32 or 16 bits
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE")]
     pub(super) precision: PrecisionArg,
-    /// GPU memory that training may take, such as 4GiB or 3500MiB: what does not fit is computed twice, as little as possible;
-    /// the results stay the same to the bit.
-    #[arg(long, value_parser = size)]
+    /// Limit GPU memory, such as 4G
+    ///
+    /// Where training does not fit, activations are recomputed: slower, same results.
+    #[arg(long, value_parser = size, value_name = "SIZE")]
     pub(super) vram: Option<u64>,
+}
+
+/// The device.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub(super) struct DeviceArgs {
+    /// Device: auto, a number of `u2seg devices`, or part of a name
+    #[arg(long, default_value = "auto")]
+    pub(super) device: String,
+}
+
+/// The device, and which kernels it runs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub(super) struct TunedDeviceArgs {
+    /// Device: auto, a number of `u2seg devices`, or part of a name
+    #[arg(long, default_value = "auto")]
+    pub(super) device: String,
+    /// How to choose among the variants of each kernel
+    ///
+    /// They may round differently. A run keeps what was chosen, also with --continue.
+    #[arg(long, value_enum, default_value = "cached", value_name = "MODE")]
+    pub(super) tune: tune::Mode,
 }
 
 impl MemoryArgs {
@@ -93,23 +120,32 @@ impl MemoryArgs {
     }
 }
 
-/// Bytes with a unit.
+/// Bytes with a unit; those of one letter are binary, as in most tools.
 pub(super) fn size(text: &str) -> std::result::Result<u64, String> {
-    let fail = || format!("expected a size such as 4GiB or 3500MiB, found {text}");
+    let fail = || format!("expected a size such as 4G or 3500M, found {text}");
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
     let (number, unit) = text.trim().split_at(digits);
     let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "t" | "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
         "kb" => 1e3,
         "mb" => 1e6,
         "gb" => 1e9,
+        "tb" => 1e12,
         _ => return Err(fail()),
     };
     let bytes = number.parse::<f64>().map_err(|_| fail())? * unit;
-    // beyond what any adapter has, and well within u64
+    // beyond what any device has, and well within u64
     if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(fail()) }
+}
+
+/// A number above 0.
+pub(super) fn positive<T: std::str::FromStr>(text: &str) -> std::result::Result<T, String> {
+    let above = text.trim().parse().is_ok_and(|number: f64| number > 0.0 && number.is_finite());
+    let fail = || format!("expected a number above 0, found {text}");
+    text.trim().parse().ok().filter(|_| above).ok_or_else(fail)
 }
 
 /// The model file that a flag names, itself or by the folder of its run.
@@ -158,11 +194,35 @@ pub(super) fn triple<T: std::str::FromStr>(text: &str) -> std::result::Result<[T
         .ok_or_else(|| format!("expected three numbers D,H,W such as 40,56,40, found {text}"))
 }
 
+/// `D,H,W` as three numbers above 0.
+pub(super) fn positive_triple<T: std::str::FromStr>(
+    text: &str,
+) -> std::result::Result<[T; 3], String> {
+    let above = triple::<f64>(text)?.iter().all(|part| *part > 0.0 && part.is_finite());
+    let fail = || format!("expected three numbers above 0, D,H,W, found {text}");
+    if above { triple(text) } else { Err(fail()) }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
+    fn numbers_are_above_zero() {
+        assert_eq!(super::positive("3"), Ok(3u64));
+        assert_eq!(super::positive("1e-2"), Ok(0.01));
+        for text in ["", "0", "-1", "nan", "inf", "1e400", "x"] {
+            assert!(super::positive::<f64>(text).is_err(), "{text}");
+        }
+        assert!(super::positive::<usize>("1.5").is_err());
+        assert_eq!(super::positive_triple("0.5,1,2"), Ok([0.5, 1.0, 2.0]));
+        for text in ["1,2", "0,1,2", "1,nan,2", "1,2,-3"] {
+            assert!(super::positive_triple::<f64>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn sizes_have_units() {
         assert_eq!(super::size("4GiB"), Ok(4 << 30));
+        assert_eq!(super::size("4G"), Ok(4 << 30));
         assert_eq!(super::size("3500 mib"), Ok(3500 << 20));
         assert_eq!(super::size("1.5GB"), Ok(1_500_000_000));
         for text in ["", "4", "GiB", "4TiBs", "-1GiB", "0MiB", "1..5GiB", "1e9GiB"] {

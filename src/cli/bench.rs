@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::args::MemoryArgs;
+use super::args::{MemoryArgs, TunedDeviceArgs};
 use crate::base::{Error, Result};
 use crate::bench::{
     CaseReport, Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, Timing, least,
@@ -14,31 +14,37 @@ use crate::engine::tune;
 use crate::train::Footprint;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg bench
+  u2seg bench --config hippo --kernels depthwise
+  u2seg bench --dry-run                        # memory alone, nothing runs")]
 pub struct Args {
-    /// Configurations to time; by default all on a GPU, hippo and hippo-plain on a software adapter.
-    #[arg(long, num_args = 1.., value_parser = NAMES)]
+    /// Configurations to time
+    ///
+    /// By default all on a GPU, hippo and hippo-plain on a software device.
+    #[arg(long, num_args = 1.., value_parser = NAMES, value_name = "NAME")]
     config: Vec<String>,
-    /// Time each kernel too, those of the configurations and those of the table of cases; with names only kernels whose
-    /// files hold one of them.
+    /// Time each kernel too, or those whose files hold a name
+    ///
+    /// Kernels of the configurations, and of the table of cases that `u2seg doctor` checks.
     #[arg(long, num_args = 0.., value_name = "NAME")]
     kernels: Option<Vec<String>>,
-    /// Timed runs of each figure; the median counts.
-    #[arg(long, default_value_t = 5)]
+    /// Timed runs of each figure; the median counts
+    #[arg(long, default_value_t = 5, value_name = "COUNT")]
     repeats: usize,
-    /// How the variants of kernels are chosen before timing.
-    #[arg(long, value_enum, default_value = "cached")]
-    tune: tune::Mode,
-    /// Only plan: print the memory of training in f32 and f16, each also with all recomputed that pays, run nothing.
+    /// Print what training would take of memory, and run nothing
+    ///
+    /// In f32 and f16, each also with everything recomputed that pays.
     #[arg(long, conflicts_with_all = ["kernels", "repeats", "json"])]
     dry_run: bool,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Print JSON.
-    #[arg(long)]
+    #[command(flatten)]
+    device: TunedDeviceArgs,
+    /// Print JSON
+    #[arg(long, help_heading = "Output")]
     json: bool,
-    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
-    #[arg(long, default_value = "auto")]
-    device: String,
 }
 
 impl Args {
@@ -66,7 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.repeats == 0 {
         return Err(Error::setting("repeats", "0", "at least 1", "5 is usual."));
     }
-    let gpu = Gpu::open(&args.device)?;
+    let gpu = Gpu::open(&args.device.device)?;
     let names: Vec<&str> = match (args.config.is_empty(), gpu.is_software()) {
         (false, _) => args.config.iter().map(String::as_str).collect(),
         (true, false) => NAMES.to_vec(),
@@ -91,7 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
             footprint,
             repeats: args.repeats,
             roofline: args.kernels.as_ref().map(|_| &roofline),
-            tuning: args.tune,
+            tuning: args.device.tune,
         };
         let mut report = timing.measure(&gpu)?;
         report.kernels.retain(|kernel| args.wants(kernel.command.kernel));

@@ -9,19 +9,24 @@ use crate::base::Result;
 use crate::dataset::prepared::{DEFAULT_SIZE, Kept, Place, Store};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg cache list
+  u2seg cache clear
+  u2seg cache list --cache /fast/prepared")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
-    /// Folder that `u2seg train --cache` named.
-    #[arg(long, value_name = "DIR", value_parser = place, default_value = "auto", global = true)]
+    /// Folder that `u2seg train --cache` named
+    #[arg(long, value_name = "FOLDER", value_parser = place, default_value = "auto", global = true)]
     cache: Place,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// The datasets whose prepared cases are kept, and the space that they take.
+    /// List the datasets whose prepared cases are kept, and the space that they take
     List,
-    /// Remove all prepared cases that no running program uses.
+    /// Remove all prepared cases that no running program uses
     Clear,
 }
 

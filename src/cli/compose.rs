@@ -9,15 +9,20 @@ use crate::domain::DomainPlan;
 use crate::net::{import, read_tensors};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg export -m runs/organs --domain Spleen -o spleen.safetensors
+  u2seg export -m hippocampus --domain Hippocampus -o hippocampus.safetensors
+  u2seg predict -m spleen.safetensors -i scan.nii.gz -o mask.nii.gz")]
 pub struct ExportArgs {
-    /// Model file, the folder of a finished run, or a name of `u2seg models`.
+    /// Model file, the folder of a finished run, or a name of `u2seg models`
     #[arg(short, long)]
     model: PathBuf,
-    /// Domain to cut out.
-    #[arg(long)]
+    /// Domain to cut out
+    #[arg(long, value_name = "NAME")]
     domain: String,
-    /// File of the new model.
-    #[arg(short, long)]
+    /// File of the new model
+    #[arg(short, long, alias = "out", value_name = "FILE")]
     output: PathBuf,
 }
 
@@ -44,15 +49,22 @@ pub fn export(args: &ExportArgs) -> Result<()> {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg merge -m runs/organs --add runs/spleen/added.safetensors -o organs.safetensors
+  u2seg merge -m organs.safetensors --add runs/liver -o more.safetensors
+  u2seg info more.safetensors")]
 pub struct MergeArgs {
-    /// Model that receives the domains: its file, the folder of a finished run, or a name of `u2seg models`.
+    /// Model that receives the domains: a file, a run, or a name of `u2seg models`
     #[arg(short, long)]
     model: PathBuf,
-    /// Model whose domains are added; trained on the same shared weights.
-    #[arg(long)]
+    /// Model whose domains are added
+    ///
+    /// It must have been trained on the same shared weights, as `u2seg adapt` does.
+    #[arg(long, value_name = "MODEL")]
     add: PathBuf,
-    /// File of the new model.
-    #[arg(short, long)]
+    /// File of the new model
+    #[arg(short, long, alias = "out", value_name = "FILE")]
     output: PathBuf,
 }
 
@@ -68,14 +80,19 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg import state.safetensors --plan runs/organs/plan.json -o model.safetensors
+  u2seg info model.safetensors
+  u2seg predict -m model.safetensors --domain Spleen -i scan.nii.gz -o mask.nii.gz")]
 pub struct ImportArgs {
-    /// The reference network's state dict as safetensors.
+    /// State dict of the published network, as safetensors
     state: PathBuf,
-    /// Plans of its domains in their order: the form of a run's plan.json.
-    #[arg(long)]
+    /// Plans of its domains in their order, as in a run's plan.json
+    #[arg(long, value_name = "FILE")]
     plan: PathBuf,
-    /// File of the new model.
-    #[arg(short, long)]
+    /// File of the new model
+    #[arg(short, long, alias = "out", value_name = "FILE")]
     output: PathBuf,
 }
 

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
-
 use super::args::MaskFormat;
 use super::flags::Given;
+use super::say;
 use crate::base::files::{Claim, Paths, file_name, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::{Conversion, DatasetForm, LabelDescription, holds_dataset};
@@ -16,25 +15,38 @@ use crate::imaging::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg convert scan.zip scan.nii.gz                                     # a DICOM series
+  u2seg convert mask.nii.gz mask.dcm -f dicom-seg --source scan.zip
+  u2seg convert Task09_Spleen Dataset009_Spleen                          # a dataset, for nnU-Net v2")]
 pub struct Args {
-    /// An image, a DICOM series (its folder, or a .zip or .tar.gz of it), a folder of either, or the folder of a dataset.
+    /// An image, a DICOM series, a folder of either, or a dataset folder
+    ///
+    /// A series is a folder, or a .zip or .tar.gz of it.
     input: PathBuf,
-    /// The file to write, whose name tells the format, or a folder; of a dataset a new folder.
+    /// File to write, or a folder
+    ///
+    /// The name of a file tells its format. A dataset goes to a new folder.
     output: PathBuf,
-    /// Format of the files in a folder; by default NIfTI. dicom-seg writes a mask as a DICOM Segmentation: see --source.
+    /// Format of the files in a folder [default: nifti]
+    ///
+    /// dicom-seg writes masks as DICOM Segmentations of the series that --source names.
     #[arg(short, long, value_enum)]
     format: Option<MaskFormat>,
-    /// Of a folder with several DICOM series, the one to convert: its number or its UID.
+    /// Which series to convert, where a folder has several
     #[arg(long, value_name = "NUMBER|UID")]
     series: Option<String>,
-    /// For dicom-seg: the DICOM series that the mask belongs to.
+    /// For dicom-seg: the DICOM series of the mask
     #[arg(long, value_name = "SERIES")]
     source: Option<PathBuf>,
-    /// For masks: the dataset.json that names their classes, which .nrrd and DICOM segmentations then hold.
+    /// For masks: the dataset.json that names their classes
+    ///
+    /// The names go into .nrrd and DICOM segmentations.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Form of the new dataset; by default the one that the dataset has not.
-    #[arg(long, value_enum)]
+    /// Form of the new dataset; by default the other one
+    #[arg(long, value_enum, value_name = "FORM")]
     to: Option<DatasetForm>,
 }
 
@@ -68,7 +80,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     }
     let jobs = jobs(args)?;
     let _claim = claim(args, &jobs)?;
-    let bar = ProgressBar::new(jobs.len() as u64);
+    let bar = say::bar(Some(jobs.len() as u64), say::CASES);
     let mut failed = 0;
     for job in &jobs {
         match args.convert(job) {
@@ -102,7 +114,7 @@ fn dataset(args: &Args) -> Result<()> {
         paths.writes(file, from);
     }
     let _claim = paths.claim()?;
-    let bar = ProgressBar::new(conversion.cases() as u64);
+    let bar = say::bar(Some(conversion.cases() as u64), say::CASES);
     conversion.run(&mut || bar.inc(1))?;
     bar.finish_and_clear();
     say!("{}", args.output.display());

@@ -1,53 +1,73 @@
 //! `u2seg devices`.
 
-use super::say;
-use crate::base::{Error, Result};
+use super::flags::Given;
+use super::say::{self, print_json};
+use crate::base::Result;
 use crate::engine::gpu::{AdapterMemory, AdapterReport, MemorySource, adapters, no_adapter};
 use crate::engine::shader::Cooperative;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg devices
+  u2seg devices -v        # with drivers, limits and features
+  u2seg devices --json")]
 pub struct Args {
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, given: &Given) -> Result<()> {
     let found = adapters();
     if args.json {
-        let text =
-            serde_json::to_string_pretty(&found).map_err(|e| Error::Internal(e.to_string()))?;
-        say!("{text}");
-        return Ok(());
+        return print_json(&found);
     }
     if found.is_empty() {
         return Err(no_adapter());
     }
-    for a in found {
-        say!("{}: {}", a.index, a.name);
-        say!("   {} {}, driver {} {}", a.device_type, a.backend, a.driver, a.driver_info);
-        say!("   {}", memory(&a));
-        say!(
-            "   binding {} MiB, buffer {} MiB, f16 {}, subgroups {}, cooperative matrices {}, timestamps {}",
-            a.max_binding_bytes >> 20,
-            a.max_buffer_bytes >> 20,
-            yes(a.f16),
-            yes(a.subgroups),
-            matrices(a.cooperative),
-            yes(a.timestamps)
-        );
+    for (place, device) in found.iter().enumerate() {
+        // `auto` takes the first: discrete before integrated before software
+        let auto = if place == 0 { ", the one that auto takes" } else { "" };
+        let class = if device.device_type == "cpu" { "software" } else { &device.device_type };
+        say!("{}: {} ({class}{auto})", device.index, device.name);
+        say!("   {}", memory(device));
+        if device.device_type == "cpu" {
+            say!("   computes on the CPU: right, but slow; for tests and small work");
+        }
+        if given.verbose {
+            details(device)?;
+        }
     }
     Ok(())
 }
 
-fn memory(adapter: &AdapterReport) -> String {
-    let AdapterMemory { bytes, source } = adapter.memory;
+/// Driver, limits and features.
+fn details(device: &AdapterReport) -> Result<()> {
+    say!("   {}, driver {} {}", device.backend, device.driver, device.driver_info);
+    say!(
+        "   largest binding {}, largest buffer {}",
+        say::bytes(device.max_binding_bytes),
+        say::bytes(device.max_buffer_bytes)
+    );
+    say!(
+        "   f16 {}, subgroups {}, cooperative matrices {}, timestamps {}",
+        yes(device.f16),
+        yes(device.subgroups),
+        matrices(device.cooperative),
+        yes(device.timestamps)
+    );
+    Ok(())
+}
+
+fn memory(device: &AdapterReport) -> String {
+    let AdapterMemory { bytes, source } = device.memory;
     let has = match source {
         MemorySource::Driver => say::bytes(bytes),
         MemorySource::Host => format!("{} (the machine's)", say::bytes(bytes)),
-        MemorySource::Class => format!("not told, taken as {}", say::bytes(bytes)),
+        MemorySource::Class => format!("unknown, taken to be {}", say::bytes(bytes)),
     };
-    format!("memory {has}, of it {} for a run by default", say::bytes(adapter.budget()))
+    format!("memory {has}; a run takes at most {} by default", say::bytes(device.budget()))
 }
 
 fn matrices(sides: Cooperative) -> String {

@@ -3,31 +3,38 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::args::DeviceArgs;
 use super::report::Report;
 use crate::base::{Error, GpuFault, Result};
 use crate::engine::check::{Extent, OPERATIONS, Picked, Row, by_kernel, examine};
 use crate::engine::gpu::{Gpu, Use};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg doctor
+  u2seg doctor --device NVIDIA --quick
+  u2seg doctor --only pointwise --all")]
 pub struct Args {
-    /// Only as the adapter is: leave out small bindings, few groups, tensors in f16.
+    /// Check kernels only as this device runs them
+    ///
+    /// Leaves out what other devices need: small bindings, few workgroups, tensors in f16.
     #[arg(long)]
     quick: bool,
-    /// Only cases whose name, or whose operation's, holds this, such as `pointwise`.
+    /// Check only cases whose name or operation holds this text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// Print every variant of a case, not the failed ones alone.
+    /// Print every variant of a case, not only failed ones
     #[arg(long)]
     all: bool,
-    /// Use no more than the limits that every WebGPU adapter has, and no feature, as in a browser.
+    /// Use only what every WebGPU device has, as in a browser
     #[arg(long)]
     portable: bool,
-    /// Print JSON: versions, adapter, limits, features, and a list of rows.
-    #[arg(long)]
+    /// Print JSON: versions, device, limits, features, and a row a variant
+    #[arg(long, help_heading = "Output")]
     json: bool,
-    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(serde::Serialize)]
@@ -41,7 +48,7 @@ struct Examined<'a> {
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let how = if args.portable { Use::Portable } else { Use::Passing };
-    let gpu = Gpu::open_with(&args.device, how)?;
+    let gpu = Gpu::open_with(&args.device.device, how)?;
     let adapter = gpu.report();
     if !args.json {
         say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver_info);

@@ -17,39 +17,52 @@ use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pair
 pub(super) const NONE: &str = "none";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg evaluate -p masks -g Task09_Spleen/labelsTr
+  u2seg evaluate -p mask.nii.gz -g reference.nii.gz --labels Task09_Spleen/dataset.json
+  u2seg evaluate -p masks -g labels -o scores/summary.json")]
 pub struct Args {
-    /// Folder of predicted masks, or a single mask.
-    #[arg(short, long, required_unless_present = "folds")]
+    /// Folder of predicted masks, or one mask
+    #[arg(short, long, required_unless_present = "folds", value_name = "MASKS")]
     predictions: Option<PathBuf>,
-    /// Folder of true labels, or those of the single mask. Masks belong together whose names are the same without .nii,
-    /// .nii.gz, .hdr or .img.
-    #[arg(short, long, required_unless_present = "folds")]
+    /// Folder of reference masks, or one mask
+    ///
+    /// Files belong together whose names are the same without .nii.gz and other endings.
+    #[arg(short, long, required_unless_present = "folds", value_name = "MASKS")]
     ground_truth: Option<PathBuf>,
-    /// Instead of masks, score folds together that were trained apart, each by `u2seg train --fold K --out RUN/fold_K`: writes
-    /// RUN/validation/DOMAIN/summary.json as training all of them in one call does.
+    /// Instead: score the folds of a run together
+    ///
+    /// For folds that were trained apart, each by `u2seg train --fold K -o RUN/fold_K`. Writes RUN/validation/DOMAIN/summary.json,
+    /// as training all folds in one call does.
     #[arg(
         long,
         value_name = "RUN",
         conflicts_with_all = ["predictions", "ground_truth", "output", "labels", "merge", "matching"]
     )]
     folds: Option<PathBuf>,
-    /// Where to write the summary as JSON with nnU-Net's keys; its folders are made.
-    #[arg(short, long)]
+    /// Write the scores to this JSON file, with nnU-Net's keys
+    #[arg(short, long, alias = "out", value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The dataset.json whose classes, regions and ignore label are scored, in the Decathlon's form or nnU-Net's; other values
-    /// are an error. Without it, one in the folder of true labels or beside that folder is used. Without any, or with `none`,
-    /// every value above 0 that occurs is a class.
+    /// The dataset.json with classes, regions and ignore label
+    ///
+    /// In the Decathlon's form or nnU-Net's; values that it does not name are an error. By default the one in the folder of
+    /// references or beside that folder. Without any, or with `none`, every value above 0 that occurs is a class.
     #[arg(long, value_name = "FILE|none")]
     labels: Option<PathBuf>,
-    /// Score references without a prediction against an empty mask, which is Dice 0 for every class that they have; the
-    /// summary lists them and has the mean without them. Otherwise they are an error. With --folds, score the folds that are there.
+    /// Score references without a prediction against an empty mask
+    ///
+    /// That is Dice 0 for every class that they have. The summary lists them, and has the mean without them. Otherwise they are
+    /// an error. With --folds, score the folds that are there.
     #[arg(long)]
     allow_missing: bool,
-    /// Labels that count as another, FROM=TO, such as 2=1 where tumours (2) were trained as the organ (1).
-    #[arg(long, num_args = 1.., value_parser = merge)]
+    /// Count a label as another, such as 2=1
+    ///
+    /// For example where tumours (2) were trained as part of the organ (1).
+    #[arg(long, num_args = 1.., value_parser = merge, value_name = "FROM=TO")]
     merge: Vec<LabelMerge>,
-    /// How the voxels of a prediction are matched with those of its reference, whose grid decides.
-    #[arg(long = "match", value_enum, default_value_t)]
+    /// How to match a prediction with its reference, whose grid decides
+    #[arg(long = "match", value_enum, default_value_t, value_name = "WAY")]
     matching: Match,
 }
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::say::bytes;
+use super::say::{self, bytes};
 use super::signals;
 use crate::base::{Error, Result, Stop};
 use crate::dataset::DESCRIPTION;
@@ -21,30 +21,37 @@ Examples:
   u2seg fetch spleen hippocampus -o /data/msd   # two tasks, by their short names
   u2seg fetch https://zenodo.org/records/1/files/scans.zip --md5 900150983cd24fb0d6963f7d28e17f72")]
 pub struct Args {
-    /// Tasks of the Medical Segmentation Decathlon, such as Task09_Spleen, spleen or 9; or the address of an archive (.tar,
-    /// .tar.gz, .zip), a model (.safetensors) or another file, with its checksum.
+    /// Tasks of the Medical Segmentation Decathlon, or an address
+    ///
+    /// A task is written as Task09_Spleen, spleen or 9. An address names an archive (.tar, .tar.gz, .zip), a model
+    /// (.safetensors) or another file, and wants its checksum.
     #[arg(required_unless_present = "list", value_name = "TASK|URL")]
     what: Vec<String>,
-    /// Folder to put it in; by default the current one, and for a model the folder in which `-m NAME` looks.
-    #[arg(short, long, value_name = "FOLDER")]
+    /// Folder to put it in [default: .]
+    ///
+    /// Models go by default to the folder in which `-m NAME` looks.
+    #[arg(short, long, alias = "out", value_name = "FOLDER")]
     output: Option<PathBuf>,
-    /// SHA-256 of the file at the address, as whoever published it gives it.
+    /// Published SHA-256 of the file
     #[arg(long, value_name = "HEX", value_parser = Digest::sha256, conflicts_with = "md5")]
     sha256: Option<Digest>,
-    /// MD5 of the file at the address. It tells a broken download; it is no proof of who made the file.
+    /// Published MD5 of the file
+    ///
+    /// It tells a broken download; it is no proof of who made the file.
     #[arg(long, value_name = "HEX", value_parser = Digest::md5)]
     md5: Option<Digest>,
-    /// Address that the Decathlon's archives lie below, instead of AWS Open Data; the environment variable U2SEG_MIRROR
-    /// names it too. The checksums stay the published ones.
+    /// Where the Decathlon's archives lie, instead of AWS Open Data
+    ///
+    /// The environment variable U2SEG_MIRROR names it too. The checksums stay the published ones.
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
-    /// The most that may be downloaded, and that may be unpacked from it.
+    /// Most bytes to download, and to unpack from them
     #[arg(long, value_name = "SIZE", value_parser = super::args::size, default_value = "200GiB")]
     max_size: u64,
-    /// The most files and folders that may be unpacked.
+    /// Most files and folders to unpack
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().files)]
     max_files: u64,
-    /// List the tasks of the Decathlon, and fetch nothing.
+    /// List the tasks of the Decathlon, and fetch nothing
     #[arg(long)]
     list: bool,
 }
@@ -192,7 +199,7 @@ const LINES: Duration = Duration::from_secs(10);
 
 impl Bar {
     fn new(name: &str) -> Self {
-        let bar = ProgressBar::no_length();
+        let bar = say::bar(None, "{msg}");
         Self { name: name.into(), bar, stage: None, line: Instant::now() }
     }
 
@@ -225,8 +232,7 @@ impl Bar {
         } else {
             "{msg} {spinner} {bytes} {bytes_per_sec}"
         };
-        let style = ProgressStyle::with_template(template);
-        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_style(say::style(template));
         self.bar.set_message(format!("{}: {doing}", self.name));
     }
 

@@ -22,12 +22,14 @@ fn flag(command: &Command, setting: &str) -> Option<String> {
 pub struct Given<'a> {
     pub program: &'a Command,
     pub command: &'a Command,
+    /// Whether to say more.
+    pub verbose: bool,
 }
 
 impl Given<'_> {
     /// Settings and commands in backticks as a user types them; what is neither stays.
     pub fn worded(&self, text: &str) -> String {
-        let Self { program, command } = self;
+        let Self { program, command, .. } = self;
         let word = |name: &str| {
             let elsewhere = || program.get_subcommands().find_map(|other| flag(other, name));
             // `cache` is both
@@ -40,6 +42,12 @@ impl Given<'_> {
         // every second part stands between backticks
         let parts = text.split('`').enumerate();
         parts.map(|(at, part)| if at % 2 == 1 { word(part) } else { part.to_string() }).collect()
+    }
+
+    /// Whether an error is about what flags of the command say, and no more than a wrong usage.
+    pub fn is_usage(&self, error: &Error) -> bool {
+        let Error::Setting { name, .. } = error else { return false };
+        name.split(", ").all(|one| one.starts_with("--") || flag(self.command, one).is_some())
     }
 
     /// An error with flags in place of settings. What was found stays as it is: it is the user's.
@@ -75,7 +83,7 @@ mod tests {
     fn said(error: Error, name: &str) -> String {
         let program = Cli::command();
         let command = program.find_subcommand(name).unwrap();
-        Given { program: &program, command }.told(error).to_string()
+        Given { program: &program, command, verbose: false }.told(error).to_string()
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod args;
 mod bench;
 mod cache;
 mod command;
+mod complete;
 mod compose;
 mod convert;
 mod devices;
@@ -30,86 +31,117 @@ mod signals;
 mod train;
 mod verify;
 mod view;
+mod words;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::base::{Error, Result, Stop};
 
-/// Trains and runs 3D U²-Net on any GPU through WebGPU.
+/// What this program is, for reports of faults.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit ",
+    env!("U2SEG_COMMIT"),
+    "\nwgpu ",
+    env!("U2SEG_WGPU_VERSION"),
+    ", naga ",
+    env!("U2SEG_NAGA_VERSION"),
+);
+
+/// Trains and runs 3D U²-Net, one network for many organs, on any GPU
 #[derive(Debug, Parser)]
-#[command(name = "u2seg", version, about, propagate_version = true)]
+#[command(
+    name = "u2seg",
+    version,
+    long_version = VERSION,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  u2seg predict -m hippocampus -i scan.nii.gz -o mask.nii.gz     # a model that comes along
+  u2seg fetch Task09_Spleen
+  u2seg train Task09_Spleen -o runs/spleen --minutes 60"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print details
+    #[arg(short, long, global = true)]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fetch a dataset of the Decathlon, or a file with a checksum: goes on where it was cut, unpacks safely.
+    /// Download a Decathlon dataset, or a file with a checksum
     Fetch(fetch::Args),
-    /// List the adapters that can train and segment.
+    /// List the devices that can train and segment
     Devices(devices::Args),
-    /// Read every case of dataset folders, or single images, and say what is wrong: geometry, labels, names.
+    /// Read every case of dataset folders, or images, and say what is wrong
     Verify(verify::Args),
-    /// Convert images between DICOM, NIfTI, NRRD and MetaImage, and datasets between the Decathlon's form and nnU-Net v2's.
+    /// Convert images and datasets between formats
     Convert(convert::Args),
-    /// Plan patch, spacing and pools from the data, and what memory training needs.
+    /// Plan patch, spacing and network from the data, and the memory it takes
     Plan(plan::Args),
-    /// Prepare the cases of dataset folders ahead of training: crop, resample, normalise and keep them.
+    /// Crop, resample and normalise cases ahead of training
     Prepare(prepare::Args),
-    /// Look at the prepared cases that are kept, or remove them.
+    /// List or remove prepared cases
     Cache(cache::Args),
-    /// Train a network on one or more dataset folders.
+    /// Train a network on one or more datasets
     Train(train::Args),
-    /// Add a domain to a model; what the domains share stays as it is.
+    /// Add a domain to a model, without touching its others
     Adapt(adapt::Args),
-    /// Cut one domain out of a model.
+    /// Cut one domain out of a model
     Export(compose::ExportArgs),
-    /// Add the domains of a model trained on the same shared weights.
+    /// Put the domains of two models into one
     Merge(compose::MergeArgs),
-    /// Read the published PyTorch network's weights.
+    /// Read the weights of the published PyTorch network
     Import(compose::ImportArgs),
-    /// Segment images with a trained model.
+    /// Segment images with a trained model
     Predict(predict::Args),
-    /// Score predicted masks against references.
+    /// Score predicted masks against reference masks
     Evaluate(evaluate::Args),
-    /// List the models that `-m` takes by name: what they segment, how well, and their licence.
+    /// List the models that -m takes by name
     Models(models::Args),
-    /// Draw slices of an image with its masks outlined, as a PNG.
+    /// Draw an image with its masks outlined, as a PNG
     View(view::Args),
-    /// Write one HTML page about a training run or a folder of predictions: scores, pictures, curves, settings.
+    /// Write an HTML page about a run or a folder of predictions
     Report(page::Args),
-    /// Count a model's parameters: shared, of each domain, of each part.
+    /// Say what a model segments, how it was trained, and how well it does
     Info(info::Args),
-    /// Check every kernel and its variants on an adapter against double precision.
+    /// Check every kernel on a device against double precision
     Doctor(doctor::Args),
-    /// Time the adapter, the kernels and whole steps.
+    /// Time the device, the kernels and whole training steps
     Bench(bench::Args),
+    /// Print completions for a shell
+    Completions(complete::CompletionsArgs),
+    /// Write manual pages
+    Man(complete::ManArgs),
 }
 
 /// Parses the arguments and runs the command; the exit code is 0 when done, 1 on failure, 2 on wrong usage, and 128 and the number
 /// of the signal that stopped it.
 pub fn main() -> std::process::ExitCode {
-    env_logger::Builder::from_env(
-        env_logger::Env::default().default_filter_or("warn,wgpu_hal=error"),
-    )
-    .format_timestamp(None)
-    .init();
     leave_lost_devices_to_errors();
     let program = Cli::command();
     let matches = program.clone().get_matches();
+    let cli = parse(&matches);
+    say::log(cli.quiet, cli.verbose);
     let command = matches.subcommand_name().and_then(|name| program.find_subcommand(name));
-    let given = flags::Given { program: &program, command: command.unwrap_or(&program) };
+    let command = command.unwrap_or(&program);
+    let given = flags::Given { program: &program, command, verbose: cli.verbose };
     let stop = Stop::default();
-    match run(parse(&matches), &given, &stop) {
+    match run(cli.command, &given, &stop) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             // the command told where it stopped
             if let Some(code) = matches!(error, Error::Stopped).then(|| stopped(&stop)).flatten() {
                 return code;
             }
-            note!("error: {}", given.told(error));
-            std::process::ExitCode::FAILURE
+            let code = if given.is_usage(&error) { 2 } else { 1 };
+            fault!("{}", given.told(error));
+            code.into()
         }
     }
 }
@@ -156,16 +188,21 @@ fn given(name: &str, matches: &clap::ArgMatches) -> Vec<String> {
         source == Some(clap::parser::ValueSource::CommandLine)
     };
     let arguments = command.get_arguments().filter(stands);
-    arguments.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect()
+    let written = |arg: &clap::Arg| match (arg.get_long(), arg.get_value_names()) {
+        (Some(long), _) => format!("--{long}"),
+        (None, Some([name, ..])) => name.to_string(),
+        (None, _) => arg.get_id().to_string(),
+    };
+    arguments.map(written).collect()
 }
 
-fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
-    match cli.command {
+fn run(command: Command, given: &flags::Given, stop: &Stop) -> Result<()> {
+    match command {
         Command::Fetch(args) => fetch::run(&args, stop),
-        Command::Devices(args) => devices::run(&args),
+        Command::Devices(args) => devices::run(&args, given),
         Command::Verify(args) => verify::run(&args, given),
         Command::Convert(args) => convert::run(&args, given),
-        Command::Plan(args) => plan::run(&args),
+        Command::Plan(args) => plan::run(&args, given),
         Command::Prepare(args) => prepare::run(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Train(args) => train::run(&args, stop),
@@ -178,8 +215,10 @@ fn run(cli: Cli, given: &flags::Given, stop: &Stop) -> Result<()> {
         Command::Models(args) => models::run(&args),
         Command::View(args) => view::run(&args),
         Command::Report(args) => page::run(&args),
-        Command::Info(args) => info::run(&args),
+        Command::Info(args) => info::run(&args, given),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => complete::completions(&args, given),
+        Command::Man(args) => complete::man(&args, given),
     }
 }

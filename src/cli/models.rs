@@ -12,7 +12,7 @@ Examples:
   u2seg predict -m hippocampus -i scan.nii.gz -o mask.nii.gz
   u2seg fetch https://SERVER/liver.safetensors --sha256 …   # then: u2seg predict -m liver")]
 pub struct Args {
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

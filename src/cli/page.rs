@@ -7,12 +7,17 @@ use crate::base::{Error, Result};
 use crate::run::{report, report_file};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg report runs/organs
+  u2seg report masks -o masks.html
+  u2seg report runs/folds        # all folds of a cross-validation")]
 pub struct Args {
-    /// Folder of a run, finished or not, of the folds or networks below it, or of masks that `predict` wrote.
+    /// Folder of a run, of its folds, or of masks that `u2seg predict` wrote
     #[arg(value_name = "RUN|PREDICTIONS")]
     folder: PathBuf,
-    /// The page to write; by default report.html in that folder.
-    #[arg(short, long, value_name = "FILE")]
+    /// Page to write; by default report.html in that folder
+    #[arg(short, long, alias = "out", value_name = "FILE")]
     output: Option<PathBuf>,
 }
 

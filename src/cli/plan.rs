@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::say::bytes;
+use super::flags::Given;
+use super::say::{bytes, print_json};
 use super::train::{NetArgs, RunArgs, Watch, recomputed};
-use crate::base::{Error, Result, Stop};
+use super::words::{axes, count, mm};
+use crate::base::{Result, Stop};
 use crate::domain::{DomainPlan, Limit};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
@@ -13,23 +15,24 @@ use crate::run::{RunPlan, Runs};
 use crate::train::{Length, MachineBytes, Memory, TrainingBudget};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg plan Task09_Spleen                        # print the plan and its memory
+  u2seg plan Task09_Spleen --vram 4G --batch 2    # as it would be in 4 GiB
+  u2seg plan Task09_Spleen -o runs/spleen         # write it, edit plan.json, then: u2seg train --continue -o runs/spleen")]
 pub struct Args {
     #[command(flatten)]
     net: NetArgs,
-    /// Folder that gets plan.json and config.toml; edit them, then `u2seg train --continue --out FOLDER`.
-    #[arg(long, required_unless_present = "dry_run")]
-    out: Option<PathBuf>,
-    /// Print the plan and its memory, write nothing.
-    #[arg(long, conflicts_with = "out")]
-    dry_run: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    /// Print channels, classes and normalisation of each domain, too, and what is largest where most is in memory.
-    #[arg(long)]
-    verbose: bool,
     #[command(flatten)]
     run: RunArgs,
+    /// Write plan.json and config.toml to this folder
+    ///
+    /// Edit them, then begin the run with `u2seg train --continue -o FOLDER`. Without it the plan is printed alone.
+    #[arg(short, long, alias = "output", value_name = "FOLDER", help_heading = "Output")]
+    out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
 }
 
 /// What is planned of one run: a network for one or more domains.
@@ -82,11 +85,11 @@ impl Report {
     }
 
     /// What is told of the run, folder apart.
-    fn lines(&self, adapter: &str, verbose: bool) -> Vec<String> {
+    fn lines(&self, device: &str, verbose: bool) -> Vec<String> {
         let mut lines = table(self.rows());
         lines.extend(self.domains.iter().flat_map(notes));
         lines.push(String::new());
-        lines.extend(self.memory_lines(adapter));
+        lines.extend(self.memory_lines(device));
         lines.extend(self.machine_lines());
         lines.push(format!("Length      {}", self.length()));
         if verbose {
@@ -97,16 +100,16 @@ impl Report {
 
     /// Head and cells of a row for each domain.
     fn rows(&self) -> Vec<[String; 7]> {
-        let head = ["domain", "mm", "patch", "batch", "pools", "GPU", "limited by"];
+        let head = ["domain", "mm (D×H×W)", "patch", "batch", "pools", "GPU", "limited by"];
         let own = self.memory.total() - self.memory.activations;
         let rows = self.domains.iter().zip(&self.limits).zip(&self.memory.domains);
         let rows = rows.map(|((d, limit), activations)| {
             [
                 d.name.clone(),
-                joined(d.spacing.map(millimetres)),
-                joined(d.patch),
+                axes(d.spacing.map(mm)),
+                axes(d.patch),
                 d.batch.to_string(),
-                joined(d.pools),
+                axes(d.pools),
                 bytes(own + activations + self.cases),
                 limited(*limit).into(),
             ]
@@ -114,14 +117,14 @@ impl Report {
         std::iter::once(head.map(String::from)).chain(rows).collect()
     }
 
-    fn memory_lines(&self, adapter: &str) -> [String; 4] {
+    fn memory_lines(&self, device: &str) -> [String; 4] {
         let Memory { parameters, activations, uniforms, read_back, .. } = &self.memory;
         let of = self.vram.map(|vram| format!(" of {}", bytes(vram))).unwrap_or_default();
         let all = bytes(self.memory.total() + self.cases);
         let (activations, again) = (bytes(*activations), recomputed(&self.memory));
         let (rest, cases) = (bytes(parameters + uniforms + read_back), bytes(self.cases));
         [
-            format!("GPU memory  {all}{of} on {adapter}"),
+            format!("GPU memory  {all}{of} on {device}"),
             format!("            {activations} activations{again}"),
             format!("            {rest} weights, moments, dispatches and checkpoints"),
             format!("            {cases} cases and patches at most"),
@@ -139,7 +142,7 @@ impl Report {
 
     fn length(&self) -> String {
         let length = match self.length {
-            Length::Steps(steps) => format!("{steps} steps"),
+            Length::Steps(steps) => count(steps, "step"),
             Length::Minutes(minutes) => format!("{minutes} minutes"),
         };
         let budget = self.budget.filter(|budget| budget.length() == self.length);
@@ -152,7 +155,8 @@ impl Report {
         let mut lines = vec![String::new()];
         lines.extend(self.domains.iter().map(|d| {
             let classes = d.labels.names().join(", ");
-            format!("{}: {} channels; classes {classes}; {:?}", d.name, d.channels, d.normalisation)
+            let channels = count(d.channels as u64, "channel");
+            format!("{}: {channels}; classes {classes}; {:?}", d.name, d.normalisation)
         }));
         lines.extend(["".into(), "largest where most is in memory:".into()]);
         let peak = self.memory.peak.iter();
@@ -163,10 +167,10 @@ impl Report {
 
 /// What else is to know of how a domain's patches are made.
 fn notes(d: &DomainPlan) -> Vec<String> {
-    let crop = d.crop.map(|crop| format!("{}: patches are resized from {}", d.name, joined(crop)));
+    let crop = d.crop.map(|crop| format!("{}: patches are resized from {}", d.name, axes(crop)));
     let preset = d.preset.as_ref().map(|preset| format!("{}: as published for {preset}", d.name));
-    let axes = d.resampling.axes(d.spacing, d.spacing).into_iter().zip(["D", "H", "W"]);
-    let across = axes.filter_map(|(by, axis)| match by {
+    let along = d.resampling.axes(d.spacing, d.spacing).into_iter().zip(["D", "H", "W"]);
+    let across = along.filter_map(|(by, axis)| match by {
         Interpolation::Cubic => None,
         Interpolation::Linear => {
             Some(format!("{}: images are resampled linearly along {axis}", d.name))
@@ -179,9 +183,9 @@ fn notes(d: &DomainPlan) -> Vec<String> {
 }
 
 /// Prints runs, those of which the same is told together: so folds are, mostly.
-fn print(reports: &[Report], adapter: &str, verbose: bool) -> Result<()> {
+fn print(reports: &[Report], device: &str, verbose: bool) -> Result<()> {
     let told: Vec<_> =
-        reports.iter().map(|report| (report, report.lines(adapter, verbose))).collect();
+        reports.iter().map(|report| (report, report.lines(device, verbose))).collect();
     for (index, alike) in told.chunk_by(|(_, a), (_, b)| a == b).enumerate() {
         if index > 0 {
             say!("");
@@ -217,17 +221,6 @@ fn limited(by: Limit) -> &'static str {
     }
 }
 
-/// Millimetres to two digits, without zeros at the end.
-fn millimetres(mm: f64) -> String {
-    let text = format!("{mm:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').into()
-}
-
-/// D, H, W.
-fn joined<T: ToString>(axes: [T; 3]) -> String {
-    axes.map(|axis| axis.to_string()).join("x")
-}
-
 /// Lines of cells under each other; long names are cut so that lines fit a terminal.
 fn table(mut rows: Vec<[String; 7]>) -> Vec<String> {
     let widest = |rows: &[[String; 7]], column: usize| {
@@ -252,8 +245,8 @@ fn table(mut rows: Vec<[String; 7]>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let gpu = Gpu::open(&args.run.device)?;
+pub fn run(args: &Args, given: &Given) -> Result<()> {
+    let gpu = Gpu::open(args.run.device())?;
     let (config, options) =
         (args.net.config(gpu.is_software(), &args.run)?, args.net.options(&args.run)?);
     let out = args.out.clone().unwrap_or_default();
@@ -267,14 +260,12 @@ pub fn run(args: &Args) -> Result<()> {
     }?;
     let reports: Vec<Report> = plans.into_iter().map(|plan| Report::new(plan, written)).collect();
     if !args.json {
-        return print(&reports, &gpu.report().name, args.verbose);
+        return print(&reports, &gpu.report().name, given.verbose);
     }
-    let text = match reports.as_slice() {
-        [one] => serde_json::to_string_pretty(one),
-        several => serde_json::to_string_pretty(several),
-    };
-    say!("{}", text.map_err(|e| Error::Internal(e.to_string()))?);
-    Ok(())
+    match reports.as_slice() {
+        [one] => print_json(one),
+        several => print_json(&several),
+    }
 }
 
 #[cfg(test)]
@@ -290,7 +281,5 @@ mod tests {
         let lines = table(vec![head.map(String::from), row]);
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:#?}");
         assert!(lines[1].starts_with("A very lo") && lines[1].contains('…'), "{lines:#?}");
-        assert_eq!(millimetres(0.78125), "0.78");
-        assert_eq!(millimetres(5.0), "5");
     }
 }

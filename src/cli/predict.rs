@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use indicatif::ProgressBar;
 
-use super::args::{MaskFormat, PrecisionArg};
+use super::args::{MaskFormat, PrecisionArg, TunedDeviceArgs, positive};
 use super::command::typed;
 use super::flags::Given;
 use super::preview;
+use super::say;
 use super::signals;
 use crate::base::files::{Claim, Paths, folder, safe_name};
 use crate::base::{Error, Result, Stop};
@@ -27,9 +27,9 @@ use crate::segment::{CaseWork, Ensemble, PredictOptions, Predictor, finish};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {
-    /// A Gaussian about the window's centre.
+    /// By a Gaussian about the window's centre.
     Gaussian,
-    /// One minus the distance to the centre, as published.
+    /// By one minus the distance to the centre, as published.
     Linear,
 }
 
@@ -44,65 +44,92 @@ enum Axis {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg predict -m hippocampus -i scan.nii.gz -o mask.nii.gz
+  u2seg predict -m runs/organs --domain Spleen -i images -o masks --preview
+  u2seg predict -m fold_0 fold_1 fold_2 -i series.zip -o mask.dcm --mirror D,H,W")]
 pub struct Args {
-    /// Model file, the folder of a finished run, or a name of `u2seg models`; of several the mean probability counts.
+    /// Model file, the folder of a run, or a name of `u2seg models`
+    ///
+    /// Give several models to average their probabilities.
     #[arg(short, long, num_args = 1.., required = true)]
     model: Vec<PathBuf>,
-    /// An image (NIfTI, NRRD, MetaImage), a DICOM series (its folder, or a .zip or .tar.gz of it), or a folder of images
-    /// (CASE.nii.gz, or CASE_0000.nii.gz a channel) or of DICOM folders.
-    #[arg(short, long)]
+    /// Image, DICOM series, or a folder of either
+    ///
+    /// Images are NIfTI, NRRD or MetaImage; in a folder CASE.nii.gz, or CASE_0000.nii.gz and so on for each channel. A series is
+    /// a folder, or a .zip or .tar.gz of it.
+    #[arg(short, long, help_heading = "Data")]
     input: PathBuf,
-    /// Of a folder with several DICOM series, the one to segment: its number or its UID.
-    #[arg(long, value_name = "NUMBER|UID")]
+    /// Which series to segment, where a folder has several
+    #[arg(long, value_name = "NUMBER|UID", help_heading = "Data")]
     series: Option<String>,
-    /// Mask file for one image, folder for several.
-    #[arg(short, long)]
+    /// Mask file for one image, folder for several
+    #[arg(short, long, alias = "out", help_heading = "Output")]
     output: PathBuf,
-    /// Format of the masks; by default as the name of the mask file ends, else NIfTI.
-    #[arg(short, long, value_enum)]
+    /// Format of the masks
+    ///
+    /// By default as the name of the mask file ends, else NIfTI.
+    #[arg(short, long, value_enum, help_heading = "Output")]
     format: Option<MaskFormat>,
-    /// Domain of the images, where the model has several.
-    #[arg(long)]
+    /// Domain of the images, where the model has several
+    #[arg(long, value_name = "NAME")]
     domain: Option<String>,
-    /// Step between windows as a share of the patch, above 0 and at most 1.
-    #[arg(long, default_value_t = 0.5)]
+    /// Step between windows, as a share of the patch
+    ///
+    /// Above 0 and at most 1. Smaller steps take longer and are a little more accurate.
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
     step_size: f32,
-    /// How much the voxels of a window count; by default as the domain's plan says (linear under the recipe u2net).
-    #[arg(long, value_enum)]
+    /// How to weight the voxels of overlapping windows
+    ///
+    /// By default as the domain's plan says: gaussian, or linear with the recipe u2net.
+    #[arg(long, value_enum, value_name = "WAY")]
     weighting: Option<WeightingArg>,
-    /// Average over mirror images along these axes, such as D,H,W; for networks that saw mirrored patches.
-    #[arg(long, value_enum, value_delimiter = ',', ignore_case = true)]
+    /// Average over mirrored images along these axes, such as D,H,W
+    ///
+    /// For networks that were trained on mirrored patches. Two axes take four times as long, three eight times.
+    #[arg(long, value_enum, value_delimiter = ',', ignore_case = true, value_name = "AXES")]
     mirror: Vec<Axis>,
-    /// Also write the probability of each class as float32 volumes, to probabilities/CASE/CLASS.nii.gz.
-    #[arg(long)]
+    /// Also write the probability of each class
+    ///
+    /// As float32 volumes, to probabilities/CASE/CLASS.nii.gz.
+    #[arg(long, help_heading = "Output")]
     save_probabilities: bool,
-    /// Also write a picture beside each mask, CASE.png: three planes through the largest part of the mask, its classes outlined.
-    #[arg(long)]
+    /// Also write a picture of each mask, CASE.png
+    ///
+    /// Three planes through the largest part of the mask, with its classes outlined.
+    #[arg(long, help_heading = "Output")]
     preview: bool,
-    /// How the channel files of an image are matched.
-    #[arg(long = "match", value_enum, default_value = "by-place")]
+    /// How to match the channel files of an image
+    #[arg(
+        long = "match",
+        value_enum,
+        default_value = "by-place",
+        value_name = "WAY",
+        help_heading = "Data"
+    )]
     matching: Match,
-    /// Leave out images of which all that is asked for is there already, whole and of the image's shape.
-    #[arg(long = "continue")]
+    /// Leave out images whose results are there already
+    ///
+    /// Files count that are whole and have the image's shape.
+    #[arg(long = "continue", help_heading = "Output")]
     resume: bool,
-    /// Split the images into this many parts, of which this call does one.
-    #[arg(long, default_value_t = 1)]
+    /// Split the images into this many parts, and do one of them
+    #[arg(long, default_value_t = 1, value_parser = positive::<usize>, value_name = "COUNT", help_heading = "Data")]
     num_parts: usize,
-    /// The part to do, from 0.
-    #[arg(long, default_value_t = 0)]
+    /// Part to do, from 0
+    #[arg(long, default_value_t = 0, value_name = "PART", help_heading = "Data")]
     part_id: usize,
-    /// How activations are stored.
-    #[arg(long, value_enum, default_value = "f32")]
+    /// Store activations in 32 or 16 bits
+    #[arg(long, value_enum, default_value = "f32", value_name = "TYPE", help_heading = "Memory")]
     precision: PrecisionArg,
-    /// GPU memory by which slabs and batches of windows are sized, such as 4GiB; by default by the adapter.
-    #[arg(long, value_name = "BYTES", value_parser = super::args::size)]
+    /// Limit GPU memory, such as 4G
+    ///
+    /// By default what the device has. Large images are segmented in slabs that fit.
+    #[arg(long, value_name = "SIZE", value_parser = super::args::size, help_heading = "Memory")]
     vram: Option<u64>,
-    /// How the variants of kernels are chosen; others may round differently.
-    #[arg(long, value_enum, default_value = "cached")]
-    tune: tune::Mode,
-    /// Adapter: auto, an index of `u2seg devices`, or part of a name.
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: TunedDeviceArgs,
 }
 
 /// Images of one case, or why they cannot be used, and the mask to write.
@@ -174,7 +201,7 @@ impl Args {
         let workload =
             |(model, domain): &(Model, usize)| Predictor::workload(gpu, model, *domain, &options);
         let workloads = models.iter().map(workload).collect::<Result<Vec<_>>>()?;
-        let (gpu, _) = tune::tuned(gpu, self.tune, &workloads)?;
+        let (gpu, _) = tune::tuned(gpu, self.device.tune, &workloads)?;
         let member =
             |(model, domain): &(Model, usize)| Predictor::new(&gpu, model, *domain, &options);
         Ensemble::new(models.iter().map(member).collect::<Result<Vec<_>>>()?)
@@ -188,7 +215,7 @@ impl Args {
         jobs: &[Job],
         given: &Given,
     ) -> Result<()> {
-        let bar = ProgressBar::new(jobs.len() as u64);
+        let bar = say::bar(Some(jobs.len() as u64), say::CASES);
         let (mut failed, mut written, mut only) = (0, 0, Ok(()));
         ensemble.segment_all(work, jobs, &mut |index, outcome| {
             match outcome {
@@ -417,7 +444,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
         note!("nothing is left to do");
         return Ok(());
     }
-    let gpu = Gpu::open(&args.device)?;
+    let gpu = Gpu::open(&args.device.device)?;
     let (_, ensemble) =
         Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models)).map_err(|e| {
             match (&e, args.model.as_slice()) {

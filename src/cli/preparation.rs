@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+
+use super::say;
 
 use crate::dataset::prepared::{Progress, Stage};
 use crate::run::Observer;
@@ -70,9 +72,7 @@ impl PreparationBar {
 }
 
 fn begin() -> ProgressBar {
-    let bar = ProgressBar::new(STEPS);
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed_precise} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = say::bar(Some(STEPS), "{bar:20} {percent:>3} % {elapsed_precise} {wide_msg}");
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }

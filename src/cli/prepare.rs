@@ -3,10 +3,16 @@
 use super::preparation::PreparationBar;
 use super::say::bytes;
 use super::train::{NetArgs, RunArgs};
+use super::words::{axes, count, mm};
 use crate::base::Result;
 use crate::run::{PreparedDomain, Runs};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg prepare Task09_Spleen
+  u2seg prepare Task04_Hippocampus Task09_Spleen --cache /fast/prepared
+  u2seg prepare Task09_Spleen --spacing 3,1.5,1.5    # as the training that follows is given")]
 pub struct Args {
     #[command(flatten)]
     net: NetArgs,
@@ -22,10 +28,10 @@ pub fn run(args: &Args) -> Result<()> {
     let prepared = runs.prepare(&mut PreparationBar::default())?;
     for PreparedDomain { plan, cases, folder } in prepared {
         say!(
-            "{}: {} cases at {:.3?} mm (D, H, W), {} in {}",
+            "{}: {} at {} mm (D×H×W), {} in {}",
             plan.name,
-            cases.cases,
-            plan.spacing,
+            count(cases.cases as u64, "case"),
+            axes(plan.spacing.map(mm)),
             bytes(cases.bytes),
             folder.display()
         );

@@ -48,7 +48,7 @@ impl fmt::Display for Report {
         writeln!(f, "versions: {}", versions.join(", "))?;
         writeln!(f, "system: {system}")?;
         let [maker, device] = a.ids;
-        writeln!(f, "adapter: {} ({}, {maker:04x}:{device:04x})", a.name, a.device_type)?;
+        writeln!(f, "device: {} ({}, {maker:04x}:{device:04x})", a.name, a.device_type)?;
         writeln!(f, "driver: {} {} {}", a.backend, a.driver, a.driver_info)?;
         writeln!(f, "memory: {} MiB, as told by {:?}", a.memory.bytes >> 20, a.memory.source)?;
         let features = if features.is_empty() { "none".into() } else { features.join(", ") };

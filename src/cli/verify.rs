@@ -3,36 +3,46 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
-
 use super::flags::Given;
+use super::say;
+use super::words::{axes, count, mm};
 use crate::base::files::{Claim, Paths, read_text, write_atomically};
 use crate::base::{Error, Result};
-use crate::dataset::{Contents, Dataset, DatasetReport, Exclusion, Selection, verify};
+use crate::dataset::{
+    Contents, Dataset, DatasetReport, Exclusion, Selection, holds_dataset, verify,
+};
 use crate::domain::PresetChoice;
 use crate::imaging::{Match, read_series};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg verify Task09_Spleen
+  u2seg verify Task09_Spleen --fix-list bad.txt    # for u2seg train --exclude bad.txt
+  u2seg verify scan.nii.gz series.zip")]
 pub struct Args {
-    /// Images to look at: files (NIfTI, NRRD, MetaImage), or DICOM series (a folder, or a .zip or .tar.gz of it).
-    #[arg(value_name = "IMAGE", required_unless_present = "data")]
+    /// Dataset folders (Decathlon or nnU-Net v2), images, or DICOM series
+    ///
+    /// A dataset folder holds a dataset.json. Images are NIfTI, NRRD or MetaImage; a series is a folder, or a .zip or .tar.gz
+    /// of it.
+    #[arg(value_name = "FOLDER|IMAGE", required_unless_present = "data")]
     images: Vec<PathBuf>,
-    /// Of a folder with several DICOM series, the one to look at: its number or its UID.
+    /// Dataset folders, as a flag
+    #[arg(long, num_args = 1.., required_unless_present = "images", value_name = "FOLDER")]
+    data: Vec<PathBuf>,
+    /// Which series to look at, where a folder has several
     #[arg(long, value_name = "NUMBER|UID")]
     series: Option<String>,
-    /// Dataset folders (Decathlon or nnU-Net v2 raw).
-    #[arg(long, num_args = 1.., required_unless_present = "images")]
-    data: Vec<PathBuf>,
-    /// How the files of a case are matched.
-    #[arg(long = "match", value_enum, default_value = "by-place")]
+    /// How to match the files of a case
+    #[arg(long = "match", value_enum, default_value = "by-place", value_name = "WAY")]
     matching: Match,
-    /// Write the cases with errors to a file, which `u2seg train --exclude` takes.
+    /// Write the cases with errors to a file, for `u2seg train --exclude`
     #[arg(long, value_name = "FILE")]
     fix_list: Option<PathBuf>,
-    /// File of cases that are known to be left out, and not read.
+    /// Do not read the cases listed in this file
     #[arg(long, value_name = "FILE")]
     exclude: Option<PathBuf>,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -41,21 +51,25 @@ pub struct Args {
 const HEAD: &str = "# Cases to leave out: the dataset's name, a tab, the case.";
 
 pub fn run(args: &Args, given: &Given) -> Result<()> {
-    look_at_images(args)?;
-    if args.data.is_empty() {
+    let (folders, images) = args.images.iter().cloned().partition(|path| holds_dataset(path));
+    let (images, mut folders): (Vec<PathBuf>, Vec<PathBuf>) = (images, folders);
+    folders.extend(args.data.iter().cloned());
+    look_at_images(args, &images)?;
+    if folders.is_empty() {
         return Ok(());
     }
     let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
     let opened: Vec<Result<Dataset>> =
-        args.data.iter().map(|dir| PresetChoice::Auto.open(dir)).collect();
+        folders.iter().map(|dir| PresetChoice::Auto.open(dir)).collect();
     let known: Vec<&Dataset> = opened.iter().flatten().collect();
     let _claim = args.fix_list.as_ref().map(|file| claim(args, &known, file)).transpose()?;
     // a folder that cannot be opened may be what a line is about
-    if known.len() == args.data.len() {
+    if known.len() == folders.len() {
         Exclusion::check(&exclude, &known)?;
     }
     let selection = Selection { matching: args.matching, group: None, exclude };
-    let bar = ProgressBar::new(args.data.len() as u64);
+    let bar =
+        say::bar(Some(folders.len() as u64), "{bar:30} {pos} of {len} datasets, {elapsed_precise}");
     let look = |(dir, opened): (&PathBuf, Result<Dataset>)| {
         let mut report = match opened {
             Ok(dataset) => verify(&dataset.without(&selection)),
@@ -66,7 +80,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         bar.inc(1);
         report
     };
-    let reports: Vec<DatasetReport> = args.data.iter().zip(opened).map(look).collect();
+    let reports: Vec<DatasetReport> = folders.iter().zip(opened).map(look).collect();
     bar.finish_and_clear();
     if let Some(file) = &args.fix_list {
         write_fix_list(file, &reports)?;
@@ -98,9 +112,9 @@ struct ImageReport {
 }
 
 /// Reads images and tells of them.
-fn look_at_images(args: &Args) -> Result<()> {
+fn look_at_images(args: &Args, images: &[PathBuf]) -> Result<()> {
     let mut reports = Vec::new();
-    for image in &args.images {
+    for image in images {
         let one = [image.clone()];
         let volume = read_series(&one, args.matching, args.series.as_deref())?;
         let bounds = |values: &[f32]| {
@@ -121,13 +135,10 @@ fn look_at_images(args: &Args) -> Result<()> {
         say!("{text}");
         return Ok(());
     }
-    for ImageReport { image, shape: [d, h, w], spacing: [z, y, x], range, warnings } in &reports {
+    for ImageReport { image, shape, spacing, range, warnings } in &reports {
         let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
-        say!(
-            "{}: {d} x {h} x {w} voxels of {z:.3} x {y:.3} x {x:.3} mm (D, H, W); intensities {}",
-            image.display(),
-            ranges.join(", ")
-        );
+        let voxels = voxels_of(*shape, *spacing);
+        say!("{}: {voxels}; intensities {}", image.display(), ranges.join(", "));
         for warning in warnings {
             say!("  warning: {warning}");
         }
@@ -205,24 +216,30 @@ fn print(report: &DatasetReport) -> Result<()> {
         say!("  warning: {warning}");
     }
     say!(
-        "  {} cases, {} with errors, {} warnings",
-        report.cases.len(),
+        "  {}, {} with errors, {}",
+        count(report.cases.len() as u64, "case"),
         report.broken(),
-        report.warnings()
+        count(report.warnings() as u64, "warning")
     );
     Ok(())
 }
 
+/// Voxels and their edges, in words.
+fn voxels_of(shape: [usize; 3], spacing: [f64; 3]) -> String {
+    format!("{} voxels of {} mm (D×H×W)", axes(shape), axes(spacing.map(mm)))
+}
+
 fn describe(contents: &Contents, names: &BTreeMap<u8, String>) -> String {
-    let Contents { shape: [d, h, w], spacing: [z, y, x], range, voxels, .. } = contents;
+    let Contents { shape, spacing, range, voxels, .. } = contents;
     let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
-    let count = |(value, count): (&u8, &usize)| {
+    let named = |(value, count): (&u8, &usize)| {
         let name = names.get(value).map_or("unnamed", String::as_str);
         format!("{name} {count}")
     };
-    let labels: Vec<String> = voxels.iter().filter(|(value, _)| **value > 0).map(count).collect();
+    let labels: Vec<String> = voxels.iter().filter(|(value, _)| **value > 0).map(named).collect();
     format!(
-        "{d} x {h} x {w} voxels of {z:.3} x {y:.3} x {x:.3} mm (D, H, W); intensities {}; voxels {}",
+        "{}; intensities {}; voxels {}",
+        voxels_of(*shape, *spacing),
         ranges.join(", "),
         if labels.is_empty() { "none".into() } else { labels.join(", ") }
     )

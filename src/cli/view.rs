@@ -33,37 +33,46 @@ impl From<PlaneArg> for Plane {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg view scan.nii.gz mask.nii.gz
+  u2seg view scan.nii.gz mask.nii.gz -r reference.nii.gz -o compared.png
+  u2seg view scan.nii.gz mask.nii.gz --slices 12 --plane coronal")]
 pub struct Args {
-    /// The image.
+    /// Image to draw
     image: PathBuf,
-    /// A mask to outline, each class in its colour.
+    /// Mask to outline, each class in its colour
     mask: Option<PathBuf>,
-    /// The PNG to write; by default the image's name in the current folder.
-    #[arg(short, long, value_name = "PNG")]
+    /// PNG to write; by default the image's name in the current folder
+    #[arg(short, long, alias = "out", value_name = "PNG")]
     output: Option<PathBuf>,
-    /// The true labels to outline as well: these in greens, the mask in reds.
+    /// Reference mask to outline too, in greens beside the mask's reds
     #[arg(short, long, value_name = "MASK", requires = "mask")]
     reference: Option<PathBuf>,
-    /// A contact sheet of so many slices, spread over what the mask covers, in place of three planes through the mask's largest
-    /// part.
+    /// Draw this many slices, instead of three planes
+    ///
+    /// They are spread over what the mask covers. The three planes go through the largest part of the mask.
     #[arg(long, value_name = "N")]
     slices: Option<usize>,
-    /// The plane of the contact sheet.
+    /// Plane of the slices
     #[arg(long, value_enum, default_value = "axial", requires = "slices")]
     plane: PlaneArg,
-    /// The intensities shown as black and white, such as -160,240. By default CT is shown as soft tissue, lungs or bone, whichever
-    /// is outlined, and other images from their 1st to their 99th percentile.
+    /// Intensities shown as black and white, such as -160,240
+    ///
+    /// By default CT is shown as soft tissue, lungs or bone, whichever is outlined, and other images from their 1st to their
+    /// 99th percentile.
     #[arg(long, value_name = "LOWER,UPPER", value_parser = super::args::window, allow_hyphen_values = true)]
     window: Option<[f32; 2]>,
-    /// The channel of an image of several, from 0.
+    /// Channel to draw, from 0
     #[arg(long, default_value_t = 0)]
     channel: usize,
-    /// The dataset.json with the names of the classes. Without it, one beside the mask or the image, or in the folder above, is
-    /// used; with `none` values stand for names.
+    /// The dataset.json with the names of the classes
+    ///
+    /// By default one beside the mask or the image, or in the folder above. With `none` values stand for names.
     #[arg(long, value_name = "FILE|none")]
     labels: Option<PathBuf>,
-    /// How the voxels of a mask are matched with those of the image.
-    #[arg(long = "match", value_enum, default_value = "by-place")]
+    /// How to match the masks with the image
+    #[arg(long = "match", value_enum, default_value = "by-place", value_name = "WAY")]
     matching: Match,
 }
 

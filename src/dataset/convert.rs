@@ -17,9 +17,9 @@ use crate::imaging::{Known, Match, files_of, read_images, read_labels, write_cha
 /// How a dataset's folder is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum DatasetForm {
-    /// The Decathlon's: the cases listed in dataset.json, all channels of an image in one file.
+    /// The Decathlon's: cases listed in dataset.json, all channels of an image in one file.
     Decathlon,
-    /// nnU-Net v2's raw datasets: CASE_0000.nii.gz a channel, the cases told by the folders.
+    /// nnU-Net v2's: CASE_0000.nii.gz and so on for each channel, the cases told by the folders.
     Nnunet,
 }
 

@@ -23,10 +23,10 @@ pub const TOLERANCE: f64 = 0.25;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Match {
-    /// Voxels belong together that lie at the same place in the world, however the files store them.
+    /// By the place of voxels in the world, however the files store them.
     #[default]
     ByPlace,
-    /// Voxel i, j, k belongs to voxel i, j, k, whatever the affines say.
+    /// Voxel i, j, k with voxel i, j, k, whatever the affines say.
     ByIndex,
 }
 

@@ -39,7 +39,7 @@ impl Card {
     }
 
     /// The card beside a model's file; one that cannot be read is told in the log.
-    pub(super) fn beside(model: &Path) -> Option<Self> {
+    pub fn beside(model: &Path) -> Option<Self> {
         let path = model.with_extension("json");
         if !path.is_file() {
             return None;

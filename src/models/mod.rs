@@ -118,6 +118,11 @@ pub fn read_shipped(name: &str) -> Result<Model> {
     Shipped::named(name).ok_or_else(none)?.read()
 }
 
+/// What is known of a model that is part of the program.
+pub fn shipped_card(name: &Path) -> Option<Card> {
+    Card::parse(Shipped::named(name.to_str()?)?.card).ok()
+}
+
 /// A name rather than a path.
 fn plain_name(path: &Path) -> Option<&str> {
     let name = path.to_str()?;

@@ -77,7 +77,9 @@ impl Model {
         }
         let plan = self.domains.get(domain).cloned();
         let plan = plan.ok_or_else(|| Error::Internal("a domain without a plan".into()))?;
-        Ok(Self { network, domains: vec![plan], weights, chosen: None })
+        let own = self.trained.get_key_value(&plan.name);
+        let trained = own.map(|(name, own)| (name.clone(), own.clone())).into_iter().collect();
+        Ok(Self { network, domains: vec![plan], weights, chosen: None, trained })
     }
 
     /// This model with the domains of `other` added, which must have been trained on the same shared weights; those stay
@@ -87,6 +89,7 @@ impl Model {
         let mut merged = Self { chosen: None, ..self.clone() };
         merged.network.domains.extend(other.network.domains.iter().cloned());
         merged.domains.extend(other.domains.iter().cloned());
+        merged.trained.extend(other.trained.clone());
         for index in 0..other.network.domains.len() {
             let place = self.network.domains.len() + index;
             let theirs = domain_parameters(&other.network, index)?;
@@ -202,7 +205,7 @@ mod tests {
                 (spec.name.clone(), Tensor { dims: spec.dims.clone(), values })
             })
             .collect();
-        Model { network, domains: plans, weights, chosen: None }
+        Model { network, domains: plans, weights, chosen: None, trained: BTreeMap::new() }
     }
 
     #[test]

@@ -72,5 +72,5 @@ pub fn import(
     if let Some(spec) = known.iter().find(|spec| !tensors.contains_key(&spec.name)) {
         return Err(refuse(format!("no {}", spec.name), "every tensor of the plan"));
     }
-    Ok(Model { network, domains: plans, weights: tensors, chosen: None })
+    Ok(Model { network, domains: plans, weights: tensors, chosen: None, trained: BTreeMap::new() })
 }

@@ -7,6 +7,7 @@ mod count;
 mod import;
 mod model;
 mod tensor_file;
+mod trained;
 
 pub use compose::{hash, names_in};
 pub use config::{DomainAdapter, DomainNet, Downsample, Mode, NetConfig};
@@ -14,6 +15,7 @@ pub use count::{PartCount, independent_count, part_counts};
 pub use import::import;
 pub use model::{Chosen, Model};
 pub use tensor_file::{Tensor, read_tensors, write_tensors, write_tensors_keeping};
+pub use trained::{HeldOutScores, Trained};
 
 use crate::base::{Error, Result};
 use crate::engine::graph::{Graph, Layout, Value};

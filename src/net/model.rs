@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::NetConfig;
 use super::tensor_file::{Tensor, read_tensors, tensors_of, write_tensors};
+use super::trained::Trained;
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 
@@ -19,6 +20,8 @@ pub struct Model {
     pub weights: BTreeMap<String, Tensor>,
     /// How these weights were chosen, where a run compared several; it stands in the file's metadata.
     pub chosen: Option<Chosen>,
+    /// How each domain was trained, by its name, where that is known.
+    pub trained: BTreeMap<String, Trained>,
 }
 
 /// Which weights of a training a model has, and what they were compared with on whole held-out cases.
@@ -59,6 +62,9 @@ impl std::fmt::Display for Chosen {
 const FORMAT: &str = "u2seg 1";
 /// The field of the metadata that holds [`Chosen`], where there is one.
 const CHOSEN: &str = "chosen";
+
+/// The field that holds [`Trained`] of the domains.
+const TRAINED: &str = "trained";
 
 /// What is wrong with plans beside their network: a model's plans are input as its weights are.
 fn check_domains(network: &NetConfig, plans: &[DomainPlan]) -> std::result::Result<(), String> {
@@ -104,6 +110,9 @@ impl Model {
         ]);
         if let Some(chosen) = &self.chosen {
             metadata.insert(CHOSEN.to_string(), json(serde_json::to_string(chosen))?);
+        }
+        if !self.trained.is_empty() {
+            metadata.insert(TRAINED.to_string(), json(serde_json::to_string(&self.trained))?);
         }
         Ok(metadata)
     }
@@ -174,7 +183,9 @@ impl Model {
         }
         let chosen = metadata.get(CHOSEN).map(|text| serde_json::from_str(text));
         let chosen = chosen.transpose().map_err(|e| refuse(e.to_string()))?;
-        Ok(Self { network, domains, weights, chosen })
+        let trained = metadata.get(TRAINED).map(|text| serde_json::from_str(text));
+        let trained = trained.transpose().map_err(|e| refuse(e.to_string()))?.unwrap_or_default();
+        Ok(Self { network, domains, weights, chosen, trained })
     }
 
     /// Index of a domain: by name, or the only one. Large and small letters tell names apart where nothing else does.

@@ -12,7 +12,7 @@ use image::RgbImage;
 
 use super::folder::remove;
 use crate::base::canvas::png;
-use crate::base::files::{file_name, write_atomically};
+use crate::base::files::{file_name, read_bytes, write_atomically};
 use crate::base::{Error, Result};
 
 /// What names of the files begin and end with.
@@ -68,7 +68,7 @@ pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
         if !name.starts_with(START) || !name.ends_with(END) || !path.is_file() {
             continue;
         }
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        let bytes = read_bytes(&path, "TensorBoard's events")?;
         let all = records(&bytes);
         let steps = || all.iter().filter_map(|data| step_of(data));
         if !steps().any(|at| at <= step) {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::events;
 use super::events::Events;
 use super::folder::{BEST, LOG, PROGRESS, remove};
-use crate::base::files::write_atomically;
+use crate::base::files::{read_if_there, write_atomically};
 use crate::base::{Error, Result};
 use crate::train::{Drawn, LossTerm, PatchScores, Reading};
 
@@ -154,11 +154,7 @@ pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
         step: u64,
     }
     let path = out.join(LOG);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io(path, e)),
-    };
+    let Some(bytes) = read_if_there(&path, "the log of a run")? else { return Ok(()) };
     let before = |line: &&[u8]| serde_json::from_slice(line).is_ok_and(|l: Line| l.step <= step);
     let kept: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(before).collect();
     let kept: Vec<u8> = kept.into_iter().flat_map(|line| [line, b"\n"].concat()).collect();

@@ -7,6 +7,7 @@ use super::folder::{SUMMARY, read_plan, validation_folder};
 use crate::base::{Error, Result};
 use crate::dataset::{Class, Labels};
 use crate::domain::CleanUpStep;
+use crate::net::HeldOutScores;
 use crate::score::ClassKey;
 use crate::score::summary::{CaseScores, Summary};
 
@@ -51,6 +52,15 @@ impl DomainScores {
         let names = labels.scored().iter();
         let names = names.map(|class| (key(labels, class), class.name.clone())).collect();
         Ok(Self { domain: domain.into(), names, clean_up: Vec::new(), summary })
+    }
+
+    /// What a model's file keeps of the scores.
+    pub(super) fn held_out(&self) -> HeldOutScores {
+        let dice = |key: &ClassKey| self.summary.mean.get(key).map(|mean| mean.dice);
+        let dice = |key| dice(key).filter(|dice| dice.is_finite());
+        let classes = self.names.iter();
+        let dice = classes.map(|(key, name)| (name.clone(), dice(key))).collect();
+        HeldOutScores { cases: self.summary.metric_per_case.len(), dice }
     }
 
     /// The scores as a table for people.

@@ -317,6 +317,9 @@ impl Run {
                 &stop,
             )?;
             observer.validated(&scores)?;
+            if let Some(trained) = model.trained.get_mut(&cases.domain.name) {
+                trained.held_out = Some(scores.held_out());
+            }
             all.push(scores);
         }
         Record::validated(&self.folder, since.elapsed().as_secs_f64());

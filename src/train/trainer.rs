@@ -28,7 +28,7 @@ use crate::engine::exec::{LossScale, Verdict, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Region;
 use crate::engine::ops::Losses;
-use crate::net::{Model, NetConfig};
+use crate::net::{Model, NetConfig, Trained};
 use crate::patch::{Patches, Sample, Target};
 
 /// A training step that was submitted.
@@ -511,7 +511,16 @@ impl Trainer {
     /// The network and its domains without weights.
     fn bare_model(&self) -> Model {
         let domains = self.domains.iter().map(|d| d.domain.clone()).collect();
-        Model { network: self.network.clone(), domains, weights: BTreeMap::new(), chosen: None }
+        let trained = |cases: &DomainCases| Trained {
+            version: env!("CARGO_PKG_VERSION").into(),
+            channels: cases.dataset.channels.clone(),
+            cases: cases.cases.len(),
+            steps: self.steps(),
+            held_out: None,
+        };
+        let trained = self.domains.iter().map(|d| (d.domain.name.clone(), trained(d))).collect();
+        let (network, weights) = (self.network.clone(), BTreeMap::new());
+        Model { network, domains, weights, chosen: None, trained }
     }
 
     /// The weights as a model of the domains that are trained; waits for the last step.

@@ -149,7 +149,7 @@ fn a_plan_names_its_memory_and_can_be_edited() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("Balls");
     dataset(&data, "Balls", 3, 90.0);
-    let args = [&["plan", "--data", path(&data), "--json", "--dry-run"][..], &SMALL[..]].concat();
+    let args = [&["plan", "--data", path(&data), "--json"][..], &SMALL[..]].concat();
     let json: serde_json::Value = serde_json::from_str(&succeed(&args)).unwrap();
     let memory = &json["memory"];
     let parts = ["parameters", "activations", "uniforms", "read_back"];
@@ -165,7 +165,8 @@ fn a_plan_names_its_memory_and_can_be_edited() {
     assert!(output.status.success(), "{stderr}");
     // what the trainer took is what was planned
     let taken = stderr.split(" MiB of GPU memory").next().unwrap().rsplit(' ').next().unwrap();
-    assert_eq!(taken.parse::<u64>().unwrap(), planned >> 20, "{stderr}");
+    let mib = (planned as f64 / f64::from(1 << 20)).round() as u64;
+    assert_eq!(taken.parse::<u64>().unwrap(), mib, "{stderr}");
     // edited: half the patch
     let plan = run.join("plan.json");
     let edited = std::fs::read_to_string(&plan).unwrap().replace("16", "8");
@@ -174,7 +175,7 @@ fn a_plan_names_its_memory_and_can_be_edited() {
     }
     std::fs::write(&plan, edited).unwrap();
     let stderr = text(&u2seg(&["train", "--continue", "--out", path(&run)]).stderr);
-    assert!(stderr.contains("patch [8, 8, 8]"), "{stderr}");
+    assert!(stderr.contains("patches of 8×8×8 voxels"), "{stderr}");
 }
 
 #[test]
@@ -183,13 +184,11 @@ fn a_plan_is_one_screen_and_follows_the_budget() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("Balls");
     dataset(&data, "Balls, of which the name is longer than a terminal has room for", 3, 90.0);
-    let plan = |more: &[&str]| {
-        succeed(&[&["plan", "--data", path(&data), "--dry-run"][..], more].concat())
-    };
+    let plan = |more: &[&str]| succeed(&[&["plan", "--data", path(&data)][..], more].concat());
     let screen = plan(&["--vram", "1GiB", "--fold", "all"]);
     assert!(screen.lines().count() < 24, "{screen}");
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
-    for part in ["limited by", "median case", " of 1.00 GiB", "10000 steps (--budget standard)"] {
+    for part in ["limited by", "median case", " of 1.00 GiB", "10,000 steps (--budget standard)"] {
         assert!(screen.contains(part), "{part:?} is missing in {screen}");
     }
     let details = ["classes background, ball", "largest where most is in memory"];
@@ -207,7 +206,7 @@ fn a_plan_is_one_screen_and_follows_the_budget() {
     assert!(thorough["vram"].as_u64() > Some(0), "{thorough}");
     let short = json(&["--budget", "thorough", "--steps", "7"]);
     assert_eq!((steps(&short), &short["budget"]), (Some(7), &serde_json::json!("thorough")));
-    let args = ["plan", "--data", path(&data), "--dry-run", "--recipe", "u2net"];
+    let args = ["plan", "--data", path(&data), "--recipe", "u2net"];
     let message = fail(&[&args[..], &["--budget", "quick"]].concat());
     assert!(message.contains("--budget: found quick under the recipe u2net"), "{message}");
     // kept with the run
@@ -456,7 +455,7 @@ fn without_an_adapter_the_remedy_is_named() {
             .output()
             .unwrap();
         let stderr = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(!output.status.success(), "{stderr}");
         if args[0] == "devices" {
             assert!(stderr.contains("mesa-vulkan-drivers"), "{stderr}");
         }

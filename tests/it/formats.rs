@@ -337,7 +337,7 @@ fn one_of_several_series_is_chosen() {
     let told = fail(&["verify", path(&at)]);
     assert!(told.contains("--series") && told.contains("Lung"), "{told}");
     let told = succeed(&["verify", path(&at), "--series", "7"]);
-    assert!(told.contains("3 x 4 x 3 voxels of 1.000 x 0.750 x 0.500 mm"), "{told}");
+    assert!(told.contains("3×4×3 voxels of 1×0.75×0.5 mm"), "{told}");
 }
 
 #[test]

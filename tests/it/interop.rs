@@ -160,7 +160,13 @@ fn numpy_reads_and_writes_models() {
             let values = (0..spec.dims.iter().product()).map(value).collect();
             weights.insert(spec.name, net::Tensor { dims: spec.dims, values });
         }
-        let model = Model { domains: plans(&network), network, weights, chosen: None };
+        let model = Model {
+            domains: plans(&network),
+            network,
+            weights,
+            chosen: None,
+            trained: Default::default(),
+        };
         model.write(&file).unwrap();
         let plan = serde_json::to_vec(&model.domains).unwrap();
         std::fs::write(folder.path().join("plan.json"), plan).unwrap();

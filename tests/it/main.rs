@@ -31,6 +31,7 @@ mod recipe;
 mod runs;
 mod shaders;
 mod slabs;
+mod terminal;
 mod tint;
 mod trust;
 mod tune;

@@ -51,8 +51,7 @@ fn a_budget_is_planned_trained_within_or_refused() {
     let data = folder.path().join("Balls");
     dataset(&data, "Balls", 3, 90.0);
     let plan = |more: &[&str]| {
-        let args =
-            [&["plan", "--data", path(&data), "--json", "--dry-run"][..], &SMALL, more].concat();
+        let args = [&["plan", "--data", path(&data), "--json"][..], &SMALL, more].concat();
         serde_json::from_str::<serde_json::Value>(&succeed(&args)).unwrap()["memory"].clone()
     };
     let total = |memory: &serde_json::Value| -> u64 {
@@ -79,7 +78,7 @@ fn a_budget_is_planned_trained_within_or_refused() {
         assert!(message.contains(part), "{part:?} is missing in: {message}");
     }
     for bad in ["4", "lots", "-1GiB"] {
-        let args = ["plan", "--data", path(&data), "--dry-run", "--vram", bad];
+        let args = ["plan", "--data", path(&data), "--vram", bad];
         assert_eq!(u2seg(&args).status.code(), Some(2), "{bad}");
     }
     let table = succeed(&["bench", "--dry-run", "--config", "hippo", "--vram", "200MiB"]);

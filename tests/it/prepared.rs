@@ -252,7 +252,7 @@ fn files_are_read_twice_in_their_life_and_the_patches_stay_the_same() {
     let validation = reads(&fold);
     assert!(validation <= 2, "{validation} readings where one case is scored");
     assert!(!fold.contains("prepared in"), "{fold}");
-    let planned = ["plan", "--data", path(&data), "--dry-run", "--json", "--cache", path(&cache)];
+    let planned = ["plan", "--data", path(&data), "--json", "--cache", path(&cache)];
     let output = command(&planned).env("RUST_LOG", "u2seg=debug").output().unwrap();
     assert_eq!(reads(&text(&output.stderr)), 0);
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

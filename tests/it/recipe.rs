@@ -61,7 +61,7 @@ fn the_published_recipe_fills_what_flags_leave_open() {
     assert_eq!(of("dense", &["--mode", "independent"]).0.lr, 1e-2);
     let other = folder.path().join("B");
     dataset(&other, "B", 2, 90.0);
-    let two = ["plan", "--dry-run", "--data", path(&data), path(&other), "--preset", "liver"];
+    let two = ["plan", "--data", path(&data), path(&other), "--preset", "liver"];
     assert!(fail(&two).contains("2 datasets"));
 }
 

@@ -170,7 +170,7 @@ impl Trial {
             let values = values.iter().map(|v| *v as f32).collect();
             weights.insert(spec.name, Tensor { dims: spec.dims, values });
         }
-        Model { network, domains: vec![plan], weights, chosen: None }
+        Model { network, domains: vec![plan], weights, chosen: None, trained: Default::default() }
     }
 
     /// Smooth waves with noise, and zeros around them.

@@ -219,7 +219,10 @@ fn a_run_starts_from_a_model_says_what_is_held_out_and_is_made_longer() {
         u2seg(&strs(&train(&[&data], &first, &[&small[..], &["--validate-every", "2"]].concat())));
     let stderr = text(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    assert!(stderr.contains("9 cases, 1 held out") && stderr.contains("pseudo-Dice"), "{stderr}");
+    assert!(
+        stderr.contains("9 training cases, 1 held out") && stderr.contains("pseudo-Dice"),
+        "{stderr}"
+    );
     assert!(stderr.contains("the model has the"), "{stderr}");
     let steps: Vec<u64> = log(&first).iter().map(|line| line.0).collect();
     assert_eq!(steps, [1, 4]);

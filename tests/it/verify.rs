@@ -15,7 +15,7 @@ fn every_case_is_described_and_what_is_wrong_is_named() {
     let verify = ["verify", "--data", path(&data)];
     let stdout = succeed(&verify);
     assert!(stdout.contains("4 cases, 0 with errors, 0 warnings"), "{stdout}");
-    assert!(stdout.contains("case_03: 18 x 22 x 20 voxels"), "{stdout}");
+    assert!(stdout.contains("case_03: 18×22×20 voxels"), "{stdout}");
     // a label on another grid, an empty one, a constant image, a coarse one, a file that is left over
     let voxels: usize = SHAPE.iter().product();
     let fine = Grid::ras(SHAPE, [1.0; 3]);

@@ -22,7 +22,9 @@ pub use lock::Lock;
 pub use name::safe_name;
 pub(crate) use name::{file_name, folder};
 pub use paths::{Claim, Paths};
-pub(crate) use read::{from_object, from_value, lost_link, open_file, read_bytes, stand_in};
+pub(crate) use read::{
+    from_object, from_value, lost_link, open_file, read_bytes, read_if_there, stand_in,
+};
 pub use read::{read_json, read_known_json, read_text, read_toml};
 pub(crate) use write::sync_folder;
 pub use write::{FileAside, write_atomically, write_keeping, write_with};

@@ -17,6 +17,14 @@ pub(crate) fn read_bytes(path: &Path, expected: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// As [`read_bytes`]; none where nothing lies there.
+pub(crate) fn read_if_there(path: &Path, expected: &str) -> Result<Option<Vec<u8>>> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        _ => read_bytes(path, expected).map(Some),
+    }
+}
+
 /// A file to read, as [`read_bytes`] takes it.
 pub(crate) fn open_file(path: &Path, expected: &str) -> Result<File> {
     let refuse = |found: &str, remedy: &str| Err(Error::file(path, found, expected, remedy));

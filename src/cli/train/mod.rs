@@ -16,14 +16,19 @@ use crate::engine::gpu::Gpu;
 use crate::run::{Runs, holds_runs};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  u2seg train Task04_Hippocampus -o runs/hippocampus --minutes 30
+  u2seg train Task04_Hippocampus Task09_Spleen -o runs/organs --hold-out 10%
+  u2seg train --continue -o runs/organs --steps 20000")]
 pub struct Args {
     #[command(flatten)]
     net: NetArgs,
-    /// Folder of the run.
-    #[arg(long)]
-    out: PathBuf,
     #[command(flatten)]
     pub(super) run: RunArgs,
+    /// Folder of the run
+    #[arg(short, long, alias = "output", value_name = "FOLDER", help_heading = "Output")]
+    out: PathBuf,
 }
 
 pub fn run(args: &Args, stop: &Stop) -> Result<()> {
@@ -48,13 +53,13 @@ pub(super) fn begin(
     report: fn(&Path) -> Result<()>,
     new: impl FnOnce(&Gpu) -> Result<Runs>,
 ) -> Result<()> {
-    if args.resume {
+    if args.resumes() {
         args.check_resumed()?;
     }
     signals::listen(stop)?;
-    let gpu = Gpu::open(&args.device)?;
+    let gpu = Gpu::open(args.device())?;
     let mut watch = Watch::new(&gpu, stop, report);
-    let runs = if args.resume { resume(out, args) } else { new(&gpu) };
+    let runs = if args.resumes() { resume(out, args) } else { new(&gpu) };
     match runs.and_then(|mut runs| runs.complete(&gpu, &mut watch)) {
         Ok(true) => Ok(()),
         Ok(false) | Err(Error::Stopped) => {
@@ -69,7 +74,7 @@ pub(super) fn begin(
 fn resume(out: &Path, args: &RunArgs) -> Result<Runs> {
     let mut runs = Runs::open(out)?;
     // first, since it writes settings, which what counts for this start alone must not change
-    if args.is_given("--tune") && !runs.retune(args.tune)? {
+    if args.is_given("--tune") && !runs.retune(args.tune())? {
         return Err(args.ignored(&["--tune"]));
     }
     if let Some(length) = args.length() {
@@ -87,7 +92,7 @@ fn tell_stopped(out: &Path, args: &RunArgs, stop: &Stop, at: &str) {
         return;
     }
     let device = match args.is_given("--device") {
-        true => format!(" --device {}", quoted(&args.device)),
+        true => format!(" --device {}", quoted(args.device())),
         false => String::new(),
     };
     let command = if args.adapts { "adapt" } else { "train" };

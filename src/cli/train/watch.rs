@@ -2,11 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::super::command::typed;
+use super::super::command::{quoted, typed};
 use super::super::preparation::PreparationBar;
+use super::super::say::{self, bytes};
+use super::super::words::{axes, count, duration, list, mm};
 use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
@@ -17,8 +20,8 @@ use crate::train::{DomainCases, Memory, PatchScores, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
 pub struct Watch {
-    /// Name of the adapter.
-    adapter: String,
+    /// Name of the device.
+    device: String,
     bar: ProgressBar,
     /// What is known of the domains of the run, for the bar.
     domains: Vec<Known>,
@@ -27,10 +30,24 @@ pub struct Watch {
     /// What else to say of a finished run, by its folder.
     report: fn(&Path) -> Result<()>,
     preparation: PreparationBar,
+    /// Shown while something without a measure goes on.
+    waiting: ProgressBar,
     stop: Stop,
+    /// When this start took its first step, and how long its steps took.
+    since: Instant,
+    seconds: f64,
+    /// Of the last run: mean Dice of its held-out cases in each domain, and how many there were.
+    scores: Vec<DomainDice>,
     /// Steps of the run that was trained last, and those that its checkpoint has; none before the first one.
     steps: u64,
     saved: Option<u64>,
+}
+
+/// The scores of a domain's held-out cases.
+struct DomainDice {
+    name: String,
+    mean: f64,
+    cases: usize,
 }
 
 /// The last loss of a domain and the last score of its held-out patches.
@@ -55,10 +72,21 @@ fn dice(score: Option<f64>) -> String {
 impl Watch {
     /// Follows runs on this adapter until they are to stop; `report` has the last word on each, by its folder.
     pub fn new(gpu: &Gpu, stop: &Stop, report: fn(&Path) -> Result<()>) -> Self {
-        let adapter = gpu.report().name.clone();
-        let (preparation, stop) = (PreparationBar::default(), stop.clone());
-        let (bar, domains) = (ProgressBar::hidden(), Vec::new());
-        Self { adapter, bar, domains, lines: 1, report, preparation, stop, steps: 0, saved: None }
+        Self {
+            device: gpu.report().name.clone(),
+            bar: ProgressBar::hidden(),
+            domains: Vec::new(),
+            lines: 1,
+            report,
+            preparation: PreparationBar::default(),
+            waiting: ProgressBar::hidden(),
+            stop: stop.clone(),
+            since: Instant::now(),
+            seconds: 0.0,
+            scores: Vec::new(),
+            steps: 0,
+            saved: None,
+        }
     }
 
     /// Where the run that was trained last stands, in words.
@@ -72,6 +100,53 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// What came of a run, and what to type next.
+    fn summary(&self, folder: &Path) {
+        let losses = self.domains.iter().filter_map(|known| {
+            let of =
+                if self.domains.len() > 1 { format!(" ({})", known.name) } else { String::new() };
+            known.loss.map(|loss| format!("{loss:.3}{of}"))
+        });
+        let losses = list(losses);
+        if !losses.is_empty() {
+            let (steps, time) = (count(self.steps, "step"), duration(self.seconds));
+            note!("trained  {steps}, in this start {time}; last loss {losses}");
+        }
+        for DomainDice { name, mean, cases } in &self.scores {
+            note!("Dice     {mean:.3} over {} of {name}", count(*cases as u64, "held-out case"));
+        }
+        if report_file(folder).is_file() {
+            note!("report   {}", report_file(folder).display());
+        }
+        let domain = match self.domains.as_slice() {
+            [first, _, ..] => format!(" --domain {}", quoted(&first.name)),
+            _ => String::new(),
+        };
+        let run = quoted(&folder.display().to_string());
+        note!("next     u2seg predict -m {run}{domain} -i IMAGES -o MASKS");
+    }
+}
+
+/// A domain as a run begins: cases, patches, voxels.
+fn about(cases: &DomainCases) -> String {
+    let d = &cases.domain;
+    let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
+    let resized = d.crop.map(|crop| format!(" resized from {}", axes(crop)));
+    format!(
+        "{}: {}, {} held out; patches of {} voxels (D×H×W){} at {} mm, batch {}, pools {}{}",
+        d.name,
+        count(cases.cases.len() as u64, "training case"),
+        cases.held_out.len(),
+        axes(d.patch),
+        resized.unwrap_or_default(),
+        axes(d.spacing.map(mm)),
+        d.batch,
+        axes(d.pools),
+        preset.unwrap_or_default()
+    )
+}
+
 impl Observer for Watch {
     fn stop(&self) -> Stop {
         self.stop.clone()
@@ -83,33 +158,26 @@ impl Observer for Watch {
 
     fn preparing(&mut self, progress: &Progress) -> Result<()> {
         self.stop.check()?;
+        self.waiting.finish_and_clear();
         self.preparation.show(progress);
+        // what comes after the last case has no measure: kernels are tuned and compiled
+        if progress.done == progress.total {
+            self.waiting = say::spinner("compiling kernels");
+        }
         Ok(())
     }
 
     fn started(&mut self, trainer: &Trainer) -> Result<()> {
         self.steps = trainer.steps();
         self.saved = Some(self.steps).filter(|steps| *steps > 0);
+        self.waiting.finish_and_clear();
+        (self.since, self.scores) = (Instant::now(), Vec::new());
         for cases in trainer.domains() {
-            let d = &cases.domain;
-            let preset = d.preset.as_ref().map(|name| format!("; planned as published for {name}"));
-            let cut = d.crop.map(|crop| format!(" resized from {crop:?}"));
-            note!(
-                "{}: {} cases, {} held out; patch {:?}{}, batch {}, pools {:?}, spacing {:.3?} mm{}",
-                d.name,
-                cases.cases.len(),
-                cases.held_out.len(),
-                d.patch,
-                cut.unwrap_or_default(),
-                d.batch,
-                d.pools,
-                d.spacing,
-                preset.unwrap_or_default()
-            );
+            note!("{}", about(cases));
         }
         if trainer.domains().iter().all(|cases| cases.held_out.is_empty()) {
             note!(
-                "nothing is held out: no case will be scored (--fold 0 or --hold-out 20% would hold some out)"
+                "nothing is held out, so nothing will be scored; --hold-out 10% would hold some cases out"
             );
         }
         let known =
@@ -117,19 +185,15 @@ impl Observer for Watch {
         self.domains = trainer.domains().iter().map(known).collect();
         let memory = trainer.memory();
         note!(
-            "{}: {} MiB of GPU memory{} and at most {} MiB for cases and patches, from step {}",
-            self.adapter,
-            memory.total() >> 20,
+            "{}: {} of GPU memory{}, and at most {} for cases and patches; from step {}",
+            self.device,
+            bytes(memory.total()),
             recomputed(memory),
-            trainer.patch_bytes().div_ceil(1 << 20),
+            bytes(trainer.patch_bytes()),
             trainer.steps()
         );
         self.lines = trainer.config().interval() * 10;
-        self.bar = ProgressBar::new(1000);
-        let style = ProgressStyle::with_template(
-            "{bar:30} {percent:>3} % {elapsed_precise}<{eta_precise} {msg}",
-        );
-        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar = say::bar(Some(1000), "{bar:20} {percent:>3} %, {eta_precise} to go; {wide_msg}");
         Ok(())
     }
 
@@ -196,6 +260,7 @@ impl Observer for Watch {
 
     fn ended(&mut self, trainer: &Trainer) -> Result<()> {
         self.bar.finish_and_clear();
+        self.seconds = self.since.elapsed().as_secs_f64();
         let skipped = trainer.skipped();
         if let Some(LossScale { scale, .. }) = trainer.loss_scale()? {
             note!(
@@ -212,14 +277,15 @@ impl Observer for Watch {
             say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
         }
         say!("{}\n{}", scores.domain, scores.table());
+        let (name, cases) = (scores.domain.clone(), scores.summary.metric_per_case.len());
+        let mean = scores.summary.foreground_mean_of_occurring().dice;
+        self.scores.push(DomainDice { name, mean, cases });
         Ok(())
     }
 
     fn finished(&mut self, folder: &Path) -> Result<()> {
         say!("{}", folder.join(MODEL).display());
-        if report_file(folder).is_file() {
-            note!("report: {}", report_file(folder).display());
-        }
+        self.summary(folder);
         (self.report)(folder)
     }
 
@@ -229,10 +295,11 @@ impl Observer for Watch {
     }
 }
 
-/// Words for tensors that are made twice, if any are.
+/// Words for activations that are made twice, if any are.
 pub fn recomputed(memory: &Memory) -> String {
     match memory.recomputed {
         0 => String::new(),
-        count => format!(" ({count} tensors computed twice)"),
+        1 => " (1 activation is recomputed)".into(),
+        count => format!(" ({count} activations are recomputed)"),
     }
 }

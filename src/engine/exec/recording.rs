@@ -125,7 +125,7 @@ pub fn vectors(
     let bytes = ((first - start + count) * VECTOR) as u64;
     if bytes > caps.max_binding {
         let [mib, most] = [bytes, caps.max_binding].map(|bytes| bytes >> 20);
-        let found = format!("{mib} MiB at once, more than the {most} MiB that this adapter binds");
+        let found = format!("{mib} MiB at once, more than the {most} MiB that this device binds");
         return Err(Error::shape("segment", found));
     }
     Ok((Held::bytes(buffer, (start * VECTOR) as u64, bytes), first - start))

@@ -173,7 +173,7 @@ pub fn adapters() -> Vec<AdapterReport> {
 pub fn no_adapter() -> Error {
     Error::gpu(
         GpuFault::NoAdapter,
-        "no Vulkan, Metal or DX12 adapter; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)",
+        "no Vulkan, Metal or DX12 device; install your GPU's driver, or a software one (Debian/Ubuntu: apt-get install mesa-vulkan-drivers)",
     )
 }
 
@@ -197,8 +197,8 @@ pub(super) fn choose(selector: &str) -> Result<(wgpu::Adapter, AdapterReport)> {
         None => Err(Error::setting(
             "device",
             selector,
-            "auto, an index or part of a name",
-            format!("Adapters here: {}", names.join(", ")),
+            "auto, a number or part of a name",
+            format!("Devices here: {}", names.join(", ")),
         )),
     }
 }

@@ -181,7 +181,7 @@ impl Gpu {
                 locked(&first).get_or_insert((GpuFault::Lost, message));
             }
         });
-        log::info!("adapter {}: {} ({})", report.index, report.name, report.backend);
+        log::info!("device {}: {} ({})", report.index, report.name, report.backend);
         let kernels = Mutex::new(HashMap::new());
         let allocated = AtomicU64::new(0);
         let pace = Arc::new(Pace::new(report.class() == Class::Software));
@@ -326,7 +326,7 @@ impl Gpu {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.limits().max_buffer_size {
             let message = format!(
-                "out of memory: {label} takes {} MiB in one buffer, the adapter gives {} MiB",
+                "out of memory: {label} takes {} MiB in one buffer, the device gives {} MiB",
                 size >> 20,
                 self.limits().max_buffer_size >> 20
             );

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::base::files::{Lock, cache_folder, fingerprint, folder, sweep, write_atomically};
+use crate::base::files::{
+    Lock, cache_folder, fingerprint, folder, read_if_there, sweep, write_atomically,
+};
 use crate::base::{Error, Result, locked};
 
 /// Bytes before the backend's own: a fingerprint of those.
@@ -56,18 +58,16 @@ impl Pipelines {
 
 /// The backend's bytes in a file; none where there is no file, or where it is damaged.
 fn read(path: &Path) -> Option<Vec<u8>> {
-    if !path.exists() {
-        return None;
-    }
-    let found = match std::fs::read(path) {
-        Ok(bytes) if bytes.len() >= HEAD => {
+    let found = match read_if_there(path, "a pipeline cache") {
+        Ok(None) => return None,
+        Ok(Some(bytes)) if bytes.len() >= HEAD => {
             let (head, data) = bytes.split_at(HEAD);
             if head == fingerprint([data]).to_le_bytes() {
                 return Some(data.to_vec());
             }
             "a damaged pipeline cache".to_string()
         }
-        Ok(_) => "half a pipeline cache".into(),
+        Ok(Some(_)) => "half a pipeline cache".into(),
         Err(error) => error.to_string(),
     };
     log::warn!("{}: {found}; it is ignored and written anew", path.display());

@@ -78,7 +78,7 @@ fn given_up(error: &Error) -> Error {
     Error::gpu(
         GpuFault::Lost,
         format!(
-            "{message}; {} devices were lost in a row. Look at the driver's messages (dmesg), at heat and at what else uses the adapter, or choose another `device`",
+            "{message}; {} devices were lost in a row. Look at the driver's messages (dmesg), at heat and at what else uses it, or choose another `device`",
             MOST + 1
         ),
     )

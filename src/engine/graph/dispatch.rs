@@ -200,7 +200,7 @@ pub fn fold(groups: usize, caps: &Caps) -> Result<[u32; 2]> {
     let x = groups.clamp(1, most);
     let y = groups.div_ceil(x).max(1);
     if y > most {
-        return Err(Error::shape("dispatch", format!("{groups} workgroups exceed the adapter")));
+        return Err(Error::shape("dispatch", format!("{groups} workgroups exceed the device")));
     }
     Ok([x as u32, y as u32])
 }

@@ -139,7 +139,7 @@ impl Lowering<'_> {
         if words as u64 * 4 > self.caps.max_binding {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let found = format!(
-                "one channel block takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller input",
+                "one channel block takes {:.1} MiB, more than the {:.1} MiB that this device binds; use a smaller input",
                 mib(words as u64 * 4),
                 mib(self.caps.max_binding)
             );

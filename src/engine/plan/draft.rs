@@ -174,7 +174,7 @@ fn check_bindings(graph: &Graph, dispatch: &Dispatch, caps: &Caps) -> Result<()>
         {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let found = format!(
-                "takes {:.1} MiB, more than the {:.1} MiB that this adapter binds; use a smaller base width or fewer pools",
+                "takes {:.1} MiB, more than the {:.1} MiB that this device binds; use a smaller base width or fewer pools",
                 mib(*words as u64 * 4),
                 mib(caps.max_binding)
             );

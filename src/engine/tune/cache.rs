@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::base::files::{Lock, cache_folder, fingerprint, folder, sweep, write_atomically};
+use crate::base::files::{
+    Lock, cache_folder, fingerprint, folder, read_bytes, sweep, write_atomically,
+};
 use crate::base::{Error, Result};
 use crate::engine::gpu::Gpu;
 use crate::engine::shader::{shared, sources};
@@ -80,7 +82,7 @@ pub fn read(gpu: &Gpu) -> BTreeMap<String, String> {
     match read_file(&path) {
         Ok(kept) if kept.identity == identity => kept.variants,
         Ok(_) => {
-            log::warn!("{}: for another adapter; it is ignored", path.display());
+            log::warn!("{}: for another device; it is ignored", path.display());
             BTreeMap::new()
         }
         Err(error) => {
@@ -91,7 +93,7 @@ pub fn read(gpu: &Gpu) -> BTreeMap<String, String> {
 }
 
 fn read_file(path: &Path) -> Result<Kept> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let bytes = read_bytes(path, "what tuning found")?;
     serde_json::from_slice(&bytes).map_err(|e| {
         Error::file(path, e.to_string(), "what tuning found", "It is ignored; delete it.")
     })

@@ -40,14 +40,14 @@ use trial::{Bench, Best, Lowered};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// The shipped table alone: the same choice on every adapter of a class.
+    /// Use the shipped choices alone: the same on every device of a class.
     Off,
-    /// What earlier tuning on this adapter found, else the shipped table; times nothing.
+    /// Use what earlier tuning on this device found, else the shipped choices; times nothing.
     #[default]
     Cached,
-    /// As cached, and times the costliest shapes that are not in the cache: 10 s on a GPU, 20 s on a software adapter.
+    /// As cached, and time the costliest new shapes: 10 s on a GPU, 20 s on a software device.
     Quick,
-    /// Times every shape anew: up to 2 min on a GPU, 10 min on a software adapter.
+    /// Time every shape anew: up to 2 min on a GPU, 10 min on a software device.
     Full,
 }
 

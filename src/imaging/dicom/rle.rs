@@ -6,7 +6,9 @@ const TABLE: usize = 64;
 
 /// Unpacks a frame of `voxels` voxels of `depth` bytes into little-endian order; what is wrong with it otherwise.
 pub(super) fn unpack(frame: &[u8], voxels: usize, depth: usize) -> Result<Vec<u8>, String> {
-    let table = frame.get(..TABLE).ok_or_else(|| format!("{} bytes packed by RLE, less than a table", frame.len()))?;
+    let table = frame
+        .get(..TABLE)
+        .ok_or_else(|| format!("{} bytes packed by RLE, less than a table", frame.len()))?;
     let word = |index: usize| {
         let bytes: [u8; 4] = std::array::from_fn(|byte| table[4 * index + byte]);
         u32::from_le_bytes(bytes) as usize
@@ -23,13 +25,17 @@ pub(super) fn unpack(frame: &[u8], voxels: usize, depth: usize) -> Result<Vec<u8
         })?;
         let highest_first = depth - 1 - segment;
         let room = voxel_bytes[highest_first..].iter_mut().step_by(depth);
-        runs(packed, room).map_err(|short| format!("an RLE segment that lacks the last {short} of its bytes"))?;
+        runs(packed, room)
+            .map_err(|short| format!("an RLE segment that lacks the last {short} of its bytes"))?;
     }
     Ok(voxel_bytes)
 }
 
 /// Fills the room by the runs of a segment, which may be padded; how much is left where they end early.
-fn runs<'a>(packed: &[u8], mut room: impl ExactSizeIterator<Item = &'a mut u8>) -> Result<(), usize> {
+fn runs<'a>(
+    packed: &[u8],
+    mut room: impl ExactSizeIterator<Item = &'a mut u8>,
+) -> Result<(), usize> {
     let mut at = 0;
     while room.len() > 0 {
         let Some(&length) = packed.get(at) else { return Err(room.len()) };

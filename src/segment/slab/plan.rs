@@ -79,7 +79,7 @@ impl SlabShape {
     ///
     /// # Errors
     ///
-    /// Where a plane of a single block exceeds what the adapter binds.
+    /// Where a plane of a single block exceeds what the device binds.
     pub fn sizes(&self, caps: &Caps, budget: u64) -> Result<SlabSizes> {
         let fits = |blocks: usize, planes: usize| {
             let planes = planes as u64;
@@ -90,7 +90,7 @@ impl SlabShape {
             return Err(Error::shape(
                 "segment",
                 format!(
-                    "planes of {} x {} voxels take {} MiB, the adapter binds {} MiB",
+                    "planes of {} x {} voxels take {} MiB, the device binds {} MiB",
                     self.rows,
                     self.width,
                     self.largest(1) >> 20,

@@ -188,7 +188,7 @@ impl Resizer {
         let bytes = 16 * there.largest().max(back.largest()) as u64;
         if bytes > caps.max_binding {
             let found = format!("windows of {crop:?} voxels take {} MiB a block", bytes >> 20);
-            let most = format!("the adapter binds {} MiB", caps.max_binding >> 20);
+            let most = format!("the device binds {} MiB", caps.max_binding >> 20);
             return Err(Error::shape("segment", format!("{found}, {most}; use a coarser spacing")));
         }
         let spare = || storage(gpu, "resized window", bytes);

@@ -37,7 +37,7 @@ impl Ring {
             return Err(Error::shape(
                 "segment",
                 format!(
-                    "{label}: a plane takes {} MiB, the adapter binds {} MiB; use a coarser spacing",
+                    "{label}: a plane takes {} MiB, the device binds {} MiB; use a coarser spacing",
                     bytes >> 20,
                     caps.max_binding >> 20
                 ),

@@ -83,7 +83,7 @@ fn case_13_the_dataset_key_decides() {
         json!({"images": ["./imagesTr/case_0_0000.nii.gz"], "label": "./labelsTr/case_0.nii.gz"});
     case.dataset(&json!({"dataset": {"first": files}}));
     case.run("verify --data .")
-        .said(0, &["first: 8 x 9 x 10", "1 cases", "case_1.nii.gz belongs to no"]);
+        .said(0, &["first: 8×9×10", "1 case", "case_1.nii.gz belongs to no"]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn case_25_verify_reads_every_case_of_every_folder() {
     let parts = [
         "nowhere: found no such folder",
         "nothing: found no such folder",
-        "case_0: 8 x 9 x 10",
+        "case_0: 8×9×10",
         "case_1_0000.nii.gz: found no such file",
         "case_2.nii.gz: found a gzip stream",
         "3 cases, 2 with errors",
@@ -143,7 +143,7 @@ fn case_25_verify_reads_every_case_of_every_folder() {
     let list = String::from_utf8(case.bytes("leave.txt")).unwrap();
     let cases: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
     assert!(cases.len() == 2 && cases[0].ends_with("\tcase_1"), "{list}");
-    case.run("verify --data . --exclude leave.txt").said(0, &["1 cases, 0 with errors"]);
+    case.run("verify --data . --exclude leave.txt").said(0, &["1 case, 0 with errors"]);
     case.write("other.txt", "nobody\n");
     case.run("verify --data . --exclude other.txt").said(1, &["--exclude", "nobody"]);
     // it takes the place of an earlier list and of nothing else, whether the dataset can be read or not
@@ -364,18 +364,18 @@ fn a_fix_list_a_group_and_the_splits_of_nnunet_decide_what_is_trained_on() {
     };
     train("").said(1, &["case_1.nii.gz"]);
     case.run("verify --data . --fix-list leave.txt").said(1, &[]);
-    train("--exclude leave.txt").said(0, &["D: 5 cases, 0 held out"]);
+    train("--exclude leave.txt").said(0, &["D: 5 training cases, 0 held out"]);
     case.write("wrong.txt", "nobody\n");
     train("--exclude wrong.txt").said(1, &["--exclude", "nobody"]);
     let group = "--exclude leave.txt --group ^([a-z0-9]+)_";
     train(&format!("{group} --hold-out p1_b"))
-        .said(0, &["3 cases, 2 held out", "p1_a is held out"]);
+        .said(0, &["3 training cases, 2 held out", "p1_a is held out"]);
     train("--exclude leave.txt --group ^(p\\d)_").said(1, &["--group", "case_0"]);
     case.json(
         "splits_final.json",
         &json!([{"train": ["case_0", "p1_a"], "val": ["p2_a"]}, {"train": ["case_2"], "val": []}]),
     );
-    train("--exclude leave.txt --fold 0").said(0, &["2 cases, 1 held out"]);
+    train("--exclude leave.txt --fold 0").said(0, &["2 training cases, 1 held out"]);
     train("--exclude leave.txt --fold 2").said(1, &["--fold", "less than 2"]);
     train(&format!("{group} --fold 0")).said(1, &["--group", "splits_final.json"]);
     case.json("splits_final.json", &json!([{"train": ["case_0", "gone"], "val": ["p2_a"]}]));

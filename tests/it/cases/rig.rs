@@ -23,9 +23,11 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// The exit code, and parts of what was printed.
+    /// The exit code, which is 2 instead of 1 where the error is about flags, and parts of what was printed.
     pub fn said(self, code: i32, parts: &[&str]) -> Self {
         let Self { args, out, err, .. } = &self;
+        let usage = code == 1 && err.lines().any(|line| line.starts_with("error: -"));
+        let code = if usage { 2 } else { code };
         assert_eq!(self.code, Some(code), "{args:?}\n{out}\n{err}");
         for part in parts {
             let found = out.contains(part) || err.contains(part);

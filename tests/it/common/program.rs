@@ -40,17 +40,19 @@ pub fn succeed(args: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Runs what must fail with exit code 1 and one error line; returns it.
+/// Runs what must fail with one error line, which it returns, and exit code 2 where that is about flags, 1 otherwise.
 pub fn fail(args: &[&str]) -> String {
     let output = u2seg(args);
     let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
     let errors: Vec<&str> = stderr
         .lines()
         // what a Vulkan layer prints on machines without a desktop
         .filter(|line| line.starts_with("error: ") && !line.contains("XDG_RUNTIME_DIR"))
         .collect();
     assert_eq!(errors.len(), 1, "{args:?}: {stderr}");
+    let usage = errors[0].starts_with("error: -") || stderr.contains("try '--help'");
+    let code = if usage { 2 } else { 1 };
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
     errors[0].to_string()
 }

@@ -138,7 +138,7 @@ fn a_pipe_is_nowhere_waited_for() {
     }
     let description = r#"{"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1}}"#;
     std::fs::write(data.join("dataset.json"), description).unwrap();
-    for args in [&["verify"][..], &["plan", "--dry-run"], &["prepare"]] {
+    for args in [&["verify"][..], &["plan"], &["prepare"]] {
         let told = fail(&[args, &["--data", path(&data)]].concat());
         assert!(told.contains("a pipe or a device") || args[0] == "verify", "{told}");
     }
