@@ -218,15 +218,30 @@ impl Current {
 
     /// A slice as the crates unpack it.
     fn unpacked(&self, slice: &Slice) -> Result<Vec<u8>> {
+        let expected = "voxels that are raw, or packed by RLE or JPEG";
+        if let Some(packing) = unread_packing(self.object.meta().transfer_syntax()) {
+            return Err(refuse(slice, format!("voxels packed by {packing}"), expected));
+        }
         // what unpacks may not be proof against every mistake of a file
         let unpack = || self.object.decode_pixel_data_frame(slice.frame);
         let unpacked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(unpack));
         let unpacked = unpacked
             .map_err(|_| refuse(slice, "voxels that cannot be unpacked", "packed voxels"))?
-            .map_err(|e| {
-                refuse(slice, told(&e), "voxels that are raw, or packed by RLE or JPEG")
-            })?;
+            .map_err(|e| refuse(slice, told(&e), expected))?;
         Ok(unpacked.data().to_vec())
+    }
+}
+
+/// What voxels are packed by that nothing here unpacks.
+fn unread_packing(syntax: &str) -> Option<&'static str> {
+    let number = syntax.trim_end_matches('\0').strip_prefix("1.2.840.10008.1.2.4.")?;
+    match number.parse().ok()? {
+        80 | 81 => Some("JPEG-LS"),
+        90..=95 => Some("JPEG 2000"),
+        100..=108 => Some("a format of films (MPEG)"),
+        110..=112 => Some("JPEG XL"),
+        201..=205 => Some("high-throughput JPEG 2000"),
+        _ => None,
     }
 }
 
@@ -245,5 +260,26 @@ fn jpeg_size(piece: &[u8]) -> Option<[usize; 2]> {
             return Some([a << 8 | b, c << 8 | d]);
         }
         at += 2 + (usize::from(high) << 8 | usize::from(low));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dicom_dictionary_std::uids;
+
+    use super::unread_packing;
+
+    #[test]
+    fn what_is_not_unpacked_has_a_name() {
+        for (syntax, name) in [
+            (uids::JPEG2000_LOSSLESS, Some("JPEG 2000")),
+            (uids::JPEGLS_LOSSLESS, Some("JPEG-LS")),
+            (uids::JPEG_BASELINE8_BIT, None),
+            (uids::JPEG_LOSSLESS_SV1, None),
+            (uids::RLE_LOSSLESS, None),
+            (uids::EXPLICIT_VR_LITTLE_ENDIAN, None),
+        ] {
+            assert_eq!(unread_packing(syntax), name, "{syntax}");
+        }
     }
 }
