@@ -97,7 +97,7 @@ pub use run::{Adaptation, DomainScores, Observer, Run, RunRequest, Runs};
 pub use score::metrics::{Comparison, Scores};
 pub use score::summary::{CaseScores, Summary};
 pub use score::{ClassKey, EvaluateOptions, evaluate};
-pub use segment::{Ensemble, PredictOptions, Predictor};
+pub use segment::{Ensemble, PredictOptions, Predictor, Uncertainty};
 pub use train::{
     DomainCases, DomainSampling, Drawn, Freeze, Length, LrSchedule, Memory, PatchSampling, Reading,
     RunConfig, Start, Step, Trainer, TrainingBudget,

@@ -27,6 +27,7 @@ mod prepare;
 mod preview;
 mod report;
 mod signals;
+mod statistics;
 mod train;
 mod verify;
 mod view;

@@ -1,6 +1,7 @@
 //! `report.html`: one page that tells all of a training run or of a folder of predictions and needs nothing but itself. Here is
 //! what it shows and how; who has a run's files fills it in.
 
+mod measures;
 mod origin;
 mod page;
 mod picture;

@@ -144,10 +144,6 @@ impl<'a> CaseWork for Work<'a> {
         error.about(&job.case.images[0])
     }
 
-    fn probabilities(&self, _: &Job<'a>) -> Result<Vec<std::path::PathBuf>> {
-        Ok(Vec::new())
-    }
-
     fn write(&self, job: &Job<'a>, truth: LabelMap, mut mask: LabelMap) -> Result<()> {
         let labels = &self.cases.domain.labels;
         if !labels.regions {

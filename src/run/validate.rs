@@ -1,6 +1,6 @@
 //! The held-out cases of a run: segmented, cleaned up as it helps, and scored.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::folder::{mask_file, validation_folder};
@@ -94,10 +94,6 @@ impl CaseWork for Work<'_> {
 
     fn about(&self, case: &Case, error: Error) -> Error {
         error.about(&case.images[0])
-    }
-
-    fn probabilities(&self, _: &Case) -> Result<Vec<PathBuf>> {
-        Ok(Vec::new())
     }
 
     fn write(&self, case: &Case, truth: LabelMap, mut mask: LabelMap) -> Result<()> {

@@ -4,9 +4,20 @@ mod class_key;
 mod evaluate;
 pub mod metrics;
 mod pairs;
+mod statistics;
+mod statistics_file;
 pub mod summary;
 mod tally;
 
 pub use class_key::ClassKey;
 pub use evaluate::{EvaluateOptions, LabelMerge, evaluate, score_pairs};
 pub use pairs::{MaskPair, pair_masks};
+pub use statistics::{CaseStatistics, ClassStatistics, Intensity};
+pub use statistics_file::StatisticsFile;
+
+/// Folder beside masks with the probabilities that they were made of: `probabilities/CASE/CLASS.nii.gz`.
+pub const PROBABILITIES: &str = "probabilities";
+/// Folder beside masks with how sure the networks were: `uncertainty/CASE/entropy.nii.gz`.
+pub const UNCERTAINTY: &str = "uncertainty";
+/// The entropy of a case in that folder, without its ending.
+pub const ENTROPY: &str = "entropy";

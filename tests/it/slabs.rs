@@ -18,7 +18,7 @@ use u2seg::low_level::imaging::{Grid, LabelMap, Normalisation, Resampling, Volum
 use u2seg::low_level::net::{
     self, DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, Tensor,
 };
-use u2seg::low_level::segment::{CaseWork, Ensemble, PredictOptions, Predictor};
+use u2seg::low_level::segment::{CaseWork, Ensemble, Map, MapFile, PredictOptions, Predictor};
 use u2seg::{Error, Result};
 
 /// What is segmented, and by what.
@@ -337,9 +337,11 @@ impl CaseWork for Odd<'_> {
         error.about(format!("image {job}"))
     }
 
-    fn probabilities(&self, job: &usize) -> Result<Vec<PathBuf>> {
+    fn maps(&self, job: &usize) -> Result<Vec<MapFile>> {
         // in no folder that there is
-        Ok(if *job == 5 { vec!["/nowhere/at/all.nii.gz".into(); 3] } else { Vec::new() })
+        let file = || PathBuf::from("/nowhere/at/all.nii.gz");
+        let map = |class| MapFile { map: Map::Probability(class), file: file() };
+        Ok(if *job == 5 { (0..3).map(map).collect() } else { Vec::new() })
     }
 
     fn write(&self, job: &usize, kept: usize, labels: LabelMap) -> Result<()> {

@@ -13,6 +13,7 @@ mod norm;
 mod pointwise;
 mod reduce;
 pub mod slab;
+pub mod uncertainty;
 mod sort;
 mod subgroup;
 mod update;

@@ -7,9 +7,11 @@ mod logits;
 mod memory;
 mod network;
 mod plan;
+mod readings;
 mod resize;
 mod ring;
 mod sweep;
+mod uncertainty;
 
 pub use clock::{Clock, Phase};
 pub use decide::{Sink, Slab, Slabs};
