@@ -21,8 +21,8 @@ use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::imaging::{
-    Extent, Known, LabelMap, Match, Segment, Volume, check_series, files_of,
-    holds_segmentation, is_whole, peek, read_labels, read_series, written_files,
+    Extent, Known, LabelMap, Match, Segment, Volume, check_series, files_of, holds_segmentation,
+    is_whole, peek, read_labels, read_series, written_files,
 };
 use crate::net::Model;
 use crate::report::{Origin, PREDICTION, PredictionRecord};
@@ -255,7 +255,7 @@ impl Args {
             return false;
         }
         if MaskFormat::of(&job.mask) == Some(MaskFormat::DicomSeg) {
-            let measured = statistics.is_none_or(|statistics| statistics.knows(&job.case));
+            let measured = statistics.is_none_or(|statistics| statistics.knows(&job.mask));
             return measured && holds_segmentation(&job.mask);
         }
         let mask = read_labels(&job.mask, &Known::any()).ok();
@@ -277,7 +277,7 @@ impl Args {
             let image = read_series(images, self.matching, self.series.as_deref())?;
             statistics.add(&job.case, &job.mask, &plan.labels, &image, mask)
         };
-        statistics.fits(&job.case, &plan.labels, mask)
+        statistics.fits(&job.mask, &plan.labels, mask)
             || job.images.as_ref().is_ok_and(|images| measure(images).is_ok())
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::dataset::prepared::{Progress, Stage};
-use crate::run::Observer;
+use crate::run::{CaseDone, Observer, Segmenting};
 
 /// Follows the work on the cases of one dataset after another.
 #[derive(Default)]
@@ -66,6 +66,40 @@ impl PreparationBar {
         } else {
             bar.set_message(text);
         }
+    }
+}
+
+/// Follows held-out cases that are segmented: what it gives is called after each.
+pub fn segmentation_bar(work: &Segmenting) -> CaseDone {
+    let Segmenting { domain, compared, cases, .. } = work;
+    let doing = match compared.as_deref() {
+        Some("average") => "held-out cases by the moving average of the weights".into(),
+        Some(weights) => format!("held-out cases by the {weights} weights"),
+        None => "segmenting held-out cases".into(),
+    };
+    let bar = Cleared(begin());
+    let (total, text) = (*cases, format!("{domain}: {doing}"));
+    let (since, mut line, mut done) = (Instant::now(), Instant::now(), 0);
+    bar.0.set_message(format!("{text}, 0 of {total}"));
+    Box::new(move || {
+        done += 1;
+        let left = since.elapsed().as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
+        let told = format!("{text}, {done} of {total}, about {} to go", seconds(left));
+        bar.0.set_position(STEPS * done as u64 / total.max(1) as u64);
+        if bar.0.is_hidden() && line.elapsed() >= LINES && done < total {
+            note!("{told}");
+            line = Instant::now();
+        }
+        bar.0.set_message(told);
+    })
+}
+
+/// A bar that goes away with whoever shows it.
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

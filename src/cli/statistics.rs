@@ -30,14 +30,14 @@ impl Statistics {
         Ok(Self { earlier: file.read()?, file, new: Mutex::default() })
     }
 
-    /// Whether a case was measured.
-    pub(super) fn knows(&self, case: &str) -> bool {
-        self.earlier.contains_key(case)
+    /// Whether a mask file was measured.
+    pub(super) fn knows(&self, file: &Path) -> bool {
+        self.earlier.contains_key(&file_name(file))
     }
 
-    /// Whether what is there of a case is of this mask.
-    pub(super) fn fits(&self, case: &str, labels: &Labels, mask: &LabelMap) -> bool {
-        self.earlier.get(case).is_some_and(|case| case.fits(labels, mask))
+    /// Whether what is there of a mask file is of this mask.
+    pub(super) fn fits(&self, file: &Path, labels: &Labels, mask: &LabelMap) -> bool {
+        self.earlier.get(&file_name(file)).is_some_and(|case| case.fits(labels, mask))
     }
 
     /// Measures a mask of label values over its image.

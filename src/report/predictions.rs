@@ -105,7 +105,9 @@ pub fn predictions(folder: &Path) -> Result<Page> {
         page.notes.push(told.into());
     }
     let measured = StatisticsFile::of(folder).read()?;
-    let there = measured.values().filter(|case| masks.iter().any(|mask| mask.name == case.case));
+    let there = measured
+        .values()
+        .filter(|case| masks.iter().any(|mask| file_name(&mask.file) == case.mask));
     page.domains.extend(measures(there));
     page.runs = record.iter().map(part).collect();
     Ok(page)

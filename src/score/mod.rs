@@ -1,6 +1,9 @@
 //! Scores of masks: measures, their means, and whole folders against each other.
 
+mod calibration;
 mod class_key;
+mod confidence;
+mod doubt;
 mod evaluate;
 pub mod metrics;
 mod pairs;
@@ -9,7 +12,9 @@ mod statistics_file;
 pub mod summary;
 mod tally;
 
+pub use calibration::{Calibration, ClassCalibration, ReliabilityBin};
 pub use class_key::ClassKey;
+pub use doubt::{CaseEntropy, EntropyScores, Retained};
 pub use evaluate::{EvaluateOptions, LabelMerge, evaluate, score_pairs};
 pub use pairs::{MaskPair, pair_masks};
 pub use statistics::{CaseStatistics, ClassStatistics, Intensity};

@@ -152,7 +152,10 @@ impl CaseStatistics {
     ) -> Result<Self> {
         if image.shape() != mask.shape() {
             let found = format!("an image of {:?} voxels", image.shape());
-            return Err(Error::shape("statistics", format!("{found}, a mask of {:?}", mask.shape())));
+            return Err(Error::shape(
+                "statistics",
+                format!("{found}, a mask of {:?}", mask.shape()),
+            ));
         }
         let channels: Vec<Vec<Moments>> =
             image.channels().map(|channel| by_value(channel, mask.as_slice())).collect();

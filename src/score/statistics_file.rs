@@ -39,7 +39,7 @@ impl StatisticsFile {
         [STATISTICS, STATISTICS_TABLE].map(|name| self.folder.join(name))
     }
 
-    /// The cases by name; none where there is no file.
+    /// The cases by the files of their masks; none where there is no file.
     ///
     /// # Errors
     ///
@@ -52,10 +52,10 @@ impl StatisticsFile {
         let expected = "statistics of masks, as `predict` writes them";
         let remedy = "Move the file away, or choose another folder for the masks.";
         let Contents { cases } = read_json(&file, expected, remedy)?;
-        Ok(cases.into_iter().map(|case| (case.case.clone(), case)).collect())
+        Ok(cases.into_iter().map(|case| (case.mask.clone(), case)).collect())
     }
 
-    /// Adds cases, in place of those of the same names; cases whose masks are gone are left out.
+    /// Adds cases, in place of those of the same masks; cases whose masks are gone are left out.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl StatisticsFile {
     pub fn add(&self, cases: impl IntoIterator<Item = CaseStatistics>) -> Result<()> {
         let _lock = self.lock();
         let mut all = self.read()?;
-        all.extend(cases.into_iter().map(|case| (case.case.clone(), case)));
+        all.extend(cases.into_iter().map(|case| (case.mask.clone(), case)));
         all.retain(|_, case| self.folder.join(&case.mask).is_file());
         let cases: Vec<CaseStatistics> = all.into_values().collect();
         let [json, csv] = self.files();
@@ -156,7 +156,7 @@ mod tests {
         file.add([case("b", 4), case("c", 4)]).unwrap();
         file.add([case("a", 0)]).unwrap();
         let names: Vec<String> = file.read().unwrap().into_keys().collect();
-        assert_eq!(names, ["a", "b"]);
+        assert_eq!(names, ["a.nii.gz", "b.nii.gz"]);
         let csv = std::fs::read_to_string(folder.path().join(STATISTICS_TABLE)).unwrap();
         let expected = "case,class,label,voxels,volume_ml,components,mean_0,std_0\n\
                         a,\"liver, left\",1,0,0,1,,\nb,\"liver, left\",1,4,0.5,1,1.5,1.5\n";
@@ -180,6 +180,7 @@ mod tests {
             }
         });
         let told = StatisticsFile::of(folder.path()).read().unwrap();
-        assert_eq!(told.into_keys().collect::<Vec<_>>(), names);
+        let cases: Vec<String> = told.into_values().map(|case| case.case).collect();
+        assert_eq!(cases, names);
     }
 }

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::calibration::Calibration;
 use super::class_key::ClassKey;
+use super::doubt::EntropyScores;
 use super::metrics::Scores;
 use crate::base::files::{read_json, write_atomically};
 use crate::base::{Error, Result};
@@ -40,6 +42,12 @@ pub struct Summary {
     /// Cases that nothing was predicted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
+    /// How well probabilities are calibrated, where cases have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// How entropies go with errors, where cases have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertainty: Option<EntropyScores>,
 }
 
 /// Cases without a prediction, and what they change.
@@ -74,7 +82,7 @@ pub(crate) fn listed(names: &[String]) -> String {
     }
 }
 
-fn name(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
+pub(super) fn name(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
     let name = names.get(class).filter(|name| !name.is_empty());
     name.map_or_else(|| format!("class {class}"), Clone::clone)
 }
@@ -158,7 +166,14 @@ impl Summary {
             iou: plain(|s| s.iou),
             ..mean_scores(&foreground)
         };
-        Self { foreground_mean, mean, metric_per_case, missing: None }
+        Self {
+            foreground_mean,
+            mean,
+            metric_per_case,
+            missing: None,
+            calibration: None,
+            uncertainty: None,
+        }
     }
 
     /// Counts these of the cases, given by their predictions, as missing.
@@ -169,6 +184,15 @@ impl Summary {
         let foreground_mean_without = self.without(&files).foreground_mean;
         let count_as = "empty masks".into();
         Self { missing: Some(Missing { count_as, files, foreground_mean_without }), ..self }
+    }
+
+    /// The same with what became of probabilities and entropies.
+    pub(super) fn with_confidence(
+        self,
+        calibration: Option<Calibration>,
+        uncertainty: Option<EntropyScores>,
+    ) -> Self {
+        Self { calibration, uncertainty, ..self }
     }
 
     /// The summary of the cases but those of these predictions.
@@ -254,11 +278,13 @@ impl Summary {
                 number(dice, 3),
             );
         }
+        notes.extend(self.calibration.iter().map(|calibration| calibration.told(names)));
+        notes.extend(self.uncertainty.iter().map(EntropyScores::told));
         notes
     }
 }
 
-fn number(value: f64, digits: usize) -> String {
+pub(super) fn number(value: f64, digits: usize) -> String {
     if value.is_nan() { "-".into() } else { format!("{value:.digits$}") }
 }
 

@@ -7,9 +7,7 @@ use ndarray::Array4;
 use super::maps::Maps;
 use super::predict::Predictor;
 use super::slab::{Clock, Network};
-use super::whole::{
-    Uncertainty, borrowed, finish, prepare, probabilities, segment, uncertainty,
-};
+use super::whole::{Uncertainty, borrowed, finish, prepare, probabilities, segment, uncertainty};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::engine::gpu::Gpu;

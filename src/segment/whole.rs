@@ -84,9 +84,7 @@ fn filled(networks: &[&Network], volume: &Volume, asked: Asked) -> Result<Filled
     let mut next = [vec![0; classes], vec![0], vec![0; classes]];
     let mut take = |map: Map, planes: Array3<f32>| {
         let (kind, class, mut whole) = match map {
-            Map::Probability(class) => {
-                (0, class, all.probabilities.index_axis_mut(Axis(0), class))
-            }
+            Map::Probability(class) => (0, class, all.probabilities.index_axis_mut(Axis(0), class)),
             Map::Entropy => (1, 0, all.entropy.view_mut()),
             Map::Disagreement(class) => (2, class, all.disagreement.index_axis_mut(Axis(0), class)),
         };

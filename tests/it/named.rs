@@ -58,8 +58,17 @@ fn models_are_listed_found_and_fetched_by_name() {
     let message = text(&none.stderr);
     let part = "a name: broken, other, hippocampus. `u2seg models` lists";
     assert!(message.contains(part), "{message}");
-    let message = fail(&["adapt", "-m", "hippocampus", "--data", "x", "--out", "y"]);
-    assert!(message.contains("`u2seg export` takes it by its name"), "{message}");
+    // of a file that is not there, and of a folder without a model
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for wanted in [folder.path().join("none.safetensors"), empty] {
+        let init = ["train", "--data", "x", "--out", "y", "--init", path(&wanted)];
+        let adapt = ["adapt", "--data", "x", "--out", "y", "-m", path(&wanted)];
+        for args in [&init[..], &adapt, &["info", path(&wanted)]] {
+            let message = fail(args);
+            assert!(message.contains("`u2seg models` lists"), "{message}");
+        }
+    }
 }
 
 #[test]

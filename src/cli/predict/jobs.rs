@@ -8,11 +8,9 @@ use crate::base::{Error, Result};
 use crate::cli::args::MaskFormat;
 use crate::dataset::{Fault, ImageFiles};
 use crate::domain::DomainPlan;
+use crate::imaging::{Finding, case_name, describe_folder, dicom_folders, has_ending, stem};
 use crate::score::{ENTROPY, PROBABILITIES, UNCERTAINTY};
 use crate::segment::{Map, MapFile};
-use crate::imaging::{
-    Finding, case_name, describe_folder, dicom_folders, has_ending, stem,
-};
 
 /// Images of one case, or why they cannot be used, and the mask to write.
 pub(super) struct Job {

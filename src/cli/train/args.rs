@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use crate::base::{Error, Result};
-use crate::cli::args::{PrecisionArg, model_file, size, triple, window};
+use crate::cli::args::{PrecisionArg, lasting_model, size, triple, window};
 use crate::dataset::prepared::Place;
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
@@ -529,7 +529,7 @@ impl NetArgs {
             DownsampleArg::Separable => Downsample::Separable,
         };
         config.base = self.base;
-        config.init = self.init.as_ref().map(|model| absolute(&model_file(model)));
+        config.init = self.init.as_deref().map(lasting_model).transpose()?;
         Ok(config)
     }
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::command::typed;
-use super::super::preparation::PreparationBar;
+use super::super::preparation::{PreparationBar, segmentation_bar};
 use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::net::Chosen;
-use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer, report_file};
+use crate::run::{CaseDone, ChosenCleanUp, DomainScores, MODEL, Observer, Segmenting, report_file};
 use crate::train::{DomainCases, Memory, PatchScores, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
@@ -187,6 +187,10 @@ impl Observer for Watch {
             }
         }
         Ok(())
+    }
+
+    fn segmenting(&mut self, work: &Segmenting) -> CaseDone {
+        segmentation_bar(work)
     }
 
     fn weights_chosen(&mut self, chosen: &Chosen) -> Result<()> {

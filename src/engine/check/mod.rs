@@ -16,8 +16,8 @@ mod region;
 mod rig;
 mod runner;
 mod slab;
-mod uncertainty;
 mod stages;
+mod uncertainty;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -75,8 +75,10 @@ fn spread(members: usize, alike: bool) -> SlabCase {
         let call = Spread { vectors: VECTORS, count, last: count + 1 == members };
         Step::of_part(move |caps| call.call(caps), "maps", [count * voxels, voxels])
     });
-    let maps: Vec<f64> =
-        (0..members).flat_map(|member| (0..voxels).map(move |v| (member, v))).map(|(m, v)| value(m, v)).collect();
+    let maps: Vec<f64> = (0..members)
+        .flat_map(|member| (0..voxels).map(move |v| (member, v)))
+        .map(|(m, v)| value(m, v))
+        .collect();
     SlabCase {
         name: format!("spread of {members} predictions, alike {alike}"),
         steps: steps.collect(),

@@ -13,9 +13,9 @@ mod norm;
 mod pointwise;
 mod reduce;
 pub mod slab;
-pub mod uncertainty;
 mod sort;
 mod subgroup;
+pub mod uncertainty;
 mod update;
 
 // each folder says what it shows; `pub(in crate::engine::ops)` is for other operations

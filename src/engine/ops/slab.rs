@@ -21,7 +21,12 @@ pub struct Call {
 
 impl Call {
     /// A kernel over so many threads, each of which takes as long as `flops` operations.
-    pub(super) fn new(kernel: KernelKey, caps: &Caps, threads: usize, flops: usize) -> Result<Self> {
+    pub(super) fn new(
+        kernel: KernelKey,
+        caps: &Caps,
+        threads: usize,
+        flops: usize,
+    ) -> Result<Self> {
         let groups = fold(threads.div_ceil(WORKGROUP), caps)?;
         let kernel = kernel.wide(caps.wide());
         Ok(Self { kernel, params: Vec::new(), groups, flops: (threads * flops) as u64 })

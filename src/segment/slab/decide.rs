@@ -163,7 +163,8 @@ impl<'a> Slabs<'a> {
         let values: Vec<u32> = domain.labels.written().iter().map(|v| u32::from(*v)).collect();
         let buffers = Buffers::new(gpu, &shape, &sizes, &values)?;
         let words = sizes.planes * rows * shape.words();
-        let map_words = if asked.probabilities { sizes.blocks() * LANES * words * LANES } else { 0 };
+        let map_words =
+            if asked.probabilities { sizes.blocks() * LANES * words * LANES } else { 0 };
         let labels = Readings::new(gpu, words)?;
         let maps = Readings::new(gpu, map_words)?;
         let uncertainty = Uncertainty::new(gpu, &shape, &sizes, asked, views)?;
@@ -255,7 +256,12 @@ impl<'a> Slabs<'a> {
         }
         let words = classes.len() * planes.len() * self.shape.rows * self.shape.words() * LANES;
         let maps = self.map_buffer()?.clone();
-        self.maps.ask(self.gpu, &maps, words, Reading { planes: planes.clone(), classes: classes.clone() })
+        self.maps.ask(
+            self.gpu,
+            &maps,
+            words,
+            Reading { planes: planes.clone(), classes: classes.clone() },
+        )
     }
 
     /// Hands the labels that were asked for first to the sink; says whether there were any.

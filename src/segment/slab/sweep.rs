@@ -219,8 +219,7 @@ impl<'a> Sweep<'a> {
                     axes.iter().enumerate().for_each(|(bit, axis)| {
                         mirrored[*axis] = mirror >> bit & 1 == 1;
                     });
-                    let placed =
-                        Placed { size, case: self.case.shape, first, mirror: mirrored };
+                    let placed = Placed { size, case: self.case.shape, first, mirror: mirrored };
                     windows.push(Window { placed, mirror, covered });
                 }
             }
