@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 
-use self::jobs::{Job, jobs, wrong_channels};
+use self::jobs::{Job, Wanted, jobs, wrong_channels};
 use super::args::{MaskFormat, PrecisionArg};
 use super::command::typed;
 use super::flags::Given;
@@ -145,9 +145,16 @@ impl Args {
         }
     }
 
-    /// How a mask's name ends that lies in a folder of them.
-    fn ending(&self) -> &'static str {
-        self.format.unwrap_or(MaskFormat::Nifti).ending()
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            input: &self.input,
+            output: &self.output,
+            ending: self.format.unwrap_or(MaskFormat::Nifti).ending(),
+            series: self.series.is_some(),
+            probabilities: self.save_probabilities,
+            uncertainty: self.uncertainty,
+            predictions: self.predictions(),
+        }
     }
 
     fn options(&self) -> PredictOptions {
@@ -249,7 +256,7 @@ impl Args {
         else {
             return false;
         };
-        let maps = job.maps(self, plan);
+        let maps = job.maps(&self.wanted(), plan);
         let drawn = !self.preview || preview::file(&job.mask).is_file();
         if !(drawn && maps.iter().all(|map| is_whole(&map.file, shape))) {
             return false;
@@ -305,7 +312,9 @@ impl Args {
             if self.preview {
                 paths.writes(preview::file(&job.mask), &images[0]);
             }
-            job.maps(self, plan).iter().for_each(|map| paths.writes(&map.file, &images[0]));
+            job.maps(&self.wanted(), plan)
+                .iter()
+                .for_each(|map| paths.writes(&map.file, &images[0]));
         }
         if self.input.is_dir() {
             paths.writes(self.output.join(PREDICTION), &self.input);
@@ -374,7 +383,7 @@ impl CaseWork for Work<'_> {
     }
 
     fn maps(&self, job: &Job) -> Result<Vec<MapFile>> {
-        let maps = job.maps(self.args, self.plan).into_iter();
+        let maps = job.maps(&self.args.wanted(), self.plan).into_iter();
         maps.map(|map| Ok(MapFile { file: in_folder(map.file)?, ..map })).collect()
     }
 
@@ -419,7 +428,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     }
     let (first, domain) = &models[0];
     let plan = &first.domains[*domain];
-    let all = jobs(args, plan.channels)?;
+    let all = jobs(&args.wanted(), plan.channels)?;
     // nothing to segment at all is one mistake, not one an image
     if let Some(fault) = all.iter().find_map(|job| job.images.as_ref().err())
         && all.iter().all(|job| job.images.is_err())

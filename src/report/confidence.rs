@@ -6,7 +6,6 @@ use std::path::Path;
 
 use super::page::{ConfidencePart, Plot};
 use super::plots::{Chart, Line, chart};
-use super::scores::called;
 use super::table::{Cell, Row, Table};
 use crate::base::Result;
 use crate::base::files::file_name;
@@ -48,6 +47,12 @@ pub(super) fn confidence(
     }
     let none = part.plots.is_empty() && part.hints.is_empty();
     Ok((!none).then_some(part))
+}
+
+/// What a class is called.
+pub(super) fn called(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
+    let name = names.get(class).filter(|name| !name.is_empty());
+    name.map_or_else(|| format!("class {class}"), Clone::clone)
 }
 
 fn cases(count: usize) -> String {

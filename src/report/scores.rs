@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::confidence::confidence;
+use super::confidence::{called, confidence};
 use super::page::{DomainPart, Figure, Plot};
 use super::picture::data_uri;
 use super::plots::strips;
@@ -74,11 +74,6 @@ pub(super) fn figure(id: String, caption: String, file: &Path) -> Figure {
         },
     };
     Figure { id, caption, image, missing }
-}
-
-pub(super) fn called(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
-    let name = names.get(class).filter(|name| !name.is_empty());
-    name.map_or_else(|| format!("class {class}"), Clone::clone)
 }
 
 /// A case, by its name.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::class_key::ClassKey;
-use super::summary::{listed, name, number};
+use super::words::{listed, name, number};
 
 /// Bins of equal width that probabilities from 0 to 1 fall into.
 pub const BINS: usize = 15;

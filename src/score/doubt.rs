@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::class_key::ClassKey;
-use super::summary::CaseScores;
 
 /// Thresholds of the entropy, from 1 / LEVELS to 1.
 pub const LEVELS: usize = 20;
@@ -138,28 +137,33 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     values.iter().map(|value| below(value) + (equal(value) - 1.0) / 2.0).collect()
 }
 
+/// A case with its scores.
+pub(super) struct Doubted<'a> {
+    pub prediction_file: &'a str,
+    /// Dice of each class; NaN where it has none.
+    pub dice: Vec<f64>,
+    pub doubt: &'a Doubt,
+}
+
 impl EntropyScores {
-    /// Of cases with their scores; none where no case has entropies.
-    pub(super) fn of(cases: &[(&CaseScores, &Doubt)]) -> Option<Self> {
+    /// None where no case has entropies.
+    pub(super) fn of(cases: &[Doubted<'_>]) -> Option<Self> {
         if cases.is_empty() {
             return None;
         }
         let per_case: Vec<CaseEntropy> = cases
             .iter()
-            .map(|(scores, doubt)| {
-                let dice = scores.metrics.values().map(|scores| scores.dice);
-                CaseEntropy {
-                    prediction_file: scores.prediction_file.clone(),
-                    mean_entropy: (doubt.foreground > 0)
-                        .then(|| doubt.entropy / doubt.foreground as f64),
-                    dice: mean(dice.filter(|dice| dice.is_finite())),
-                }
+            .map(|Doubted { prediction_file, dice, doubt }| CaseEntropy {
+                prediction_file: (*prediction_file).into(),
+                mean_entropy: (doubt.foreground > 0)
+                    .then(|| doubt.entropy / doubt.foreground as f64),
+                dice: mean(dice.iter().copied().filter(|dice| dice.is_finite())),
             })
             .collect();
         let known = per_case.iter().filter_map(|case| case.mean_entropy.zip(case.dice));
         let (x, y): (Vec<f64>, Vec<f64>) = known.unzip();
         let retained = (0..LEVELS).map(|level| {
-            let each: Vec<_> = cases.iter().map(|(_, doubt)| doubt.up_to(level)).collect();
+            let each: Vec<_> = cases.iter().map(|case| case.doubt.up_to(level)).collect();
             Retained {
                 entropy_up_to: (level + 1) as f64 / LEVELS as f64,
                 left_out: mean(each.iter().filter_map(|(_, left_out)| *left_out)),
@@ -224,12 +228,9 @@ mod tests {
         assert_eq!(dice, Some(6.0 / 7.0));
         assert!((left_out.unwrap() - 1.0 / 6.0).abs() < 1e-12);
         assert_eq!(doubt.up_to(9).0, Some(1.0));
-        let case = CaseScores {
-            metrics: BTreeMap::new(),
-            prediction_file: "p".into(),
-            reference_file: "r".into(),
-        };
-        let told = EntropyScores::of(&[(&case, &doubt)]).unwrap();
+        let case = Doubted { prediction_file: "p", dice: vec![0.75, f64::NAN], doubt: &doubt };
+        let told = EntropyScores::of(&[case]).unwrap();
+        assert_eq!(told.per_case[0].dice, Some(0.75));
         let entropy = told.per_case[0].mean_entropy.unwrap();
         assert!((entropy - (0.05 + 0.04 + 1.0) / 4.0).abs() < 1e-6, "{entropy}");
         assert_eq!((told.pearson, told.retained[19].dice), (None, Some(0.75)));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::calibration::Calibration;
 use super::class_key::ClassKey;
 use super::confidence::{CaseConfidence, Maps, Masks};
-use super::doubt::EntropyScores;
+use super::doubt::{Doubted, EntropyScores};
 use super::metrics::{Comparison, DEFAULT_TOLERANCE_MM, Scores};
 use super::pairs::{MaskPair, pair_masks};
 use super::summary::{CaseScores, Summary, names};
@@ -226,11 +226,12 @@ pub fn score_pairs(
     let missing = pairs.iter().filter(|pair| pair.missing);
     let missing = missing.map(|pair| pair.prediction.display().to_string()).collect();
     let summary = Summary::new(cases.collect()).with_missing(missing);
-    let cases = summary.metric_per_case.iter().zip(&confidence);
-    let doubts: Vec<_> = cases
-        .filter_map(|(scores, told)| told.doubt.as_ref().map(|doubt| (scores, doubt)))
-        .collect();
-    let entropy = EntropyScores::of(&doubts);
+    let doubted = summary.metric_per_case.iter().zip(&confidence).filter_map(|(scores, told)| {
+        let dice = scores.metrics.values().map(|scores| scores.dice).collect();
+        let prediction_file = scores.prediction_file.as_str();
+        told.doubt.as_ref().map(|doubt| Doubted { prediction_file, dice, doubt })
+    });
+    let entropy = EntropyScores::of(&doubted.collect::<Vec<_>>());
     let calibration = Calibration::of(confidence.iter().map(|told| &told.bins));
     Ok(summary.with_confidence(calibration, entropy))
 }

@@ -11,6 +11,7 @@ mod statistics;
 mod statistics_file;
 pub mod summary;
 mod tally;
+mod words;
 
 pub use calibration::{Calibration, ClassCalibration, ReliabilityBin};
 pub use class_key::ClassKey;
@@ -19,6 +20,7 @@ pub use evaluate::{EvaluateOptions, LabelMerge, evaluate, score_pairs};
 pub use pairs::{MaskPair, pair_masks};
 pub use statistics::{CaseStatistics, ClassStatistics, Intensity};
 pub use statistics_file::StatisticsFile;
+pub(crate) use words::listed;
 
 /// Folder beside masks with the probabilities that they were made of: `probabilities/CASE/CLASS.nii.gz`.
 pub const PROBABILITIES: &str = "probabilities";

@@ -10,6 +10,7 @@ use super::calibration::Calibration;
 use super::class_key::ClassKey;
 use super::doubt::EntropyScores;
 use super::metrics::Scores;
+use super::words::{listed, name, number};
 use crate::base::files::{read_json, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::Labels;
@@ -68,23 +69,6 @@ pub fn names(labels: &Labels) -> BTreeMap<ClassKey, String> {
         (ClassKey::new(class.values.iter().copied()), class.name.clone())
     };
     labels.scored().iter().map(name).collect()
-}
-
-/// What a list in a message names at most.
-const MOST_NAMES: usize = 10;
-
-/// The first names of a list, and how many more there are.
-pub(crate) fn listed(names: &[String]) -> String {
-    let some = names[..names.len().min(MOST_NAMES)].join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => some,
-        more => format!("{some} and {more} more"),
-    }
-}
-
-pub(super) fn name(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
-    let name = names.get(class).filter(|name| !name.is_empty());
-    name.map_or_else(|| format!("class {class}"), Clone::clone)
 }
 
 /// All classes but background.
@@ -282,10 +266,6 @@ impl Summary {
         notes.extend(self.uncertainty.iter().map(EntropyScores::told));
         notes
     }
-}
-
-pub(super) fn number(value: f64, digits: usize) -> String {
-    if value.is_nan() { "-".into() } else { format!("{value:.digits$}") }
 }
 
 /// One row of the table; an absent count leaves the columns of single cases empty.

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Args;
 use crate::base::files::{folder, safe_name};
 use crate::base::{Error, Result};
 use crate::cli::args::MaskFormat;
@@ -11,6 +10,20 @@ use crate::domain::DomainPlan;
 use crate::imaging::{Finding, case_name, describe_folder, dicom_folders, has_ending, stem};
 use crate::score::{ENTROPY, PROBABILITIES, UNCERTAINTY};
 use crate::segment::{Map, MapFile};
+
+/// What is segmented, and what is written.
+pub(super) struct Wanted<'a> {
+    pub input: &'a Path,
+    pub output: &'a Path,
+    /// How a mask's name ends in a folder of them.
+    pub ending: &'static str,
+    /// Whether a DICOM series is chosen.
+    pub series: bool,
+    pub probabilities: bool,
+    pub uncertainty: bool,
+    /// Predictions of each voxel that the result is the mean of.
+    pub predictions: usize,
+}
 
 /// Images of one case, or why they cannot be used, and the mask to write.
 pub(super) struct Job {
@@ -21,7 +34,7 @@ pub(super) struct Job {
 
 impl Job {
     /// The maps that go beside the mask.
-    pub fn maps(&self, args: &Args, plan: &DomainPlan) -> Vec<MapFile> {
+    pub fn maps(&self, wanted: &Wanted<'_>, plan: &DomainPlan) -> Vec<MapFile> {
         let ending = MaskFormat::of(&self.mask).map_or(".nii.gz", MaskFormat::image_ending);
         // in folders of their own, where `evaluate` takes none of them for a mask
         let file = |kind: &str, below: &str, name: &str| {
@@ -29,18 +42,18 @@ impl Job {
             folder.join(format!("{name}{ending}"))
         };
         let mut maps = Vec::new();
-        if args.save_probabilities {
+        if wanted.probabilities {
             let classes = plan.labels.classes.iter().enumerate();
             maps.extend(classes.map(|(index, class)| MapFile {
                 map: Map::Probability(index),
                 file: file(PROBABILITIES, "", &safe_name(&class.name)),
             }));
         }
-        if args.uncertainty {
+        if wanted.uncertainty {
             let entropy = file(UNCERTAINTY, "", ENTROPY);
             maps.push(MapFile { map: Map::Entropy, file: entropy });
         }
-        if args.uncertainty && args.predictions() > 1 {
+        if wanted.uncertainty && wanted.predictions > 1 {
             // background is left out; where classes exclude one another it is what they leave
             let first = plan.labels.outputs() - plan.labels.scored().len();
             let classes = plan.labels.scored().iter().enumerate();
@@ -54,17 +67,17 @@ impl Job {
 }
 
 /// The cases of a file or folder, in the order of their names.
-pub(super) fn jobs(args: &Args, channels: usize) -> Result<Vec<Job>> {
-    let Args { input, output, .. } = args;
+pub(super) fn jobs(wanted: &Wanted<'_>, channels: usize) -> Result<Vec<Job>> {
+    let Wanted { input, output, .. } = *wanted;
     if !input.is_dir() {
-        return Ok(vec![single(args, input)?]);
+        return Ok(vec![single(wanted, input)?]);
     }
     let files = ImageFiles::list(input)?;
     let series = if files.names().next().is_none() { dicom_folders(input)? } else { Vec::new() };
     match series.as_slice() {
         // a folder of one folder or archive stands for what is in it
-        [only] => return Ok(vec![single(args, only)?]),
-        [_, ..] if args.series.is_some() => return Ok(vec![single(args, input)?]),
+        [only] => return Ok(vec![single(wanted, only)?]),
+        [_, ..] if wanted.series => return Ok(vec![single(wanted, input)?]),
         _ => {}
     }
     if has_ending(output) && !output.is_dir() {
@@ -75,7 +88,7 @@ pub(super) fn jobs(args: &Args, channels: usize) -> Result<Vec<Job>> {
             "Give a folder's name.",
         ));
     }
-    let mask = |case: &str| output.join(format!("{case}{}", args.ending()));
+    let mask = |case: &str| output.join(format!("{case}{}", wanted.ending));
     if !series.is_empty() {
         let job = |folder: PathBuf| {
             let case = case_name(&folder);
@@ -112,8 +125,8 @@ pub(super) fn jobs(args: &Args, channels: usize) -> Result<Vec<Job>> {
 const IMAGES: &str = "images to segment";
 
 /// The job of one image, whose mask is a file, or goes into a folder under the image's name.
-fn single(args: &Args, input: &Path) -> Result<Job> {
-    let output = &args.output;
+fn single(wanted: &Wanted<'_>, input: &Path) -> Result<Job> {
+    let output = wanted.output;
     if !input.exists() {
         let expected = "an image or a folder of images";
         return Err(Error::file(input, "no such file", expected, "Correct -i."));
@@ -129,7 +142,7 @@ fn single(args: &Args, input: &Path) -> Result<Job> {
             "Correct the ending.",
         ));
     } else {
-        output.join(format!("{case}{}", args.ending()))
+        output.join(format!("{case}{}", wanted.ending))
     };
     Ok(Job { images: Ok(vec![input.to_path_buf()]), mask, case })
 }

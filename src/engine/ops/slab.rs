@@ -444,7 +444,6 @@ pub fn slab_kernels() -> Vec<KernelKey> {
     keys.extend([0, 1].map(|on| KernelKey::new("accumulate.wgsl").set("LOGITS", on)));
     keys.push(KernelKey::new("between_planes.wgsl"));
     keys.push(KernelKey::new("along.wgsl"));
-    keys.extend(super::uncertainty::kernels());
     let sections = |key: KernelKey, name: &'static str| [key.clone(), key.section(name)];
     for columns in [Columns::Same, Columns::Few(3), Columns::Few(5), Columns::Spread] {
         keys.push(columns.of_kernel(KernelKey::new("softmax_sums.wgsl")));

@@ -72,7 +72,7 @@ impl Spread {
 }
 
 /// Every kernel of this file in every specialisation.
-pub(super) fn kernels() -> Vec<KernelKey> {
+pub fn uncertainty_kernels() -> Vec<KernelKey> {
     let mut keys: Vec<_> =
         [0, 1].map(|on| KernelKey::new("entropy.wgsl").set("REGIONS", on)).into();
     keys.push(KernelKey::new("spread.wgsl"));

@@ -9,6 +9,7 @@ use super::network::Network;
 use super::plan::{SlabShape, SlabSizes};
 use super::readings::{Reading, Readings, Taken};
 use super::resize::{At, Table};
+use super::sink::{Sink, Slab};
 use super::sweep::{Summed, Sweep};
 use super::uncertainty::{Probable, Uncertainty, View};
 use crate::base::{Error, Result};
@@ -18,23 +19,6 @@ use crate::engine::ops::slab::{Columns, Decide, Probabilities, Scored, SoftmaxSu
 use crate::engine::shape::LANES;
 use crate::imaging::Tap;
 use crate::segment::maps::{Asked, Map};
-
-/// Planes of the image's crop, first to last, with rows padded to words of four voxels.
-pub struct Slab<'a, T> {
-    /// Which planes.
-    pub planes: Range<usize>,
-    /// Their values, D, H, W.
-    pub values: &'a [T],
-}
-
-/// Takes what slabs give, planes ascending.
-pub trait Sink {
-    /// Labels of some planes.
-    fn labels(&mut self, slab: Slab<'_, u8>) -> Result<()>;
-
-    /// A map on some planes; of a class after those of the classes before.
-    fn map(&mut self, map: Map, slab: Slab<'_, f32>) -> Result<()>;
-}
 
 /// A network's way back to the image's grid.
 struct WayBack {

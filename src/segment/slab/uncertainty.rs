@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::decide::{Sink, Slab};
 use super::plan::{SlabShape, SlabSizes};
 use super::readings::{Reading, Readings, Taken};
+use super::sink::{Sink, Slab};
 use super::sweep::Sweep;
 use crate::base::Result;
 use crate::engine::exec::{Held, Recording, storage};
