@@ -93,11 +93,11 @@ pub use imaging::{
 pub use net::{DomainAdapter, Downsample, Mode, Model, NetConfig};
 pub use patch::{Augment, Interpolation};
 pub use picture::{Layout as OverlayLayout, Overlay, Plane};
-pub use run::{Adaptation, DomainScores, Observer, Run, RunRequest, Runs};
+pub use run::{Adaptation, CaseDone, DomainScores, Observer, Run, RunRequest, Runs, Segmenting};
 pub use score::metrics::{Comparison, Scores};
 pub use score::summary::{CaseScores, Summary};
 pub use score::{ClassKey, EvaluateOptions, evaluate};
-pub use segment::{Ensemble, PredictOptions, Predictor};
+pub use segment::{Ensemble, PredictOptions, Predictor, Uncertainty};
 pub use train::{
     DomainCases, DomainSampling, Drawn, Freeze, Length, LrSchedule, Memory, PatchSampling, Reading,
     RunConfig, Start, Step, Trainer, TrainingBudget,

@@ -40,7 +40,7 @@ pub struct Args {
 impl Args {
     /// The run that is asked for.
     fn request(&self, gpu: &Gpu, model: &Path, data: &Path) -> Result<RunRequest> {
-        let old = Adaptation::new(&super::args::lasting_model_file(model)?, data)?;
+        let old = Adaptation::new(&super::args::lasting_model(model)?, data)?;
         let data = std::path::absolute(data).map_err(|e| Error::io(data, e))?;
         let network = old.network();
         let mut config =

@@ -153,29 +153,34 @@ pub(super) fn model_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
 }
 
+/// What a flag means that names a model: a file that is there, given by itself or by the folder of its run, or a part of the
+/// program.
+fn named_model(wanted: &Path) -> Result<Named> {
+    let Named::Path(path) = Named::find(wanted)? else { return Named::find(wanted) };
+    let file = model_file(&path);
+    if file.exists() {
+        return Ok(Named::Path(file));
+    }
+    let found = if path.is_dir() { "no finished model there" } else { "no such file" };
+    let expected = "a model's file, the folder of a finished run, or a model's name";
+    Err(Error::file(&file, found, expected, "`models` lists the models that have names."))
+}
+
 /// Reads the model that a flag names: by its file, by the folder of its run, or by a name. Its file comes with it, but for a
 /// model that is part of the program.
 pub(super) fn read_model(wanted: &Path) -> Result<(Model, Option<PathBuf>)> {
-    match Named::find(wanted)? {
+    match named_model(wanted)? {
         Named::Shipped(name) => Ok((read_shipped(name)?, None)),
-        Named::Path(path) => {
-            let file = model_file(&path);
-            Ok((Model::read(&file)?, Some(file)))
-        }
+        Named::Path(file) => Ok((Model::read(&file)?, Some(file))),
     }
 }
 
-/// The file of a model that a flag names, for work that comes back to it later.
-pub(super) fn lasting_model_file(wanted: &Path) -> Result<PathBuf> {
-    let model = Named::find(wanted)?;
-    model.path().map(model_file).ok_or_else(|| {
-        Error::setting(
-            "model",
-            format!("{}, which is part of the program", wanted.display()),
-            "a file that the run can come back to",
-            "Write it to one first: `export` takes it by its name.",
-        )
-    })
+/// A model that a flag names, as a run keeps it that comes back to it: its file from the root on, or its name in the program.
+pub(super) fn lasting_model(wanted: &Path) -> Result<PathBuf> {
+    match named_model(wanted)? {
+        Named::Shipped(name) => Ok(name.into()),
+        Named::Path(file) => std::path::absolute(&file).map_err(|e| Error::io(file, e)),
+    }
 }
 
 /// `LOWER,UPPER` as two numbers.

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::flags::Given;
-use crate::base::files::Paths;
+use crate::base::files::{Paths, folder};
 use crate::base::{Error, Result};
 use crate::dataset::DESCRIPTION;
 use crate::domain::{DescribedLabels, described_labels};
 use crate::imaging::{Match, files_of};
 use crate::run::combine_folds;
 use crate::score::summary::names;
-use crate::score::{EvaluateOptions, LabelMerge, MaskPair, pair_masks, score_pairs};
+use crate::score::{
+    EvaluateOptions, LabelMerge, MaskPair, PROBABILITIES, UNCERTAINTY, pair_masks, score_pairs,
+};
 
 /// In place of a file: no description, even where there is one.
 pub(super) const NONE: &str = "none";
@@ -38,7 +40,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "RUN",
-        conflicts_with_all = ["predictions", "ground_truth", "output", "labels", "merge", "matching"]
+        conflicts_with_all = ["predictions", "ground_truth", "output", "labels", "merge", "matching", "probabilities"]
     )]
     folds: Option<PathBuf>,
     /// Write the scores to this JSON file, with nnU-Net's keys
@@ -61,6 +63,12 @@ pub struct Args {
     /// For example where tumours (2) were trained as part of the organ (1).
     #[arg(long, num_args = 1.., value_parser = merge, value_name = "FROM=TO")]
     merge: Vec<LabelMerge>,
+    /// Folder with probabilities/ and uncertainty/, or none
+    ///
+    /// By default that of the predictions, where `u2seg predict --save-probabilities --uncertainty` wrote them. Adds the calibration
+    /// error of each class, and Dice without uncertain voxels.
+    #[arg(long, value_name = "FOLDER|none")]
+    probabilities: Option<PathBuf>,
     /// How to match a prediction with its reference, whose grid decides
     #[arg(long = "match", value_enum, default_value_t, value_name = "WAY")]
     matching: Match,
@@ -78,15 +86,24 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         merge: args.merge.clone(),
         matching: args.matching,
         allow_missing: args.allow_missing,
+        probabilities: None,
     };
     options.check()?;
     let pairs = pair_masks(predictions, references, options.allow_missing)?;
     options.labels = described(args, references)?;
+    options.probabilities = probabilities(args, predictions, options.labels.is_some())?;
     let described = options.labels.as_ref();
     let names = described.map_or_else(BTreeMap::new, |described| names(&described.labels));
     // whatever else is wrong must not come out after all is computed
     let _claim = paths(args, predictions, &pairs, options.labels.as_ref()).claim()?;
     let summary = score_pairs(&pairs, &options, |error| eprintln!("error: {}", given.told(error)))?;
+    if let Some(folder) = &args.probabilities
+        && options.probabilities.is_some()
+        && summary.calibration.is_none()
+        && summary.uncertainty.is_none()
+    {
+        return Err(no_maps(folder));
+    }
     // either is worth having without the other
     let printed = print(&summary.print_table(&names));
     if let Some(path) = &args.output {
@@ -150,6 +167,34 @@ fn described(args: &Args, references: &Path) -> Result<Option<DescribedLabels>> 
     })?;
     eprintln!("labels as in {} (--labels {NONE} to go without)", file.display());
     Ok(Some(labels))
+}
+
+/// The folder of probabilities that a flag names, or that of the predictions where it has any.
+fn probabilities(args: &Args, predictions: &Path, described: bool) -> Result<Option<PathBuf>> {
+    if args.probabilities.as_ref().is_some_and(|folder| folder.as_os_str() == NONE) {
+        return Ok(None);
+    }
+    let own = if predictions.is_dir() { predictions } else { folder(predictions) };
+    let holds =
+        |folder: &Path| [PROBABILITIES, UNCERTAINTY].iter().any(|kind| folder.join(kind).is_dir());
+    let usable = described && args.merge.is_empty();
+    match &args.probabilities {
+        Some(folder) if !holds(folder) => Err(no_maps(folder)),
+        Some(folder) if !usable => Err(Error::setting(
+            "probabilities",
+            folder.display().to_string(),
+            "the names of classes, which `labels` describes, and no `merge`",
+            "Name the dataset.json by `labels`, or leave one of the flags out.",
+        )),
+        Some(folder) => Ok(Some(folder.clone())),
+        None => Ok(Some(own.to_path_buf()).filter(|own| usable && holds(own))),
+    }
+}
+
+fn no_maps(folder: &Path) -> Error {
+    let found = format!("no {PROBABILITIES}/CASE/CLASS or {UNCERTAINTY}/CASE/entropy of the cases");
+    let expected = "a folder that `predict` wrote with `save_probabilities` or `uncertainty`";
+    Error::file(folder, found, expected, "Predict with these flags, or name another folder.")
 }
 
 /// The description in the folder of the references, or in the folder above.

@@ -28,6 +28,7 @@ mod prepare;
 mod preview;
 mod report;
 mod signals;
+mod statistics;
 mod train;
 mod verify;
 mod view;

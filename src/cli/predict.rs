@@ -1,29 +1,32 @@
 //! `u2seg predict`.
 
+mod jobs;
+
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
+use self::jobs::{Job, Wanted, jobs, wrong_channels};
 use super::args::{MaskFormat, PrecisionArg, TunedDeviceArgs, positive};
 use super::command::typed;
 use super::flags::Given;
 use super::preview;
 use super::say;
 use super::signals;
-use crate::base::files::{Claim, Paths, folder, safe_name};
+use super::statistics::Statistics;
+use crate::base::files::{Claim, Paths, folder};
 use crate::base::{Error, Result, Stop};
-use crate::dataset::{Fault, ImageFiles};
+use crate::dataset::Fault;
 use crate::domain::{DomainPlan, Weighting};
 use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
 use crate::imaging::{
-    Extent, Finding, Known, LabelMap, Match, Segment, Volume, case_name, check_series,
-    describe_folder, dicom_folders, files_of, has_ending, holds_segmentation, is_whole, peek,
-    read_labels, read_series, stem, written_files,
+    Extent, Known, LabelMap, Match, Segment, Volume, check_series, files_of, holds_segmentation,
+    is_whole, peek, read_labels, read_series, written_files,
 };
 use crate::net::Model;
 use crate::report::{Origin, PREDICTION, PredictionRecord};
-use crate::segment::{CaseWork, Ensemble, PredictOptions, Predictor, finish};
+use crate::segment::{CaseWork, Ensemble, MapFile, PredictOptions, Predictor, finish};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightingArg {
@@ -95,6 +98,19 @@ pub struct Args {
     /// As float32 volumes, to probabilities/CASE/CLASS.nii.gz.
     #[arg(long, help_heading = "Output")]
     save_probabilities: bool,
+    /// Also write how sure the networks are of each voxel
+    ///
+    /// As float32 volumes: the entropy of the mean probabilities, from 0 (sure) to 1 (all classes equally likely), to
+    /// uncertainty/CASE/entropy.nii.gz, and for each class the standard deviation of its probability over models and mirrored
+    /// images, to uncertainty/CASE/disagreement/CLASS.nii.gz.
+    #[arg(long, help_heading = "Output")]
+    uncertainty: bool,
+    /// Also write what the masks measure, as JSON and CSV
+    ///
+    /// To statistics.json and statistics.csv beside the masks, a row a class of a case: voxels, volume in ml, connected
+    /// components, mean and standard deviation of each channel of the image as its files hold it.
+    #[arg(long, help_heading = "Output")]
+    statistics: bool,
     /// Also write a picture of each mask, CASE.png
     ///
     /// Three planes through the largest part of the mask, with its classes outlined.
@@ -132,22 +148,6 @@ pub struct Args {
     device: TunedDeviceArgs,
 }
 
-/// Images of one case, or why they cannot be used, and the mask to write.
-struct Job {
-    images: std::result::Result<Vec<PathBuf>, Fault>,
-    mask: PathBuf,
-    case: String,
-}
-
-impl Job {
-    /// Where the probability of a class goes.
-    fn probability(&self, class: &str) -> PathBuf {
-        let folder = folder(&self.mask).join("probabilities").join(safe_name(&self.case));
-        let ending = MaskFormat::of(&self.mask).map_or(".nii.gz", MaskFormat::image_ending);
-        folder.join(format!("{}{ending}", safe_name(class)))
-    }
-}
-
 impl Args {
     fn check(&self) -> Result<()> {
         self.options().check()?;
@@ -176,9 +176,16 @@ impl Args {
         }
     }
 
-    /// How a mask's name ends that lies in a folder of them.
-    fn ending(&self) -> &'static str {
-        self.format.unwrap_or(MaskFormat::Nifti).ending()
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            input: &self.input,
+            output: &self.output,
+            ending: self.format.unwrap_or(MaskFormat::Nifti).ending(),
+            series: self.series.is_some(),
+            probabilities: self.save_probabilities,
+            uncertainty: self.uncertainty,
+            predictions: self.predictions(),
+        }
     }
 
     fn options(&self) -> PredictOptions {
@@ -195,6 +202,12 @@ impl Args {
         }
     }
 
+    /// Predictions of each voxel that the result is the mean of: of each model one a mirror image.
+    fn predictions(&self) -> usize {
+        let mirrored = self.options().mirror.iter().filter(|mirror| **mirror).count();
+        self.model.len() << mirrored
+    }
+
     /// The networks of the models' domains, with the variants of kernels that `--tune` says.
     fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
         let options = self.options();
@@ -205,6 +218,19 @@ impl Args {
         let member =
             |(model, domain): &(Model, usize)| Predictor::new(&gpu, model, *domain, &options);
         Ensemble::new(models.iter().map(member).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The device, and the networks on it.
+    fn open(&self, models: &[(Model, usize)]) -> Result<(Gpu, Ensemble)> {
+        let gpu = Gpu::open(&self.device.device)?;
+        let _compiling = say::Cleared(say::spinner("compiling kernels"));
+        let opened = Renewal::default().run(&gpu, |gpu| self.ensemble(gpu, models));
+        let (_, ensemble) = opened.map_err(|e| match (&e, self.model.as_slice()) {
+            // a patch that the adapter does not hold is the model's
+            (Error::Shape { .. }, [model]) => e.about(model),
+            _ => e,
+        })?;
+        Ok((gpu, ensemble))
     }
 
     /// Segments what can be segmented, and tells of the rest.
@@ -254,22 +280,44 @@ impl Args {
         ))
     }
 
-    /// Whether all that is asked for is there, whole and of the image's shape.
-    fn is_done(&self, job: &Job, plan: &DomainPlan) -> bool {
+    /// Whether all that is asked for is there, whole and of the image's shape. Statistics that lack are made of the mask.
+    fn is_done(&self, job: &Job, plan: &DomainPlan, statistics: Option<&Statistics>) -> bool {
         let first = job.images.as_ref().ok().and_then(|images| images.first());
         let Some(Extent { shape, .. }) =
             first.and_then(|image| peek(image, self.series.as_deref()))
         else {
             return false;
         };
-        let classes = plan.labels.classes.iter().filter(|_| self.save_probabilities);
-        let mut maps = classes.map(|class| job.probability(&class.name));
-        let mask = match MaskFormat::of(&job.mask) {
-            Some(MaskFormat::DicomSeg) => holds_segmentation(&job.mask),
-            _ => read_labels(&job.mask, &Known::any()).is_ok_and(|mask| mask.shape() == shape),
-        };
+        let maps = job.maps(&self.wanted(), plan);
         let drawn = !self.preview || preview::file(&job.mask).is_file();
-        drawn && mask && maps.all(|map| is_whole(&map, shape))
+        if !(drawn && maps.iter().all(|map| is_whole(&map.file, shape))) {
+            return false;
+        }
+        if MaskFormat::of(&job.mask) == Some(MaskFormat::DicomSeg) {
+            let measured = statistics.is_none_or(|statistics| statistics.knows(&job.mask));
+            return measured && holds_segmentation(&job.mask);
+        }
+        let mask = read_labels(&job.mask, &Known::any()).ok();
+        let mask = mask.filter(|mask| mask.shape() == shape);
+        mask.is_some_and(|mask| {
+            statistics.is_none_or(|statistics| self.is_measured(job, plan, statistics, &mask))
+        })
+    }
+
+    /// Whether the statistics of a mask that is there are there too, or can be made.
+    fn is_measured(
+        &self,
+        job: &Job,
+        plan: &DomainPlan,
+        statistics: &Statistics,
+        mask: &LabelMap,
+    ) -> bool {
+        let measure = |images: &Vec<PathBuf>| {
+            let image = read_series(images, self.matching, self.series.as_deref())?;
+            statistics.add(&job.case, &job.mask, &plan.labels, &image, mask)
+        };
+        statistics.fits(&job.mask, &plan.labels, mask)
+            || job.images.as_ref().is_ok_and(|images| measure(images).is_ok())
     }
 
     /// Notes beside the masks how they are made.
@@ -296,14 +344,15 @@ impl Args {
             if self.preview {
                 paths.writes(preview::file(&job.mask), &images[0]);
             }
-            if self.save_probabilities {
-                for class in &plan.labels.classes {
-                    paths.writes(job.probability(&class.name), &images[0]);
-                }
-            }
+            job.maps(&self.wanted(), plan)
+                .iter()
+                .for_each(|map| paths.writes(&map.file, &images[0]));
         }
         if self.input.is_dir() {
             paths.writes(self.output.join(PREDICTION), &self.input);
+        }
+        if let Some(job) = jobs.first().filter(|_| self.statistics) {
+            Statistics::files(&job.mask).iter().for_each(|file| paths.writes(file, &self.input));
         }
         paths.claim()
     }
@@ -325,6 +374,7 @@ fn tell(mask: &Path) -> Result<()> {
 struct Work<'a> {
     args: &'a Args,
     plan: &'a DomainPlan,
+    statistics: Option<&'a Statistics>,
     stop: &'a Stop,
 }
 
@@ -364,17 +414,26 @@ impl CaseWork for Work<'_> {
         }
     }
 
-    fn probabilities(&self, job: &Job) -> Result<Vec<PathBuf>> {
-        let classes = self.plan.labels.classes.iter().filter(|_| self.args.save_probabilities);
-        classes.map(|class| in_folder(job.probability(&class.name))).collect()
+    fn maps(&self, job: &Job) -> Result<Vec<MapFile>> {
+        let maps = job.maps(&self.args.wanted(), self.plan).into_iter();
+        maps.map(|map| Ok(MapFile { file: in_folder(map.file)?, ..map })).collect()
     }
 
     fn write(&self, job: &Job, (): (), mut labels: LabelMap) -> Result<()> {
         finish(self.plan, &mut labels);
         labels.write_segments(&in_folder(job.mask.clone())?, &segments(self.plan))?;
+        let Args { preview, matching, series, .. } = self.args;
+        if !preview && self.statistics.is_none() {
+            return Ok(());
+        }
+        // its files are read again, since the image was let go for the network
         let images = job.images.as_ref().map_err(Fault::error)?;
-        if self.args.preview {
-            preview::write(self.plan, images, self.args.matching, &job.mask, &labels)?;
+        let image = read_series(images, *matching, series.as_deref())?;
+        if let Some(statistics) = self.statistics {
+            statistics.add(&job.case, &job.mask, &self.plan.labels, &image, &labels)?;
+        }
+        if *preview {
+            preview::write(self.plan, &image, &job.mask, &labels)?;
         }
         Ok(())
     }
@@ -384,31 +443,6 @@ impl CaseWork for Work<'_> {
 fn segments(plan: &DomainPlan) -> Vec<Segment> {
     let classes = plan.labels.classes.iter().filter(|class| class.value > 0);
     classes.map(|class| Segment::new(&class.name, class.value)).collect()
-}
-
-/// Whether the first channel of a case is in the folder of one of them.
-fn first_channel(image: &Path, case: &str) -> bool {
-    let first = format!("{case}_0000");
-    let entries = std::fs::read_dir(folder(image)).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| stem(&entry.path()).as_ref() == Some(&first))
-}
-
-fn wrong_channels(images: &[PathBuf], found: usize, plan: &DomainPlan) -> Error {
-    let count = |n: usize| if n == 1 { "1 channel".to_string() } else { format!("{n} channels") };
-    let files: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
-    let found = match images.len() {
-        1 => count(found),
-        _ => format!("{} in {}", count(found), files.join(", ")),
-    };
-    let remedy = match ImageFiles::numbered(&images[0]).filter(|_| images.len() == 1) {
-        Some((case, _)) if first_channel(&images[0], &case) => {
-            format!("Point -i at the folder: {case}_0000 and on are then taken together.")
-        }
-        Some((case, _)) => format!("Channels count from {case}_0000, which is not beside it."),
-        None => "Give all channels in one file, or CASE_0000, CASE_0001 and on.".into(),
-    };
-    let expected = format!("{}, as domain {} takes", count(plan.channels), plan.name);
-    Error::file(&images[0], found, expected, remedy)
 }
 
 pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
@@ -426,7 +460,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
     }
     let (first, domain) = &models[0];
     let plan = &first.domains[*domain];
-    let all = jobs(args, plan.channels)?;
+    let all = jobs(&args.wanted(), plan.channels)?;
     // nothing to segment at all is one mistake, not one an image
     if let Some(fault) = all.iter().find_map(|job| job.images.as_ref().err())
         && all.iter().all(|job| job.images.is_err())
@@ -438,104 +472,27 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
         // a choice of series is asked for before anything is computed
         images.iter().try_for_each(|image| check_series(image, args.series.as_deref()))?;
     }
+    let beside = all.first().filter(|_| args.statistics);
+    let statistics = beside.map(|job| Statistics::beside(&job.mask)).transpose()?;
     let mine = all.into_iter().skip(args.part_id).step_by(args.num_parts);
-    let jobs: Vec<Job> = mine.filter(|job| !(args.resume && args.is_done(job, plan))).collect();
+    let left = |job: &Job| !(args.resume && args.is_done(job, plan, statistics.as_ref()));
+    let jobs: Vec<Job> = mine.filter(left).collect();
     if jobs.is_empty() {
         note!("nothing is left to do");
-        return Ok(());
+        return statistics.map_or(Ok(()), Statistics::write);
     }
-    let gpu = Gpu::open(&args.device.device)?;
-    let (_, ensemble) =
-        Renewal::default().run(&gpu, |gpu| args.ensemble(gpu, &models)).map_err(|e| {
-            match (&e, args.model.as_slice()) {
-                // a patch that the adapter does not hold is the model's
-                (Error::Shape { .. }, [model]) => e.about(model),
-                _ => e,
-            }
-        })?;
+    if args.uncertainty && args.predictions() == 1 {
+        note!(
+            "One model without --mirror makes one prediction of each voxel: its entropy is written, and no disagreement, which takes several."
+        );
+    }
+    let (gpu, ensemble) = args.open(&models)?;
     if args.input.is_dir() {
         args.record(&gpu, plan)?;
     }
-    args.segment_all(&ensemble, &Work { args, plan, stop }, &jobs, given)
-}
-
-/// The cases of a file or folder, in the order of their names.
-fn jobs(args: &Args, channels: usize) -> Result<Vec<Job>> {
-    let Args { input, output, .. } = args;
-    if !input.is_dir() {
-        return Ok(vec![single(args, input)?]);
-    }
-    let files = ImageFiles::list(input)?;
-    let series = if files.names().next().is_none() { dicom_folders(input)? } else { Vec::new() };
-    match series.as_slice() {
-        // a folder of one folder or archive stands for what is in it
-        [only] => return Ok(vec![single(args, only)?]),
-        [_, ..] if args.series.is_some() => return Ok(vec![single(args, input)?]),
-        _ => {}
-    }
-    if has_ending(output) && !output.is_dir() {
-        return Err(Error::setting(
-            "output",
-            format!("the file {} for a folder of images", output.display()),
-            "a folder",
-            "Give a folder's name.",
-        ));
-    }
-    let mask = |case: &str| output.join(format!("{case}{}", args.ending()));
-    if !series.is_empty() {
-        let job = |folder: PathBuf| {
-            let case = case_name(&folder);
-            Job { mask: mask(&case), images: Ok(vec![folder]), case }
-        };
-        return Ok(series.into_iter().map(job).collect());
-    }
-    let job = |case: &String| Job {
-        images: files.pick(input, case, channels).whole(),
-        mask: mask(case),
-        case: case.clone(),
-    };
-    let jobs: Vec<Job> = files.names().map(job).collect();
-    if let Some((case, paths)) = files.twice().next() {
-        return Err(Error::file(
-            &paths[0],
-            format!("a second image {case} beside it, {}", paths[1].display()),
-            format!("one image for the mask {}", mask(case).display()),
-            "Rename one of them, or move it away.",
-        ));
-    }
-    if !jobs.is_empty() {
-        return Ok(jobs);
-    }
-    Err(match describe_folder(input) {
-        Some(Finding { found, remedy }) => Error::file(input, found, IMAGES, remedy),
-        None => {
-            let remedy = "Point -i at a folder of images, or of a DICOM series.";
-            Error::file(input, "no .nii, .nii.gz, .hdr, .nrrd or .mha file", IMAGES, remedy)
-        }
-    })
-}
-
-const IMAGES: &str = "images to segment";
-
-/// The job of one image, whose mask is a file, or goes into a folder under the image's name.
-fn single(args: &Args, input: &Path) -> Result<Job> {
-    let output = &args.output;
-    if !input.exists() {
-        let expected = "an image or a folder of images";
-        return Err(Error::file(input, "no such file", expected, "Correct -i."));
-    }
-    let case = case_name(input);
-    let mask = if !output.is_dir() && MaskFormat::of(output).is_some() {
-        output.to_path_buf()
-    } else if !output.is_dir() && has_ending(output) {
-        return Err(Error::setting(
-            "output",
-            output.display().to_string(),
-            format!("a name that ends in {}, or a folder", MaskFormat::endings()),
-            "Correct the ending.",
-        ));
-    } else {
-        output.join(format!("{case}{}", args.ending()))
-    };
-    Ok(Job { images: Ok(vec![input.to_path_buf()]), mask, case })
+    let work = Work { args, plan, statistics: statistics.as_ref(), stop };
+    let segmented = args.segment_all(&ensemble, &work, &jobs, given);
+    // what was measured is kept, whatever became of the other images
+    let written = statistics.map_or(Ok(()), Statistics::write);
+    segmented.and(written)
 }

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-use super::say;
+use super::say::{self, Cleared};
+use super::words::count;
 
 use crate::dataset::prepared::{Progress, Stage};
-use crate::run::Observer;
+use crate::run::{CaseDone, Observer, Segmenting};
 
 /// Follows the work on the cases of one dataset after another.
 #[derive(Default)]
@@ -59,8 +60,12 @@ impl PreparationBar {
         bar.set_position((share * STEPS as f64) as u64);
         if done == total {
             bar.finish_and_clear();
-            let each = seconds(passed / (*total).max(1) as f64);
-            note!("{dataset}: {total} cases {did} in {}, {each} a case", seconds(*passed));
+            let cases = count(*total as u64, "case");
+            let each = passed / (*total).max(1) as f64;
+            // shorter ones are nothing to plan by
+            let each = Some(each).filter(|each| *total > 1 && *each >= 0.1);
+            let each = each.map(|each| format!(", {} a case", seconds(each))).unwrap_or_default();
+            note!("{dataset}: {cases} {did} in {}{each}", seconds(*passed));
             self.bar = None;
         } else if bar.is_hidden() && self.line.is_none_or(|line| line.elapsed() >= LINES) {
             note!("{text}");
@@ -69,6 +74,31 @@ impl PreparationBar {
             bar.set_message(text);
         }
     }
+}
+
+/// Follows held-out cases that are segmented: what it gives is called after each.
+pub fn segmentation_bar(work: &Segmenting) -> CaseDone {
+    let Segmenting { domain, compared, cases, .. } = work;
+    let doing = match compared.as_deref() {
+        Some("average") => "held-out cases by the moving average of the weights".into(),
+        Some(weights) => format!("held-out cases by the {weights} weights"),
+        None => "segmenting held-out cases".into(),
+    };
+    let bar = Cleared(begin());
+    let (total, text) = (*cases, format!("{domain}: {doing}"));
+    let (since, mut line, mut done) = (Instant::now(), Instant::now(), 0);
+    bar.0.set_message(format!("{text}, 0 of {total}"));
+    Box::new(move || {
+        done += 1;
+        let left = since.elapsed().as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
+        let told = format!("{text}, {done} of {total}, about {} to go", seconds(left));
+        bar.0.set_position(STEPS * done as u64 / total.max(1) as u64);
+        if bar.0.is_hidden() && line.elapsed() >= LINES && done < total {
+            note!("{told}");
+            line = Instant::now();
+        }
+        bar.0.set_message(told);
+    })
 }
 
 fn begin() -> ProgressBar {

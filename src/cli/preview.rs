@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::base::Result;
 use crate::base::files::{file_name, folder};
 use crate::domain::DomainPlan;
-use crate::imaging::{LabelMap, Match, read_images, stem};
+use crate::imaging::{LabelMap, Volume, stem};
 use crate::picture::{Overlay, value_names};
 
 /// Where the picture of a mask goes.
@@ -14,20 +14,18 @@ pub(super) fn file(mask: &Path) -> PathBuf {
     folder(mask).join(format!("{name}.png"))
 }
 
-/// Draws a mask over its image, whose files are read again, since the image was let go for the network.
+/// Draws a mask over its image.
 pub(super) fn write(
     plan: &DomainPlan,
-    images: &[PathBuf],
-    matching: Match,
+    image: &Volume,
     mask: &Path,
     labels: &LabelMap,
 ) -> Result<()> {
-    let image = read_images(images, matching)?;
     let view = Overlay {
         prediction: Some(labels),
         names: &value_names(&plan.labels),
         caption: &stem(mask).unwrap_or_default(),
-        ..Overlay::of(&image)
+        ..Overlay::of(image)
     };
     view.write(file(mask))
 }

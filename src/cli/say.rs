@@ -101,6 +101,15 @@ pub fn spinner(text: &str) -> ProgressBar {
     bar
 }
 
+/// A bar that goes away with whoever shows it.
+pub struct Cleared(pub ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// A bar's look.
 pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -48,7 +48,7 @@ pub use output::{can_write, endings, takes_channels, written_files};
 pub use peek::{Extent, is_whole, peek};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, resampled_size};
-pub use read::{read_image, read_images, read_labels, read_labels_on, read_series};
+pub use read::{read_image, read_image_on, read_images, read_labels, read_labels_on, read_series};
 pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};
 pub use restore::Tap;
 pub use segment::Segment;

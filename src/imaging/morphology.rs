@@ -85,6 +85,13 @@ pub fn components(labels: &LabelMap, class: u8, connectivity: Connectivity) -> C
     Components { ids, sizes }
 }
 
+/// How many connected components the voxels have that carry `class`.
+pub fn count_components(labels: &LabelMap, class: u8, connectivity: Connectivity) -> usize {
+    let Some(bounds) = bounds(labels, class) else { return 0 };
+    let runs = runs_of(labels, &bounds, class);
+    rank(&runs, &Sets::joined(&runs, connectivity)).1.len()
+}
+
 /// Turns every component of `class` but the largest into background.
 pub fn keep_largest(labels: &mut LabelMap, class: u8, connectivity: Connectivity) {
     keep(labels, class, connectivity, |_| 1);

@@ -96,6 +96,19 @@ pub fn read_series(paths: &[PathBuf], matching: Match, series: Option<&str>) -> 
     Volume::from_intensities(data, grid, odd)
 }
 
+/// As [`read_image`], in the canonical order of another file's grid, which it takes: that of a mask, or of its reference.
+///
+/// # Errors
+///
+/// As those of [`read_image`], and where the voxels do not match.
+pub fn read_image_on(path: &Path, on: &Reference<'_>, matching: Match) -> Result<Volume> {
+    let file = open(path, None)?;
+    let order = order_on(&file.grid, path, on, matching)?;
+    let mut data = zeroed(file.stored.voxels() * file.stored.dims[3], path)?;
+    let odd = file.read(&order, &Intensities, &mut data)?;
+    Volume::from_intensities(data, on.grid.clone(), odd)
+}
+
 /// Reads several files at the same time, each into its channels; counts the voxels that are no intensities.
 fn read_all(jobs: Vec<((Opened, Order), &mut [f32])>) -> Result<usize> {
     let read = |((file, order), channels): ((Opened, Order), &mut [f32])| {

@@ -123,6 +123,21 @@ pub fn shipped_card(name: &Path) -> Option<Card> {
     Card::parse(Shipped::named(name.to_str()?)?.card).ok()
 }
 
+/// Reads a model by what a run keeps of it: its file, or the name of one that is part of the program.
+///
+/// # Errors
+///
+/// As [`Model::read`].
+pub fn read(kept: &Path) -> Result<Model> {
+    if is_shipped(kept) { read_shipped(&kept.to_string_lossy()) } else { Model::read(kept) }
+}
+
+/// Whether this is the name of a model that is part of the program, and no file that is there.
+pub fn is_shipped(kept: &Path) -> bool {
+    let named = plain_name(kept).filter(|_| !kept.is_file()).and_then(Shipped::named);
+    named.is_some()
+}
+
 /// A name rather than a path.
 fn plain_name(path: &Path) -> Option<&str> {
     let name = path.to_str()?;

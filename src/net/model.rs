@@ -37,14 +37,20 @@ pub struct Chosen {
     pub dice: BTreeMap<String, f64>,
 }
 
+impl Chosen {
+    /// The weights in words.
+    pub fn called(&self) -> String {
+        match self.weights.as_str() {
+            "average" => "the moving average of the weights".into(),
+            other => format!("the {other} weights"),
+        }
+    }
+}
+
 impl std::fmt::Display for Chosen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { weights, step, cases, dice } = self;
-        let what = match weights.as_str() {
-            "average" => "the moving average of the weights".into(),
-            other => format!("the {other} weights"),
-        };
-        write!(f, "{what}, of step {step}")?;
+        write!(f, "{}, of step {step}", self.called())?;
         let others = dice.iter().filter(|(name, _)| *name != weights);
         let others: Vec<String> = others.map(|(name, dice)| format!("{name} {dice:.4}")).collect();
         if let Some(dice) = dice.get(weights) {

@@ -64,6 +64,21 @@ pub struct DomainPart {
     pub order: String,
     /// A picture a case, in the same order.
     pub figures: Vec<Figure>,
+    /// What their probabilities and entropies came to, where they have any.
+    pub confidence: Option<ConfidencePart>,
+}
+
+/// How sure predictions are, and whether that is right.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ConfidencePart {
+    /// What the figures mean, a sentence or two each.
+    pub hints: Vec<String>,
+    /// Calibration, a row a class.
+    pub calibration: Table,
+    /// Diagrams.
+    pub plots: Vec<Plot>,
+    /// Entropy, a row a case.
+    pub cases: Table,
 }
 
 impl DomainPart {
@@ -107,6 +122,10 @@ pub struct RunPart {
     pub curves: Vec<CurvePart>,
     /// The plan: a row a setting, a column a domain.
     pub plan: Table,
+    /// Which weights of the training the model has, in a sentence; may be empty.
+    pub weights: String,
+    /// What they were compared with: a row a set of weights.
+    pub compared: Table,
     /// Memory and speed.
     pub figures: Vec<Pair>,
     /// Versions, system and device.

@@ -103,6 +103,66 @@ pub fn curves(title: &str, lines: &[Line], shares: bool) -> Result<Plot> {
     Ok(Plot { title: title.into(), svg, legend })
 }
 
+/// One quantity over another.
+pub(super) struct Chart<'a> {
+    pub title: &'a str,
+    /// What lies along x and y.
+    pub axes: [&'a str; 2],
+    /// What x and y span.
+    pub ranges: [std::ops::Range<f64>; 2],
+    pub lines: &'a [Line],
+    /// Whether the points of a line are joined.
+    pub joined: bool,
+}
+
+/// Draws it, with a mark at each point but of faint lines.
+///
+/// # Errors
+///
+/// Where the plotter fails, which it does not.
+pub(super) fn chart(of: &Chart<'_>) -> Result<Plot> {
+    let [x, y] = of.ranges.clone();
+    // several stand side by side, where the words of a wide one would be small
+    let svg = svg((3 * WIDTH / 4, WIDTH / 2), |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .margin_right(20)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x, y)?;
+        let words = FONT.into_font().color(&INK);
+        chart
+            .configure_mesh()
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .axis_style(GRID)
+            .label_style(words.clone())
+            .axis_desc_style(words)
+            .x_desc(of.axes[0])
+            .y_desc(of.axes[1])
+            .x_labels(6)
+            .y_labels(6)
+            .x_label_formatter(&|value| short(*value))
+            .y_label_formatter(&|value| short(*value))
+            .draw()?;
+        for line in of.lines {
+            let ink = colour(line.colour);
+            if of.joined {
+                let stroke =
+                    if line.faint { ink.mix(0.6).stroke_width(1) } else { ink.stroke_width(2) };
+                chart.draw_series(LineSeries::new(line.points.iter().copied(), stroke))?;
+            }
+            if !line.faint {
+                chart.draw_series(line.points.iter().map(|p| Circle::new(*p, 3, ink.filled())))?;
+            }
+        }
+        Ok(())
+    })?;
+    let named = of.lines.iter().filter(|line| !line.name.is_empty());
+    let legend = named.map(|line| (line.colour % COLOURS, line.name.clone())).collect();
+    Ok(Plot { title: of.title.into(), svg, legend })
+}
+
 /// At most [`POINTS`] points, means of neighbours.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let chunk = points.len().div_ceil(POINTS).max(1);

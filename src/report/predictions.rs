@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::measures::measures;
 use super::origin::Origin;
 use super::page::{DomainPart, Page, Pair, RunPart, made};
 use super::plots::strips;
@@ -16,6 +17,7 @@ use crate::base::{Error, Result};
 use crate::dataset::Labels;
 use crate::imaging::{Known, by_stem, read_labels, stem};
 use crate::picture::value_names;
+use crate::score::StatisticsFile;
 use crate::score::summary::{Summary, names};
 
 /// What `predict` leaves beside the masks of a folder.
@@ -102,6 +104,11 @@ pub fn predictions(folder: &Path) -> Result<Page> {
         let told = "There are no pictures beside the masks: u2seg predict --preview draws them.";
         page.notes.push(told.into());
     }
+    let measured = StatisticsFile::of(folder).read()?;
+    let there = measured
+        .values()
+        .filter(|case| masks.iter().any(|mask| file_name(&mask.file) == case.mask));
+    page.domains.extend(measures(there));
     page.runs = record.iter().map(part).collect();
     Ok(page)
 }

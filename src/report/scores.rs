@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::confidence::{called, confidence};
 use super::page::{DomainPart, Figure, Plot};
 use super::picture::data_uri;
 use super::plots::strips;
@@ -48,6 +49,7 @@ pub fn domain(
         cases: case_columns(&classes),
         order: "the worst Dice first".into(),
         figures: Vec::new(),
+        confidence: confidence(summary, names)?,
     };
     for (index, case) in cases.iter().enumerate() {
         part.cases.rows.push(case.row(&classes, format!("#case-{place}-{index}")));
@@ -72,11 +74,6 @@ pub(super) fn figure(id: String, caption: String, file: &Path) -> Figure {
         },
     };
     Figure { id, caption, image, missing }
-}
-
-fn called(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
-    let name = names.get(class).filter(|name| !name.is_empty());
-    name.map_or_else(|| format!("class {class}"), Clone::clone)
 }
 
 /// A case, by its name.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::base::{Error, Result};
 use crate::dataset::Dataset;
 use crate::domain::{PlanOptions, Unify};
-use crate::net::{Mode, Model, NetConfig};
+use crate::models;
+use crate::net::{Mode, NetConfig};
 use crate::patch::Interpolation;
 use crate::train::{Freeze, RunConfig, Start};
 
@@ -19,13 +20,13 @@ pub struct Adaptation {
 }
 
 impl Adaptation {
-    /// Of a model file, for the domain of a dataset folder.
+    /// Of a model file, or of a model that is part of the program, by its name, for the domain of a dataset folder.
     ///
     /// # Errors
     ///
     /// Where the model shares nothing between domains, or has a domain of the dataset's name.
     pub fn new(file: &Path, data: &Path) -> Result<Self> {
-        let old = Model::read(file)?;
+        let old = models::read(file)?;
         if old.network.mode == Mode::Independent {
             return Err(Error::file(
                 file,
@@ -43,7 +44,10 @@ impl Adaptation {
                 "Change \"name\" in dataset.json.",
             ));
         }
-        let file = std::path::absolute(file).map_err(|e| Error::io(file, e))?;
+        let file = match models::is_shipped(file) {
+            true => file.to_path_buf(),
+            false => std::path::absolute(file).map_err(|e| Error::io(file, e))?,
+        };
         let resized = old.domains.iter().find(|d| d.crop.is_some()).map(|d| d.patch);
         Ok(Self { file, network: old.network, resized })
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::folder::{BEST, CHECKPOINT};
+use super::observer::{Observer, Segmenting};
 use super::scores::key;
 use crate::base::{Error, Result, Stop, locked};
 use crate::dataset::Case;
@@ -58,7 +59,7 @@ pub(super) fn choose(
     gpu: &Gpu,
     folder: &Path,
     domains: &[DomainCases],
-    stop: &Stop,
+    observer: &mut dyn Observer,
 ) -> Result<Model> {
     let mut all = candidates(folder)?;
     if all.len() == 1 {
@@ -71,7 +72,7 @@ pub(super) fn choose(
     let mut dice = BTreeMap::new();
     let mut cases = 0;
     for candidate in all {
-        let scores = scores(gpu, &candidate.model, domains, stop)?;
+        let scores = scores(gpu, &candidate, domains, observer)?;
         cases = scores.len();
         let mean = scores.iter().sum::<f64>() / (cases as f64).max(1.0);
         log::info!("{} weights, of step {}: mean Dice {mean:.4}", candidate.name, candidate.step);
@@ -87,8 +88,13 @@ pub(super) fn choose(
 }
 
 /// The mean Dice of each held-out case in which something is, of at most [`COMPARED`] a domain.
-fn scores(gpu: &Gpu, model: &Model, domains: &[DomainCases], stop: &Stop) -> Result<Vec<f64>> {
-    let mut all = Vec::new();
+fn scores(
+    gpu: &Gpu,
+    Candidate { name, model, .. }: &Candidate,
+    domains: &[DomainCases],
+    observer: &mut dyn Observer,
+) -> Result<Vec<f64>> {
+    let (mut all, stop) = (Vec::new(), observer.stop());
     for cases in domains.iter().filter(|cases| !cases.held_out.is_empty()) {
         let index = model.domain(Some(&cases.domain.name))?;
         let options = PredictOptions::default();
@@ -99,10 +105,16 @@ fn scores(gpu: &Gpu, model: &Model, domains: &[DomainCases], stop: &Stop) -> Res
         let scores = Mutex::new(vec![None; compared.len()]);
         let jobs: Vec<Job<'_>> =
             compared.iter().enumerate().map(|(at, case)| Job { at, case }).collect();
-        let work = Work { cases, scores: &scores, stop };
+        let work = Work { cases, scores: &scores, stop: &stop };
+        let mut done = observer.segmenting(&Segmenting {
+            domain: cases.domain.name.clone(),
+            compared: Some((*name).into()),
+            cases: compared.len(),
+        });
         let mut outcome = Ok(());
-        Ensemble::new(vec![predictor])?.segment_all(&work, &jobs, &mut |_, done| {
-            outcome = done;
+        Ensemble::new(vec![predictor])?.segment_all(&work, &jobs, &mut |_, scored| {
+            done();
+            outcome = scored;
             outcome.is_ok()
         });
         outcome?;
@@ -142,10 +154,6 @@ impl<'a> CaseWork for Work<'a> {
 
     fn about(&self, job: &Job<'a>, error: Error) -> Error {
         error.about(&job.case.images[0])
-    }
-
-    fn probabilities(&self, _: &Job<'a>) -> Result<Vec<std::path::PathBuf>> {
-        Ok(Vec::new())
     }
 
     fn write(&self, job: &Job<'a>, truth: LabelMap, mut mask: LabelMap) -> Result<()> {

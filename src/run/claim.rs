@@ -7,6 +7,7 @@ use super::report::report_file;
 use crate::base::Result;
 use crate::base::files::{Claim, Paths};
 use crate::domain::PresetChoice;
+use crate::models::is_shipped;
 use crate::train::datasets;
 
 /// What is read and written beside the runs themselves.
@@ -32,7 +33,8 @@ pub(super) fn claim(runs: &[RunFolder], preset: &PresetChoice, beside: &Beside) 
     let mut paths = Paths::of_setting("out");
     for RunFolder { folder: out, config } in runs {
         let models = config.start.iter().map(|start| &start.model).chain(&config.init);
-        models.for_each(|model| paths.reads(model));
+        let files = models.filter(|model| !is_shipped(model));
+        files.for_each(|model| paths.reads(model));
         for file in run_files(config) {
             paths.writes(out.join(file), out);
         }

@@ -9,7 +9,8 @@ use crate::base::files::Paths;
 use crate::base::{Error, Result};
 use crate::dataset::{Dataset, Fold};
 use crate::domain::PresetChoice;
-use crate::score::summary::{Summary, listed};
+use crate::score::listed;
+use crate::score::summary::Summary;
 use crate::train::{RunConfig, datasets};
 
 /// Settings that may differ between folds: which fold it is, and what says how to compute and not what.

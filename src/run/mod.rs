@@ -23,7 +23,7 @@ mod validate;
 pub use adapt::Adaptation;
 pub use crossval::combine_folds;
 pub use folder::{ADDED, CONFIG, MODEL, RunFolder, holds_runs, read_plan};
-pub use observer::Observer;
+pub use observer::{CaseDone, Observer, Segmenting};
 pub use report::{report, report_file};
 pub use runs::{PreparedDomain, RunPlan, RunRequest, Runs};
 pub use scores::{ChosenCleanUp, DomainScores};

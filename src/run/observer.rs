@@ -9,6 +9,21 @@ use crate::dataset::prepared::Progress;
 use crate::net::Chosen;
 use crate::train::{PatchScores, Reading, Step, Trainer};
 
+/// Told that a case is done.
+pub type CaseDone = Box<dyn FnMut() + Send>;
+
+/// Held-out cases that are segmented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Segmenting {
+    /// Their domain.
+    pub domain: String,
+    /// The weights that are compared by them (`last`, `average` or `best`); none where the chosen ones are scored.
+    pub compared: Option<String>,
+    /// How many cases there are.
+    pub cases: usize,
+}
+
 /// Follows runs. Every method does nothing unless it is written; an error ends the run and is given back.
 pub trait Observer {
     /// What asks the run to stop from elsewhere: steps end with a checkpoint, other work with [`Error::Stopped`](crate::Error::Stopped).
@@ -54,6 +69,12 @@ pub trait Observer {
     /// The last step of this start is done, and its checkpoint written: the training is at its end, or was stopped.
     fn ended(&mut self, _trainer: &Trainer) -> Result<()> {
         Ok(())
+    }
+
+    /// Held-out cases are about to be segmented. What is given back is called after each of them, on another thread, and dropped
+    /// after the last one.
+    fn segmenting(&mut self, _work: &Segmenting) -> CaseDone {
+        Box::new(|| ())
     }
 
     /// The weights of the model are chosen, where several were compared on whole held-out cases.

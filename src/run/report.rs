@@ -14,6 +14,7 @@ use crate::base::Result;
 use crate::base::files::{file_name, read_text};
 use crate::domain::DomainPlan;
 use crate::imaging::stem;
+use crate::net::{Chosen, Model};
 use crate::report::{
     Cell, CurvePart, DomainPart, Line, Page, Pair, Plot, Row, RunPart, Table, TextFile, bytes,
     curves, domain, grouped, made, predictions,
@@ -52,6 +53,8 @@ struct Told {
     curves: Vec<Curves>,
     record: Option<Record>,
     notes: Vec<String>,
+    /// What the model says of its weights; none where there is no model.
+    model: Option<Option<Chosen>>,
 }
 
 impl Told {
@@ -61,10 +64,19 @@ impl Told {
             Ok(record) => (record, Vec::new()),
             Err(error) => (None, vec![error.to_string()]),
         };
-        if !folder.join(MODEL).exists() {
-            notes.push(format!("{} is not trained to its end.", folder.display()));
-        }
-        Ok(Self { run, plans, curves, record, notes })
+        let file = folder.join(MODEL);
+        let model = match Model::read(&file) {
+            Ok(model) => Some(model.chosen),
+            Err(error) if file.exists() => {
+                notes.push(error.to_string());
+                None
+            }
+            Err(_) => {
+                notes.push(format!("{} is not trained to its end.", folder.display()));
+                None
+            }
+        };
+        Ok(Self { run, plans, curves, record, notes, model })
     }
 
     fn steps(&self) -> f64 {
@@ -75,6 +87,23 @@ impl Told {
     fn seconds(&self) -> Option<f64> {
         let starts = &self.record.as_ref()?.starts;
         Some(starts.iter().map(|start| start.seconds).sum())
+    }
+
+    /// Which weights the model has, in a sentence.
+    fn weights(&self) -> String {
+        match &self.model {
+            Some(Some(chosen)) => {
+                let cases = if chosen.cases == 1 { "case" } else { "cases" };
+                format!(
+                    "The model has {}, of step {}: of those that were compared on {} held-out {cases} they segment best.",
+                    chosen.called(),
+                    grouped(chosen.step),
+                    grouped(chosen.cases as u64),
+                )
+            }
+            Some(None) => "The model has the last weights; no others were compared.".into(),
+            None => String::new(),
+        }
     }
 
     fn last_start(&self) -> Option<&StartRecord> {
@@ -199,6 +228,21 @@ fn tiles(all: &[Told], scores: &BTreeMap<String, Scores>) -> Vec<Pair> {
     tiles
 }
 
+/// A row a set of weights, the best first.
+fn compared(chosen: &Chosen) -> Table {
+    let mut table = Table::new(["Weights", "Mean Dice of the held-out cases"]);
+    let mut all: Vec<(&String, &f64)> = chosen.dice.iter().collect();
+    all.sort_by(|a, b| {
+        b.1.total_cmp(a.1).then_with(|| (b.0 == &chosen.weights).cmp(&(a.0 == &chosen.weights)))
+    });
+    for (name, dice) in all {
+        let mark = if *name == chosen.weights { " (chosen)" } else { "" };
+        let cells = vec![Cell::text(format!("{name}{mark}")), Cell::number(*dice, 4)];
+        table.rows.push(Row { link: String::new(), cells });
+    }
+    table
+}
+
 fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;
     match (whole / 3600, whole / 60 % 60, whole % 60) {
@@ -232,6 +276,8 @@ fn part(told: &Told, name: String) -> Result<RunPart> {
         name,
         commands: starts.filter_map(|start| start.origin.told()).collect(),
         curves: parts.collect::<Result<_>>()?,
+        weights: told.weights(),
+        compared: told.model.iter().flatten().map(compared).next().unwrap_or_default(),
         plan: plan_table(&told.plans),
         figures: figures(told),
         machine: told.last_start().map(|start| start.origin.pairs()).unwrap_or_default(),

@@ -27,6 +27,7 @@ use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
 use crate::engine::exec::caps;
 use crate::engine::gpu::{Gpu, Renewal};
 use crate::engine::tune;
+use crate::models;
 use crate::net::Model;
 use crate::segment::{Ensemble, PredictOptions, Predictor};
 use crate::train;
@@ -293,10 +294,9 @@ impl Run {
         self.check_finished()?;
         // frees what training takes before the predictors take theirs
         self.trainer = None;
-        let stop = observer.stop();
         let since = Instant::now();
         let mut pictures = Pictures::begin(&self.folder, self.steps);
-        let chosen = choose(&self.gpu, &self.folder, &self.domains, &stop)?;
+        let chosen = choose(&self.gpu, &self.folder, &self.domains, observer)?;
         let mut model = assemble(&self.config, chosen)?;
         if let Some(chosen) = &model.chosen {
             observer.weights_chosen(chosen)?;
@@ -314,7 +314,7 @@ impl Run {
                 &mut model.domains[index],
                 &self.folder,
                 &mut pictures,
-                &stop,
+                observer,
             )?;
             observer.validated(&scores)?;
             if let Some(trained) = model.trained.get_mut(&cases.domain.name) {
@@ -373,7 +373,7 @@ fn write_model(folder: &Path, config: &RunConfig, trainer: &Trainer) -> Result<(
 /// A run's model of what it trained. An adapted one holds the old domains too, unless shared weights were trained.
 fn assemble(config: &RunConfig, trained: Model) -> Result<Model> {
     let Some(start) = adds(config) else { return Ok(trained) };
-    let merged = Model::read(&start.model)?.merge(&trained)?;
+    let merged = models::read(&start.model)?.merge(&trained)?;
     Ok(Model { chosen: trained.chosen, ..merged })
 }
 

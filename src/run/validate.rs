@@ -1,9 +1,10 @@
 //! The held-out cases of a run: segmented, cleaned up as it helps, and scored.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::folder::{mask_file, validation_folder};
+use super::observer::{Observer, Segmenting};
 use super::pictures::{Pictures, Scored};
 use super::scores::{ChosenCleanUp, DomainScores, key};
 use crate::base::{Error, Result, Stop, locked};
@@ -24,12 +25,13 @@ pub(super) fn validate(
     plan: &mut DomainPlan,
     out: &Path,
     pictures: &mut Pictures,
-    stop: &Stop,
+    observer: &mut dyn Observer,
 ) -> Result<DomainScores> {
+    let stop = &observer.stop();
     let folder = validation_folder(out, &cases.domain.name);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     let mut chosen = Vec::new();
-    if let Some(decision) = segment(ensemble, cases, &folder, stop)? {
+    if let Some(decision) = segment(ensemble, cases, &folder, observer)? {
         plan.clean_up.clear();
         for Kept { clean_up, before, after } in decision.kept() {
             let class = cases.domain.labels.classes[usize::from(clean_up.class)].name.clone();
@@ -54,15 +56,22 @@ fn segment(
     ensemble: &Ensemble,
     cases: &DomainCases,
     folder: &Path,
-    stop: &Stop,
+    observer: &mut dyn Observer,
 ) -> Result<Option<Decision>> {
+    let stop = &observer.stop();
     let labels = &cases.domain.labels;
     let classes: Vec<u8> = (1..labels.outputs()).zip(1..=u8::MAX).map(|(_, class)| class).collect();
     let decides = cases.domain.clean_up.is_empty() && !labels.regions;
     let decision = Mutex::new(decides.then(|| Decision::new(&classes)));
     let work = Work { cases, folder, decision: &decision, stop };
+    let mut done = observer.segmenting(&Segmenting {
+        domain: cases.domain.name.clone(),
+        compared: None,
+        cases: cases.held_out.len(),
+    });
     let mut outcome = Ok(());
     ensemble.segment_all(&work, &cases.held_out, &mut |_, written| {
+        done();
         outcome = written;
         outcome.is_ok()
     });
@@ -94,10 +103,6 @@ impl CaseWork for Work<'_> {
 
     fn about(&self, case: &Case, error: Error) -> Error {
         error.about(&case.images[0])
-    }
-
-    fn probabilities(&self, _: &Case) -> Result<Vec<PathBuf>> {
-        Ok(Vec::new())
     }
 
     fn write(&self, case: &Case, truth: LabelMap, mut mask: LabelMap) -> Result<()> {

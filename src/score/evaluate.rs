@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::calibration::Calibration;
 use super::class_key::ClassKey;
+use super::confidence::{CaseConfidence, Maps, Masks};
+use super::doubt::{Doubted, EntropyScores};
 use super::metrics::{Comparison, DEFAULT_TOLERANCE_MM, Scores};
 use super::pairs::{MaskPair, pair_masks};
-use super::summary::{CaseScores, Summary};
+use super::summary::{CaseScores, Summary, names};
 use crate::base::files::open_file;
 use crate::base::{Error, Result};
 use crate::dataset::Class;
 use crate::domain::DescribedLabels;
-use crate::imaging::{Known, LabelMap, Match, Reference, read_labels, read_labels_on};
+use crate::imaging::{Known, LabelMap, Match, Reference, read_labels, read_labels_on, stem};
 
 /// Bytes of unpacked masks that are read at a time, unless a single case has more.
 const AT_ONCE: u64 = 1 << 27;
@@ -31,6 +34,9 @@ pub struct EvaluateOptions {
     pub matching: Match,
     /// Whether a reference without a prediction is scored against an empty mask; otherwise it is an error.
     pub allow_missing: bool,
+    /// A folder with `probabilities/CASE/CLASS` and `uncertainty/CASE/entropy`, as `predict` writes them beside masks: what they
+    /// hold is scored too, of the cases that have them. Takes a description of the labels, whose classes are looked for by name.
+    pub probabilities: Option<PathBuf>,
 }
 
 /// A label value that counts as another.
@@ -58,6 +64,12 @@ impl EvaluateOptions {
             }
         }
         Ok(())
+    }
+
+    /// What the classes of the description are called, but those that others count as, whose probabilities nobody wrote.
+    fn names(&self) -> BTreeMap<ClassKey, String> {
+        let described = self.labels.as_ref().filter(|_| self.merge.is_empty());
+        described.map(|described| names(&described.labels)).unwrap_or_default()
     }
 
     /// What nobody labelled in a reference; it is not scored there.
@@ -129,6 +141,8 @@ struct Scored {
     voxels: u64,
     /// What is not scored in it.
     unlabelled: BTreeSet<ClassKey>,
+    /// What its probabilities came to, where there are any.
+    confidence: CaseConfidence,
 }
 
 /// Scores the masks of a folder, or a single mask, against the references of their names. All cases have scores of all
@@ -158,12 +172,14 @@ pub fn score_pairs(
     options: &EvaluateOptions,
     mut report: impl FnMut(Error),
 ) -> Result<Summary> {
-    let (described, known) = (options.described(), options.known());
-    let one = |pair: &MaskPair| score(pair, options, &known, described.as_ref());
+    let (described, known, names) = (options.described(), options.known(), options.names());
+    let maps = options.probabilities.as_deref().map(|folder| Maps { folder, names: &names });
+    let context = Context { options, known, described, maps };
+    let one = |pair: &MaskPair| score(pair, &context);
     let mut scored = Vec::new();
     let mut errors = Vec::new();
     let mut broken = 0;
-    for batch in batches(pairs) {
+    for batch in batches(pairs, options.probabilities.is_some()) {
         for result in batch.par_iter().map(one).collect::<Vec<_>>() {
             match result {
                 Ok(case) => scored.push(case),
@@ -190,7 +206,9 @@ pub fn score_pairs(
             "Correct what the errors above name, or move those cases away.",
         ));
     }
-    let all: BTreeSet<ClassKey> = match described {
+    let (scored, confidence): (Vec<Scored>, Vec<CaseConfidence>) =
+        scored.into_iter().map(Scored::split).unzip();
+    let all: BTreeSet<ClassKey> = match context.described {
         Some(classes) => classes,
         None => scored.iter().flat_map(|case| case.metrics.keys().cloned()).collect(),
     };
@@ -207,15 +225,34 @@ pub fn score_pairs(
     });
     let missing = pairs.iter().filter(|pair| pair.missing);
     let missing = missing.map(|pair| pair.prediction.display().to_string()).collect();
-    Ok(Summary::new(cases.collect()).with_missing(missing))
+    let summary = Summary::new(cases.collect()).with_missing(missing);
+    let doubted = summary.metric_per_case.iter().zip(&confidence).filter_map(|(scores, told)| {
+        let dice = scores.metrics.values().map(|scores| scores.dice).collect();
+        let prediction_file = scores.prediction_file.as_str();
+        told.doubt.as_ref().map(|doubt| Doubted { prediction_file, dice, doubt })
+    });
+    let entropy = EntropyScores::of(&doubted.collect::<Vec<_>>());
+    let calibration = Calibration::of(confidence.iter().map(|told| &told.bins));
+    Ok(summary.with_confidence(calibration, entropy))
 }
 
-fn score(
-    pair: &MaskPair,
-    options: &EvaluateOptions,
-    known: &Known,
-    described: Option<&BTreeSet<ClassKey>>,
-) -> std::result::Result<Scored, Vec<Error>> {
+/// What all cases are scored by.
+struct Context<'a> {
+    options: &'a EvaluateOptions,
+    known: Known,
+    described: Option<BTreeSet<ClassKey>>,
+    maps: Option<Maps<'a>>,
+}
+
+impl Scored {
+    fn split(mut self) -> (Self, CaseConfidence) {
+        let confidence = std::mem::take(&mut self.confidence);
+        (self, confidence)
+    }
+}
+
+fn score(pair: &MaskPair, context: &Context<'_>) -> std::result::Result<Scored, Vec<Error>> {
+    let Context { options, known, described, maps } = context;
     let reference = read_labels(&pair.reference, known);
     let truth = match reference {
         Ok(truth) => options.merged(truth),
@@ -242,17 +279,32 @@ fn score(
         None => confusion.values().into_iter().map(ClassKey::from).collect(),
     };
     let scores = masks.all_scores_of(&confusion, &classes, DEFAULT_TOLERANCE_MM);
+    let voxels = confusion.voxels();
+    let both = Masks {
+        truth: &truth,
+        prediction: &prediction,
+        reference: &pair.reference,
+        matching: options.matching,
+        ignore: options.ignore(),
+    };
+    let maps = maps.as_ref().filter(|_| !pair.missing);
+    let maps = maps.and_then(|maps| maps.find([stem(&pair.prediction), stem(&pair.reference)]));
+    let confidence = maps.map_or_else(
+        || Ok(CaseConfidence::default()),
+        |maps| maps.measure(&both, &classes).map_err(|error| vec![error]),
+    )?;
     let metrics = classes.into_iter().zip(scores).collect();
-    Ok(Scored { metrics, voxels: confusion.voxels(), unlabelled })
+    Ok(Scored { metrics, voxels, unlabelled, confidence })
 }
 
 /// Runs of pairs that are scored at the same time: as many as there are threads, and as memory should hold.
-fn batches(pairs: &[MaskPair]) -> Vec<&[MaskPair]> {
+fn batches(pairs: &[MaskPair], maps: bool) -> Vec<&[MaskPair]> {
     let most = rayon::current_num_threads();
     let mut batches = Vec::new();
     let (mut start, mut bytes) = (0, 0u64);
     for (index, pair) in pairs.iter().enumerate() {
-        let more = 2 * unpacked(&pair.reference);
+        // a map of floats takes as much as four masks of bytes
+        let more = if maps { 6 } else { 2 } * unpacked(&pair.reference);
         if index > start && (index - start >= most || bytes + more > AT_ONCE) {
             batches.push(&pairs[start..index]);
             (start, bytes) = (index, 0);
@@ -329,7 +381,8 @@ mod tests {
         let mut pairs = vec![pair(&file); 9];
         pairs[0] = pair(Path::new("large"));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let sizes = pool.install(|| batches(&pairs).iter().map(|b| b.len()).collect::<Vec<_>>());
+        let sizes =
+            pool.install(|| batches(&pairs, false).iter().map(|b| b.len()).collect::<Vec<_>>());
         assert_eq!(sizes, [1, 3, 3, 2]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::summary::listed;
+use super::words::listed;
 use crate::base::files::file_name;
 use crate::base::{Error, Result};
 use crate::imaging::{by_stem, describe_folder};

@@ -6,8 +6,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::calibration::Calibration;
 use super::class_key::ClassKey;
+use super::doubt::EntropyScores;
 use super::metrics::Scores;
+use super::words::{listed, name, number};
 use crate::base::files::{read_json, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::Labels;
@@ -40,6 +43,12 @@ pub struct Summary {
     /// Cases that nothing was predicted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
+    /// How well probabilities are calibrated, where cases have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// How entropies go with errors, where cases have any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertainty: Option<EntropyScores>,
 }
 
 /// Cases without a prediction, and what they change.
@@ -60,23 +69,6 @@ pub fn names(labels: &Labels) -> BTreeMap<ClassKey, String> {
         (ClassKey::new(class.values.iter().copied()), class.name.clone())
     };
     labels.scored().iter().map(name).collect()
-}
-
-/// What a list in a message names at most.
-const MOST_NAMES: usize = 10;
-
-/// The first names of a list, and how many more there are.
-pub(crate) fn listed(names: &[String]) -> String {
-    let some = names[..names.len().min(MOST_NAMES)].join(", ");
-    match names.len().saturating_sub(MOST_NAMES) {
-        0 => some,
-        more => format!("{some} and {more} more"),
-    }
-}
-
-fn name(class: &ClassKey, names: &BTreeMap<ClassKey, String>) -> String {
-    let name = names.get(class).filter(|name| !name.is_empty());
-    name.map_or_else(|| format!("class {class}"), Clone::clone)
 }
 
 /// All classes but background.
@@ -158,7 +150,14 @@ impl Summary {
             iou: plain(|s| s.iou),
             ..mean_scores(&foreground)
         };
-        Self { foreground_mean, mean, metric_per_case, missing: None }
+        Self {
+            foreground_mean,
+            mean,
+            metric_per_case,
+            missing: None,
+            calibration: None,
+            uncertainty: None,
+        }
     }
 
     /// Counts these of the cases, given by their predictions, as missing.
@@ -169,6 +168,15 @@ impl Summary {
         let foreground_mean_without = self.without(&files).foreground_mean;
         let count_as = "empty masks".into();
         Self { missing: Some(Missing { count_as, files, foreground_mean_without }), ..self }
+    }
+
+    /// The same with what became of probabilities and entropies.
+    pub(super) fn with_confidence(
+        self,
+        calibration: Option<Calibration>,
+        uncertainty: Option<EntropyScores>,
+    ) -> Self {
+        Self { calibration, uncertainty, ..self }
     }
 
     /// The summary of the cases but those of these predictions.
@@ -254,12 +262,10 @@ impl Summary {
                 number(dice, 3),
             );
         }
+        notes.extend(self.calibration.iter().map(|calibration| calibration.told(names)));
+        notes.extend(self.uncertainty.iter().map(EntropyScores::told));
         notes
     }
-}
-
-fn number(value: f64, digits: usize) -> String {
-    if value.is_nan() { "-".into() } else { format!("{value:.digits$}") }
 }
 
 /// One row of the table; an absent count leaves the columns of single cases empty.

@@ -2,7 +2,6 @@
 //! while the GPU works. At most one image waits at each end, so that memory does not grow with their number.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
@@ -10,6 +9,7 @@ use std::time::Instant;
 use ndarray::Array3;
 
 use super::ensemble::Ensemble;
+use super::maps::{Asked, Map, MapFile, Maps};
 use super::slab::{Clock, Phase};
 use crate::base::{Error, Result, Stop};
 use crate::engine::gpu::Renewal;
@@ -37,14 +37,16 @@ pub trait CaseWork: Sync {
     /// Says of an error without a file which one it is about.
     fn about(&self, job: &Self::Job, error: Error) -> Error;
 
-    /// Where the probabilities of the classes go, a file each in their order; none where they are not wanted. Folders are there.
+    /// The maps that are written beside the mask; none where none are wanted. Folders are there.
     ///
     /// # Errors
     ///
     /// Where a folder cannot be made.
-    fn probabilities(&self, job: &Self::Job) -> Result<Vec<PathBuf>>;
+    fn maps(&self, _: &Self::Job) -> Result<Vec<MapFile>> {
+        Ok(Vec::new())
+    }
 
-    /// Takes the class indices, or the values of regions, as the networks have them; probabilities are written by then.
+    /// Takes the class indices, or the values of regions, as the networks have them; maps are written by then.
     ///
     /// # Errors
     ///
@@ -71,10 +73,10 @@ struct Ready<K> {
 
 /// What the GPU sends to be written, in the order of the images.
 enum Made<K> {
-    /// Files of probabilities begin.
-    Maps(Vec<PathBuf>, Grid),
-    /// Planes of a class.
-    Planes(usize, Array3<f32>),
+    /// Files of maps begin.
+    Maps(Vec<MapFile>, Grid),
+    /// Planes of a map.
+    Planes(Map, Array3<f32>),
     /// All of an image, or why there is not.
     Done(Result<Segmented<K>>),
 }
@@ -203,15 +205,20 @@ impl<W: CaseWork> Cohort<'_, W> {
         let Ready { cases, seconds, .. } = ready;
         let start = Instant::now();
         let gone = || Error::Internal("nobody takes what was segmented".into());
-        let files = self.work.probabilities(job)?;
-        let mut take = |class: usize, planes: Array3<f32>| {
-            made.send(Made::Planes(class, planes)).map_err(|_| gone())
+        let files = self.work.maps(job)?;
+        let wanted: Vec<Map> = files.iter().map(|file| file.map).collect();
+        let mut take = |map: Map, planes: Array3<f32>| {
+            // of classes that nobody wants there are maps too
+            if !wanted.contains(&map) {
+                return Ok(());
+            }
+            made.send(Made::Planes(map, planes)).map_err(|_| gone())
         };
         let grid = cases.first().map(|case| case.grid().clone());
-        let maps: Option<super::collect::TakeMaps<'_>> = match grid.filter(|_| !files.is_empty()) {
+        let maps = match grid.filter(|_| !files.is_empty()) {
             Some(grid) => {
                 made.send(Made::Maps(files, grid)).map_err(|_| gone())?;
-                Some(&mut take)
+                Some(Maps { asked: Asked::of(wanted.iter().copied()), take: &mut take })
             }
             None => None,
         };
@@ -232,8 +239,8 @@ impl<W: CaseWork> Cohort<'_, W> {
         for made in last {
             match made {
                 Made::Maps(files, grid) => maps = guarded(|| begin(&files, &grid)),
-                Made::Planes(class, planes) => {
-                    maps = maps.and_then(|maps| guarded(|| add(maps, class, &planes)));
+                Made::Planes(map, planes) => {
+                    maps = maps.and_then(|maps| guarded(|| add(maps, map, &planes)));
                 }
                 Made::Done(segmented) => {
                     let maps = std::mem::replace(&mut maps, Ok(Vec::new()));
@@ -255,11 +262,11 @@ impl<W: CaseWork> Cohort<'_, W> {
     fn finish(
         &self,
         job: &W::Job,
-        maps: Vec<ImageWriter>,
+        maps: Vec<Writing>,
         segmented: Segmented<W::Kept>,
     ) -> Result<()> {
         let start = Instant::now();
-        maps.into_iter().try_for_each(ImageWriter::finish)?;
+        maps.into_iter().try_for_each(|map| map.writer.finish())?;
         let Segmented { labels, kept, told, seconds, forward } = segmented;
         self.work.write(job, kept, labels)?;
         let writing = start.elapsed().as_secs_f64();
@@ -272,14 +279,23 @@ impl<W: CaseWork> Cohort<'_, W> {
     }
 }
 
-fn begin(files: &[PathBuf], grid: &Grid) -> Result<Vec<ImageWriter>> {
-    files.iter().map(|file| ImageWriter::begin(file, grid)).collect()
+/// A map on its way into its file.
+struct Writing {
+    map: Map,
+    writer: ImageWriter,
 }
 
-fn add(mut maps: Vec<ImageWriter>, class: usize, planes: &Array3<f32>) -> Result<Vec<ImageWriter>> {
-    match maps.get_mut(class) {
-        Some(map) => map.add(planes.view())?,
-        None => return Err(Error::Internal(format!("probabilities of class {class}"))),
+fn begin(files: &[MapFile], grid: &Grid) -> Result<Vec<Writing>> {
+    let begin = |MapFile { map, file }: &MapFile| {
+        Ok(Writing { map: *map, writer: ImageWriter::begin(file, grid)? })
+    };
+    files.iter().map(begin).collect()
+}
+
+fn add(mut maps: Vec<Writing>, map: Map, planes: &Array3<f32>) -> Result<Vec<Writing>> {
+    match maps.iter_mut().find(|writing| writing.map == map) {
+        Some(writing) => writing.writer.add(planes.view())?,
+        None => return Err(Error::Internal(format!("{map:?} that nobody wants"))),
     }
     Ok(maps)
 }

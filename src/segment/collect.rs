@@ -1,13 +1,9 @@
 //! Labels and probabilities of the image's crop put into their places on the image's own grid.
 
-use ndarray::Array3;
-
+use super::maps::{Map, Maps};
 use super::slab::{Sink, Slab};
 use crate::base::Result;
 use crate::imaging::{Grid, LabelMap, VoxelBox, shaped};
-
-/// Takes whole planes of probabilities along D, of each class ascending.
-pub type TakeMaps<'a> = &'a mut dyn FnMut(usize, Array3<f32>) -> Result<()>;
 
 /// Puts slabs into their places.
 pub struct Collect<'a> {
@@ -16,12 +12,12 @@ pub struct Collect<'a> {
     labels: Vec<u8>,
     /// Whether the first class is no background.
     regions: bool,
-    maps: Option<TakeMaps<'a>>,
+    maps: Option<Maps<'a>>,
 }
 
 impl<'a> Collect<'a> {
     /// For an image of which a crop is segmented; beyond it lies background.
-    pub fn new(grid: &Grid, crop: VoxelBox, regions: bool, maps: Option<TakeMaps<'a>>) -> Self {
+    pub fn new(grid: &Grid, crop: VoxelBox, regions: bool, maps: Option<Maps<'a>>) -> Self {
         let labels = vec![0; grid.shape().iter().product()];
         Self { grid: grid.clone(), crop, labels, regions, maps }
     }
@@ -52,10 +48,6 @@ impl<'a> Collect<'a> {
 }
 
 impl Sink for Collect<'_> {
-    fn wants_maps(&self) -> bool {
-        self.maps.is_some()
-    }
-
     fn labels(&mut self, slab: Slab<'_, u8>) -> Result<()> {
         let [_, h, w] = self.grid.shape();
         let first = (self.crop.low[0] + slab.planes.start) * h * w;
@@ -65,20 +57,22 @@ impl Sink for Collect<'_> {
         Ok(())
     }
 
-    fn map(&mut self, class: usize, slab: Slab<'_, f32>) -> Result<()> {
+    fn map(&mut self, map: Map, slab: Slab<'_, f32>) -> Result<()> {
         let [d, h, w] = self.grid.shape();
         // the planes before the crop come with its first, those behind with its last
         let before = if slab.planes.start == 0 { self.crop.low[0] } else { 0 };
         let last = slab.planes.end == self.crop.shape()[0];
         let behind = if last { d - self.crop.high[0] } else { 0 };
         let count = before + slab.planes.len() + behind;
-        let outside = if class == 0 && !self.regions { 1.0 } else { 0.0 };
+        // there background is certain
+        let sure = map == Map::Probability(0) && !self.regions;
+        let outside = if sure { 1.0 } else { 0.0 };
         let mut planes = vec![outside; count * h * w];
         for (at, row) in self.rows(&slab) {
             planes[before * h * w + at..][..row.len()].copy_from_slice(row);
         }
         match &mut self.maps {
-            Some(take) => take(class, shaped((count, h, w), planes)?),
+            Some(maps) => (maps.take)(map, shaped((count, h, w), planes)?),
             None => Ok(()),
         }
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ndarray::Array4;
 
-use super::collect::TakeMaps;
+use super::maps::Maps;
 use super::predict::Predictor;
 use super::slab::{Clock, Network};
-use super::whole::{borrowed, finish, prepare, probabilities, segment};
+use super::whole::{Uncertainty, borrowed, finish, prepare, probabilities, segment, uncertainty};
 use crate::base::{Error, Result};
 use crate::domain::DomainPlan;
 use crate::engine::gpu::Gpu;
@@ -73,6 +73,16 @@ impl Ensemble {
         probabilities(&self.networks(), volume)
     }
 
+    /// How sure the networks are of each voxel, on the volume's own grid. Beyond the box of the volume's non-zero voxels, where
+    /// background is certain, it is 0.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Ensemble::segment`].
+    pub fn uncertainty(&self, volume: &Volume) -> Result<Uncertainty> {
+        uncertainty(&self.networks(), volume)
+    }
+
     /// Label values of a volume on its own grid: of the mean probabilities the likeliest class, cleaned up as the first
     /// network's plan says; of regions the last one that is likelier than not.
     ///
@@ -90,11 +100,11 @@ impl Ensemble {
         prepare(&self.networks(), volume)
     }
 
-    /// Class indices of what was prepared, or values of regions, without clean-up; `maps` takes probabilities.
+    /// Class indices of what was prepared, or values of regions, without clean-up; `maps` takes what is asked for beside them.
     pub(super) fn run(
         &self,
         cases: &[Arc<Prepared>],
-        maps: Option<TakeMaps<'_>>,
+        maps: Option<Maps<'_>>,
         clock: &mut Clock,
     ) -> Result<LabelMap> {
         segment(&self.networks(), &borrowed(cases), maps, clock)

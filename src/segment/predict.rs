@@ -4,7 +4,7 @@ use ndarray::Array4;
 
 use super::options::PredictOptions;
 use super::slab::{Clock, Network, Sweep};
-use super::whole::{finish, probabilities, segment};
+use super::whole::{Uncertainty, finish, probabilities, segment, uncertainty};
 use crate::base::Result;
 use crate::domain::DomainPlan;
 use crate::engine::gpu::Gpu;
@@ -98,12 +98,21 @@ impl Predictor {
         probabilities(&[&self.network], volume)
     }
 
+    /// How sure the network is of each voxel, on the volume's own grid; 0 beyond the box of the volume's non-zero voxels.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Predictor::segment`].
+    pub fn uncertainty(&self, volume: &Volume) -> Result<Uncertainty> {
+        uncertainty(&[&self.network], volume)
+    }
+
     /// Weighted mean logits (K, D, H, W) of all windows over a prepared case.
     ///
     /// # Errors
     ///
     /// Where the GPU fails.
     pub fn logits(&self, case: &Prepared) -> Result<Vec<f32>> {
-        Sweep::new(&self.network, case)?.logits()
+        Sweep::new(&self.network, case, false)?.logits()
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::session::Session;
 use crate::base::{Error, Result};
 use crate::engine::graph::Region;
-use crate::net::{Model, NetConfig, Tensor, names_in};
+use crate::models;
+use crate::net::{NetConfig, Tensor, names_in};
 
 /// What became of the tensors of a network that starts from another model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +28,7 @@ struct Taken {
 ///
 /// Where the model cannot be read, or nothing of it fits.
 pub(super) fn start_from(file: &Path, network: &NetConfig, session: &Session) -> Result<()> {
-    let model = Model::read(file)?;
+    let model = models::read(file)?;
     let names = names_in(network, &model.network)?;
     let mut taken = Taken::default();
     let drawn = session.read(Region::Weights)?;

@@ -28,6 +28,7 @@ use crate::engine::exec::{LossScale, Verdict, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Region;
 use crate::engine::ops::Losses;
+use crate::models;
 use crate::net::{Model, NetConfig, Trained};
 use crate::patch::{Patches, Sample, Target};
 
@@ -183,7 +184,7 @@ impl Trainer {
             init::start_from(file, &self.network, &self.session)?;
         }
         let Some(start) = &self.config.start else { return Ok(()) };
-        let shared = Model::read(&start.model)?.shared()?;
+        let shared = models::read(&start.model)?.shared()?;
         for stored in self.session.store().params() {
             let name = &stored.spec.name;
             if !start.freeze.holds(&stored.spec) {

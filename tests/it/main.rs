@@ -16,6 +16,7 @@ mod hostile;
 mod implementations;
 mod interop;
 mod labels;
+mod measures;
 mod memory;
 mod metrics_published;
 mod named;

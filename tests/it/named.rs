@@ -58,8 +58,41 @@ fn models_are_listed_found_and_fetched_by_name() {
     let message = text(&none.stderr);
     let part = "a name: broken, other, hippocampus. `u2seg models` lists";
     assert!(message.contains(part), "{message}");
-    let message = fail(&["adapt", "-m", "hippocampus", "--data", "x", "--out", "y"]);
-    assert!(message.contains("`u2seg export` takes it by its name"), "{message}");
+    // of a file that is not there, and of a folder without a model
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for wanted in [folder.path().join("none.safetensors"), empty] {
+        let init = ["train", "--data", "x", "--out", "y", "--init", path(&wanted)];
+        let adapt = ["adapt", "--data", "x", "--out", "y", "-m", path(&wanted)];
+        for args in [&init[..], &adapt, &["info", path(&wanted)]] {
+            let message = fail(args);
+            assert!(message.contains("`u2seg models` lists"), "{message}");
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn trainings_start_from_a_shipped_model_and_come_back_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    dataset(&data, "Balls", 3, 90.0);
+    let [started, adapted] = ["started", "adapted"].map(|name| folder.path().join(name));
+    let more = ["--steps", "2", "--base", "8", "--init", "hippocampus"];
+    let ran = u2seg(&strs(&train(&[&data], &started, &more)));
+    let message = text(&ran.stderr);
+    assert!(ran.status.success() && message.contains("hippocampus: "), "{message}");
+    let config = std::fs::read_to_string(started.join("config.toml")).unwrap();
+    assert!(config.contains("init = \"hippocampus\""), "{config}");
+    let args = ["adapt", "-m", "hippocampus", "--data", path(&data), "--out", path(&adapted)];
+    let small = ["--patch", "16,16,16", "--steps", "2", "--tune", "off", "--cache", "none"];
+    succeed(&[&args[..], &small].concat());
+    // from wherever it goes on, the name stays that of the program's model
+    let mut on = command(&["adapt", "--out", path(&adapted), "--continue", "--steps", "3"]);
+    let on = on.current_dir(folder.path()).output().unwrap();
+    assert!(on.status.success(), "{}", text(&on.stderr));
+    let list = succeed(&["info", path(&adapted)]);
+    assert!(list.contains("Hippocampus: ") && list.contains("Balls: "), "{list}");
 }
 
 #[test]

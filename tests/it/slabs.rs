@@ -18,7 +18,7 @@ use u2seg::low_level::imaging::{Grid, LabelMap, Normalisation, Resampling, Volum
 use u2seg::low_level::net::{
     self, DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, Tensor,
 };
-use u2seg::low_level::segment::{CaseWork, Ensemble, PredictOptions, Predictor};
+use u2seg::low_level::segment::{CaseWork, Ensemble, Map, MapFile, PredictOptions, Predictor};
 use u2seg::{Error, Result};
 
 /// What is segmented, and by what.
@@ -295,6 +295,65 @@ fn ensembles_advance_together_to_the_same_means() {
     }
 }
 
+/// Entropies, and the spread of all mirror images of all networks, of classes and regions in one group and in several.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn uncertainty_is_that_of_every_mirror_image_of_every_network() {
+    let gpu = gpu();
+    for (regions, classes) in [(false, 3), (false, 9), (true, 6)] {
+        let [first, second, _] = members(regions, classes);
+        let mirrors = [[true, false, true], [false, true, false]];
+        let trials: Vec<Trial> = [first, second]
+            .into_iter()
+            .zip(mirrors)
+            .map(|(trial, mirror)| Trial { options: options(|o| o.mirror = mirror), ..trial })
+            .collect();
+        let models: Vec<Model> = trials.iter().zip(1..).map(|(t, seed)| t.model(seed)).collect();
+        let image = trials[0].volume();
+        let new = |at: usize| Loops::new(&gpu, &models[at], 0, &trials[at].options);
+        let mean = mean(&[new(0), new(1)], &image);
+        let each = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)];
+        let each = each.map(|(at, only)| new(at).by_mirror(only).probabilities(&image));
+        let spread = |at: usize| {
+            let all = each.iter().map(|p| f64::from(p.as_slice().unwrap()[at]));
+            let centre = all.clone().sum::<f64>() / each.len() as f64;
+            (all.map(|p| (p - centre).powi(2)).sum::<f64>() / each.len() as f64).sqrt() as f32
+        };
+        let entropy = mean.lanes(ndarray::Axis(0)).into_iter().map(|p| {
+            let term = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+            let p = p.iter().map(|p| f64::from(*p));
+            (match regions {
+                true => {
+                    p.map(|p| term(p) + term(1.0 - p)).sum::<f64>() / classes as f64 / 2f64.ln()
+                }
+                false => p.map(term).sum::<f64>() / (classes as f64).ln(),
+            }) as f32
+        });
+        let entropy: Vec<f32> = entropy.collect();
+        for circumstance in circumstances() {
+            let name = format!("regions {regions}, {classes} classes, {circumstance:?}");
+            let predictors = models.iter().zip(mirrors).map(|(model, mirror)| {
+                let mut options = circumstance.clone();
+                options.mirror = mirror;
+                Predictor::new(&gpu, model, 0, &options).unwrap()
+            });
+            let ensemble = Ensemble::new(predictors.collect()).unwrap();
+            let found = ensemble.uncertainty(&image).unwrap();
+            let off = largest(found.entropy, entropy.iter().copied());
+            assert!(off < 1e-4, "{name}: entropy off by {off}");
+            let found = found.disagreement.unwrap();
+            assert_eq!(found.dim(), mean.dim());
+            let most = found.iter().copied().fold(0.0, f32::max);
+            let off = largest(found, (0..mean.len()).map(spread));
+            assert!(off < 1e-4 && most > 0.05, "{name}: spread of {most} off by {off}");
+        }
+    }
+    // a single prediction has nothing that disagrees with it
+    let predictor = Predictor::new(&gpu, &plain().model(1), 0, &PredictOptions::default());
+    let found = predictor.unwrap().uncertainty(&plain().volume()).unwrap();
+    assert!(found.disagreement.is_none());
+}
+
 /// Whatever the batch and the slabs, the same bits.
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
@@ -337,9 +396,11 @@ impl CaseWork for Odd<'_> {
         error.about(format!("image {job}"))
     }
 
-    fn probabilities(&self, job: &usize) -> Result<Vec<PathBuf>> {
+    fn maps(&self, job: &usize) -> Result<Vec<MapFile>> {
         // in no folder that there is
-        Ok(if *job == 5 { vec!["/nowhere/at/all.nii.gz".into(); 3] } else { Vec::new() })
+        let file = || PathBuf::from("/nowhere/at/all.nii.gz");
+        let map = |class| MapFile { map: Map::Probability(class), file: file() };
+        Ok(if *job == 5 { (0..3).map(map).collect() } else { Vec::new() })
     }
 
     fn write(&self, job: &usize, kept: usize, labels: LabelMap) -> Result<()> {

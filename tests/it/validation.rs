@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::common;
 use crate::common::program::*;
@@ -16,7 +17,7 @@ use u2seg::low_level::net::{
     Chosen, DomainAdapter, DomainNet, Downsample, Mode, Model, NetConfig, read_tensors,
 };
 use u2seg::low_level::ops::{LossWeights, Optimizer, average_share};
-use u2seg::low_level::run::{Observer, Run};
+use u2seg::low_level::run::{CaseDone, Observer, Run, Segmenting};
 use u2seg::low_level::train::{
     DomainBatch, Length, PatchScores, RunConfig, Session, SessionSettings, Step, Targets,
     Validation,
@@ -47,6 +48,8 @@ struct Notes {
     stop: Option<u64>,
     scores: Vec<PatchScores>,
     chosen: Option<Chosen>,
+    /// Cases that were segmented, at each time that some were about to be.
+    segmented: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Observer for Notes {
@@ -58,6 +61,13 @@ impl Observer for Notes {
     fn patches_scored(&mut self, scores: &[PatchScores]) -> Result<()> {
         self.scores.extend(scores.iter().cloned());
         Ok(())
+    }
+
+    fn segmenting(&mut self, work: &Segmenting) -> CaseDone {
+        assert_eq!(work.cases, 1);
+        let all = self.segmented.clone();
+        all.lock().unwrap().push(0);
+        Box::new(move || *all.lock().unwrap().last_mut().unwrap() += 1)
     }
 
     fn weights_chosen(&mut self, chosen: &Chosen) -> Result<()> {
@@ -104,6 +114,14 @@ fn held_out_patches_are_scored_and_a_stopped_run_ends_as_a_whole_one() {
     let most = chosen.dice.values().copied().fold(0.0, f64::max);
     assert_eq!((chosen.dice[&chosen.weights], chosen.cases), (most, 2));
     assert!(chosen.dice.len() >= 2, "{chosen:?}");
+    let page = u2seg::low_level::run::report(&whole).unwrap();
+    assert!(page.runs[0].weights.contains(&chosen.called()), "{}", page.runs[0].weights);
+    let compared = &page.runs[0].compared.rows;
+    assert_eq!(compared.len(), chosen.dice.len());
+    assert_eq!(compared[0].cells[0].text, format!("{} (chosen)", chosen.weights));
+    // each of the weights that are compared and then the chosen ones, by the case of each domain
+    let each = vec![1; 2 * (chosen.dice.len() + 1)];
+    assert_eq!(*notes.segmented.lock().unwrap(), each);
     assert_eq!(Model::read(&whole.join("model.safetensors")).unwrap().chosen, Some(chosen));
     let best = read_tensors(&whole.join("best.safetensors")).unwrap().0;
 

@@ -48,6 +48,19 @@ impl Lock {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether the file still lies at its path: a holder before may have removed it, and another one made it anew.
+    pub fn is_at_its_path(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
+            let there = std::fs::metadata(&self.path).ok().map(identity);
+            there.is_some() && there == self.file.metadata().ok().map(identity)
+        }
+        #[cfg(not(unix))]
+        self.path.exists()
+    }
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -75,7 +75,7 @@ impl FolderLock {
         let mut left = tries;
         loop {
             match Lock::take(&path) {
-                Ok(Some(lock)) if path.exists() => {
+                Ok(Some(lock)) if lock.is_at_its_path() => {
                     let lock = Self(lock);
                     lock.sign()?;
                     return Ok(Some(lock));

@@ -7,7 +7,7 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 
 use super::super::command::{quoted, typed};
-use super::super::preparation::PreparationBar;
+use super::super::preparation::{PreparationBar, segmentation_bar};
 use super::super::say::{self, bytes};
 use super::super::words::{axes, count, duration, list, mm};
 use crate::base::{Result, Stop};
@@ -15,7 +15,7 @@ use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
 use crate::net::Chosen;
-use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer, report_file};
+use crate::run::{CaseDone, ChosenCleanUp, DomainScores, MODEL, Observer, Segmenting, report_file};
 use crate::train::{DomainCases, Memory, PatchScores, Reading, Step, Trainer};
 
 /// Follows runs on the terminal.
@@ -251,6 +251,10 @@ impl Observer for Watch {
             }
         }
         Ok(())
+    }
+
+    fn segmenting(&mut self, work: &Segmenting) -> CaseDone {
+        segmentation_bar(work)
     }
 
     fn weights_chosen(&mut self, chosen: &Chosen) -> Result<()> {

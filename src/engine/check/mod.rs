@@ -17,6 +17,7 @@ mod rig;
 mod runner;
 mod slab;
 mod stages;
+mod uncertainty;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,7 @@ table! {
     windows: "windows of a volume", || slab_cases(slab::windows);
     resampled: "resampled planes and rows", || slab_cases(slab::resampled);
     decided: "labels and probabilities of slabs", || slab_cases(slab::decided);
+    uncertain: "entropy and spread of probabilities", || slab_cases(uncertainty::uncertain);
     updates: "updates", || update::plain().into_iter().map(Case::Update).collect();
     scaled_updates: "updates with a loss scale", || update::scaled().into_iter().map(Case::Update).collect();
 }

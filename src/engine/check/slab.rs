@@ -16,7 +16,7 @@ use crate::engine::ops::slab::{
 type MakeCall = Box<dyn Fn(&Caps) -> Result<Call> + Send + Sync>;
 
 /// A call, and the words of a buffer that it binds where that is not all of them.
-struct Step {
+pub(super) struct Step {
     call: MakeCall,
     part: Option<Part>,
 }
@@ -29,6 +29,15 @@ struct Part {
 }
 
 impl Step {
+    /// Over a part of a buffer: its first word, and how many.
+    pub(super) fn of_part(
+        call: impl Fn(&Caps) -> Result<Call> + Send + Sync + 'static,
+        name: &'static str,
+        [first, words]: [usize; 2],
+    ) -> Self {
+        Self { call: Box::new(call), part: Some(Part { name, first, words }) }
+    }
+
     fn whole(call: impl Fn(&Caps) -> Result<Call> + Send + Sync + 'static) -> Self {
         Self { call: Box::new(call), part: None }
     }
@@ -36,7 +45,7 @@ impl Step {
 
 /// How the words of the result are read.
 #[derive(Clone, Copy)]
-enum Reads {
+pub(super) enum Reads {
     Floats,
     /// A byte each.
     Labels,
@@ -44,13 +53,13 @@ enum Reads {
 
 /// Steps one after another over buffers of words, and what one of these holds then.
 pub struct SlabCase {
-    name: String,
-    buffers: Vec<(&'static str, Vec<u32>)>,
-    steps: Vec<Step>,
-    out: &'static str,
-    reads: Reads,
-    expected: Vec<f64>,
-    tolerance: Tolerance,
+    pub(super) name: String,
+    pub(super) buffers: Vec<(&'static str, Vec<u32>)>,
+    pub(super) steps: Vec<Step>,
+    pub(super) out: &'static str,
+    pub(super) reads: Reads,
+    pub(super) expected: Vec<f64>,
+    pub(super) tolerance: Tolerance,
 }
 
 impl SlabCase {
@@ -121,7 +130,7 @@ impl SlabCase {
     }
 }
 
-fn bits(values: &[f64]) -> Vec<u32> {
+pub(super) fn bits(values: &[f64]) -> Vec<u32> {
     values.iter().map(|v| (*v as f32).to_bits()).collect()
 }
 

@@ -15,6 +15,7 @@ mod reduce;
 pub mod slab;
 mod sort;
 mod subgroup;
+pub mod uncertainty;
 mod update;
 
 // each folder says what it shows; `pub(in crate::engine::ops)` is for other operations

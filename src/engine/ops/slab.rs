@@ -21,13 +21,18 @@ pub struct Call {
 
 impl Call {
     /// A kernel over so many threads, each of which takes as long as `flops` operations.
-    fn new(kernel: KernelKey, caps: &Caps, threads: usize, flops: usize) -> Result<Self> {
+    pub(super) fn new(
+        kernel: KernelKey,
+        caps: &Caps,
+        threads: usize,
+        flops: usize,
+    ) -> Result<Self> {
         let groups = fold(threads.div_ceil(WORKGROUP), caps)?;
         let kernel = kernel.wide(caps.wide());
         Ok(Self { kernel, params: Vec::new(), groups, flops: (threads * flops) as u64 })
     }
 
-    fn words<const N: usize>(mut self, name: &'static str, words: [usize; N]) -> Self {
+    pub(super) fn words<const N: usize>(mut self, name: &'static str, words: [usize; N]) -> Self {
         self.params.push((name, words.map(|word| word as u32).to_vec()));
         self
     }
@@ -37,7 +42,7 @@ impl Call {
         self
     }
 
-    fn float(mut self, name: &'static str, value: f32) -> Self {
+    pub(super) fn float(mut self, name: &'static str, value: f32) -> Self {
         self.params.push((name, vec![value.to_bits()]));
         self
     }

@@ -172,10 +172,6 @@ impl CaseWork for Masks {
         error.about(job)
     }
 
-    fn probabilities(&self, _: &PathBuf) -> Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-
     fn write(&self, _: &PathBuf, (): (), labels: LabelMap) -> Result<()> {
         locked(&self.made).push(labels.as_slice().to_vec());
         Ok(())

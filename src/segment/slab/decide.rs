@@ -1,41 +1,24 @@
 //! From finished planes to labels and probabilities on the image's own grid, slab by slab: resampled, decided, and read back
 //! while the next slab is under way.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::clock::{Clock, Phase};
 use super::memory::for_slabs;
 use super::network::Network;
 use super::plan::{SlabShape, SlabSizes};
+use super::readings::{Reading, Readings, Taken};
 use super::resize::{At, Table};
-use super::sweep::Sweep;
+use super::sink::{Sink, Slab};
+use super::sweep::{Summed, Sweep};
+use super::uncertainty::{Probable, Uncertainty, View};
 use crate::base::{Error, Result};
-use crate::engine::exec::{Held, Readback, Recording, storage, vectors};
+use crate::engine::exec::{Held, Recording, storage, vectors};
 use crate::engine::gpu::Gpu;
 use crate::engine::ops::slab::{Columns, Decide, Probabilities, Scored, SoftmaxSums, Source};
 use crate::engine::shape::LANES;
 use crate::imaging::Tap;
-
-/// Planes of the image's crop, first to last, with rows padded to words of four voxels.
-pub struct Slab<'a, T> {
-    /// Which planes.
-    pub planes: Range<usize>,
-    /// Their values, D, H, W.
-    pub values: &'a [T],
-}
-
-/// Takes what slabs give, planes ascending.
-pub trait Sink {
-    /// Whether probabilities are wanted.
-    fn wants_maps(&self) -> bool;
-
-    /// Labels of some planes.
-    fn labels(&mut self, slab: Slab<'_, u8>) -> Result<()>;
-
-    /// Probabilities of a class on some planes, after those of the classes before.
-    fn map(&mut self, class: usize, slab: Slab<'_, f32>) -> Result<()>;
-}
+use crate::segment::maps::{Asked, Map};
 
 /// A network's way back to the image's grid.
 struct WayBack {
@@ -120,51 +103,6 @@ impl Buffers {
     }
 }
 
-/// What is under way to the host.
-struct Reading {
-    planes: Range<usize>,
-    /// Of maps.
-    classes: Range<usize>,
-}
-
-/// Readings of one kind that are under way, the first one asked for first.
-struct Readings {
-    readback: Readback,
-    asked: VecDeque<Reading>,
-}
-
-impl Readings {
-    /// At a time.
-    const MOST: usize = 2;
-
-    fn new(gpu: &Gpu, words: usize) -> Result<Self> {
-        Ok(Self { readback: Readback::new(gpu, words, Self::MOST)?, asked: VecDeque::new() })
-    }
-
-    /// Whether the first one has to be taken before another one is asked for.
-    fn is_full(&self) -> bool {
-        self.asked.len() == Self::MOST
-    }
-
-    fn ask(&mut self, gpu: &Gpu, from: &wgpu::Buffer, words: usize, of: Reading) -> Result<()> {
-        self.readback.ask(gpu, &[(from, words)])?;
-        self.asked.push_back(of);
-        Ok(())
-    }
-
-    /// Waits for the first one; none where nothing was asked for.
-    fn take<T: bytemuck::Pod>(&mut self, gpu: &Gpu) -> Result<Option<Taken<T>>> {
-        let Some(of) = self.asked.pop_front() else { return Ok(None) };
-        Ok(self.readback.take(gpu)?.map(|values| Taken { of, values }))
-    }
-}
-
-/// A reading that has come.
-struct Taken<T> {
-    of: Reading,
-    values: Vec<T>,
-}
-
 /// Networks on their way over one image, with what becomes of their finished planes.
 pub struct Slabs<'a> {
     gpu: &'a Gpu,
@@ -175,6 +113,8 @@ pub struct Slabs<'a> {
     buffers: Buffers,
     labels: Readings,
     maps: Readings,
+    asked: Asked,
+    uncertainty: Uncertainty,
 }
 
 impl<'a> Slabs<'a> {
@@ -183,13 +123,14 @@ impl<'a> Slabs<'a> {
     /// # Errors
     ///
     /// Where the adapter has not the memory, or does not bind a plane.
-    pub fn new(sweeps: Vec<Sweep<'a>>, wants_maps: bool) -> Result<Self> {
+    pub fn new(sweeps: Vec<Sweep<'a>>, asked: Asked) -> Result<Self> {
         let Some(first) = sweeps.first() else {
             return Err(Error::Internal("an ensemble of no networks".into()));
         };
         let Network { gpu, caps, domain, .. } = first.network();
         let ways = sweeps.iter().map(|s| WayBack::new(gpu, s)).collect::<Result<Vec<_>>>()?;
         let [planes, rows, width] = first.case().crop().shape();
+        let views = View::all(&sweeps);
         let shape = SlabShape {
             rows,
             width,
@@ -197,17 +138,21 @@ impl<'a> Slabs<'a> {
             classes: domain.labels.outputs(),
             members: sweeps.len(),
             block: ways.iter().map(|way| way.block(rows)).max().unwrap_or(1),
-            maps: wants_maps || sweeps.len() > 1,
+            maps: asked.any() || sweeps.len() > 1,
+            entropy: asked.entropy,
+            apart: if asked.disagreement { views.len() } else { 0 },
         };
         let sizes = shape.sizes(caps, for_slabs(first.network().memory()))?;
         log::debug!("slabs of {} planes, groups of blocks {:?}", sizes.planes, sizes.groups);
         let values: Vec<u32> = domain.labels.written().iter().map(|v| u32::from(*v)).collect();
         let buffers = Buffers::new(gpu, &shape, &sizes, &values)?;
         let words = sizes.planes * rows * shape.words();
-        let map_words = if wants_maps { sizes.blocks() * LANES * words * LANES } else { 0 };
+        let map_words =
+            if asked.probabilities { sizes.blocks() * LANES * words * LANES } else { 0 };
         let labels = Readings::new(gpu, words)?;
         let maps = Readings::new(gpu, map_words)?;
-        Ok(Self { gpu, sweeps, ways, shape, sizes, buffers, labels, maps })
+        let uncertainty = Uncertainty::new(gpu, &shape, &sizes, asked, views)?;
+        Ok(Self { gpu, sweeps, ways, shape, sizes, buffers, labels, maps, asked, uncertainty })
     }
 
     /// Goes over the whole image.
@@ -233,6 +178,7 @@ impl<'a> Slabs<'a> {
             first = end;
         }
         while self.take_maps(sink)? {}
+        self.uncertainty.take_all(self.gpu, sink)?;
         while self.take_labels(sink)? {}
         clock.lap(self.gpu, Phase::Placing)?;
         self.sweeps.iter().try_for_each(|sweep| sweep.check_finite())
@@ -252,6 +198,7 @@ impl<'a> Slabs<'a> {
         if self.shape.maps && groups.len() > 1 && !self.regions() {
             self.softmax_sums(&planes, &groups)?;
         }
+        let words = planes.len() * self.shape.rows * self.shape.words();
         for blocks in groups {
             let mut recording = Recording::new(self.gpu, "decide");
             match self.shape.maps {
@@ -260,33 +207,45 @@ impl<'a> Slabs<'a> {
             }
             recording.submit()?;
             clock.lap(self.gpu, Phase::Deciding)?;
-            if sink.wants_maps() {
-                self.ask_maps(&planes, &blocks, sink)?;
-                clock.lap(self.gpu, Phase::Placing)?;
+            let classes = self.classes(&blocks);
+            if self.asked.probabilities {
+                self.ask_maps(&planes, &classes, sink)?;
             }
+            let reading = Reading { planes: planes.clone(), classes };
+            self.uncertainty.ask_spread(self.gpu, reading, LANES * words, sink)?;
+            clock.lap(self.gpu, Phase::Placing)?;
         }
+        self.uncertainty.ask_entropies(self.gpu, &planes, LANES * words, sink)?;
         if self.labels.is_full() {
             self.take_labels(sink)?;
         }
-        let words = planes.len() * self.shape.rows * self.shape.words();
         let reading = Reading { planes, classes: 0..0 };
         self.labels.ask(self.gpu, &self.buffers.labels, words, reading)?;
         clock.lap(self.gpu, Phase::Placing)
     }
 
+    /// The classes of some blocks.
+    fn classes(&self, blocks: &Range<usize>) -> Range<usize> {
+        LANES * blocks.start..self.shape.classes.min(LANES * blocks.end)
+    }
+
     fn ask_maps(
         &mut self,
         planes: &Range<usize>,
-        blocks: &Range<usize>,
+        classes: &Range<usize>,
         sink: &mut impl Sink,
     ) -> Result<()> {
         if self.maps.is_full() {
             self.take_maps(sink)?;
         }
-        let classes = LANES * blocks.start..self.shape.classes.min(LANES * blocks.end);
         let words = classes.len() * planes.len() * self.shape.rows * self.shape.words() * LANES;
         let maps = self.map_buffer()?.clone();
-        self.maps.ask(self.gpu, &maps, words, Reading { planes: planes.clone(), classes })
+        self.maps.ask(
+            self.gpu,
+            &maps,
+            words,
+            Reading { planes: planes.clone(), classes: classes.clone() },
+        )
     }
 
     /// Hands the labels that were asked for first to the sink; says whether there were any.
@@ -303,7 +262,7 @@ impl<'a> Slabs<'a> {
         let voxels = planes.len() * self.shape.rows * self.shape.words() * LANES;
         let mut each = classes.zip(values.chunks(voxels));
         each.try_for_each(|(class, values)| {
-            sink.map(class, Slab { planes: planes.clone(), values })
+            sink.map(Map::Probability(class), Slab { planes: planes.clone(), values })
         })?;
         Ok(true)
     }
@@ -313,23 +272,24 @@ impl<'a> Slabs<'a> {
         maps.ok_or_else(|| Error::Internal("probabilities that nobody asked for".into()))
     }
 
-    /// Adds what makes a network's scores of a group of classes on some planes, with the image's rows and the case's columns;
+    /// Adds what makes a prediction's scores of a group of classes on some planes, with the image's rows and the case's columns;
     /// says what they are and where.
     fn scores(
         &self,
         recording: &mut Recording<'_>,
-        member: usize,
+        view: View,
         planes: &Range<usize>,
         blocks: &Range<usize>,
     ) -> Result<(Scored, Held)> {
-        let (sweep, way) = (&self.sweeps[member], &self.ways[member]);
+        let (sweep, way) = (&self.sweeps[view.sweep], &self.ways[view.sweep]);
         let caps = &sweep.network().caps;
         let [rows, columns] = way.size;
         let [before, after] = &self.buffers.scores;
         for (plane, tap) in way.planes[planes.clone()].iter().enumerate() {
             for (place, block) in blocks.clone().enumerate() {
                 let first = (plane * blocks.len() + place) * rows * columns;
-                sweep.between(recording, *tap, block, At { buffer: before, first })?;
+                let of = Summed { block, mirror: view.mirror };
+                sweep.between(recording, *tap, of, At { buffer: before, first })?;
             }
         }
         let outer = planes.len() * blocks.len();
@@ -355,17 +315,24 @@ impl<'a> Slabs<'a> {
         Ok((scored, vectors(caps, scores, 0, outer * height * columns)?.0))
     }
 
+    /// The networks, each over all of its mirror images.
+    fn networks(&self) -> impl Iterator<Item = View> + use<'a> {
+        (0..self.sweeps.len()).map(|sweep| View { sweep, mirror: None })
+    }
+
     fn softmax_sums(&self, planes: &Range<usize>, groups: &[Range<usize>]) -> Result<()> {
         let mut recording = Recording::new(self.gpu, "sums of a softmax");
-        for member in 0..self.sweeps.len() {
+        let apart = self.uncertainty.apart.iter();
+        let apart = apart.flat_map(|apart| apart.views.iter().copied().zip(&apart.sums));
+        for (view, sums) in self.networks().zip(&self.buffers.sums).chain(apart) {
             for blocks in groups {
-                let (scored, scores) = self.scores(&mut recording, member, planes, blocks)?;
+                let (scored, scores) = self.scores(&mut recording, view, planes, blocks)?;
                 let named = [
                     ("scores", scores),
-                    ("places", Held::whole(&self.ways[member].places)),
-                    ("sums", Held::whole(&self.buffers.sums[member])),
+                    ("places", Held::whole(&self.ways[view.sweep].places)),
+                    ("sums", Held::whole(sums)),
                 ];
-                let caps = &self.sweeps[member].network().caps;
+                let caps = &self.sweeps[view.sweep].network().caps;
                 recording.add(SoftmaxSums(scored).call(caps)?, named)?;
             }
         }
@@ -380,15 +347,13 @@ impl<'a> Slabs<'a> {
         planes: &Range<usize>,
         blocks: &Range<usize>,
     ) -> Result<Scored> {
-        let (regions, grouped) = (self.regions(), self.sizes.groups.len() > 1);
         let members = self.sweeps.len();
         let mut last = None;
-        for member in 0..members {
-            let (scored, scores) = self.scores(recording, member, planes, blocks)?;
-            let is_last = member + 1 == members;
-            let scale = if is_last { 1.0 / members as f32 } else { 1.0 };
-            let grouped = grouped && !regions;
-            let call = Probabilities { scored, regions, grouped, add: member > 0, scale };
+        for view in self.networks() {
+            let member = view.sweep;
+            let (scored, scores) = self.scores(recording, view, planes, blocks)?;
+            let scale = if member + 1 == members { 1.0 / members as f32 } else { 1.0 };
+            let call = Probabilities { add: member > 0, scale, ..self.alone(scored) };
             let sums = self.buffers.sums.get(member).unwrap_or(&self.buffers.best);
             let named = [
                 ("scores", scores),
@@ -402,6 +367,38 @@ impl<'a> Slabs<'a> {
         last.ok_or_else(|| Error::Internal("an ensemble of no networks".into()))
     }
 
+    /// The probabilities of a single prediction.
+    fn alone(&self, scored: Scored) -> Probabilities {
+        let regions = self.regions();
+        let grouped = self.sizes.groups.len() > 1 && !regions;
+        Probabilities { scored, regions, grouped, add: false, scale: 1.0 }
+    }
+
+    /// Adds how far the predictions lie apart.
+    fn spread(
+        &self,
+        recording: &mut Recording<'_>,
+        planes: &Range<usize>,
+        blocks: &Range<usize>,
+        of: &Probable<'_>,
+    ) -> Result<()> {
+        let Some(apart) = &self.uncertainty.apart else { return Ok(()) };
+        for (index, view) in apart.views.iter().enumerate() {
+            let (scored, scores) = self.scores(recording, *view, planes, blocks)?;
+            let sums = apart.sums.get(index).unwrap_or(&self.buffers.best);
+            let named = [
+                ("scores", scores),
+                ("places", Held::whole(&self.ways[view.sweep].places)),
+                ("maps", Held::whole(&apart.own)),
+                ("sums", Held::whole(sums)),
+            ];
+            let caps = &self.sweeps[view.sweep].network().caps;
+            recording.add(self.alone(scored).call(caps)?, named)?;
+            apart.add(recording, of, index)?;
+        }
+        Ok(())
+    }
+
     fn decide_by_maps(
         &self,
         recording: &mut Recording<'_>,
@@ -409,8 +406,17 @@ impl<'a> Slabs<'a> {
         blocks: &Range<usize>,
     ) -> Result<()> {
         let scored = self.probabilities(recording, planes, blocks)?;
-        let maps = Held::whole(self.map_buffer()?);
-        self.argmax(recording, scored, Source::Maps, maps)
+        let maps = || self.map_buffer().map(Held::whole);
+        self.argmax(recording, scored, Source::Maps, maps()?)?;
+        let of = Probable {
+            caps: &self.sweeps[0].network().caps,
+            regions: self.regions(),
+            vectors: scored.rows * scored.words,
+            outputs: self.shape.classes,
+            classes: self.classes(blocks),
+        };
+        self.uncertainty.entropy(recording, &of, maps()?)?;
+        self.spread(recording, planes, blocks, &of)
     }
 
     fn decide(
@@ -419,7 +425,8 @@ impl<'a> Slabs<'a> {
         planes: &Range<usize>,
         blocks: &Range<usize>,
     ) -> Result<()> {
-        let (scored, scores) = self.scores(recording, 0, planes, blocks)?;
+        let first = View { sweep: 0, mirror: None };
+        let (scored, scores) = self.scores(recording, first, planes, blocks)?;
         self.argmax(recording, scored, Source::Packed, scores)
     }
 

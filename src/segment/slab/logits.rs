@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::resize::At;
-use super::sweep::Sweep;
+use super::sweep::{Summed, Sweep};
 use crate::base::Result;
 use crate::engine::exec::{Recording, storage};
 use crate::engine::shape::LANES;
@@ -29,7 +29,8 @@ impl Sweep<'_> {
             let mut recording = Recording::new(gpu, "mean logits");
             for block in 0..blocks {
                 let target = At { buffer: &out, first: block * plane };
-                self.between(&mut recording, Tap { low: z as u32, share: 0.0 }, block, target)?;
+                let of = Summed { block, mirror: None };
+                self.between(&mut recording, Tap { low: z as u32, share: 0.0 }, of, target)?;
             }
             recording.submit()?;
             let packed = gpu.download(&out, 0, (16 * blocks * plane) as u64)?;

@@ -7,11 +7,15 @@ mod logits;
 mod memory;
 mod network;
 mod plan;
+mod readings;
 mod resize;
 mod ring;
+mod sink;
 mod sweep;
+mod uncertainty;
 
 pub use clock::{Clock, Phase};
-pub use decide::{Sink, Slab, Slabs};
+pub use decide::Slabs;
 pub use network::Network;
+pub use sink::{Sink, Slab};
 pub use sweep::Sweep;

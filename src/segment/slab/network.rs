@@ -153,6 +153,11 @@ impl Network {
         how(&self.domain) == how(&other.domain)
     }
 
+    /// Mirror images that the network sees of each window, the window itself among them.
+    pub fn mirrors(&self) -> usize {
+        1 << self.options.mirror.iter().filter(|mirror| **mirror).count()
+    }
+
     /// Bytes by which slabs are sized.
     pub(super) fn memory(&self) -> u64 {
         self.options.memory.unwrap_or(default_memory(&self.gpu))

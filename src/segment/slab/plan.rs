@@ -22,6 +22,10 @@ pub(super) struct SlabShape {
     pub block: usize,
     /// Whether probabilities are made, be it for files or for a mean.
     pub maps: bool,
+    /// Whether their entropy is.
+    pub entropy: bool,
+    /// Predictions whose spread is measured.
+    pub apart: usize,
 }
 
 /// Sizes that hold.
@@ -69,10 +73,12 @@ impl SlabShape {
     fn bytes(&self, blocks: usize) -> u64 {
         let voxels = self.rows * self.words();
         let grouped = usize::from(blocks < self.blocks());
-        let copies = if self.maps { 3 } else { 0 };
+        // each is read while two that are read back wait
+        let copies = if self.maps { 3 } else { 0 } + if self.apart > 0 { 5 } else { 0 };
         let maps = blocks * LANES * voxels * 16 * copies;
-        let state = grouped * voxels * 16 * (1 + 2 * self.members);
-        (2 * blocks * self.block * 16 + maps + state + voxels * 4 * 3) as u64
+        let state = grouped * voxels * 16 * (1 + 2 * (self.members + self.apart));
+        let entropies = if self.entropy { voxels * 16 * 3 } else { 0 };
+        (2 * blocks * self.block * 16 + maps + state + entropies + voxels * 4 * 3) as u64
     }
 
     /// Whole planes of all classes where they fit, else groups of blocks of one plane.
@@ -117,6 +123,8 @@ mod tests {
         members: 2,
         block: 512 * 64,
         maps: true,
+        entropy: false,
+        apart: 0,
     };
 
     #[test]
@@ -129,6 +137,9 @@ mod tests {
         assert_eq!(tight, SlabSizes { planes: 1, groups: SHAPE.groups(2) });
         let labels = SlabShape { maps: false, ..SHAPE }.sizes(&caps, 32 << 20).unwrap();
         assert_eq!(labels, SlabSizes { planes: 4, groups: SHAPE.groups(7) });
+        let uncertain = SlabShape { entropy: true, apart: 16, ..SHAPE };
+        let uncertain = uncertain.sizes(&caps, 64 << 20).unwrap();
+        assert_eq!(uncertain, SlabSizes { planes: 1, groups: SHAPE.groups(1) });
         let few = SlabShape { planes: 3, ..SHAPE }.sizes(&caps, 4 << 30).unwrap();
         assert_eq!(few.planes, 3);
         // however little is given, a plane of a block is worked

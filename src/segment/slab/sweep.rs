@@ -18,8 +18,24 @@ use crate::segment::window::axis_positions;
 #[derive(Clone, Copy)]
 struct Window {
     placed: Placed,
-    /// Voxels at or beyond these along all axes have no sum yet.
+    /// Which of the mirror images it is, from 0, the window as it lies.
+    mirror: usize,
+    /// Voxels at or beyond these along all axes lie in no window before.
+    covered: [usize; 3],
+}
+
+/// Sums of logits: of a block of classes, over all mirror images or one of them.
+#[derive(Clone, Copy)]
+pub(super) struct Summed {
+    pub block: usize,
+    pub mirror: Option<usize>,
+}
+
+/// Where a window's logits go, and how much they count.
+struct Into<'r> {
+    ring: &'r Ring,
     fresh: [usize; 3],
+    share: f32,
 }
 
 /// A block of four channels or classes of a window, which is a sample of a batch.
@@ -62,6 +78,8 @@ pub struct Sweep<'a> {
     image: Ring,
     /// Weighted sums of logits, a ring for each block.
     sums: Vec<Ring>,
+    /// The same of each mirror image alone, where they are told apart.
+    apart: Vec<Vec<Ring>>,
     /// Whether some logit was not finite.
     flags: wgpu::Buffer,
 }
@@ -72,12 +90,13 @@ fn depth(network: &Network, case: &Prepared) -> usize {
 }
 
 impl<'a> Sweep<'a> {
-    /// Before the first window. Memory is that of the planes under a row of windows.
+    /// Before the first window. Memory is that of the planes under a row of windows; where mirror images are told `apart`, each of
+    /// them has sums of its own.
     ///
     /// # Errors
     ///
     /// Where the adapter has not the memory, or does not bind a plane.
-    pub fn new(network: &'a Network, case: &'a Prepared) -> Result<Self> {
+    pub fn new(network: &'a Network, case: &'a Prepared, apart: bool) -> Result<Self> {
         let Network { gpu, caps, domain, options, .. } = network;
         let size = domain.crop_size();
         let starts =
@@ -90,9 +109,17 @@ impl<'a> Sweep<'a> {
         let slots = (depth + 1).min(case.shape[0]);
         let plane = Plane { elements: voxels, bytes: 16 };
         let ring = || Ring::new(gpu, caps, "sums of logits", slots, plane);
-        let sums = (0..network.blocks()).map(|_| ring()).collect::<Result<Vec<_>>>()?;
+        let rings = || (0..network.blocks()).map(|_| ring()).collect::<Result<Vec<_>>>();
+        let sums = rings()?;
+        let alone = if apart && network.mirrors() > 1 { network.mirrors() } else { 0 };
+        let apart = (0..alone).map(|_| rings()).collect::<Result<Vec<_>>>()?;
         let flags = storage(gpu, "flags", 16)?;
-        Ok(Self { network, case, starts, next: 0, sent: 0, image, sums, flags })
+        Ok(Self { network, case, starts, next: 0, sent: 0, image, sums, apart, flags })
+    }
+
+    /// Mirror images that are told apart; 0 where none are.
+    pub(super) fn mirrors(&self) -> usize {
+        self.apart.len()
     }
 
     /// The network.
@@ -187,14 +214,13 @@ impl<'a> Sweep<'a> {
                     0 => 0,
                     at => self.starts[axis][at - 1] + size[axis],
                 });
-                for chosen in 0..1usize << axes.len() {
-                    let mut mirror = [false; 3];
+                for mirror in 0..1usize << axes.len() {
+                    let mut mirrored = [false; 3];
                     axes.iter().enumerate().for_each(|(bit, axis)| {
-                        mirror[*axis] = chosen >> bit & 1 == 1;
+                        mirrored[*axis] = mirror >> bit & 1 == 1;
                     });
-                    let placed = Placed { size, case: self.case.shape, first, mirror };
-                    let fresh = if chosen == 0 { covered } else { self.case.shape };
-                    windows.push(Window { placed, fresh });
+                    let placed = Placed { size, case: self.case.shape, first, mirror: mirrored };
+                    windows.push(Window { placed, mirror, covered });
                 }
             }
         }
@@ -250,7 +276,7 @@ impl<'a> Sweep<'a> {
     /// Adds a block of a window's logits to the sums.
     fn sum(&self, recording: &mut Recording<'_>, piece: Piece<'_>) -> Result<()> {
         let Piece { batch, sample, window, block } = piece;
-        let Network { caps, domain, resizer, options, .. } = self.network;
+        let Network { caps, domain, resizer, .. } = self.network;
         let classes = self.network.classes();
         let voxels: usize = domain.patch.iter().product();
         let holds_classes = block < classes.div_ceil(LANES);
@@ -264,19 +290,43 @@ impl<'a> Sweep<'a> {
         if let Some(resizer) = resizer {
             source = resizer.window();
         }
-        let mirrors = options.mirror.iter().filter(|mirror| **mirror).count();
-        let ring = &self.sums[block];
+        // a window's mirror images add to what the window left
+        let all = Into {
+            ring: &self.sums[block],
+            fresh: if window.mirror == 0 { window.covered } else { self.case.shape },
+            share: 1.0 / self.network.mirrors() as f32,
+        };
+        self.add(recording, piece, source, &all)?;
+        match self.apart.get(window.mirror) {
+            Some(rings) => {
+                let own = Into { ring: &rings[block], fresh: window.covered, share: 1.0 };
+                self.add(recording, piece, source, &own)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Adds logits that lie at `source` to some sums.
+    fn add(
+        &self,
+        recording: &mut Recording<'_>,
+        piece: Piece<'_>,
+        source: At<'_>,
+        into: &Into<'_>,
+    ) -> Result<()> {
+        let Into { ring, fresh, share } = into;
+        let (caps, classes) = (&self.network.caps, self.network.classes());
         for (slots, sums) in ring.parts() {
             let (logits, base) = vectors(caps, source.buffer, source.first, piece.size())?;
             let accumulate = Accumulate {
-                placed: window.placed,
+                placed: piece.window.placed,
                 ring: ring.slots,
                 slots,
                 pitch: ring.pitch,
-                fresh: window.fresh,
-                base: holds_classes.then_some(base),
-                weights: (block == classes / LANES).then_some(classes % LANES),
-                share: 1.0 / (1 << mirrors) as f32,
+                fresh: *fresh,
+                base: (piece.block < classes.div_ceil(LANES)).then_some(base),
+                weights: (piece.block == classes / LANES).then_some(classes % LANES),
+                share: *share,
             };
             let weights = Held::whole(&self.network.weights);
             let flags = Held::whole(&self.flags);
@@ -296,14 +346,15 @@ impl<'a> Sweep<'a> {
         &self,
         recording: &mut Recording<'_>,
         tap: Tap,
-        block: usize,
+        Summed { block, mirror }: Summed,
         target: At<'_>,
     ) -> Result<()> {
         let caps = &self.network.caps;
         let voxels = self.case.shape[1] * self.case.shape[2];
         let (out, base) = vectors(caps, target.buffer, target.first, voxels)?;
         let classes = self.network.classes();
-        let (planes, weights) = (&self.sums[block], &self.sums[classes / LANES]);
+        let sums = mirror.and_then(|mirror| self.apart.get(mirror)).unwrap_or(&self.sums);
+        let (planes, weights) = (&sums[block], &sums[classes / LANES]);
         let (low, high) = (tap.low as usize, tap.high() as usize);
         let between = BetweenPlanes { voxels, lane: classes % LANES, share: tap.share, base };
         let named = [

@@ -19,6 +19,8 @@ pub struct Loops {
     forward: Forward,
     weights: Vec<f32>,
     options: PredictOptions,
+    /// The one mirror image that is looked at; else all.
+    only: Option<usize>,
 }
 
 impl Loops {
@@ -32,7 +34,12 @@ impl Loops {
             Weighting::Linear => linear(plan.crop_size()),
             _ => gaussian(plan.crop_size()),
         };
-        Self { domain: plan, forward, weights, options: options.clone() }
+        Self { domain: plan, forward, weights, options: options.clone(), only: None }
+    }
+
+    /// The same by a single mirror image, by position among all.
+    pub fn by_mirror(self, only: usize) -> Self {
+        Self { only: Some(only), ..self }
     }
 
     pub fn prepare(&self, volume: &Volume) -> Prepared {
@@ -119,8 +126,12 @@ impl Loops {
         let patch = self.domain.patch;
         let mut mean = self.forward.run(image).unwrap();
         let mirrors: Vec<usize> = (0..3).filter(|axis| self.options.mirror[*axis]).collect();
-        let all = 1usize << mirrors.len();
-        for chosen in 1..all {
+        let all = if self.only.is_some() { 1 } else { 1usize << mirrors.len() };
+        let others = self.only.map_or(1..all, |only| only..only + usize::from(only > 0));
+        if self.only.is_some_and(|only| only > 0) {
+            mean.fill(0.0);
+        }
+        for chosen in others {
             let axes = || (0..mirrors.len()).filter(|bit| chosen >> bit & 1 == 1);
             let mut mirrored = image.to_vec();
             axes().for_each(|bit| mirror(&mut mirrored, patch, mirrors[bit]));

@@ -269,7 +269,7 @@ pub fn kernels() -> BTreeSet<KernelKey> {
         dispatches.map(|dispatch| dispatch.kernel.clone()).collect::<Vec<_>>()
     };
     let patches = u2seg::low_level::patch::patch_kernels();
-    let slabs = ops::slab::slab_kernels();
+    let slabs = [ops::slab::slab_kernels(), ops::uncertainty::uncertainty_kernels()].concat();
     let mut kernels: BTreeSet<KernelKey> =
         planned.flat_map(of).chain(patches).chain(slabs).collect();
     let files: BTreeSet<&str> = kernels.iter().map(|key| key.file).collect();

@@ -13,7 +13,7 @@ use values::{
 };
 
 use crate::base::{Error, Result};
-use crate::cli::args::{TunedDeviceArgs, model_file};
+use crate::cli::args::{TunedDeviceArgs, lasting_model};
 use crate::dataset::{Exclusion, Fold, Selection};
 use crate::domain::{PlanOptions, PresetChoice, Recipe, Unify};
 use crate::engine::ops::{LossWeights, Optimizer};
@@ -296,7 +296,7 @@ impl NetArgs {
             DownsampleArg::Separable => Downsample::Separable,
         };
         config.base = self.network.base;
-        config.init = self.network.init.as_ref().map(|model| absolute(&model_file(model)));
+        config.init = self.network.init.as_deref().map(lasting_model).transpose()?;
         Ok(config)
     }
 }
