@@ -21,6 +21,7 @@ mod metrics_published;
 mod named;
 mod numbers;
 mod ops;
+mod paper;
 mod patches;
 mod pictures;
 mod plan;
