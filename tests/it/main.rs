@@ -1,6 +1,7 @@
 //! All tests but those against the published numbers, in one binary: the program is linked once for them.
 
 mod adapt;
+mod book;
 mod cases;
 mod cli;
 mod common;
