@@ -200,15 +200,16 @@ fn blocks(page: &str) -> Vec<Block> {
             }
             (line, _) if inside => next.commands += &format!("{line}\n"),
             (_, Some("leave out")) => next.left_out = true,
-            (_, Some(comment)) => match (comment.strip_prefix("makes "), comment.split_once(" => "))
-            {
-                (Some(files), _) => {
-                    let last = all.last_mut().unwrap();
-                    last.makes.extend(files.split_whitespace().map(str::to_string));
+            (_, Some(comment)) => {
+                match (comment.strip_prefix("makes "), comment.split_once(" => ")) {
+                    (Some(files), _) => {
+                        let last = all.last_mut().unwrap();
+                        last.makes.extend(files.split_whitespace().map(str::to_string));
+                    }
+                    (None, Some((from, to))) => next.replaced.push((from.into(), to.into())),
+                    (None, None) => panic!("a comment for no test: {comment}"),
                 }
-                (None, Some((from, to))) => next.replaced.push((from.into(), to.into())),
-                (None, None) => panic!("a comment for no test: {comment}"),
-            },
+            }
             _ => {}
         }
     }

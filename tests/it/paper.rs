@@ -56,6 +56,43 @@ fn rows(table: &str) -> Vec<Vec<&str>> {
     lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
 }
 
+/// The table has every network, task and class, with scores that may be, and the parameters that the files have.
+fn check(table: &str, out: &Path, parts: &[&str]) {
+    let rows = rows(table);
+    let names: Vec<&str> = rows[2..].iter().map(|row| row[0]).collect();
+    let rest = parts.iter().filter(|part| !part.starts_with("independent-")).copied();
+    assert_eq!(names, ["independent"].into_iter().chain(rest).collect::<Vec<&str>>());
+    // a mean and each class of every task, as far as a network has it
+    let heads: BTreeSet<&str> = rows[0].iter().copied().collect();
+    for head in ["Hippocampus", "Hippocampus Anterior", "MSLesion lesion", "SpinalCord cord"] {
+        assert!(heads.contains(head), "{table}");
+    }
+    let [parameters, ratio] = ["parameters", "of independent"]
+        .map(|head| rows[0].iter().position(|cell| *cell == head).unwrap());
+    for row in &rows[2..] {
+        let scores = row[1..parameters].iter().filter(|cell| !cell.is_empty());
+        let scores: Vec<f64> = scores.map(|cell| cell.parse().unwrap()).collect();
+        assert!(!scores.is_empty() && scores.iter().all(|dice| (0.0..=100.0).contains(dice)));
+    }
+    // the counts are those of the files
+    let count = |cell: &str| cell.replace(['+', ',', ' '], "").parse::<usize>().unwrap();
+    let of = |name: &str| rows[2..].iter().find(|row| row[0] == name).unwrap();
+    let total = |part: &str| {
+        let model = Model::read(&out.join(part).join("model.safetensors")).unwrap();
+        part_counts(&model.network).unwrap().iter().map(|part| part.total()).sum::<usize>()
+    };
+    assert_eq!(count(of("shared")[parameters]), total("shared"));
+    let single = parts.iter().filter(|part| part.starts_with("independent-"));
+    assert_eq!(count(of("independent")[parameters]), single.map(|part| total(part)).sum::<usize>());
+    let adapted = "adapted-universal-separable";
+    assert_eq!(
+        count(of(adapted)[parameters]),
+        total(adapted) - total("universal-separable"),
+        "what the new domain adds"
+    );
+    assert_eq!(of("independent")[ratio], "100.00 %");
+}
+
 #[test]
 #[cfg_attr(not(real_images), ignore = "no real images: set U2SEG_DATA")]
 #[cfg_attr(not(bare_python), ignore = "no Python: set U2SEG_PYTHON")]
@@ -89,37 +126,5 @@ fn the_models_of_the_paper_come_in_one_table() {
     for part in &parts {
         assert!(out.join(part).join("finished").exists(), "{part}");
     }
-    let rows = rows(&table);
-    let names: Vec<&str> = rows[2..].iter().map(|row| row[0]).collect();
-    let rest = parts.iter().filter(|part| !part.starts_with("independent-")).copied();
-    assert_eq!(names, ["independent"].into_iter().chain(rest).collect::<Vec<&str>>());
-    // a mean and each class of every task, as far as a network has it
-    let heads: BTreeSet<&str> = rows[0].iter().copied().collect();
-    for head in ["Hippocampus", "Hippocampus Anterior", "MSLesion lesion", "SpinalCord cord"] {
-        assert!(heads.contains(head), "{table}");
-    }
-    let [parameters, ratio] = ["parameters", "of independent"]
-        .map(|head| rows[0].iter().position(|cell| *cell == head).unwrap());
-    for row in &rows[2..] {
-        let scores = row[1..parameters].iter().filter(|cell| !cell.is_empty());
-        let scores: Vec<f64> = scores.map(|cell| cell.parse().unwrap()).collect();
-        assert!(!scores.is_empty() && scores.iter().all(|dice| (0.0..=100.0).contains(dice)));
-    }
-    // the counts are those of the files
-    let count = |cell: &str| cell.replace(['+', ',', ' '], "").parse::<usize>().unwrap();
-    let of = |name: &str| rows[2..].iter().find(|row| row[0] == name).unwrap();
-    let total = |part: &str| {
-        let model = Model::read(&out.join(part).join("model.safetensors")).unwrap();
-        part_counts(&model.network).unwrap().iter().map(|part| part.total()).sum::<usize>()
-    };
-    assert_eq!(count(of("shared")[parameters]), total("shared"));
-    let single = parts.iter().filter(|part| part.starts_with("independent-"));
-    assert_eq!(count(of("independent")[parameters]), single.map(|part| total(part)).sum::<usize>());
-    let adapted = "adapted-universal-separable";
-    assert_eq!(
-        count(of(adapted)[parameters]),
-        total(adapted) - total("universal-separable"),
-        "what the new domain adds"
-    );
-    assert_eq!(of("independent")[ratio], "100.00 %");
+    check(&table, &out, &parts);
 }
