@@ -23,6 +23,7 @@ fn main() -> Outcome<()> {
     }
     let python = std::env::var("U2SEG_PYTHON").unwrap_or("python3".into());
     for (name, code) in [
+        ("bare_python", "import json"),
         ("python", "import numpy, safetensors.numpy"),
         ("pytorch", "import numpy, safetensors.torch"),
     ] {

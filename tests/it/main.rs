@@ -1,6 +1,7 @@
 //! All tests but those against the published numbers, in one binary: the program is linked once for them.
 
 mod adapt;
+mod book;
 mod cases;
 mod cli;
 mod common;
@@ -22,6 +23,7 @@ mod metrics_published;
 mod named;
 mod numbers;
 mod ops;
+mod paper;
 mod patches;
 mod pictures;
 mod plan;
