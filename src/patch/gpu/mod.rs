@@ -402,7 +402,7 @@ fn too_large(case: &Facts, reach: &Reach) -> Error {
     Error::setting(
         "patch",
         format!("patches that read {:?} voxels of a case", reach.bounds(case.shape)),
-        "a box whose channels fit one binding of the adapter each",
+        "a box whose channels fit one binding of the device each",
         "Use a smaller patch, or a narrower augment.scale_range in config.toml.",
     )
 }
