@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::args::{MemoryArgs, TunedDeviceArgs};
+use super::say;
 use crate::base::{Error, Result};
 use crate::bench::{
     CaseReport, Configuration, ConfigurationReport, KernelReport, NAMES, Roofline, Timing, least,
@@ -90,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut configurations = Vec::new();
     for name in names {
-        eprintln!("{name} ...");
+        note!("{name} ...");
         let configuration = Configuration::named(name)?;
         let timing = Timing {
             configuration: &configuration,
@@ -102,7 +103,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut report = timing.measure(&gpu)?;
         report.kernels.retain(|kernel| args.wants(kernel.command.kernel));
         if args.json {
-            eprintln!("{}", summary(&report));
+            note!("{}", summary(&report));
         } else {
             print(&report)?;
         }
@@ -110,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut cases = Vec::new();
     if args.kernels.is_some() {
-        eprintln!("the table of cases ...");
+        note!("the table of cases ...");
         cases = time_table(&gpu, &roofline, args.repeats, |kernel| args.wants(kernel))?;
         if !args.json {
             print_cases(&cases)?;
@@ -126,9 +127,7 @@ pub fn run(args: &Args) -> Result<()> {
             configurations,
             cases,
         };
-        let text =
-            serde_json::to_string_pretty(&report).map_err(|e| Error::Internal(e.to_string()))?;
-        say!("{text}");
+        say::print_json(&report)?;
     }
     Ok(())
 }

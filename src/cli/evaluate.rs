@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::flags::Given;
+use super::say;
 use crate::base::files::{Paths, folder};
 use crate::base::{Error, Result};
 use crate::dataset::DESCRIPTION;
@@ -69,6 +70,9 @@ pub struct Args {
     /// error of each class, and Dice without uncertain voxels.
     #[arg(long, value_name = "FOLDER|none")]
     probabilities: Option<PathBuf>,
+    /// Print the scores as JSON, with nnU-Net's keys
+    #[arg(long, conflicts_with = "folds")]
+    json: bool,
     /// How to match a prediction with its reference, whose grid decides
     #[arg(long = "match", value_enum, default_value_t, value_name = "WAY")]
     matching: Match,
@@ -96,7 +100,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     let names = described.map_or_else(BTreeMap::new, |described| names(&described.labels));
     // whatever else is wrong must not come out after all is computed
     let _claim = paths(args, predictions, &pairs, options.labels.as_ref()).claim()?;
-    let summary = score_pairs(&pairs, &options, |error| eprintln!("error: {}", given.told(error)))?;
+    let summary = score_pairs(&pairs, &options, |error| fault!("{}", given.told(error)))?;
     if let Some(folder) = &args.probabilities
         && options.probabilities.is_some()
         && summary.calibration.is_none()
@@ -105,7 +109,10 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         return Err(no_maps(folder));
     }
     // either is worth having without the other
-    let printed = print(&summary.print_table(&names));
+    let printed = match args.json {
+        true => say::print_json(&summary),
+        false => print(&summary.print_table(&names)),
+    };
     if let Some(path) = &args.output {
         summary.write(path)?;
     }
@@ -165,7 +172,7 @@ fn described(args: &Args, references: &Path) -> Result<Option<DescribedLabels>> 
         }
         other => other,
     })?;
-    eprintln!("labels as in {} (--labels {NONE} to go without)", file.display());
+    note!("labels as in {} (--labels {NONE} to go without)", file.display());
     Ok(Some(labels))
 }
 

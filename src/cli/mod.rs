@@ -1,7 +1,5 @@
 //! Command line: clap, then a typed configuration, then one call. Results go to stdout, progress and logs to stderr.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 #[macro_use]
 mod say;
 

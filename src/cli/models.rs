@@ -1,7 +1,7 @@
 //! `u2seg models`.
 
-use super::say::bytes;
-use crate::base::{Error, Result};
+use super::say::{self, bytes};
+use crate::base::Result;
 use crate::models::{Card, HeldOut, Listed, list};
 use crate::net::Model;
 
@@ -62,10 +62,7 @@ impl From<Listed> for Entry {
 pub fn run(args: &Args) -> Result<()> {
     let entries: Vec<Entry> = list().into_iter().map(Entry::from).collect();
     if args.json {
-        let text =
-            serde_json::to_string_pretty(&entries).map_err(|e| Error::Internal(e.to_string()))?;
-        say!("{text}");
-        return Ok(());
+        return say::print_json(&entries);
     }
     entries.iter().try_for_each(print)
 }

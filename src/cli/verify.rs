@@ -86,9 +86,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
         write_fix_list(file, &reports)?;
     }
     if args.json {
-        let text =
-            serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
-        say!("{text}");
+        say::print_json(&reports)?;
     } else {
         reports.iter().try_for_each(print)?;
     }
@@ -130,10 +128,7 @@ fn look_at_images(args: &Args, images: &[PathBuf]) -> Result<()> {
         });
     }
     if args.json && !reports.is_empty() {
-        let text =
-            serde_json::to_string_pretty(&reports).map_err(|e| Error::Internal(e.to_string()))?;
-        say!("{text}");
-        return Ok(());
+        return say::print_json(&reports);
     }
     for ImageReport { image, shape, spacing, range, warnings } in &reports {
         let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
@@ -166,7 +161,7 @@ fn write_fix_list(file: &Path, reports: &[DatasetReport]) -> Result<()> {
     reports.iter().for_each(|report| text.push_str(&report.fix_list()));
     write_atomically(file, text.as_bytes())?;
     let cases: usize = reports.iter().map(DatasetReport::broken).sum();
-    eprintln!("{}: {cases} cases to leave out, for --exclude", file.display());
+    note!("{}: {cases} cases to leave out, for --exclude", file.display());
     Ok(())
 }
 
