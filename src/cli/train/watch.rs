@@ -11,6 +11,7 @@ use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
+use crate::engine::tune;
 use crate::net::Chosen;
 use crate::run::{ChosenCleanUp, DomainScores, MODEL, Observer, report_file};
 use crate::train::{DomainCases, Memory, PatchScores, Reading, Step, Trainer};
@@ -84,6 +85,11 @@ impl Observer for Watch {
     fn preparing(&mut self, progress: &Progress) -> Result<()> {
         self.stop.check()?;
         self.preparation.show(progress);
+        Ok(())
+    }
+
+    fn tuned(&mut self, report: &tune::Report) -> Result<()> {
+        note!("{report}");
         Ok(())
     }
 
