@@ -144,7 +144,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   for (var r = 0u; r < SLOTS; r++) {
     let s = min(lane + r * WG, BOX - 1u);
     places[r] = place(s, origin);
-    spots[r] = staged_row(s) << 16u | s % COLUMNS;
+    spots[r] = (staged_row(s) << 16u) | (s % COLUMNS);
   }
   // otherwise
   // weights of the next plane of taps, on their way while this one is summed

@@ -138,6 +138,7 @@ fn a_portable_device_has_only_what_every_adapter_has() {
     let caps = caps(&gpu);
     let expected = Caps {
         memory: caps.memory,
+        class: caps.class,
         software: caps.software,
         short_kernels: caps.short_kernels,
         tuning: caps.tuning.clone(),
