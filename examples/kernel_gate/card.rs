@@ -4,7 +4,9 @@ use std::ffi::{CStr, FromBytesUntilNulError};
 use std::path::{Path, PathBuf};
 
 use ash::vk;
-use u2seg::low_level::shader::{BindingKind, KernelKey, reflect, spirv, vulkan_options};
+use u2seg::low_level::shader::{
+    BindingKind, KernelKey, Reflection, reflect, spirv, vulkan_options,
+};
 use u2seg::{Error, GpuFault, Result};
 
 use crate::listing::{Loop, loops};
@@ -32,6 +34,8 @@ pub fn driver() -> Option<PathBuf> {
 /// What the compiler made of a kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compiled {
+    /// Invocations of a workgroup.
+    pub threads: u64,
     /// Vector registers of a lane.
     pub registers: u64,
     /// Registers, vector and scalar, that did not fit.
@@ -42,9 +46,21 @@ pub struct Compiled {
     pub loops: Vec<Loop>,
 }
 
+impl Compiled {
+    /// What a lane loads, from storage and workgroup memory, in 32-bit words for each fused multiply-add, in the block that has most
+    /// of these; none where there are none.
+    pub fn loads_per_fma(&self) -> Option<f64> {
+        let blocks = self.loops.iter().map(|one| &one.counts);
+        let most = blocks.max_by(|a, b| a.fused.total_cmp(&b.fused))?;
+        let loads = most.words + most.shared + most.scalar_loads;
+        (most.fused > 0.0).then_some(loads / most.fused)
+    }
+}
+
 /// What the compiler is given: SPIR-V, and what it binds.
 pub struct Code {
     words: Vec<u32>,
+    threads: u64,
     /// By place.
     bindings: Vec<(u32, BindingKind)>,
 }
@@ -52,8 +68,10 @@ pub struct Code {
 impl Code {
     /// As wgpu would hand it to the driver.
     pub fn of(key: &KernelKey) -> Result<Self> {
-        let bindings = reflect(key)?.bindings.into_iter().map(|b| (b.index, b.kind)).collect();
-        Ok(Self { words: spirv(key, &vulkan_options(true))?, bindings })
+        let Reflection { workgroup, bindings, .. } = reflect(key)?;
+        let bindings = bindings.into_iter().map(|b| (b.index, b.kind)).collect();
+        let threads = workgroup.iter().map(|count| u64::from(*count)).product();
+        Ok(Self { words: spirv(key, &vulkan_options(true))?, threads, bindings })
     }
 
     /// Tells one code from another.
@@ -186,7 +204,7 @@ impl Card {
                 .stage(stage)];
             let made = device.create_compute_pipelines(vk::PipelineCache::null(), &about, None);
             let pipeline = made.map_err(|(_, error)| failed("pipeline")(error))?[0];
-            let told = self.told(key, pipeline);
+            let told = self.told(key, code, pipeline);
             device.destroy_pipeline(pipeline, None);
             device.destroy_shader_module(module, None);
             device.destroy_pipeline_layout(layout, None);
@@ -227,7 +245,7 @@ impl Card {
     }
 
     #[allow(unsafe_code)]
-    fn told(&self, key: &KernelKey, pipeline: vk::Pipeline) -> Result<Compiled> {
+    fn told(&self, key: &KernelKey, code: &Code, pipeline: vk::Pipeline) -> Result<Compiled> {
         let about = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
         // SAFETY: the pipeline was made with its statistics
         let told = unsafe { self.statistics.get_pipeline_executable_statistics(&about) };
@@ -242,6 +260,7 @@ impl Card {
             Ok(unsafe { of.value.u64 })
         };
         Ok(Compiled {
+            threads: code.threads,
             registers: value("VGPRs")?,
             spilled: value("Spilled VGPRs")? + value("Spilled SGPRs")?,
             cycles: value("Inverse Throughput")?,

@@ -18,11 +18,16 @@ pub struct First {
     pub dispatch: Dispatch,
 }
 
+/// What each variant of a site runs, by the variant's name.
+type Variants = BTreeMap<String, Vec<Dispatch>>;
+
 /// What may run.
 pub struct Kernels {
     all: BTreeSet<KernelKey>,
     /// What runs without tuning.
     pub first: Vec<First>,
+    /// Every site that has several variants.
+    pub sites: BTreeMap<String, Variants>,
 }
 
 /// What wgpu says of the card.
@@ -40,20 +45,40 @@ fn caps(tuning: Tuning) -> Caps {
     }
 }
 
-/// The dispatches of a workload, and how many variants the richest site has.
-fn dispatches(workload: &Workload, tuning: Tuning) -> Result<(Vec<Dispatch>, usize)> {
+/// The dispatches of each node of a workload.
+fn nodes(workload: &Workload, tuning: Tuning) -> Result<Vec<Vec<Dispatch>>> {
     let draft = Draft::new(&workload.graph, &caps(tuning), &workload.options)?.join_sums();
-    let nodes = 0..draft.graph().nodes().len();
-    let all: Vec<Dispatch> =
-        nodes.map(|node| draft.lower(node)).collect::<Result<Vec<_>>>()?.concat();
-    let variants = all.iter().filter_map(|d| d.choice.as_ref().map(|c| c.candidates.len())).max();
-    Ok((all, variants.unwrap_or(1)))
+    (0..draft.graph().nodes().len()).map(|node| draft.lower(node)).collect()
+}
+
+/// Variants of the richest site.
+fn variants(nodes: &[Vec<Dispatch>]) -> usize {
+    let choices = nodes.iter().flatten().filter_map(|dispatch| dispatch.choice.as_ref());
+    choices.map(|choice| choice.candidates.len()).max().unwrap_or(1)
+}
+
+/// Adds what the sites of nodes run, where that is not known yet.
+fn add_sites(sites: &mut BTreeMap<String, Variants>, nodes: Vec<Vec<Dispatch>>) {
+    for node in nodes {
+        let mut own: BTreeMap<String, (String, Vec<Dispatch>)> = BTreeMap::new();
+        for dispatch in node {
+            let Some(choice) = dispatch.choice.clone().filter(|c| c.candidates.len() > 1) else {
+                continue;
+            };
+            let of_site = own.entry(choice.site.clone()).or_default();
+            of_site.0 = choice.variant().to_string();
+            of_site.1.push(dispatch);
+        }
+        for (site, (variant, dispatches)) in own {
+            sites.entry(site).or_default().entry(variant).or_insert(dispatches);
+        }
+    }
 }
 
 impl Kernels {
     /// Those of configurations of `u2seg bench`, with tensors in f32 and in f16.
     pub fn of(names: &[String]) -> Result<Self> {
-        let mut kernels = Self { all: BTreeSet::new(), first: Vec::new() };
+        let mut kernels = Self { all: BTreeSet::new(), first: Vec::new(), sites: BTreeMap::new() };
         for name in names {
             let configuration = Configuration::named(name)?;
             for dtype in [DType::F32, DType::F16] {
@@ -66,17 +91,23 @@ impl Kernels {
     }
 
     fn add(&mut self, place: &str, workload: &Workload) -> Result<()> {
-        let (first, variants) = dispatches(workload, Tuning::shipped(Class::Discrete)?)?;
-        self.all.extend(first.iter().map(|d| d.kernel.clone()));
-        self.first
-            .extend(first.into_iter().map(|dispatch| First { place: place.into(), dispatch }));
-        let others = (0..variants).into_par_iter().map(|position| {
-            let (others, _) = dispatches(workload, Tuning::at(position))?;
-            Ok(others.into_iter().map(|d| d.kernel).collect())
-        });
-        let others: Vec<BTreeSet<KernelKey>> = others.collect::<Result<_>>()?;
-        self.all.extend(others.into_iter().flatten());
+        let first = nodes(workload, Tuning::shipped(Class::Discrete)?)?;
+        let others = (0..variants(&first))
+            .into_par_iter()
+            .map(|position| nodes(workload, Tuning::at(position)));
+        let others: Vec<Vec<Vec<Dispatch>>> = others.collect::<Result<_>>()?;
+        let all = first.iter().chain(others.iter().flatten()).flatten();
+        self.all.extend(all.map(|dispatch| dispatch.kernel.clone()));
+        let dispatches = first.into_iter().flatten();
+        self.first.extend(dispatches.map(|dispatch| First { place: place.into(), dispatch }));
+        others.into_iter().for_each(|nodes| add_sites(&mut self.sites, nodes));
         Ok(())
+    }
+
+    /// What runs without tuning, and what every variant of each site runs.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        let of_sites = self.sites.values().flat_map(BTreeMap::values).flatten();
+        self.first.iter().map(|first| &first.dispatch).chain(of_sites)
     }
 
     /// All of them.
@@ -101,5 +132,5 @@ pub fn step(name: &str) -> Result<Vec<Dispatch>> {
     let all = workloads(&configuration, DType::F32)?;
     let workload = all.get(1).or(all.first());
     let workload = workload.ok_or_else(|| Error::Internal(format!("{name} runs nothing")))?;
-    Ok(dispatches(workload, Tuning::shipped(Class::Discrete)?)?.0)
+    Ok(nodes(workload, Tuning::shipped(Class::Discrete)?)?.concat())
 }

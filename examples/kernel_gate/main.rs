@@ -2,8 +2,8 @@
 //!
 //! Mesa's AMD compiler compiles for a card that is not there. For each variant of each kernel of the benchmark's
 //! configurations it says how many registers it takes, what it spills, and how it rates its throughput; the committed table
-//! says how much that may be. Kernels whose code is that of the table, by the same driver, are not compiled again. Kernels that few
-//! groups run, and first variants that need too many registers, are told too.
+//! says how much that may be, and how much they may load for what they compute. Kernels whose code is that of the table, by the same driver, are not compiled again. Kernels that few
+//! groups run, first variants that need too many registers, and variants that a model finds hopeless are told too.
 //!
 //! ```text
 //! cargo run --release --example kernel_gate                 # exit code 1 where something is worse than the table says
@@ -99,7 +99,8 @@ fn gate(arguments: &Arguments) -> Result<ExitCode> {
     let kernels = Kernels::of(&arguments.config)?;
     let keys: Vec<_> = kernels.keys().collect();
     let table = if arguments.write { None } else { Some(Table::read(&arguments.table)?) };
-    let found = Table::of(&card, &keys, table.as_ref())?;
+    let mut found = Table::of(&card, &keys, table.as_ref())?;
+    found.note_traffic(kernels.dispatches())?;
     eprintln!("kernel_gate: {} kernels on {} by {}", keys.len(), card.name(), card.driver());
     if let Some(text) = &arguments.show {
         let wanted = keys.iter().filter(|key| key.label().contains(text));

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use u2seg::Result;
 use u2seg::low_level::graph::{Bind, Dispatch};
-use u2seg::low_level::shader::reflect;
 
 use crate::card::Compiled;
 use crate::listing::{Counts, Loop};
@@ -122,8 +121,8 @@ pub struct Wave {
 
 impl Wave {
     /// By what the compiler made of the dispatch's kernel.
-    pub fn of(dispatch: &Dispatch, loops: &[Loop]) -> Result<Self> {
-        let trips = trips(dispatch)?;
+    pub fn of(dispatch: &Dispatch, compiled: &Compiled) -> Result<Self> {
+        let (loops, trips) = (&compiled.loops, trips(dispatch, compiled.threads)?);
         let mut times = vec![1.0];
         let mut wave = Self { counts: Counts::default(), serial: 0.0 };
         for (at, one) in loops.iter().enumerate() {
@@ -145,10 +144,15 @@ fn unknown(dispatch: &Dispatch, loops: &[Loop]) -> u2seg::Error {
 }
 
 /// Waves of a dispatch.
-pub fn waves(dispatch: &Dispatch) -> Result<f64> {
-    let threads = f64::from(reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>());
+pub fn waves(dispatch: &Dispatch, compiled: &Compiled) -> f64 {
     let groups = dispatch.groups.iter().map(|g| f64::from(*g)).product::<f64>();
-    Ok(groups * (threads / WAVE).ceil())
+    groups * (compiled.threads as f64 / WAVE).ceil()
+}
+
+/// Bytes that the lanes of a dispatch load and store, wherever these lie.
+pub fn accessed(dispatch: &Dispatch, compiled: &Compiled) -> Result<f64> {
+    let words = Wave::of(dispatch, compiled)?.counts.words;
+    Ok(4.0 * WAVE * words * waves(dispatch, compiled))
 }
 
 /// Seconds of a dispatch.
@@ -212,8 +216,8 @@ impl Hardware {
     /// Seconds of a dispatch.
     pub fn seconds(&self, dispatch: &Dispatch, found: &Table) -> Result<Seconds> {
         let compiled = found.get(&dispatch.kernel)?;
-        let waves = waves(dispatch)?;
-        let Wave { counts: c, serial } = Wave::of(dispatch, &compiled.loops)?;
+        let waves = waves(dispatch, compiled);
+        let Wave { counts: c, serial } = Wave::of(dispatch, compiled)?;
         let cycles = (c.vector - c.fused) * WAVE / self.lanes + c.fused * WAVE / self.fused;
         let alone = cycles * self.alone / self.hertz;
         let a_unit = |cycles: f64| waves * cycles / self.units / self.hertz;

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use u2seg::Result;
 use u2seg::low_level::graph::{Bind, Dispatch};
-use u2seg::low_level::shader::reflect;
 
 use crate::kernels::{First, Kernels};
-use crate::model::{Wave, waves};
+use crate::model::{CARDS, Hardware, Wave, waves};
 use crate::table::Table;
 
 /// Registers of first variants of kernels that do the arithmetic: with more, a SIMD has fewer than four waves to switch between.
@@ -25,6 +24,9 @@ const FEW_WAVES: f64 = 200.0;
 /// Workgroups that keep a card of 80 units busy.
 const GROUPS: u64 = 160;
 
+/// Times the best of its site that a variant may take, by the model, on the card where it compares best.
+const HOPELESS: f64 = 3.0;
+
 /// Kernels that spill, first variants with too many registers, and dispatches of few groups although there is work for more.
 pub fn faults(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
     let spilling = found.rows().filter(|(_, c)| c.spilled > 0);
@@ -39,14 +41,13 @@ pub fn faults(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
             let label = dispatch.kernel.label();
             faults.insert(format!("{label}: {} registers", compiled.registers));
         }
-        let serial = Wave::of(dispatch, &compiled.loops)?.serial;
-        if serial > MOST_SERIAL && waves(dispatch)? < FEW_WAVES {
+        let serial = Wave::of(dispatch, compiled)?.serial;
+        if serial > MOST_SERIAL && waves(dispatch, compiled) < FEW_WAVES {
             let (file, label) = (dispatch.kernel.file, &dispatch.label);
             faults.insert(format!("{place}: {file} {label}: loads wait for loads {serial} times"));
         }
         let groups = dispatch.groups.iter().map(|g| u64::from(*g)).product::<u64>();
-        let invocations = reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>();
-        let possible = outputs(dispatch) / u64::from(invocations);
+        let possible = outputs(dispatch) / compiled.threads;
         if groups < GROUPS.min(possible) {
             let (file, label) = (dispatch.kernel.file, &dispatch.label);
             faults.insert(format!(
@@ -54,7 +55,34 @@ pub fn faults(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
             ));
         }
     }
+    faults.extend(hopeless(kernels, found)?);
     Ok(faults.into_iter().collect())
+}
+
+/// Variants that on every card are modelled to take many times the best of their site: tuning would only lose time with them.
+fn hopeless(kernels: &Kernels, found: &Table) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for (site, variants) in &kernels.sites {
+        let seconds = |card: &Hardware| {
+            let of = |dispatches: &Vec<Dispatch>| {
+                let each = dispatches.iter().map(|d| Ok(card.seconds(d, found)?.all));
+                each.sum::<Result<f64>>()
+            };
+            variants.values().map(of).collect::<Result<Vec<f64>>>()
+        };
+        let cards: Vec<Vec<f64>> = CARDS.iter().map(seconds).collect::<Result<_>>()?;
+        for (place, name) in variants.keys().enumerate() {
+            let times = cards.iter().map(|seconds| {
+                seconds[place] / seconds.iter().copied().fold(f64::INFINITY, f64::min)
+            });
+            let least = times.fold(f64::INFINITY, f64::min);
+            if least > HOPELESS {
+                faults
+                    .push(format!("{site}: {name} takes {least:.1} times the best, by the model"));
+            }
+        }
+    }
+    Ok(faults)
 }
 
 /// Vectors of four that a dispatch writes: the largest tensor among what it binds under the names of outputs.

@@ -6,20 +6,37 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use u2seg::low_level::files::write_atomically;
+use u2seg::low_level::graph::Dispatch;
 use u2seg::low_level::shader::KernelKey;
 use u2seg::{Error, Result};
 
 use crate::card::{Card, Code, Compiled};
 use crate::listing;
+use crate::model::accessed;
 
 /// How much more than the table says a kernel may take.
 const SLACK: f64 = 1.05;
-const COLUMNS: &str = "kernel\tregisters\tspilled\tcycles\tcode\tloops";
+const COLUMNS: &str = "kernel\tthreads\tregisters\tspilled\tcycles\ttraffic\tcode\tloops";
 
 /// A kernel's code, by digest, and what became of it.
 struct Row {
     code: String,
     compiled: Compiled,
+    /// Bytes that its dispatches access over those that must move; none where none must.
+    traffic: Option<f64>,
+}
+
+impl Row {
+    /// What the table holds a kernel to.
+    fn held(&self) -> [(&'static str, f64); 4] {
+        let c = &self.compiled;
+        [
+            ("registers", c.registers as f64),
+            ("cycles", c.cycles as f64),
+            ("words loaded for each multiply-add", c.loads_per_fma().unwrap_or_default()),
+            ("bytes accessed for each that must move", self.traffic.unwrap_or_default()),
+        ]
+    }
 }
 
 /// By label.
@@ -42,10 +59,26 @@ impl Table {
                 Some(row) => row.compiled.clone(),
                 None => card.compile(key, &code)?,
             };
-            Ok((label, Row { code: digest, compiled }))
+            Ok((label, Row { code: digest, compiled, traffic: None }))
         };
         let rows = keys.par_iter().map(row).collect::<Result<_>>()?;
         Ok(Self { driver: card.driver().into(), rows })
+    }
+
+    /// Notes how many more bytes dispatches access than must move, all of a kernel together.
+    pub fn note_traffic<'a>(&mut self, all: impl Iterator<Item = &'a Dispatch>) -> Result<()> {
+        let mut bytes: BTreeMap<String, [f64; 2]> = BTreeMap::new();
+        for dispatch in all {
+            let [accesses, must] = bytes.entry(dispatch.kernel.label()).or_default();
+            *accesses += accessed(dispatch, self.get(&dispatch.kernel)?)?;
+            *must += dispatch.bytes as f64;
+        }
+        for (label, row) in &mut self.rows {
+            let known = bytes.get(label).filter(|[_, must]| *must > 0.0);
+            // as many digits as the file has
+            row.traffic = known.map(|[accesses, must]| (accesses / must * 1e3).round() / 1e3);
+        }
+        Ok(())
     }
 
     /// What a kernel takes.
@@ -62,7 +95,7 @@ impl Table {
 
     /// Prints what a kernel takes.
     pub fn show(&self, key: &KernelKey) -> Result<()> {
-        let Compiled { registers, cycles, spilled, loops } = self.get(key)?;
+        let Compiled { registers, cycles, spilled, loops, .. } = self.get(key)?;
         let label = key.label();
         println!("{registers:4} registers {cycles:6} cycles {spilled:4} spilled  {label}");
         listing::show(loops);
@@ -76,11 +109,16 @@ impl Table {
             let mut columns = line.split('\t');
             let label = columns.next()?.to_string();
             let mut number = || columns.next()?.parse().ok();
-            let [registers, spilled, cycles] = [number()?, number()?, number()?];
+            let [threads, registers, spilled, cycles] =
+                [number()?, number()?, number()?, number()?];
+            let traffic = match columns.next()? {
+                "" => None,
+                number => Some(number.parse().ok()?),
+            };
             let code = columns.next()?.into();
             let loops = listing::read(columns.next()?)?;
-            let compiled = Compiled { registers, spilled, cycles, loops };
-            Some((label, Row { code, compiled }))
+            let compiled = Compiled { threads, registers, spilled, cycles, loops };
+            Some((label, Row { code, compiled, traffic }))
         };
         let (driver, lines) = text.split_once('\n').unwrap_or_default();
         let rows = lines.lines().skip(1).map(|line| {
@@ -93,11 +131,15 @@ impl Table {
     /// Writes the file.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = format!("{}\n{COLUMNS}\n", self.driver);
-        for (label, Row { code, compiled: c }) in &self.rows {
-            let Compiled { registers, spilled, cycles, loops } = c;
+        for (label, Row { code, compiled, traffic }) in &self.rows {
+            let Compiled { threads, registers, spilled, cycles, loops } = compiled;
             let loops = listing::written(loops);
-            writeln!(text, "{label}\t{registers}\t{spilled}\t{cycles}\t{code}\t{loops}")
-                .map_err(|e| Error::Internal(e.to_string()))?;
+            let traffic = traffic.map_or(String::new(), |number| number.to_string());
+            writeln!(
+                text,
+                "{label}\t{threads}\t{registers}\t{spilled}\t{cycles}\t{traffic}\t{code}\t{loops}"
+            )
+            .map_err(|e| Error::Internal(e.to_string()))?;
         }
         write_atomically(path, text.as_bytes())
     }
@@ -105,16 +147,14 @@ impl Table {
     /// Kernels that take more than the table allows, that are not in it, and lines of it that no kernel has any more.
     pub fn worse_than(&self, table: &Self) -> Vec<String> {
         let mut faults = Vec::new();
-        for (label, c) in self.rows() {
-            let Some(Row { compiled: most, .. }) = table.rows.get(label) else {
+        for (label, row) in &self.rows {
+            let Some(most) = table.rows.get(label) else {
                 faults.push(format!("{label}: not in the table; write it anew with --write"));
                 continue;
             };
-            for (what, found, most) in
-                [("registers", c.registers, most.registers), ("cycles", c.cycles, most.cycles)]
-            {
-                if found as f64 > most as f64 * SLACK {
-                    faults.push(format!("{label}: {found} {what}, the table says {most}"));
+            for ((what, found), (_, most)) in row.held().into_iter().zip(most.held()) {
+                if found > most * SLACK {
+                    faults.push(format!("{label}: {found:.3} {what}, the table says {most:.3}"));
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! How often the loops of each kernel run, by its parameters.
 
 use u2seg::low_level::graph::Dispatch;
-use u2seg::low_level::shader::reflect;
 use u2seg::{Error, Result};
 
 /// A dispatch's parameters and its kernel's constants by name.
@@ -35,21 +34,30 @@ impl Sizes<'_> {
         (count / (self.lanes * each)).ceil()
     }
 
-    /// Trips of the staging loop of a 3³ convolution in each trip of the loop around it, in one of whose trips it runs.
-    fn staging(&self, planes: f64) -> Result<f64> {
-        let box_of = self.product(&["PLANES", "ROWS", "COLUMNS"]);
-        let voxels = box_of.or_else(|_| self.box_by_taps())?;
-        Ok(self.shared(voxels, 4.0) / planes)
+    /// Whether what a thread stages stands in the code.
+    fn is_streamed(&self) -> bool {
+        self.dispatch.kernel.sections.contains(&"STREAMED")
     }
 
-    fn box_by_taps(&self) -> Result<f64> {
+    /// Trips of the loop that stages the box of a 3³ convolution.
+    fn staging(&self) -> Result<f64> {
         let axis = |count: f64, stride: &str, taps: &str| {
             Ok::<f64, Error>((count - 1.0) * self.or(stride, 1.0) + self.get(taps)?)
         };
         let (lines, columns) = (self.product(&["TH", "LINES"])?, self.product(&["TW", "VOX"])?);
-        Ok(axis(self.get("TD")?, "SD", "KD")?
+        let voxels = axis(self.get("TD")?, "SD", "KD")?
             * axis(lines, "SH", "KH")?
-            * axis(columns, "SW", "KW")?)
+            * axis(columns, "SW", "KW")?;
+        Ok(self.shared(voxels, 4.0))
+    }
+
+    /// The same of an input gradient, whose box holds what one parity reads.
+    fn staging_of_parity(&self) -> Result<f64> {
+        let planes = self.get("TD")? + self.get("RD")? - 1.0;
+        let rows = self.product(&["TH", "LINES"])? + self.get("RH")? - 1.0;
+        let step = self.get("VOX")? / self.get("SW")?;
+        let columns = (self.get("TW")? - 1.0) * step + self.get("ROW")?;
+        Ok(self.shared(planes * rows * columns, 4.0))
     }
 }
 
@@ -63,24 +71,34 @@ fn tree(lanes: f64) -> f64 {
 /// # Errors
 ///
 /// For kernels that are not known here.
-pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
-    let lanes = reflect(&dispatch.kernel)?.workgroup.iter().product::<u32>();
-    let s = Sizes { dispatch, lanes: f64::from(lanes) };
+pub fn trips(dispatch: &Dispatch, threads: u64) -> Result<Vec<f64>> {
+    let s = Sizes { dispatch, lanes: threads as f64 };
     let classes = |s: &Sizes| Ok::<f64, Error>((s.get("classes")? / 4.0).ceil());
     // subgroups of 64 lanes
     let teams = (s.lanes / 64.0 / 64.0).ceil();
     Ok(match dispatch.kernel.file {
         "add.wgsl" => vec![s.get("run")?],
         "conv.wgsl" => vec![s.get("ins")?, s.or("KD", 3.0), s.or("KH", 3.0)],
+        "conv_input.wgsl" => {
+            // of the position's own parity
+            let own = |taps: &str, stride: &str| s.or(taps, 3.0) / s.or(stride, 1.0);
+            vec![s.get("ins")?, own("KD", "SD"), own("KH", "SH")]
+        }
+        "conv_weight.wgsl" => vec![s.get("rows")?, s.get("quads")?],
         "conv_staged.wgsl" => {
             let planes = s.get("KD")?;
-            vec![s.get("split_ins")?.min(s.get("ins")?), planes, s.staging(planes)?]
+            // in one of the planes
+            let mut trips = vec![s.get("split_ins")?.min(s.get("ins")?), planes];
+            trips.extend((!s.is_streamed()).then_some(s.staging()? / planes));
+            trips
         }
         "conv_input_staged.wgsl" => {
             // of one parity; of the rows of taps that stand in the code a parity has its own
             let own = |taps: &str, stride: &str| Ok::<f64, Error>(s.get(taps)? / s.or(stride, 1.0));
             let planes = own("KD", "SD")?.max(1.0) * own("KH", "SH")? / s.get("RH")?;
-            vec![s.get("split_ins")?.min(s.get("ins")?), planes, s.staging(planes)?]
+            let mut trips = vec![s.get("split_ins")?.min(s.get("ins")?), planes];
+            trips.extend((!s.is_streamed()).then_some(s.staging_of_parity()? / planes));
+            trips
         }
         "conv_sum.wgsl" => vec![(s.get("splits")? / 4.0).ceil()],
         "conv_weight_tiled.wgsl" => {
@@ -92,6 +110,7 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
             trips
         }
         "depthwise.wgsl" => vec![s.get("chunk")? + 2.0, teams],
+        "depthwise_weight.wgsl" => vec![s.get("columns")?, s.get("d")? + 1.0],
         "depthwise_weight_lanes.wgsl" => vec![s.get("each")?, s.get("depth")? + 2.0],
         "loss_partial.wgsl" => {
             let blocks = classes(&s)?;
@@ -115,6 +134,12 @@ pub fn trips(dispatch: &Dispatch) -> Result<Vec<f64>> {
             vec![rounds, (s.get("parts")? / 64.0).ceil(), tree(64.0)]
         }
         "pointwise.wgsl" => [vec![s.get("ins")?], vec![teams; 8]].concat(),
+        "pointwise_shared.wgsl" => {
+            let (stage, side) = (s.or("STAGE", 4.0), s.or("SIDE", 8.0));
+            let staged = |own: &str| Ok::<f64, Error>(s.shared(stage * side * s.get(own)?, 1.0));
+            vec![(s.get("ins")? / stage).ceil(), staged("VOX")?, staged("OUT")?, stage]
+        }
+        "pointwise_weight.wgsl" => vec![(s.get("run")? / 8.0).ceil()],
         "pointwise_split.wgsl" => vec![(s.get("ins")? / s.or("SLICES", 8.0)).ceil()],
         "pointwise_weight_tiled.wgsl" => {
             let (chunk, shares) = (s.get("CHUNK")?, s.get("SHARES")?);

@@ -16,7 +16,7 @@ struct Params {
   id: u32, ih: u32, iw: u32, cols: u32,
   pd: u32, ph: u32, pw: u32, weight_in: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_out: u32,
-  src_base: u32, aux_base: u32, out_base: u32,
+  src_base: u32, aux_base: u32, out_base: u32, chunks: u32,
 }
 
 override BIAS: bool = true;
@@ -50,14 +50,17 @@ const CIN: u32 = 4u;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  var t = (wg.x + wg.y * ng.x) * WG + lane;
+  // all of a workgroup make the same output blocks, so that they share the weights
+  var t = wg.x + wg.y * ng.x;
+  let tile = t % params.tiles; t = t / params.tiles;
+  let chunk = t % params.chunks; t = t / params.chunks;
+  let n = t;
+  t = chunk * WG + lane;
   let quad = t % params.quads; t = t / params.quads;
   let lines = (params.oh + LINES - 1u) / LINES;
   let h = t % lines * LINES; t = t / lines;
-  let d = t % params.od; t = t / params.od;
-  let tile = t % params.tiles; t = t / params.tiles;
-  let n = t;
-  if (n < params.n) {
+  let d = t;
+  if (n < params.n && d < params.od) {
     let w0 = quad * VOX;
     let sh = params.ih / UH;
     let sw = params.iw / UW;

@@ -9,7 +9,7 @@
 // loaded gradients that these read, and the weights of a plane of taps of its parity at a time; a thread makes VOX (a multiple of SW) neighbours
 // of LINES lines for OUT input blocks. Which taps along W meet which gradient is known when the loops are unrolled: a stride wastes nothing.
 // Rows lie PITCH vectors and planes PLANE rows apart, so that few neighbours meet in a bank. RD and RH are the most taps of a parity along D and H,
-// PW is the leading padding along W. Source: the chain rule of conv.wgsl; tiles as in conv_staged.wgsl.
+// PW is the leading padding along W. STREAMED: as in conv_staged.wgsl. Source: the chain rule of conv.wgsl; tiles as in conv_staged.wgsl.
 
 struct Params {
   n: u32, ins: u32, outs: u32, tiles: u32,
@@ -48,9 +48,16 @@ const PLANE: u32 = 11u;
 const COLUMNS: u32 = (TW - 1u) * (VOX / SW) + ROW;
 const ROWS: u32 = TH * LINES + RH - 1u;
 const PLANES: u32 = TD + RD - 1u;
+// sums of a plane of taps that a thread has at a time: those of one output block, or all
+const SUMS: u32 = 1u;
+// section STREAMED
+// vectors of the box that a thread loads
+const SLOTS: u32 = 4u;
+// otherwise
 // columns of the weights of a plane of taps, and how many of a thread's
 const LOADS: u32 = 3u;
 const TAPS: u32 = RH * KW * 4u;
+// end STREAMED
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -62,19 +69,27 @@ const TAPS: u32 = RH * KW * 4u;
 // import load
 // import staged_box
 
-// one vector more a block, so that neighbours' blocks lie in other banks
-var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
-
-// The loaded gradient at a place of the workgroup's box, which begins RD-1, RH-1, FIRST before `origin`; zero outside the source.
-fn fetch(s: u32, origin: vec3<u32>, start: u32, c: Coef) -> vec4<f32> {
+// Where the gradient at a place of the workgroup's box, which begins RD-1, RH-1, FIRST before `origin`, lies, and whether that is in the
+// source: see staged_box.
+fn place(s: u32, origin: vec3<u32>) -> u32 {
   let before = vec3<u32>(RD - 1u, RH - 1u, FIRST);
   let size = vec3<u32>(params.od, params.oh, params.ow);
   let at = origin + vec3<u32>(s / (ROWS * COLUMNS), s / COLUMNS % ROWS, s % COLUMNS);
   let inside = all(at >= before) && all(at < size + before);
-  let place = clamp(at, before, size + before - 1u) - before;
-  let x = load(start + (place.x * params.oh + place.y) * params.ow + place.z, c);
-  return select(vec4<f32>(0.0), x, inside);
+  let source = clamp(at, before, size + before - 1u) - before;
+  return 2u * ((source.x * params.oh + source.y) * params.ow + source.z) + u32(inside);
 }
+
+// section STREAMED
+// The weights of a tap, from an output block to the workgroup's input block `o`.
+fn matrix(tile: u32, o: u32, i: u32, tap: vec3<u32>) -> mat4x4<f32> {
+  let block = min(tile * OUT + o, params.outs - 1u);
+  let taps = ((params.weight_out + i) * params.cols + params.weight_in + block) * KD + tap.x;
+  return transpose(weight[(taps * KH + tap.y) * KW + tap.z]);
+}
+// otherwise
+// one vector more a block, so that neighbours' blocks lie in other banks
+var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
 
 // A column of the weights of a plane of taps: of the workgroup's input blocks from `first` on, for an output block and taps from `kh` on.
 fn fetch_weight(s: u32, first: u32, i: u32, tap: vec2<u32>) -> vec4<f32> {
@@ -83,6 +98,7 @@ fn fetch_weight(s: u32, first: u32, i: u32, tap: vec2<u32>) -> vec4<f32> {
   let row = (((params.weight_out + i) * params.cols + params.weight_in + block) * KD + tap.x) * KH + kh;
   return weight[row * KW + s / 4u % KW][s % 4u];
 }
+// end STREAMED
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -120,15 +136,41 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   let begin = split * params.split_ins;
   let end = min(params.ins, begin + params.split_ins);
   let planes = (KD - first_kd + SD - 1u) / SD;
+  // section STREAMED
+  // which vectors of the box a thread loads: where they lie in each input block, and where they go
+  var places: array<u32, SLOTS>;
+  var spots: array<u32, SLOTS>;
+  // unroll
+  for (var r = 0u; r < SLOTS; r++) {
+    let s = min(lane + r * WG, BOX - 1u);
+    places[r] = place(s, origin);
+    spots[r] = (staged_row(s) << 16u) | (s % COLUMNS);
+  }
+  // otherwise
   // weights of the next plane of taps, on their way while this one is summed
   var next: array<vec4<f32>, LOADS>;
   // unroll
   for (var r = 0u; r < LOADS; r++) {
     next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(begin, params.ins - 1u), vec2<u32>(min(first_kd, KD - 1u), first_kh));
   }
+  // end STREAMED
   for (var i = begin; i < end; i++) {
     let source_block = n * params.src_blocks + i;
+    // section STREAMED
+    workgroupBarrier();
+    let c = load_coef(params.coef_first + source_block);
+    var fresh: array<vec4<f32>, SLOTS>;
+    // unroll
+    for (var r = 0u; r < SLOTS; r++) { fresh[r] = loaded(places[r], source_block * grad_size, c); }
+    // unroll
+    for (var r = 0u; r < SLOTS; r++) {
+      if (r + 1u < SLOTS || lane + r * WG < BOX) { staged[spots[r] >> 16u][spots[r] & 65535u] = fresh[r]; }
+    }
+    workgroupBarrier();
+    // end STREAMED
     for (var a = 0u; a < planes; a++) {
+      // section STREAMED
+      // otherwise
       workgroupBarrier();
       if (a == 0u) {
         let c = load_coef(params.coef_first + source_block);
@@ -146,11 +188,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       for (var r = 0u; r < LOADS; r++) {
         next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(i + select(0u, 1u, is_last), params.ins - 1u), tap);
       }
-      var sum: array<array<vec4<f32>, VOX>, LINES>;
+      // end STREAMED
+      var sum: array<array<array<vec4<f32>, SUMS>, VOX>, LINES>;
       // unroll
       for (var l = 0u; l < LINES; l++) {
         // unroll
-        for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+        for (var j = 0u; j < VOX; j++) {
+          // unroll
+          for (var o = 0u; o < SUMS; o++) { sum[l][j][o] = vec4<f32>(0.0); }
+        }
       }
       let row = (td + RD - 1u - a) * PLANE + th * LINES + RH - 1u;
       let column = tw * (VOX / SW);
@@ -165,19 +211,23 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           }
           // unroll
           for (var o = 0u; o < OUT; o++) {
-            if (OUT > 1u) {
+            if (SUMS < OUT) {
               // unroll
               for (var l = 0u; l < LINES; l++) {
                 // unroll
-                for (var j = 0u; j < VOX; j++) { sum[l][j] = vec4<f32>(0.0); }
+                for (var j = 0u; j < VOX; j++) { sum[l][j][0] = vec4<f32>(0.0); }
               }
             }
             // unroll
             for (var kw = 0u; kw < KW; kw++) {
-              const tap = (b * KW + kw) * 4u;
               // of its parity
-              const first = kw < SW && (OUT > 1u || b == 0u);
+              const first = kw < SW && (SUMS < OUT || b == 0u);
+              // section STREAMED
+              let m = matrix(tile, o, i, vec3<u32>(first_kd + a * SD, first_kh + b * SH, kw));
+              // otherwise
+              const tap = (b * KW + kw) * 4u;
               let m = transpose(mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]));
+              // end STREAMED
               // unroll
               for (var l = 0u; l < LINES; l++) {
                 // unroll
@@ -185,27 +235,30 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
                   // a thread's first voxel is a multiple of SW: only j + PW - kw decides divisibility and place
                   if ((j + PW + FIRST * SW - kw) % SW == 0u) {
                     let v = x[l][(j + PW + FIRST * SW - kw) / SW];
-                    if (first) { sum[l][j] = m[3] * v.w; } else { sum[l][j] = fma(m[3], vec4<f32>(v.w), sum[l][j]); }
-                    sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j])));
+                    if (first) { sum[l][j][o % SUMS] = m[3] * v.w; } else { sum[l][j][o % SUMS] = fma(m[3], vec4<f32>(v.w), sum[l][j][o % SUMS]); }
+                    sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j][o % SUMS])));
                   }
                 }
               }
             }
-            if (OUT > 1u) {
+            if (SUMS < OUT) {
               // unroll
               for (var l = 0u; l < LINES; l++) {
                 // unroll
-                for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+                for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j][o % SUMS]; }
               }
             }
           }
         }
       }
-      if (OUT == 1u) {
+      if (SUMS == OUT) {
         // unroll
         for (var l = 0u; l < LINES; l++) {
           // unroll
-          for (var j = 0u; j < VOX; j++) { y[l][j][0] = y[l][j][0] + sum[l][j]; }
+          for (var j = 0u; j < VOX; j++) {
+            // unroll
+            for (var o = 0u; o < OUT; o++) { y[l][j][o] = y[l][j][o] + sum[l][j][o % SUMS]; }
+          }
         }
       }
     }

@@ -7,8 +7,10 @@
 //   out [splits, N, OB, OD, OH, OW], splits > 1 where conv_sum.wgsl adds up what parts of the input blocks make
 // A workgroup makes a box of TD x TH*LINES x TW*VOX outputs for TO*OUT output blocks. For each input block it stages the loaded box that these
 // read, and the weights of a plane of taps at a time; a thread makes LINES x VOX outputs along H and W for OUT output blocks. Rows lie PITCH
-// vectors and planes PLANE rows apart, so that few neighbours meet in a bank. Products of a plane of taps, where a thread has several output blocks of a
-// row, are summed before they join the sum.
+// vectors and planes PLANE rows apart, so that few neighbours meet in a bank. Products of a plane of taps (where SUMS is less
+// than OUT: of a row of them) are summed before they join the sum.
+// With the section STREAMED all of a workgroup make the same OUT output blocks (TO is 1) and read weights where they need them: what a
+// workgroup shares goes to scalar registers on GPUs that have some.
 // CIN is the number of lanes in use where the source has fewer than 4 channels.
 // Source: implicit GEMM with a tiled matrix product, as in Volkov, Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
 
@@ -49,9 +51,16 @@ const PLANE: u32 = 11u;
 const COLUMNS: u32 = (TW * VOX - 1u) * SW + KW;
 const ROWS: u32 = (TH * LINES - 1u) * SH + KH;
 const PLANES: u32 = (TD - 1u) * SD + KD;
+// sums of a plane of taps that a thread has at a time: those of one output block, or all
+const SUMS: u32 = 1u;
+// section STREAMED
+// vectors of the box that a thread loads
+const SLOTS: u32 = 4u;
+// otherwise
 // columns of the weights of a plane of taps, and how many of a thread's
 const LOADS: u32 = 3u;
 const TAPS: u32 = KH * KW * 4u;
+// end STREAMED
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -64,19 +73,26 @@ const TAPS: u32 = KH * KW * 4u;
 // import load
 // import staged_box
 
-// one vector more a block, so that neighbours' blocks lie in other banks
-var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
-
-// The loaded input at a place of the workgroup's box, which begins at `origin`; zero outside the source.
-fn fetch(s: u32, origin: vec3<u32>, start: u32, c: Coef) -> vec4<f32> {
+// Where the input at a place of the workgroup's box, which begins at `origin`, lies, and whether that is in the source: see staged_box.
+fn place(s: u32, origin: vec3<u32>) -> u32 {
   let pad = vec3<u32>(params.pd, params.ph, params.pw);
   let size = vec3<u32>(params.id, params.ih, params.iw);
   let at = origin + vec3<u32>(s / (ROWS * COLUMNS), s / COLUMNS % ROWS, s % COLUMNS);
   let inside = all(at >= pad) && all(at < size + pad);
-  let place = (clamp(at, pad, size + pad - 1u) - pad) / vec3<u32>(UD, UH, UW);
-  let x = load(start + (place.x * (params.ih / UH) + place.y) * (params.iw / UW) + place.z, c);
-  return select(vec4<f32>(0.0), x, inside);
+  let source = (clamp(at, pad, size + pad - 1u) - pad) / vec3<u32>(UD, UH, UW);
+  return 2u * ((source.x * (params.ih / UH) + source.y) * (params.iw / UW) + source.z) + u32(inside);
 }
+
+// section STREAMED
+// The weights of a tap of a plane, from an input block to the workgroup's output block `o`.
+fn matrix(tile: u32, o: u32, i: u32, kd: u32, tap: u32) -> mat4x4<f32> {
+  let block = min(tile * OUT + o, params.outs - 1u);
+  let taps = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD + kd;
+  return weight[taps * (KH * KW) + tap];
+}
+// otherwise
+// one vector more a block, so that neighbours' blocks lie in other banks
+var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
 
 // A column of the weights of a plane of taps: of the workgroup's output blocks from `first` on, for an input block.
 fn fetch_weight(s: u32, first: u32, i: u32, kd: u32) -> vec4<f32> {
@@ -84,6 +100,7 @@ fn fetch_weight(s: u32, first: u32, i: u32, kd: u32) -> vec4<f32> {
   let taps = ((params.weight_out + block) * params.cols + params.weight_in + i) * KD + kd;
   return weight[taps * (KH * KW) + s / 4u % (KH * KW)][s % 4u];
 }
+// end STREAMED
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -115,13 +132,39 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
   }
   let begin = split * params.split_ins;
   let end = min(params.ins, begin + params.split_ins);
+  // section STREAMED
+  // which vectors of the box a thread loads: where they lie in each input block, and where they go
+  var places: array<u32, SLOTS>;
+  var spots: array<u32, SLOTS>;
+  // unroll
+  for (var r = 0u; r < SLOTS; r++) {
+    let s = min(lane + r * WG, BOX - 1u);
+    places[r] = place(s, origin);
+    spots[r] = (staged_row(s) << 16u) | (s % COLUMNS);
+  }
+  // otherwise
   // weights of the next plane of taps, on their way while this one is summed
   var next: array<vec4<f32>, LOADS>;
   // unroll
   for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(begin, params.ins - 1u), 0u); }
+  // end STREAMED
   for (var i = begin; i < end; i++) {
     let source_block = n * params.src_blocks + i;
+    // section STREAMED
+    workgroupBarrier();
+    let c = load_coef(params.coef_first + source_block);
+    var fresh: array<vec4<f32>, SLOTS>;
+    // unroll
+    for (var r = 0u; r < SLOTS; r++) { fresh[r] = loaded(places[r], source_block * source_size, c); }
+    // unroll
+    for (var r = 0u; r < SLOTS; r++) {
+      if (r + 1u < SLOTS || lane + r * WG < BOX) { staged[spots[r] >> 16u][spots[r] & 65535u] = fresh[r]; }
+    }
+    workgroupBarrier();
+    // end STREAMED
     for (var kd = 0u; kd < KD; kd++) {
+      // section STREAMED
+      // otherwise
       workgroupBarrier();
       if (kd == 0u) {
         let c = load_coef(params.coef_first + source_block);
@@ -136,9 +179,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       let step = min(i * KD + kd + 1u, params.ins * KD - 1u);
       // unroll
       for (var r = 0u; r < LOADS; r++) { next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), step / KD, step % KD); }
+      // end STREAMED
       let row = (td * SD + kd) * PLANE + th * (LINES * SH);
       let column = tw * (VOX * SW);
-      var sum: array<array<vec4<f32>, VOX>, LINES>;
+      var sum: array<array<array<vec4<f32>, SUMS>, VOX>, LINES>;
       // unroll
       for (var kh = 0u; kh < KH; kh++) {
         var x: array<array<vec4<f32>, ROW>, LINES>;
@@ -151,31 +195,35 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         for (var o = 0u; o < OUT; o++) {
           // unroll
           for (var kw = 0u; kw < KW; kw++) {
+            const first = kw == 0u && (SUMS < OUT || kh == 0u);
+            // section STREAMED
+            let m = matrix(tile, o, i, kd, kh * KW + kw);
+            // otherwise
             const tap = (kh * KW + kw) * 4u;
-            const first = kw == 0u && (OUT > 1u || kh == 0u);
             let m = mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]);
+            // end STREAMED
             // unroll
             for (var l = 0u; l < LINES; l++) {
               // unroll
               for (var j = 0u; j < VOX; j++) {
                 let v = x[l][j * SW + kw];
                 if (CIN == 1u) {
-                  if (first) { sum[l][j] = m[0] * v.x; } else { sum[l][j] = fma(m[0], vec4<f32>(v.x), sum[l][j]); }
+                  if (first) { sum[l][j][o % SUMS] = m[0] * v.x; } else { sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), sum[l][j][o % SUMS]); }
                 } else if (CIN == 2u) {
-                  if (first) { sum[l][j] = m[1] * v.y; } else { sum[l][j] = fma(m[1], vec4<f32>(v.y), sum[l][j]); }
-                  sum[l][j] = fma(m[0], vec4<f32>(v.x), sum[l][j]);
+                  if (first) { sum[l][j][o % SUMS] = m[1] * v.y; } else { sum[l][j][o % SUMS] = fma(m[1], vec4<f32>(v.y), sum[l][j][o % SUMS]); }
+                  sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), sum[l][j][o % SUMS]);
                 } else {
-                  if (first) { sum[l][j] = m[3] * v.w; } else { sum[l][j] = fma(m[3], vec4<f32>(v.w), sum[l][j]); }
-                  sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j])));
+                  if (first) { sum[l][j][o % SUMS] = m[3] * v.w; } else { sum[l][j][o % SUMS] = fma(m[3], vec4<f32>(v.w), sum[l][j][o % SUMS]); }
+                  sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j][o % SUMS])));
                 }
               }
             }
           }
-          if (OUT > 1u || kh + 1u == KH) {
+          if (SUMS < OUT || kh + 1u == KH) {
             // unroll
             for (var l = 0u; l < LINES; l++) {
               // unroll
-              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
+              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j][o % SUMS]; }
             }
           }
         }

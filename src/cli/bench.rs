@@ -226,11 +226,8 @@ fn dry_run(gpu: &Gpu, names: &[&str], footprint: Footprint) -> Result<()> {
 
 fn print(report: &ConfigurationReport) -> Result<()> {
     say!("{}", line(report));
-    let tune::Report { sites, timed, changed, refused, shipped_ms, tuned_ms, .. } = report.tuning;
-    if timed > 0 {
-        say!(
-            "tuning: {timed} of {sites} shapes timed, {changed} changed, {refused} variants refused; they take {tuned_ms:.2} ms instead of {shipped_ms:.2}"
-        );
+    if report.tuning.timed > 0 {
+        say!("{}", report.tuning);
     }
     if report.kernels.is_empty() {
         return Ok(());

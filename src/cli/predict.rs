@@ -214,7 +214,10 @@ impl Args {
         let workload =
             |(model, domain): &(Model, usize)| Predictor::workload(gpu, model, *domain, &options);
         let workloads = models.iter().map(workload).collect::<Result<Vec<_>>>()?;
-        let (gpu, _) = tune::tuned(gpu, self.device.tune, &workloads)?;
+        let (gpu, report) = tune::tuned(gpu, self.device.tune, &workloads)?;
+        if report.timed > 0 {
+            note!("{report}");
+        }
         let member =
             |(model, domain): &(Model, usize)| Predictor::new(&gpu, model, *domain, &options);
         Ensemble::new(models.iter().map(member).collect::<Result<Vec<_>>>()?)

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::scores::DomainScores;
 use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
+use crate::engine::tune;
 use crate::net::Chosen;
 use crate::train::{PatchScores, Reading, Step, Trainer};
 
@@ -38,6 +39,11 @@ pub trait Observer {
 
     /// Cases are read or prepared, before a run starts; an error stops it.
     fn preparing(&mut self, _progress: &Progress) -> Result<()> {
+        Ok(())
+    }
+
+    /// Variants of kernels were timed, as a run's settings ask before it starts.
+    fn tuned(&mut self, _report: &tune::Report) -> Result<()> {
         Ok(())
     }
 

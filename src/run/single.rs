@@ -42,6 +42,23 @@ enum Origin<'a> {
     Folder,
 }
 
+/// The variants that a run chose as it began.
+struct Variants {
+    record: tune::Record,
+    report: tune::Report,
+}
+
+impl Variants {
+    /// Keeps them in the run's folder and tells what tuning did.
+    fn keep(&self, folder: &Path, observer: &mut dyn Observer) -> Result<()> {
+        self.record.write(&folder.join(TUNING))?;
+        match self.report.timed {
+            0 => Ok(()),
+            _ => observer.tuned(&self.report),
+        }
+    }
+}
+
 /// A run in its folder: begun or gone on with, trained with checkpoints and logs, validated.
 pub struct Run {
     /// With the variants that it was given: those that the run chose are its training's.
@@ -97,10 +114,10 @@ impl Run {
         let planned = train::plan(&at.config, options, &caps, &mut preparing)?;
         let plans: Vec<DomainPlan> = planned.into_iter().map(|domain| domain.plan).collect();
         let origin = Origin::New(&options.preset);
-        let (run, record) = Self::start(gpu, &at, &plans, origin, &mut preparing)?;
+        let (run, chosen) = Self::start(gpu, &at, &plans, origin, &mut preparing)?;
         write_plan(&run.config, &plans, &at.folder)?;
         rewind(&at.folder, 0)?;
-        record.iter().try_for_each(|record| record.write(&at.folder.join(TUNING)))?;
+        chosen.iter().try_for_each(|chosen| chosen.keep(&at.folder, observer))?;
         Ok(run)
     }
 
@@ -135,8 +152,8 @@ impl Run {
         }
         let tell = &mut |progress: &Progress| observer.preparing(progress);
         let mut preparing = Preparing { store, tell, ahead: true };
-        let (run, record) = Self::start(gpu, at, &plans, Origin::Folder, &mut preparing)?;
-        record.iter().try_for_each(|record| record.write(&folder.join(TUNING)))?;
+        let (run, chosen) = Self::start(gpu, at, &plans, Origin::Folder, &mut preparing)?;
+        chosen.iter().try_for_each(|chosen| chosen.keep(folder, observer))?;
         rewind(folder, run.steps)?;
         Ok(run)
     }
@@ -150,7 +167,7 @@ impl Run {
         plans: &[DomainPlan],
         origin: Origin<'_>,
         preparing: &mut Preparing<'_>,
-    ) -> Result<(Self, Option<tune::Record>)> {
+    ) -> Result<(Self, Option<Variants>)> {
         let RunFolder { folder, config } = at;
         let preset = match origin {
             Origin::New(preset) => preset,
@@ -164,20 +181,20 @@ impl Run {
         train::warn_of_left_out(config, plans);
         let workloads = train::planned_workloads(config, plans)?;
         let goes_on = matches!(origin, Origin::Folder) && is_begun(folder);
-        let (gpu, (trainer, record)) = Renewal::default().run(gpu, |gpu| {
-            let (tuned, record) = if goes_on {
+        let (gpu, (trainer, chosen)) = Renewal::default().run(gpu, |gpu| {
+            let (tuned, chosen) = if goes_on {
                 (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
             } else {
-                let (tuned, _) = tune::tuned(gpu, config.tune, &workloads)?;
+                let (tuned, report) = tune::tuned(gpu, config.tune, &workloads)?;
                 let record = tune::Record::of(&tuned, &workloads)?;
-                (tuned, Some(record))
+                (tuned, Some(Variants { record, report }))
             };
-            Ok((trainer(&tuned, at, &domains)?, record))
+            Ok((trainer(&tuned, at, &domains)?, chosen))
         })?;
         let (folder, config) = (folder.clone(), config.clone());
         let (steps, trainer) = (trainer.steps(), Some(trainer));
         let saved = folder.join(CHECKPOINT).exists().then_some(steps);
-        Ok((Self { gpu, folder, config, domains, trainer, steps, saved, _claim: None }, record))
+        Ok((Self { gpu, folder, config, domains, trainer, steps, saved, _claim: None }, chosen))
     }
 
     /// The training anew on this device, from the last checkpoint or the start; logs forget what comes again.

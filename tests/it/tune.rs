@@ -46,7 +46,10 @@ fn what_was_found_is_kept_and_a_damaged_cache_is_ignored() {
     let out = |name: &str| dir.path().join(name);
     run(&data, &out("off"), &cache, &["--steps", "1", "--tune", "off"]);
     assert!(!cache.join("tuning").exists());
-    run(&data, &out("quick"), &cache, &["--steps", "1", "--tune", "quick"]);
+    let output = run(&data, &out("quick"), &cache, &["--steps", "1", "--tune", "quick"]);
+    let told = text(&output.stderr);
+    let line = told.lines().find(|line| line.starts_with("tuning: ")).expect(&told);
+    assert!(line.contains(" shapes timed in ") && line.contains(" % less)"), "{line}");
     let found = variants(&cached(&cache));
     assert!(!found.is_empty());
     let off = record(&out("off"));
@@ -54,7 +57,8 @@ fn what_was_found_is_kept_and_a_damaged_cache_is_ignored() {
     for (site, variant) in &off {
         assert_eq!(&quick[site], found.get(site).unwrap_or(variant), "{site}");
     }
-    run(&data, &out("cached"), &cache, &["--steps", "1"]);
+    let output = run(&data, &out("cached"), &cache, &["--steps", "1"]);
+    assert!(!text(&output.stderr).contains("tuning: "), "nothing is timed");
     assert_eq!(record(&out("cached")), quick);
     let file = cached(&cache);
     std::fs::write(&file, "{ \"adapter\": ").unwrap();
@@ -134,6 +138,7 @@ fn a_portable_device_has_only_what_every_adapter_has() {
     let caps = caps(&gpu);
     let expected = Caps {
         memory: caps.memory,
+        class: caps.class,
         software: caps.software,
         short_kernels: caps.short_kernels,
         tuning: caps.tuning.clone(),

@@ -14,6 +14,7 @@ use crate::base::{Result, Stop};
 use crate::dataset::prepared::Progress;
 use crate::engine::exec::LossScale;
 use crate::engine::gpu::Gpu;
+use crate::engine::tune;
 use crate::net::Chosen;
 use crate::run::{CaseDone, ChosenCleanUp, DomainScores, MODEL, Observer, Segmenting, report_file};
 use crate::train::{DomainCases, Memory, PatchScores, Reading, Step, Trainer};
@@ -164,6 +165,11 @@ impl Observer for Watch {
         if progress.done == progress.total {
             self.waiting = say::spinner("compiling kernels");
         }
+        Ok(())
+    }
+
+    fn tuned(&mut self, report: &tune::Report) -> Result<()> {
+        note!("{report}");
         Ok(())
     }
 

@@ -168,6 +168,8 @@ pub fn pointwise() -> Vec<Case> {
         conv(&[(10, UP), (7, NORM_ACT)], 9, [4, 2, 6], one).samples(2).after(NORM_ACT),
         conv(&[(5, Prep { up: [1, 2, 1], ..NORM })], 6, [3, 4, 5], one),
         conv(&[(6, PLAIN)], 7, [5, 6, 7], spec(1, [2; 3], [0; 3], [0; 3])),
+        // so many lines that one pass does not sum the parts of the weight gradient
+        conv(&[(4, PLAIN)], 3, [66, 64, 2], spec(1, [2; 3], [0; 3], [0; 3])),
         conv(&[(4, NORM_ACT)], 3, [4, 4, 4], spec(1, [1, 2, 1], [0; 3], [0; 3])),
         // so many weights that one workgroup takes several chunks of voxels
         conv(&[(256, NORM_ACT)], 256, [9, 10, 11], one).after(NORM_ACT),

@@ -30,6 +30,7 @@ pub fn caps(gpu: &Gpu) -> Caps {
         memory: gpu.memory(),
         alignment: u64::from(limits.min_storage_buffer_offset_alignment),
         max_groups: limits.max_compute_workgroups_per_dimension,
+        class: gpu.report().class(),
         software: gpu.is_software() && gpu.report().takes_long_kernels(),
         short_kernels: !gpu.report().takes_long_kernels(),
         subgroups: gpu.report().subgroups,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::value::Value;
 use crate::base::{Error, Result};
-use crate::engine::shader::{Choice, Cooperative, KernelKey, Tuning};
+use crate::engine::shader::{Choice, Class, Cooperative, KernelKey, Tuning};
 
 /// What lowering must know of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Caps {
     pub alignment: u64,
     /// Groups in one dimension of a dispatch.
     pub max_groups: u32,
+    /// Its kind: how much there is to keep busy.
+    pub class: Class,
     /// Whether the adapter computes on the CPU: few lanes, dear loads, cheap arithmetic, so that other tiles pay.
     pub software: bool,
     /// Whether the adapter's compiler takes long kernels badly, so that variants which are known for that are left out.
@@ -45,7 +47,29 @@ impl Caps {
 
     /// Threads that keep the adapter busy; more would only cost memory and repeated loads.
     pub fn threads(&self) -> usize {
-        if self.software { 1024 } else { 16_384 }
+        match self.class {
+            _ if self.software => 1024,
+            Class::Integrated | Class::Apple => 8192,
+            Class::Discrete | Class::Software => 16_384,
+        }
+    }
+
+    /// Workgroups below which a large adapter of its class has units that do nothing: two for each.
+    pub fn busy_groups(&self) -> usize {
+        match self.class {
+            Class::Integrated => 32,
+            Class::Apple => 80,
+            Class::Discrete | Class::Software => 160,
+        }
+    }
+
+    /// Units that run workgroups, of a large adapter of its class.
+    pub fn units(&self) -> usize {
+        match self.class {
+            Class::Integrated => 16,
+            Class::Apple => 40,
+            Class::Discrete | Class::Software => 128,
+        }
     }
 }
 
@@ -58,6 +82,7 @@ impl Default for Caps {
             memory: 1 << 30,
             alignment: 256,
             max_groups: 65_535,
+            class: Class::Discrete,
             software: false,
             short_kernels: false,
             uniform_alignment: 256,
@@ -203,4 +228,24 @@ pub fn fold(groups: usize, caps: &Caps) -> Result<[u32; 2]> {
         return Err(Error::shape("dispatch", format!("{groups} workgroups exceed the device")));
     }
     Ok([x as u32, y as u32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smaller the class, the less keeps it busy; what computes on the CPU takes least.
+    #[test]
+    fn every_class_has_counts_of_its_own() {
+        let of = |class| Caps { class, ..Caps::default() };
+        let [discrete, apple, integrated] =
+            [Class::Discrete, Class::Apple, Class::Integrated].map(of);
+        for (large, small) in [(&discrete, &apple), (&apple, &integrated)] {
+            assert!(large.threads() >= small.threads());
+            assert!(large.busy_groups() > small.busy_groups() && large.units() > small.units());
+        }
+        assert!(discrete.threads() > integrated.threads());
+        let software = Caps { software: true, ..of(Class::Software) };
+        assert!(software.threads() < integrated.threads());
+    }
 }

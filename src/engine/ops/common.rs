@@ -7,9 +7,6 @@ use crate::engine::shader::KernelKey;
 /// Below this many threads to keep busy, an adapter is a CPU: loads are dear, so that a thread does more with each.
 pub const FEW_THREADS: usize = 4096;
 
-/// Workgroups below which a large GPU has units that do nothing: two for each of 80.
-pub const BUSY_GROUPS: usize = 160;
-
 /// Invocations of a workgroup, as in the shaders.
 pub const WORKGROUP: usize = 64;
 

@@ -2,6 +2,7 @@
 //!
 //! Whoever lowers an operation names the place (a *site*: kernel family and shape) and lists the variants there, the default
 //! first. What was found for the site on this adapter is taken, else what the shipped table prefers for its class, else the default.
+//! The table says what it prefers by words of sites and variants, so that it serves shapes that it never saw.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -55,13 +56,41 @@ impl Choice {
     }
 }
 
+/// A line of the shipped table. Words stand between spaces, in any order: what a variant is (`staged`, `streamed`) or has (`OUT=4`), what
+/// rides on a site's kernel (`ACT`, `f16`).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Preference {
+    /// The kernel family.
+    family: String,
+    /// Words of the sites that it is for; all of the family where there are none.
+    #[serde(default)]
+    site: Vec<String>,
+    /// Words of the variant: the first that has all of them.
+    variant: Vec<String>,
+}
+
+/// Whether a text has all of some words.
+fn has(text: &str, words: &[String]) -> bool {
+    words.iter().all(|word| text.split(' ').any(|own| own == word))
+}
+
+impl Preference {
+    /// The position of the variant that it prefers at a site.
+    fn place(&self, family: &str, shape: &str, variants: &[String]) -> Option<usize> {
+        let of_site = self.family == family && has(shape, &self.site);
+        let wanted = |name: &String| has(name, &self.variant);
+        if of_site { variants.iter().position(wanted) } else { None }
+    }
+}
+
 /// Variants by site.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tuning {
     /// What was found on the adapter.
     found: BTreeMap<String, String>,
-    /// Variants that the shipped table prefers, by family; the first that a site has counts.
-    shipped: BTreeMap<String, Vec<String>>,
+    /// What the shipped table prefers; the first that a site has counts.
+    shipped: Vec<Preference>,
     /// Every site takes the variant at this position, where it has so many.
     position: Option<usize>,
 }
@@ -71,9 +100,8 @@ const SHIPPED: &str = include_str!("shipped.json");
 impl Tuning {
     /// What is shipped for a class of adapters.
     pub fn shipped(class: Class) -> Result<Self> {
-        let mut table: BTreeMap<String, BTreeMap<String, Vec<String>>> =
-            serde_json::from_str(SHIPPED)
-                .map_err(|e| Error::Internal(format!("the shipped table: {e}")))?;
+        let mut table: BTreeMap<String, Vec<Preference>> = serde_json::from_str(SHIPPED)
+            .map_err(|e| Error::Internal(format!("the shipped table: {e}")))?;
         let name = match class {
             Class::Discrete => "discrete",
             Class::Integrated => "integrated",
@@ -109,10 +137,11 @@ impl Tuning {
         shape: impl Display,
         candidates: &[T],
     ) -> Result<(T, Arc<Choice>)> {
+        let shape = shape.to_string();
         let site = format!("{family} {shape}");
         let names: Vec<String> = candidates.iter().map(T::to_string).collect();
         let place = |name: &String| names.iter().position(|candidate| candidate == name);
-        let shipped = || self.shipped.get(family)?.iter().find_map(place);
+        let shipped = || self.shipped.iter().find_map(|p| p.place(family, &shape, &names));
         let taken = match self.position {
             Some(position) if position < names.len() => position,
             Some(_) => 0,
@@ -133,7 +162,12 @@ mod tests {
     #[test]
     fn what_was_found_comes_before_what_is_shipped_and_the_default_last() {
         let candidates = ["a", "b", "c"];
-        let shipped = BTreeMap::from([("f".to_string(), vec!["z".to_string(), "c".to_string()])]);
+        let prefer = |variant: &str| Preference {
+            family: "f".into(),
+            site: Vec::new(),
+            variant: vec![variant.into()],
+        };
+        let shipped = vec![prefer("z"), prefer("c")];
         let tuning = Tuning { shipped, ..Tuning::default() };
         let taken = |tuning: &Tuning, family| {
             let (variant, choice) = tuning.choose(family, "4x4", &candidates).unwrap();
@@ -150,6 +184,29 @@ mod tests {
         assert_eq!(taken(&Tuning::at(2), "f"), "c");
         assert_eq!(taken(&Tuning::at(3), "f"), "a");
         assert!(Tuning::default().choose::<&str>("f", "4x4", &[]).is_err());
+    }
+
+    /// What a site and a variant mean decides, not their sizes.
+    #[test]
+    fn the_shipped_table_serves_shapes_that_it_never_saw() {
+        let words = |text: &str| text.split(' ').map(String::from).collect();
+        let line = |site: &str, variant: &str| Preference {
+            family: "conv".into(),
+            site: words(site),
+            variant: words(variant),
+        };
+        let shipped = vec![line("f16 SW2", "direct"), line("SW2", "staged streamed")];
+        let tuning = Tuning { shipped, ..Tuning::default() };
+        let candidates = ["staged VOX=3", "staged VOX=5 streamed", "direct VOX=7"];
+        let taken = |family, shape| tuning.choose(family, shape, &candidates).unwrap().1.taken;
+        for (shape, place) in
+            [("2x3x5 SW2", 1), ("9x9x9 4>4 SW2 ACT", 1), ("1x1 SW2 ACT f16", 2), ("2x3 SW1", 0)]
+        {
+            assert_eq!(taken("conv", shape), place, "{shape}");
+        }
+        assert_eq!(taken("depthwise", "2x3x5 SW2"), 0);
+        // words, not parts of them
+        assert_eq!(taken("conv", "2x3x5 SW22"), 0);
     }
 
     #[test]

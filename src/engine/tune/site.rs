@@ -52,3 +52,42 @@ pub fn sites(drafts: &[Draft], software: bool) -> Result<Vec<Site>> {
     sites.sort_by_key(|site| std::cmp::Reverse(site.cost));
     Ok(sites)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::graph::{Caps, Graph, Init, Layout, Packing, ParamSpec, Scope};
+    use crate::engine::ops::{ConvSpec, conv};
+
+    fn convolved(graph: &mut Graph, name: &str, spatial: [usize; 3], spec: ConvSpec) {
+        let mut param = |end: &str, packing: Packing| {
+            let (name, dims) = (format!("{name}.{end}"), vec![packing.elements()]);
+            let init = Init::Constant(0.0);
+            graph.param(ParamSpec { name, dims, scope: Scope::Shared, packing, init }, false)
+        };
+        let matrix = Packing::Matrix { out: 8, ins: vec![8], taps: spec.taps() };
+        let weight = param("weight", matrix);
+        let bias = param("bias", Packing::Channels { segments: vec![8] });
+        let x = graph.input(name, Layout::new(1, 8, spatial));
+        let y = conv(graph, x, weight, bias, spec).unwrap();
+        graph.keep(y);
+    }
+
+    /// However they come in the graph: a budget that ends early was spent where most is to be gained.
+    #[test]
+    fn the_costliest_site_comes_first() {
+        let mut graph = Graph::new();
+        convolved(&mut graph, "small", [4, 6, 8], ConvSpec::pointwise());
+        convolved(&mut graph, "large", [16, 16, 16], ConvSpec::same());
+        convolved(&mut graph, "middle", [8, 12, 8], ConvSpec::pointwise());
+        let hardware = Caps::default();
+        for caps in [Caps { software: true, ..hardware.clone() }, hardware] {
+            let draft = Draft::new(&graph, &caps, &Default::default()).unwrap();
+            let sites = sites(std::slice::from_ref(&draft), caps.software).unwrap();
+            let families: Vec<&str> = sites.iter().map(|site| site.choice.family()).collect();
+            assert_eq!(families, ["conv", "pointwise", "pointwise"]);
+            assert!(sites.is_sorted_by(|a, b| a.cost >= b.cost && a.cost > 0));
+            assert!(sites[1].choice.site.contains("768"), "{}", sites[1].choice.site);
+        }
+    }
+}

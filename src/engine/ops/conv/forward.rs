@@ -268,7 +268,8 @@ impl ConvPart {
         let ConvTile { vox, lines, out, .. } = call.tile;
         let quads = y.spatial[2].div_ceil(vox);
         let rows = y.spatial[0] * y.spatial[1].div_ceil(lines);
-        let threads = quads * rows * call.tiles() * call.piece.samples;
+        let chunks = (quads * rows).div_ceil(WORKGROUP);
+        let groups = chunks * call.tiles() * call.piece.samples;
         let key = row_key(call.key.clone(), &self.spec, vox)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
@@ -276,7 +277,7 @@ impl ConvPart {
             .tile("KW", kernel[2] as u32)
             .tile("SW", stride[2] as u32);
         let call = ConvCall { key, ..call };
-        let dispatch = call.dispatch(threads.div_ceil(WORKGROUP), quads)?;
+        let dispatch = call.dispatch(groups, quads)?.param("chunks", chunks);
         Ok(sizes(dispatch, self.source.layout.spatial, y.spatial, pad_lo))
     }
 }

@@ -5,8 +5,7 @@ use super::spec::ConvSpec;
 use super::staged_box::{MEMORY, StagedBox};
 use crate::engine::graph::Caps;
 
-/// The GPU of the model: compute units, each of four times 32 lanes.
-const UNITS: usize = 128;
+/// The GPU of the model: units of four times 32 lanes, as many as a class of adapters has.
 const LANES: usize = 32;
 const QUARTERS: f64 = 4.0;
 
@@ -21,8 +20,14 @@ const GROUP: usize = 256;
 /// Vectors of weights that a thread loads ahead, at most.
 const LOADS: usize = 12;
 
+/// Vectors of the input that a thread stages at once where weights are streamed, at most.
+const SLOTS: usize = 8;
+
 /// Vectors that a thread sums, at most.
 const SUMS: usize = 20;
+
+/// Vectors that a thread makes of which it can hold the sums of a plane of taps, too.
+const FEW_SUMS: usize = 8;
 
 /// Cycles: of a dispatch, of a workgroup, of waiting for an input block, and for the others at a plane of taps.
 const DISPATCH: f64 = 4000.0;
@@ -40,23 +45,29 @@ const CACHED: f64 = 3000.0;
 const MANY: usize = 128;
 const MOST: usize = 180;
 
-/// Variants that are offered of a site, and how many of them may take many registers.
-const OFFERED: usize = 4;
+/// Variants that are offered of a site: those that take few registers, one that may take many, and those that stream weights.
+const SMALL: usize = 2;
 const LARGE: usize = 1;
+const STREAMED: usize = 2;
 
-/// Staged tiles, the best first; one that takes many registers comes last.
+/// Staged tiles, the best first. Where subgroups vary in size (AMD, Intel) what a workgroup shares goes to scalar registers, so that
+/// streamed weights cost no reads of workgroup memory and come first; elsewhere they come last, after one that takes many registers.
 pub fn staged_tiles(site: &ConvSite, caps: &Caps) -> Vec<ConvTile> {
-    let (mut small, mut large) = (Vec::new(), Vec::new());
+    let (mut small, mut large, mut streamed) = (Vec::new(), Vec::new(), Vec::new());
     for tile in thread_tiles(site) {
-        let rated = rated(site, &tile, caps);
-        small.extend(best(rated.iter().filter(|group| group.registers <= MANY), &tile));
-        large.extend(best(rated.iter(), &tile));
+        let fits = |group: &&Rated| group.registers <= MANY;
+        let staged = rated(site, &tile, caps, false);
+        small.extend(best(staged.iter().filter(fits), &tile));
+        large.extend(best(staged.iter(), &tile));
+        streamed.extend(best(rated(site, &tile, caps, true).iter().filter(fits), &tile));
     }
     let sorted = |mut tiles: Vec<(f64, ConvTile)>, count| {
         tiles.sort_by(|a, b| a.0.total_cmp(&b.0));
-        tiles.into_iter().map(|(_, tile)| tile).take(count)
+        tiles.into_iter().map(|(_, tile)| tile).take(count).collect::<Vec<_>>()
     };
-    sorted(small, OFFERED - LARGE).chain(sorted(large, LARGE)).collect()
+    let staged = [sorted(small, SMALL), sorted(large, LARGE)].concat();
+    let streamed = sorted(streamed, STREAMED);
+    if caps.subgroup_size == 0 { [streamed, staged] } else { [staged, streamed] }.concat()
 }
 
 /// A workgroup with what it takes.
@@ -67,11 +78,11 @@ struct Rated {
 }
 
 /// Workgroups that fit, of threads that make this.
-fn rated(site: &ConvSite, tile: &ConvTile, caps: &Caps) -> Vec<Rated> {
-    let fit = workgroups(site, tile, caps).into_iter();
+fn rated(site: &ConvSite, tile: &ConvTile, caps: &Caps, streamed: bool) -> Vec<Rated> {
+    let fit = workgroups(site, tile, caps, streamed).into_iter();
     let rated = fit.map(|group| {
         let registers = registers(site, tile, &group);
-        Rated { group, registers, cost: cost(site, tile, &group) }
+        Rated { group, registers, cost: cost(site, tile, &group, caps.units()) }
     });
     rated.filter(|rated| rated.registers <= MOST).collect()
 }
@@ -110,21 +121,25 @@ fn shares(all: usize, most: usize) -> Vec<usize> {
 }
 
 /// Workgroups that fit what every adapter has.
-fn workgroups(site: &ConvSite, tile: &ConvTile, caps: &Caps) -> Vec<Workgroup> {
+fn workgroups(site: &ConvSite, tile: &ConvTile, caps: &Caps, streamed: bool) -> Vec<Workgroup> {
     let (_, [depth, height, width]) = site.geometry.positions(site.spatial);
     let along_d = shares(depth, 8);
     let along_h = shares(height.div_ceil(tile.lines), 16);
     let along_w = shares(width.div_ceil(tile.vox), 16);
-    let along_o = shares(site.blocks.outs.div_ceil(tile.out), 8);
+    let teams = if streamed { 1 } else { 8 };
+    let along_o = shares(site.blocks.outs.div_ceil(tile.out), teams);
     let splits = splits(site, caps);
     let mut fit = Vec::new();
     for &d in &along_d {
         for &h in &along_h {
             for &w in &along_w {
                 for &outs in along_o.iter().filter(|outs| d * h * w * *outs <= GROUP) {
-                    let group = Workgroup { threads: [d, h, w], outs, splits: 1 };
+                    let group = Workgroup { threads: [d, h, w], outs, splits: 1, streamed };
                     let staged = StagedBox::new(&site.geometry, tile, &group);
-                    let few = staged.weights() <= LOADS * group.invocations();
+                    let few = match streamed {
+                        true => staged.slots(&group) <= SLOTS,
+                        false => staged.weights() <= LOADS * group.invocations(),
+                    };
                     if few && staged.bytes() <= MEMORY {
                         fit.extend(
                             splits.iter().map(|splits| Workgroup { splits: *splits, ..group }),
@@ -154,32 +169,47 @@ fn registers(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> usize {
     let staged = StagedBox::new(&site.geometry, tile, group);
     let ConvTile { vox, lines, out, .. } = *tile;
     let row = site.geometry.row(vox).inputs;
+    let vectors = vox * lines * (out + sums(tile, group)) + row * lines;
+    if group.streamed {
+        return 4 * vectors + 22;
+    }
     let loads = staged.weights().div_ceil(group.invocations());
-    let vectors = vox * lines * (out + 1) + row * lines + 4 + loads;
-    // places, and columns of weights that are on their way for each output block
-    4 * vectors + 26 + 2 * out
+    // a matrix, places, and columns of weights that are on their way for each output block
+    4 * (vectors + 4 + loads) + 26 + 2 * out
+}
+
+/// Output blocks whose sums of a plane of taps a thread holds at a time: all, where that takes few registers and weights take none.
+pub fn sums(tile: &ConvTile, group: &Workgroup) -> usize {
+    let all = tile.vox * tile.lines * tile.out;
+    if group.streamed && all <= FEW_SUMS { tile.out } else { 1 }
 }
 
 /// Cycles that the convolution takes.
-fn cost(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> f64 {
+fn cost(site: &ConvSite, tile: &ConvTile, group: &Workgroup, units: usize) -> f64 {
     let staged = StagedBox::new(&site.geometry, tile, group);
     let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], .. } = site.geometry.spec;
     let [kd, kh] = site.geometry.taps();
     let ConvTile { vox, lines, out, .. } = *tile;
     let invocations = group.invocations();
-    let warps = invocations.div_ceil(LANES);
+    // where weights are streamed a wave has twice the lanes
+    let wave = if group.streamed { 2 } else { 1 };
+    let warps = invocations.div_ceil(wave * LANES) * wave;
     // of a thread and a plane of taps
     let lanes = if site.lanes < 4 { site.lanes as usize } else { 4 };
-    let sums = vox * lines * out * 4;
+    let made = vox * lines * out * 4;
     let row = site.geometry.row(vox).inputs;
     let taps = if site.geometry.transposed { kw.div_ceil(sw) } else { kw };
-    let products = sums * kh * (taps * lanes + 1);
+    let products = made * (kh * taps * lanes + if sums(tile, group) < out { kh } else { 1 });
     let inputs = kh * lines * row;
     let weights = kh * kw * out * lanes;
     let loads = staged.weights().div_ceil(invocations);
-    let staging = staged.inputs().div_ceil(invocations) * (30 + 15 * site.loads) / kd + loads * 15;
+    let staged_inputs = staged.inputs().div_ceil(invocations);
+    let (staging, weight_reads) = match group.streamed {
+        true => (staged_inputs * (30 + 15 * site.loads) / kd, 0),
+        false => (staged_inputs * (30 + 15 * site.loads) / kd + loads * 15, 12 * weights),
+    };
     let issued = products + 3 * inputs + weights + staging + 40;
-    let step = issued.max(16 * inputs + 12 * weights) as f64;
+    let step = issued.max(16 * inputs + weight_reads) as f64;
     let steps = (site.blocks.ins.div_ceil(group.splits) * kd) as f64;
     let latency = INPUT_LATENCY / kd as f64 + MEETING;
 
@@ -194,7 +224,7 @@ fn cost(site: &ConvSite, tile: &ConvTile, group: &Workgroup) -> f64 {
         * site.blocks.outs.div_ceil(staged.outs)
         * site.samples
         * group.splits;
-    let of_unit = groups.div_ceil(UNITS);
+    let of_unit = groups.div_ceil(units);
     let quarter = warps as f64 / QUARTERS;
     let alone = steps * (step * quarter.max(1.0) + latency) + START;
     let busy = of_unit as f64 * quarter * step * steps;

@@ -39,11 +39,12 @@ impl Display for ConvTile {
             ConvMethod::Shared => write!(f, "shared VOX={vox} OUT={out}"),
             ConvMethod::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
             ConvMethod::Staged(group) => {
-                let Workgroup { threads: [d, h, w], outs, splits } = group;
+                let Workgroup { threads: [d, h, w], outs, splits, streamed } = group;
                 write!(
                     f,
                     "staged VOX={vox} LINES={lines} OUT={out} {d}x{h}x{w}x{outs} splits={splits}"
-                )
+                )?;
+                f.write_str(if streamed { " streamed" } else { "" })
             }
         }
     }
@@ -58,6 +59,8 @@ pub struct Workgroup {
     pub outs: usize,
     /// Parts of the input blocks, each summed by workgroups of its own.
     pub splits: usize,
+    /// Whether weights, the same for all of the workgroup, are read where they are needed instead of staged.
+    pub streamed: bool,
 }
 
 impl Workgroup {

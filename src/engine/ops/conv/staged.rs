@@ -1,5 +1,6 @@
 //! Convolutions and input gradients that a workgroup stages in its memory.
 
+use super::pick::sums;
 use super::site::{Geometry, Row, Workgroup};
 use super::spec::ConvSpec;
 use super::staged_box::StagedBox;
@@ -20,7 +21,7 @@ impl StagedConv {
     /// The dispatch of a call; sizes of tensors are left to be set.
     pub fn dispatch(&self, call: ConvCall<'_>, group: Workgroup) -> Result<Dispatch> {
         let ConvCall { lowering, piece, label, mut key, tile } = call;
-        let Workgroup { threads: [td, th, tw], outs, splits } = group;
+        let Workgroup { threads: [td, th, tw], outs, splits, streamed } = group;
         let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = self.geometry.spec;
         let staged = StagedBox::new(&self.geometry, &tile, &group);
         let Row { inputs, first } = self.geometry.row(tile.vox);
@@ -30,6 +31,7 @@ impl StagedConv {
             ("VOX", tile.vox),
             ("LINES", tile.lines),
             ("OUT", tile.out),
+            ("SUMS", sums(&tile, &group)),
             ("TD", td),
             ("TH", th),
             ("TW", tw),
@@ -41,7 +43,6 @@ impl StagedConv {
             ("SH", sh),
             ("SW", sw),
             ("ROW", inputs),
-            ("LOADS", staged.weights().div_ceil(group.invocations())),
             ("PITCH", pitch),
             ("PLANE", plane),
         ];
@@ -55,6 +56,10 @@ impl StagedConv {
             false => ("conv_staged.wgsl", vec![("CIN", self.lanes as usize)]),
         };
         key.file = file;
+        let key = match streamed {
+            true => key.section("STREAMED").tile("SLOTS", staged.slots(&group) as u32),
+            false => key.tile("LOADS", staged.weights().div_ceil(group.invocations()) as u32),
+        };
         let key =
             consts.iter().chain(&own).fold(key, |key, (name, value)| key.tile(name, *value as u32));
         let [outs_made, read] = piece.runs.map(|run| run.count);

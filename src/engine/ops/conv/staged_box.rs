@@ -21,8 +21,9 @@ pub struct StagedBox {
     pub read: [usize; 3],
     /// Output blocks.
     pub outs: usize,
-    /// Columns of the weights of a plane of taps.
+    /// Columns of the weights of a plane of taps, and whether they are staged too.
     columns: usize,
+    streamed: bool,
     threads: [usize; 3],
     /// Inputs between neighbouring threads.
     steps: [usize; 3],
@@ -45,7 +46,8 @@ impl StagedBox {
             (read, [stride[0], tile.lines * stride[1], tile.vox * stride[2]])
         };
         let columns = taps_h * kernel[2] * 4;
-        Self { made, read, outs: group.outs * tile.out, columns, threads, steps }
+        let outs = group.outs * tile.out;
+        Self { made, read, outs, columns, streamed: group.streamed, threads, steps }
     }
 
     /// Bytes of workgroup memory, roughly: with pitches as they usually come.
@@ -55,7 +57,8 @@ impl StagedBox {
     }
 
     fn bytes_of_planes(&self, vectors: usize) -> usize {
-        (self.read[0] * vectors + self.outs * (self.columns + 1)) * VECTOR
+        let weights = if self.streamed { 0 } else { self.outs * (self.columns + 1) };
+        (self.read[0] * vectors + weights) * VECTOR
     }
 
     /// Vectors of the input that are staged at a time.
@@ -63,7 +66,12 @@ impl StagedBox {
         self.read.iter().product()
     }
 
-    /// Vectors of weights that are staged at a time.
+    /// Vectors of the input that a thread stages at a time.
+    pub fn slots(&self, group: &Workgroup) -> usize {
+        self.inputs().div_ceil(group.invocations())
+    }
+
+    /// Vectors of the weights of a plane of taps.
     pub fn weights(&self) -> usize {
         self.outs * self.columns
     }
@@ -110,7 +118,7 @@ mod tests {
 
     #[test]
     fn boxes_have_what_their_threads_read_and_lanes_meet_rarely() {
-        let group = Workgroup { threads: [4, 4, 2], outs: 2, splits: 1 };
+        let group = Workgroup { threads: [4, 4, 2], outs: 2, splits: 1, streamed: false };
         let tile = ConvTile { method: ConvMethod::Staged(group), vox: 4, lines: 2, out: 2 };
         let of = |spec, transposed| StagedBox::new(&Geometry { spec, transposed }, &tile, &group);
         let same = of(ConvSpec::same(), false);

@@ -56,6 +56,10 @@ pub fn working_memory(
 /// Threads that fill a GPU.
 const FILLED: usize = 32_768;
 
+/// Threads below which those that walk over all inputs by themselves take several times as long as staged tiles, so that timing them
+/// would be a waste: the kernel gate's model finds none hopeless above.
+const LEAST_DIRECT: usize = 8192;
+
 /// Output blocks that one thread keeps in registers.
 pub fn out_tile(outs: usize) -> usize {
     outs.min(4)
@@ -88,9 +92,21 @@ impl ConvSite {
             tiles.extend(staged_tiles(self, caps));
         } else {
             tiles.extend(staged_tiles(self, caps));
-            tiles.extend(self.direct());
+            let staged = !tiles.is_empty();
+            let direct = self.direct().into_iter();
+            tiles.extend(direct.filter(|tile| !staged || self.may_go_direct(tile)));
         }
         distinct(tiles)
+    }
+
+    /// Whether threads that walk over all inputs by themselves may be near staged tiles: not where they are few, nor where a stride
+    /// leaves each of them few taps for what it loads.
+    fn may_go_direct(&self, tile: &ConvTile) -> bool {
+        let Geometry { spec, transposed } = self.geometry;
+        let [d, h, w] = self.spatial;
+        let of_sample = d * h.div_ceil(tile.lines) * w.div_ceil(tile.vox);
+        let threads = self.samples * of_sample * self.blocks.outs.div_ceil(tile.out);
+        threads >= LEAST_DIRECT && !(transposed && spec.stride != [1; 3])
     }
 
     /// Whether staging was found to cost more than it saves: a first layer, whose inputs are few, and strided convolutions, whose
@@ -204,6 +220,40 @@ mod tests {
         assert!(staged(first(same, &Caps { subgroup_size: 32, ..Caps::default() })));
         assert_eq!(first(same, &software(8)).vox, 8);
         assert_eq!(first(shape(ConvSpec::same(), 5, false), &software(8)).vox, 6);
+    }
+
+    /// On AMD and Intel weights go to scalar registers; where subgroups have one size they are staged first.
+    #[test]
+    fn weights_are_streamed_first_where_subgroups_vary() {
+        let same = shape(ConvSpec::same(), 40, false);
+        let streams = |tile: &ConvTile| match tile.method {
+            ConvMethod::Staged(group) => {
+                assert!(!group.streamed || group.outs == 1, "{tile}");
+                group.streamed
+            }
+            _ => false,
+        };
+        for (subgroup_size, first) in [(0, true), (32, false)] {
+            let tiles = same.candidates(&Caps { subgroup_size, ..Caps::default() });
+            assert_eq!(streams(&tiles[0]), first);
+            let staged = |tile: &&ConvTile| matches!(tile.method, ConvMethod::Staged(_));
+            let kinds: Vec<bool> = tiles.iter().filter(staged).map(streams).collect();
+            assert!(kinds.contains(&true) && kinds.contains(&false));
+        }
+    }
+
+    /// A thread that walks over all inputs alone is no match for staged tiles where threads are few.
+    #[test]
+    fn direct_tiles_are_offered_where_threads_abound_or_nothing_else_fits() {
+        let direct = |site: ConvSite| {
+            let tiles = site.candidates(&Caps::default());
+            tiles.iter().any(|tile| tile.method == ConvMethod::Direct)
+        };
+        let deep = ChannelBlocks { ins: 32, outs: 32 };
+        let of = |spatial| ConvSite { spatial, blocks: deep, ..shape(ConvSpec::same(), 1, false) };
+        assert!(!direct(of([5, 7, 5])));
+        assert!(direct(of([40, 56, 40])));
+        assert!(!of([1; 3]).candidates(&Caps::default()).is_empty());
     }
 
     /// As an H200 measured it: a first layer and large strided convolutions run faster when threads load by themselves.

@@ -57,8 +57,9 @@ impl ConvWeightSite {
         let lines = match (sharing(caps), caps.software) {
             (Some(_), _) if kernel[2] == 3 => [self.shared().as_slice(), &[many, few]].concat(),
             (_, true) => vec![many, few],
+            // boxes are several times as fast
+            _ if kernel == [3; 3] => Vec::new(),
             // what `many` keeps does not fit the registers of all GPUs
-            _ if kernel == [3; 3] => vec![few],
             _ => vec![few, many],
         };
         let boxes = match kernel == [3; 3] && !caps.software {

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::{BUSY_GROUPS, FEW_THREADS, WORKGROUP, distinct};
+use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
 use super::super::subgroup::sharing;
 use crate::base::Result;
 use crate::engine::graph::{Caps, Layout, Lowering, MomentParts};
@@ -113,7 +113,7 @@ impl March {
         // lines of a thread, and planes at least
         let (rows, least) = match outputs / BUSY {
             // workgroups come before what a thread saves
-            0 if outputs < 2 * BUSY_GROUPS * WORKGROUP => (1, 1),
+            0 if outputs < 2 * caps.busy_groups() * WORKGROUP => (1, 1),
             0 => (1, 2),
             1..4 => (2, 2),
             _ => (4, 4),

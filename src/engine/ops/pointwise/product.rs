@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::{BUSY_GROUPS, WORKGROUP, distinct, switches};
+use super::super::common::{WORKGROUP, distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::coop::CooperativeTile;
 use crate::base::Result;
@@ -28,6 +28,10 @@ const SLICES: usize = 8;
 
 /// Threads below which most of a large GPU idles.
 const IDLE: usize = 16_384;
+
+/// Threads below which each walks over all inputs for several times as long as where workgroups share these out: the kernel gate's
+/// model finds none hopeless above.
+const LONELY: usize = 2560;
 
 /// Voxels of a sample above which larger workgroups come first.
 const MANY_VOXELS: usize = 1 << 19;
@@ -102,7 +106,7 @@ fn held(outs: usize, ins: usize, loads: usize, held: usize) -> (usize, usize) {
 impl Product {
     /// Tiles that can pay, the default first: weights stay in registers where loads are dear, outputs elsewhere.
     fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<PointwiseTile> {
-        let mut tiles = if caps.software { self.on_cpu() } else { self.on_hardware() };
+        let mut tiles = if caps.software { self.on_cpu() } else { self.on_hardware(caps) };
         let cooperative = CooperativeTile::tiles(self.blocks, caps, dtype);
         tiles.extend(cooperative.into_iter().map(PointwiseTile::Cooperative));
         distinct(tiles)
@@ -131,7 +135,7 @@ impl Product {
     }
 
     /// The largest tile that leaves threads enough comes first; where none does, one whose workgroups share the inputs out.
-    fn on_hardware(&self) -> Vec<PointwiseTile> {
+    fn on_hardware(&self, caps: &Caps) -> Vec<PointwiseTile> {
         let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = *self;
         let threads = |vox: usize, out: usize| {
             samples * voxels.div_ceil(vox * WORKGROUP) * WORKGROUP * outs.div_ceil(out)
@@ -142,7 +146,7 @@ impl Product {
             self.outputs(1, 4, WORKGROUP),
             self.outputs(2, 4, 4 * WORKGROUP),
         ];
-        if threads(4, 2) < BUSY_GROUPS * WORKGROUP {
+        if threads(4, 2) < caps.busy_groups() * WORKGROUP {
             tiles.insert(0, self.outputs(1, 4, WORKGROUP));
         }
         let large = self.outputs(4, 4, WORKGROUP);
@@ -154,16 +158,30 @@ impl Product {
         }
         if ins >= SLICES && voxels <= SPLIT_VOXELS {
             let split = [1, 2].map(|vox| PointwiseTile::Split { vox, out: outs.min(2) });
-            let place = if threads(4, 2) < IDLE { 0 } else { tiles.len() };
-            tiles.splice(place..place, split);
+            if threads(4, 2) < IDLE {
+                tiles.retain(|tile| self.keeps_busy(tile));
+                tiles.splice(0..0, split);
+            } else {
+                tiles.extend(split);
+            }
         }
         if outs >= SHARED && ins >= SHARED {
-            tiles.extend([
-                PointwiseTile::Shared { vox: 8, out: 2 },
-                PointwiseTile::Shared { vox: 4, out: 4 },
-            ]);
+            let shared = [(8, 2), (4, 4)].map(|(vox, out)| PointwiseTile::Shared { vox, out });
+            let splits = tiles.iter().any(|tile| matches!(tile, PointwiseTile::Split { .. }));
+            tiles.extend(shared.into_iter().filter(|tile| !splits || self.keeps_busy(tile)));
         }
         tiles
+    }
+
+    /// Whether a tile leaves so many threads that it may be near one whose workgroups share the inputs out.
+    fn keeps_busy(&self, tile: &PointwiseTile) -> bool {
+        let Self { samples, voxels, blocks: ChannelBlocks { outs, .. }, .. } = *self;
+        match *tile {
+            PointwiseTile::Outputs { vox, out, .. } | PointwiseTile::Shared { vox, out } => {
+                samples * voxels.div_ceil(vox) * outs.div_ceil(out) >= LONELY
+            }
+            _ => true,
+        }
     }
 
     fn choose(
@@ -263,12 +281,28 @@ mod tests {
         let caps = Caps::default();
         for (ins, outs) in [(1, 1), (4, 4), (16, 16), (16, 4), (40, 20)] {
             let blocks = ChannelBlocks { ins, outs };
-            let product = Product { samples: 2, voxels: 1000, blocks, loads: 1 };
+            let product = Product { samples: 2, voxels: 20_000, blocks, loads: 1 };
             let tiles = product.tiles(&caps, DType::F32);
             assert_eq!(distinct(tiles.clone()).len(), tiles.len());
             let staged = tiles.iter().any(|tile| matches!(tile, PointwiseTile::Shared { .. }));
             assert_eq!(staged, ins >= 16 && outs >= 16);
         }
+    }
+
+    /// Timing what leaves nearly all of a GPU idle would be a waste; something is always left.
+    #[test]
+    fn tiles_of_few_threads_are_not_offered_beside_shared_inputs() {
+        for (voxels, ins, outs) in [(64, 64, 64), (175, 32, 32), (120, 8, 1), (1400, 16, 16)] {
+            let blocks = ChannelBlocks { ins, outs };
+            let product = Product { samples: 2, voxels, blocks, loads: 1 };
+            let tiles = product.tiles(&Caps::default(), DType::F32);
+            assert!(matches!(tiles[0], PointwiseTile::Split { .. }));
+            assert!(tiles.iter().all(|tile| product.keeps_busy(tile)), "{tiles:?}");
+        }
+        let blocks = ChannelBlocks { ins: 16, outs: 16 };
+        let product = Product { samples: 2, voxels: 11_200, blocks, loads: 1 };
+        let tiles = product.tiles(&Caps::default(), DType::F32);
+        assert!(tiles.iter().any(|tile| matches!(tile, PointwiseTile::Shared { .. })));
     }
 
     #[test]

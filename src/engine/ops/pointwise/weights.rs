@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
+use super::super::common::{WORKGROUP, distinct};
 use super::super::load::{ChannelBlocks, WeightSources};
 use super::coop::CooperativeTile;
 use super::weight_chunks::WeightChunks;
@@ -44,24 +44,20 @@ impl PointwiseWeightTile {
     fn candidates(blocks: ChannelBlocks, lowering: &Lowering<'_>) -> Vec<Self> {
         let caps = lowering.caps;
         let threads = caps.threads();
-        let usual = if threads < FEW_THREADS { 4 } else { 2 };
         let split = |tile: usize, threads| Self::Thread {
             blocks: tile.min(blocks.ins.max(blocks.outs)),
             threads,
         };
         let mut tiles = match caps.software {
             true => vec![
-                split(usual, threads),
-                split(usual, threads / 2),
-                split(usual, threads * 2),
-                split(6 - usual, threads),
-                split(6 - usual, threads * 2),
+                split(4, threads),
+                split(4, threads / 2),
+                split(4, threads * 2),
+                split(2, threads),
+                split(2, threads * 2),
                 split(1, threads),
             ],
-            false => {
-                let chunks = WeightChunks::all(blocks).into_iter().map(Self::Chunks);
-                chunks.chain([split(usual, threads)]).collect()
-            }
+            false => WeightChunks::all(blocks).into_iter().map(Self::Chunks).collect(),
         };
         let cooperative = CooperativeTile::tiles(blocks, caps, lowering.dtype);
         tiles.extend(cooperative.into_iter().map(Self::Cooperative));
