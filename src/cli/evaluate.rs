@@ -99,7 +99,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     let described = options.labels.as_ref();
     let names = described.map_or_else(BTreeMap::new, |described| names(&described.labels));
     // whatever else is wrong must not come out after all is computed
-    let _claim = paths(args, predictions, &pairs, options.labels.as_ref()).claim()?;
+    let _claim = paths(args, predictions, &pairs, &options).claim()?;
     let summary = score_pairs(&pairs, &options, |error| fault!("{}", given.told(error)))?;
     if let Some(folder) = &args.probabilities
         && options.probabilities.is_some()
@@ -135,12 +135,7 @@ fn print(table: &str) -> Result<()> {
 }
 
 /// What the command reads and writes.
-fn paths(
-    args: &Args,
-    predictions: &Path,
-    pairs: &[MaskPair],
-    described: Option<&DescribedLabels>,
-) -> Paths {
+fn paths(args: &Args, predictions: &Path, pairs: &[MaskPair], options: &EvaluateOptions) -> Paths {
     let mut paths = Paths::new();
     let Some(output) = &args.output else { return paths };
     for MaskPair { reference, prediction, .. } in pairs {
@@ -149,8 +144,11 @@ fn paths(
             .chain(files_of(prediction))
             .for_each(|file| paths.reads(file));
     }
-    if let Some(described) = described {
+    if let Some(described) = &options.labels {
         paths.reads(&described.file);
+    }
+    if let Some(folder) = &options.probabilities {
+        [PROBABILITIES, UNCERTAINTY].iter().for_each(|kind| paths.reads(folder.join(kind)));
     }
     paths.writes(output, predictions);
     paths
@@ -194,7 +192,14 @@ fn probabilities(args: &Args, predictions: &Path, described: bool) -> Result<Opt
             "Name the dataset.json by `labels`, or leave one of the flags out.",
         )),
         Some(folder) => Ok(Some(folder.clone())),
-        None => Ok(Some(own.to_path_buf()).filter(|own| usable && holds(own))),
+        None if !holds(own) => Ok(None),
+        None if !usable => {
+            note!(
+                "the probabilities beside the predictions are not scored: that takes the names of the classes (--labels), and no --merge"
+            );
+            Ok(None)
+        }
+        None => Ok(Some(own.to_path_buf())),
     }
 }
 
