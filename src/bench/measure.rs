@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::config::Configuration;
 use super::median;
 use super::roofline::Roofline;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::engine::exec::{CommandInfo, caps};
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::{DType, Init, Region};
@@ -106,7 +106,7 @@ impl Timing<'_> {
     pub fn measure(&self, gpu: &Gpu) -> Result<ConfigurationReport> {
         let Self { configuration, footprint, .. } = *self;
         let workloads = workloads(configuration, footprint.dtype)?;
-        let (gpu, tuning) = tune::tuned(gpu, self.tuning, &workloads)?;
+        let (gpu, tuning) = tune::tuned(gpu, self.tuning, &workloads, &Stop::default())?;
         let example = Example::of(configuration)?;
         let mut report = ConfigurationReport {
             name: configuration.name,

@@ -11,7 +11,6 @@ use crate::bench::{
 };
 use crate::engine::gpu::{AdapterReport, Gpu};
 use crate::engine::graph::DType;
-use crate::engine::tune;
 use crate::train::Footprint;
 
 #[derive(Debug, clap::Args)]

@@ -209,12 +209,12 @@ impl Args {
     }
 
     /// The networks of the models' domains, with the variants of kernels that `--tune` says.
-    fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)]) -> Result<Ensemble> {
+    fn ensemble(&self, gpu: &Gpu, models: &[(Model, usize)], stop: &Stop) -> Result<Ensemble> {
         let options = self.options();
         let workload =
             |(model, domain): &(Model, usize)| Predictor::workload(gpu, model, *domain, &options);
         let workloads = models.iter().map(workload).collect::<Result<Vec<_>>>()?;
-        let (gpu, report) = tune::tuned(gpu, self.device.tune, &workloads)?;
+        let (gpu, report) = tune::tuned(gpu, self.device.tune, &workloads, stop)?;
         if report.timed > 0 {
             note!("{report}");
         }
@@ -224,10 +224,10 @@ impl Args {
     }
 
     /// The device, and the networks on it.
-    fn open(&self, models: &[(Model, usize)]) -> Result<(Gpu, Ensemble)> {
+    fn open(&self, models: &[(Model, usize)], stop: &Stop) -> Result<(Gpu, Ensemble)> {
         let gpu = Gpu::open(&self.device.device)?;
         let _compiling = say::Cleared(say::spinner("compiling kernels"));
-        let opened = Renewal::default().run(&gpu, |gpu| self.ensemble(gpu, models));
+        let opened = Renewal::default().run(&gpu, |gpu| self.ensemble(gpu, models, stop));
         let (_, ensemble) = opened.map_err(|e| match (&e, self.model.as_slice()) {
             // a patch that the adapter does not hold is the model's
             (Error::Shape { .. }, [model]) => e.about(model),
@@ -489,7 +489,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
             "One model without --mirror makes one prediction of each voxel: its entropy is written, and no disagreement, which takes several."
         );
     }
-    let (gpu, ensemble) = args.open(&models)?;
+    let (gpu, ensemble) = args.open(&models, stop)?;
     if args.input.is_dir() {
         args.record(&gpu, plan)?;
     }

@@ -233,8 +233,9 @@ impl Runs {
         for run in self.runs.clone() {
             let store = self.store(&run.config)?;
             let options = self.options()?;
+            let stop = observer.stop();
             let tell = &mut |progress: &Progress| observer.preparing(progress);
-            let mut preparing = Preparing { store: &store, tell, ahead: false };
+            let mut preparing = Preparing { store: &store, tell, ahead: false, stop };
             let config = run.config.on(caps);
             let planned = train::plan(&config, options, caps, &mut preparing)?.into_iter();
             let (domains, limits): (Vec<_>, Vec<_>) = planned.map(|d| (d.plan, d.limit)).unzip();
@@ -260,8 +261,9 @@ impl Runs {
         let mut prepared = Vec::new();
         for run in self.runs.clone() {
             let store = self.store(&run.config)?;
+            let stop = observer.stop();
             let tell = &mut |progress: &Progress| observer.preparing(progress);
-            let mut preparing = Preparing { store: &store, tell, ahead: true };
+            let mut preparing = Preparing { store: &store, tell, ahead: true, stop };
             for (plan, cases) in train::prepare(&run.config, self.options()?, &mut preparing)? {
                 prepared.push(PreparedDomain { plan, cases, folder: store.folder().into() });
             }

@@ -109,8 +109,9 @@ impl Run {
     ) -> Result<Self> {
         let caps = caps(gpu);
         let at = RunFolder { config: at.config.on(&caps), ..at };
+        let stop = observer.stop();
         let tell = &mut |progress: &Progress| observer.preparing(progress);
-        let mut preparing = Preparing { store, tell, ahead: true };
+        let mut preparing = Preparing { store, tell, ahead: true, stop };
         let planned = train::plan(&at.config, options, &caps, &mut preparing)?;
         let plans: Vec<DomainPlan> = planned.into_iter().map(|domain| domain.plan).collect();
         let origin = Origin::New(&options.preset);
@@ -150,8 +151,9 @@ impl Run {
                 "Restore the file.",
             ));
         }
+        let stop = observer.stop();
         let tell = &mut |progress: &Progress| observer.preparing(progress);
-        let mut preparing = Preparing { store, tell, ahead: true };
+        let mut preparing = Preparing { store, tell, ahead: true, stop };
         let (run, chosen) = Self::start(gpu, at, &plans, Origin::Folder, &mut preparing)?;
         chosen.iter().try_for_each(|chosen| chosen.keep(folder, observer))?;
         rewind(folder, run.steps)?;
@@ -185,7 +187,7 @@ impl Run {
             let (tuned, chosen) = if goes_on {
                 (tune::Record::resume(gpu, &folder.join(TUNING), &workloads)?.0, None)
             } else {
-                let (tuned, report) = tune::tuned(gpu, config.tune, &workloads)?;
+                let (tuned, report) = tune::tuned(gpu, config.tune, &workloads, &preparing.stop)?;
                 let record = tune::Record::of(&tuned, &workloads)?;
                 (tuned, Some(Variants { record, report }))
             };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::RunConfig;
 use super::search::{PlannedDomain, choose};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::dataset::prepared::{Cohort, KeptCases, Recipe, Store, StoredCase, Summary, Tell};
 use crate::dataset::{Case, Dataset, Exclusion, Fingerprint, Fold, Labels, Sides};
 use crate::domain::{DomainPlan, PlanOptions, PresetChoice};
@@ -64,6 +64,8 @@ pub struct Preparing<'a> {
     pub tell: &'a mut Tell<'a>,
     /// Whether cases that are read to make a plan are prepared at once, where it is known before how.
     pub ahead: bool,
+    /// What asks to stop, which the choice of kernels hears.
+    pub stop: Stop,
 }
 
 impl DomainCases {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::common;
 use crate::common::program::{dataset, log, weights};
-use u2seg::Result;
 use u2seg::low_level::dataset::Fold;
 use u2seg::low_level::dataset::prepared::{Place, Progress};
 use u2seg::low_level::domain::{PlanOptions, PresetChoice};
@@ -17,6 +16,7 @@ use u2seg::low_level::train;
 use u2seg::low_level::train::{
     Checkpoint, DomainCases, Length, Preparing, Reading, RunConfig, Step, Trainer,
 };
+use u2seg::{Result, Stop};
 
 fn options() -> PlanOptions {
     let mut options = PlanOptions::default();
@@ -153,7 +153,7 @@ fn a_checkpoint_comes_behind_the_readings_of_its_steps() {
 /// The cases that a run on these settings trains on.
 fn opened(gpu: &Gpu, config: &RunConfig) -> Arc<Vec<DomainCases>> {
     let (store, tell) = (config.store().unwrap(), &mut |_: &Progress| Ok(()));
-    let mut preparing = Preparing { store: &store, tell, ahead: false };
+    let mut preparing = Preparing { store: &store, tell, ahead: false, stop: Stop::default() };
     let planned = train::plan(config, &options(), &caps(gpu), &mut preparing).unwrap();
     let plans: Vec<_> = planned.into_iter().map(|domain| domain.plan).collect();
     Arc::new(train::open(config, &plans, &PresetChoice::None, &mut preparing).unwrap())

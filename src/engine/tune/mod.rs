@@ -18,7 +18,7 @@ use rayon::prelude::*;
 pub use cache::Identity;
 pub use record::Record;
 
-use crate::base::Result;
+use crate::base::{Result, Stop};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::graph::Caps;
@@ -104,7 +104,7 @@ fn drafts(workloads: &[Workload], caps: &Caps) -> Result<Vec<Draft>> {
 }
 
 /// The device with the variants that `mode` chooses for the workloads.
-pub fn tuned(gpu: &Gpu, mode: Mode, workloads: &[Workload]) -> Result<(Gpu, Report)> {
+pub fn tuned(gpu: &Gpu, mode: Mode, workloads: &[Workload], stop: &Stop) -> Result<(Gpu, Report)> {
     let shipped = gpu.shipped()?;
     if mode == Mode::Off {
         return Ok((gpu.tuned(shipped), Report::default()));
@@ -115,8 +115,10 @@ pub fn tuned(gpu: &Gpu, mode: Mode, workloads: &[Workload]) -> Result<(Gpu, Repo
     }
     let mut tuner = Tuner::new(gpu, &shipped, mode, workloads)?;
     let skip = if mode == Mode::Full { BTreeMap::new() } else { known.clone() };
-    let found = tuner.run(&skip)?;
+    let found = tuner.run(&skip, stop)?;
     cache::add(gpu, &found);
+    // what was found until then is kept
+    stop.check()?;
     let all: BTreeMap<_, _> = known.into_iter().chain(found).collect();
     Ok((gpu.tuned(shipped.with(all)), tuner.report))
 }
@@ -169,7 +171,11 @@ impl<'a> Tuner<'a> {
     }
 
     /// The variant of every site that could be timed, the shipped one where it holds.
-    fn run(&mut self, skip: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    fn run(
+        &mut self,
+        skip: &BTreeMap<String, String>,
+        stop: &Stop,
+    ) -> Result<BTreeMap<String, String>> {
         let wanted = |site: &&Site| !skip.contains_key(&site.choice.site);
         let sites: Vec<Site> = self.sites.iter().filter(wanted).cloned().collect();
         let ahead = if self.gpu.is_software() { 1 } else { AHEAD };
@@ -186,7 +192,7 @@ impl<'a> Tuner<'a> {
             let (gpu, deadline) = (self.gpu.clone(), self.deadline);
             goes_on = std::thread::scope(|scope| {
                 scope.spawn(move || compile(&gpu, keys, deadline));
-                self.time_all(group, &mut found)
+                self.time_all(group, &mut found, stop)
             })?;
         }
         self.gpu.keep_pipelines();
@@ -214,8 +220,16 @@ impl<'a> Tuner<'a> {
     }
 
     /// Times sites until the budget ends, and tells whether it has not.
-    fn time_all(&mut self, sites: &[Site], found: &mut BTreeMap<String, String>) -> Result<bool> {
+    fn time_all(
+        &mut self,
+        sites: &[Site],
+        found: &mut BTreeMap<String, String>,
+        stop: &Stop,
+    ) -> Result<bool> {
         for site in sites {
+            if stop.cause().is_some() {
+                return Ok(false);
+            }
             // the next site costs no more than the last, at most
             let begin = Instant::now();
             if begin + self.last >= self.deadline {

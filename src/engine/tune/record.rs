@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Identity, Mode, Report, drafts, tuned};
 use crate::base::files::{read_json, write_atomically};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, Stop};
 use crate::engine::exec::caps;
 use crate::engine::gpu::Gpu;
 use crate::engine::plan::Workload;
@@ -44,7 +44,7 @@ impl Record {
     /// cache or the shipped table says.
     pub fn resume(gpu: &Gpu, path: &Path, workloads: &[Workload]) -> Result<(Gpu, Report)> {
         if !path.exists() {
-            return tuned(gpu, Mode::Off, workloads);
+            return tuned(gpu, Mode::Off, workloads, &Stop::default());
         }
         let remedy = "Restore it; or delete it, and the run goes on with the shipped variants.";
         let record: Self = read_json(path, "the variants of a run's kernels", remedy)?;
@@ -55,7 +55,7 @@ impl Record {
                 record.identity.adapter,
                 gpu.report().name
             );
-            return tuned(gpu, Mode::Cached, workloads);
+            return tuned(gpu, Mode::Cached, workloads, &Stop::default());
         }
         Ok((gpu.tuned(gpu.shipped()?.with(record.variants)), Report::default()))
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::base::{GpuFault, locked};
+use crate::base::{Error, GpuFault, Stop, locked};
 use crate::dataset::prepared::Place;
 use crate::dataset::write_phantoms;
 use crate::domain::{DomainPlan, PlanOptions};
@@ -139,6 +139,21 @@ fn a_buffer_that_finds_no_memory_is_named_with_what_would_fit() {
     assert!(remedies > 0);
 }
 
+/// Tuning takes minutes; who asks it to stop does not wait for its end.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn tuning_hears_a_wish_to_stop() {
+    let rig = Rig::new();
+    let run = rig.train(&gpu(), "run").unwrap();
+    let plans: Vec<DomainPlan> = run.domains().iter().map(|d| d.domain.clone()).collect();
+    let workloads = train::planned_workloads(run.config(), &plans).unwrap();
+    let stop = Stop::default();
+    stop.ask(2);
+    let (gpu, mode) = (gpu(), tune::Mode::Full);
+    let error = tune::tuned(&gpu, mode, &workloads, &stop).err().unwrap();
+    assert!(matches!(error, Error::Stopped), "{error}");
+}
+
 /// A device that is lost while kernels are tuned refuses none of them.
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
@@ -149,7 +164,8 @@ fn a_loss_in_tuning_is_a_loss() {
     let workloads = train::planned_workloads(run.config(), &plans).unwrap();
     for n in [1, 40, 90, 150] {
         let gpu = failing(&format!("loss@{n}"));
-        let error = tune::tuned(&gpu, tune::Mode::Full, &workloads).err().unwrap();
+        let error =
+            tune::tuned(&gpu, tune::Mode::Full, &workloads, &Stop::default()).err().unwrap();
         assert!(error.is_lost(), "{n}: {error}");
     }
 }
