@@ -64,7 +64,7 @@ fn versions(lock: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// The commit that is built: git's, or the one that a package of cargo was made of; unknown elsewhere.
+/// The commit that a clone was built at first, or that a package of cargo was made of; unknown elsewhere.
 fn commit(root: &Path) -> Outcome<()> {
     let git = |words: &[&str]| {
         let output =
@@ -78,9 +78,9 @@ fn commit(root: &Path) -> Outcome<()> {
         let text = std::fs::read_to_string(packaged)?;
         text.split_once("\"sha1\": \"").and_then(|(_, rest)| rest.get(..10)).map(String::from)
     } else if git(&["rev-parse", "--show-prefix"]).is_some_and(|prefix| prefix.is_empty()) {
-        // grows with every commit, and with every change of branch
-        if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
-            println!("cargo::rerun-if-changed={}", root.join(log).display());
+        // of the first build of a branch: to build everything anew at each commit would cost more than it tells
+        if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
+            println!("cargo::rerun-if-changed={}", root.join(head).display());
         }
         git(&["rev-parse", "--short=10", "HEAD"])
     } else {
