@@ -127,7 +127,7 @@ class Results:
         return statistics.mean(times)
 
     def parameters(self, runs):
-        return sum(json.loads(u2seg("info", "--json", run / "model.safetensors")[0])[0]["total"] for run in runs)
+        return sum(json.loads(u2seg("info", "--json", run / "model.safetensors")[0])["total"] for run in runs)
 
     def memory(self, runs):
         """MiB of GPU memory that training takes by plan; the largest one of runs that train one after another."""

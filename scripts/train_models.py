@@ -39,7 +39,7 @@ def dice(run):
 def parameters(program, run):
     """Those of the whole model, or where a model was adapted those that the new domain adds to it."""
     told = subprocess.run([program, "info", "--json", run / "model.safetensors"], check=True, capture_output=True).stdout
-    report = json.loads(told)[0]
+    report = json.loads(told)
     if not run.name.startswith("adapted-"):
         return report["total"]
     return sum(part["domains"][-1] for part in report["parts"])

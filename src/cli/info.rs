@@ -155,13 +155,13 @@ impl Described {
     fn about(&self, domain: &DomainPlan, verbose: bool) -> Vec<(&'static str, String)> {
         let trained = self.trained.get(&domain.name);
         let channels = match (trained, &self.card) {
-            (Some(trained), _) => format!("{} ", list(&trained.channels)),
-            (None, Some(card)) => format!("{} ", card.modality),
+            (Some(trained), _) => format!("{}, ", list(&trained.channels)),
+            (None, Some(card)) => format!("{}, ", card.modality),
             (None, None) => String::new(),
         };
         let channels = channels.escape_debug();
         let images = format!(
-            "{channels}({}), resampled to {} mm (D×H×W)",
+            "{channels}{}, resampled to {} mm (D×H×W)",
             count(domain.channels as u64, "channel"),
             axes(domain.spacing.map(mm))
         );

@@ -26,6 +26,20 @@ pub enum CleanUpStep {
     FillHoles,
 }
 
+impl std::fmt::Display for CleanUpStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closing(reach) => write!(f, "closing by {reach} voxels"),
+            Self::ClosingEdges(reach) => write!(f, "closing by {reach} voxels, over edges too"),
+            Self::Largest => f.write_str("largest component kept"),
+            Self::LargestTwo(share) => {
+                write!(f, "largest component kept, and the second from {share} of it on")
+            }
+            Self::FillHoles => f.write_str("holes filled"),
+        }
+    }
+}
+
 /// Voxels that a closing reaches at most: it works on so many more around a class.
 const FURTHEST: usize = 64;
 

@@ -134,7 +134,7 @@ fn state_dicts_travel_both_ways() {
         let alone = folder.path().join("alone.safetensors");
         succeed(&["export", "-m", path(&back), "--domain", "Bright", "-o", path(&alone)]);
         assert_eq!(Model::read(&alone).unwrap(), model);
-        assert!(succeed(&["info", path(&back)]).contains("independent networks"));
+        assert!(succeed(&["info", path(&back), "--parameters"]).contains("independent networks"));
         // a tensor too few is named
         let name = "out_tr_list.0.conv1.bias";
         let fewer = tensors.into_iter().filter(|(n, _)| n != name).collect();

@@ -92,7 +92,7 @@ fn a_run_ends_with_what_came_of_it_and_the_next_command() {
     assert!(out.lines().any(|line| line == path(&model)), "{out}");
     let told = succeed(&["info", path(&run)]);
     for part in [
-        "MR (1 channel)",
+        "MR, 1 channel",
         "classes   ball",
         "on 3 cases, 3 steps, by u2seg",
         "on 1 held-out case: ball",

@@ -284,7 +284,8 @@ impl Observer for Watch {
 
     fn validated(&mut self, scores: &DomainScores) -> Result<()> {
         for ChosenCleanUp { class, steps, before, after } in &scores.clean_up {
-            say!("clean-up of {class}: {steps:?}, mean Dice {before:.4} to {after:.4}");
+            let steps = list(steps.iter().map(ToString::to_string));
+            say!("clean-up of {class}: {steps}; mean Dice {before:.4} before, {after:.4} after");
         }
         say!("{}\n{}", scores.domain, scores.table());
         let (name, cases) = (scores.domain.clone(), scores.summary.metric_per_case.len());
