@@ -197,6 +197,10 @@ impl<'a> Tuner<'a> {
         }
         self.gpu.keep_pipelines();
         self.report.seconds = self.start.elapsed().as_secs_f64();
+        // whoever asked is told of more than that
+        if self.report.timed == 0 {
+            log::info!("{}", self.report);
+        }
         Ok(found)
     }
 
