@@ -132,7 +132,15 @@ fn run(args: &Args) -> Result<()> {
     begin_anew(&run)?;
     let length = config.length;
     let mut run = Run::begin(&gpu, config, &options, &run, &mut Lines)?;
-    println!("training on {} cases: {length:?}", run.domains()[0].cases.len());
+    let cases = match run.domains()[0].cases.len() {
+        1 => "1 case".to_string(),
+        several => format!("{several} cases"),
+    };
+    let length = match length {
+        Length::Steps(steps) => format!("{steps} steps"),
+        Length::Minutes(minutes) => format!("{minutes} minutes"),
+    };
+    println!("training on {cases} for {length}");
     run.train(&mut Lines)?;
     let model = run.model()?;
     let cases = &run.domains()[0];
