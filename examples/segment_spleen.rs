@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example segment_spleen [-- --data Task09_Spleen] [--minutes 3] [--out runs/spleen]`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -156,11 +157,13 @@ fn run(args: &Args) -> Result<()> {
     let mask = args.out.join(format!("{}.nii.gz", case.id));
     labels.write(&mask)?;
     let picture = args.out.join(format!("{}.png", case.id));
+    let names = BTreeMap::from([(SPLEEN, "spleen".into())]);
     let view = Overlay {
+        names: &names,
         truth: Some(&truth),
         prediction: Some(&labels),
         window: Some(SOFT_TISSUE),
-        caption: "Spleen",
+        caption: &case.id,
         ..Overlay::of(&image)
     };
     view.write(&picture)?;
