@@ -18,6 +18,8 @@ use crate::base::{Error, Result};
 /// What names of the files begin and end with.
 const START: &str = "events.out.tfevents.";
 const END: &str = ".u2seg";
+/// How those of the held-out cases at the end of a training end.
+const VALIDATION_END: &str = ".validation.u2seg";
 /// Bytes of a record around its data: length and checksum before it, a checksum behind it.
 const HEAD: usize = 12;
 const TAIL: usize = 4;
@@ -29,10 +31,25 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Creates the file in a run's folder.
+    /// Creates the file of a start in a run's folder.
     pub fn create(out: &Path) -> Result<Self> {
+        Self::begin(out, END)
+    }
+
+    /// Creates the file of the held-out cases after a step, in the place of one that was begun before for the same step.
+    pub fn create_for_validation(out: &Path, step: u64) -> Result<Self> {
+        for path in files(out, VALIDATION_END)? {
+            let bytes = read_bytes(&path, "TensorBoard's events")?;
+            if records(&bytes).iter().filter_map(|data| step_of(data)).all(|at| at == step) {
+                remove(&path)?;
+            }
+        }
+        Self::begin(out, VALIDATION_END)
+    }
+
+    fn begin(out: &Path, end: &str) -> Result<Self> {
         let now = seconds();
-        let path = out.join(format!("{START}{now:.6}{END}"));
+        let path = out.join(format!("{START}{now:.6}{end}"));
         let mut file = File::create_new(&path).map_err(|e| Error::io(&path, e))?;
         let mut event = Vec::new();
         double(&mut event, 1, now);
@@ -60,14 +77,22 @@ impl Events {
     }
 }
 
-/// Takes steps from beyond `step`, and torn tails, out of the files of a run's folder; files without any step go.
-pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
+/// The files of a run's folder whose names end so.
+fn files(out: &Path, end: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(out).map_err(|e| Error::io(out, e))? {
         let path = entry.map_err(|e| Error::io(out, e))?.path();
         let name = file_name(&path);
-        if !name.starts_with(START) || !name.ends_with(END) || !path.is_file() {
-            continue;
+        if name.starts_with(START) && name.ends_with(end) && path.is_file() {
+            files.push(path);
         }
+    }
+    Ok(files)
+}
+
+/// Takes steps from beyond `step`, and torn tails, out of the files of a run's folder; files without any step go.
+pub(super) fn rewind(out: &Path, step: u64) -> Result<()> {
+    for path in files(out, END)? {
         let bytes = read_bytes(&path, "TensorBoard's events")?;
         let all = records(&bytes);
         let steps = || all.iter().filter_map(|data| step_of(data));
@@ -245,6 +270,25 @@ mod tests {
         assert_eq!(steps(&first), [1]);
         rewind(folder.path(), 0).unwrap();
         assert!(!first.exists() && other.exists());
+    }
+
+    #[test]
+    fn a_validation_that_comes_again_takes_the_place_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut training = Events::create(folder.path()).unwrap();
+        training.add(18, &[("lr".into(), 0.1)]).unwrap();
+        let begin = |step| {
+            let mut events = Events::create_for_validation(folder.path(), step).unwrap();
+            events.add(step, &[("validation_dice/A".into(), 0.5)]).unwrap();
+            events.path
+        };
+        let (first, second) = (begin(18), begin(18));
+        assert!(!first.exists() && second.exists() && training.path.exists());
+        // a training that was made longer keeps what came before
+        let third = begin(30);
+        assert!(second.exists() && third.exists());
+        rewind(folder.path(), 18).unwrap();
+        assert!(second.exists() && !third.exists());
     }
 
     #[test]

@@ -34,7 +34,10 @@ pub(super) struct Scored<'a> {
 impl Pictures {
     /// Of the run in a folder after so many steps.
     pub fn begin(out: &Path, step: u64) -> Self {
-        Self { events: kept(Events::create(out), "TensorBoard gets no pictures"), step }
+        Self {
+            events: kept(Events::create_for_validation(out, step), "TensorBoard gets no pictures"),
+            step,
+        }
     }
 
     /// Draws a case of a domain into the folder of its masks.
