@@ -85,7 +85,9 @@ impl ColumnSplit {
         let candidates = ColumnTile::candidates(layout, lowering.caps);
         let (tile, choice) = lowering.choose("depthwise_weight", shape, &candidates)?;
         let [depth, each, per_sample] = match tile {
-            ColumnTile::Threads { rows, threads } => threads_of(layout, rows, threads),
+            ColumnTile::Threads { rows, threads } => {
+                threads_of(layout, rows, threads, most_parts(layout, lowering)?)
+            }
             ColumnTile::Lanes { rows } => lanes_of(layout, rows, lowering.caps),
         };
         Ok(Self { tile, per_sample, each, depth, choice })
@@ -127,11 +129,18 @@ impl ColumnSplit {
     }
 }
 
+/// Parts of a sample at most, whose partial sums of all samples are bound together.
+fn most_parts(layout: &Layout, lowering: &Lowering<'_>) -> Result<usize> {
+    let [out] = lowering.outputs()?;
+    let bytes = 4 * lowering.graph.info(out).words * layout.n;
+    Ok((lowering.caps.max_binding as usize / bytes.max(1)).max(1))
+}
+
 /// Planes of a column, columns that one thread takes, and parts of a sample: a thread each.
-fn threads_of(layout: &Layout, rows: usize, threads: usize) -> [usize; 3] {
+fn threads_of(layout: &Layout, rows: usize, threads: usize, most: usize) -> [usize; 3] {
     let [d, h, w] = layout.spatial;
     let columns = h.div_ceil(rows) * w.div_ceil(QUAD);
-    let wanted = (threads / (layout.blocks() * layout.n)).clamp(1, columns);
+    let wanted = (threads / (layout.blocks() * layout.n)).clamp(1, columns).min(most);
     let each = columns.div_ceil(wanted);
     [d, each, columns.div_ceil(each)]
 }
