@@ -156,8 +156,9 @@ pub(super) fn model_file(path: &Path) -> PathBuf {
 /// What a flag means that names a model: a file that is there, given by itself or by the folder of its run, or a part of the
 /// program.
 fn named_model(wanted: &Path) -> Result<Named> {
-    let Named::Path(path) = Named::find(wanted)? else { return Named::find(wanted) };
-    let file = model_file(&path);
+    let named = Named::find(wanted)?;
+    let Named::Path(path) = &named else { return Ok(named) };
+    let file = model_file(path);
     if file.exists() {
         return Ok(Named::Path(file));
     }

@@ -1,5 +1,7 @@
 //! Numbers as people write them.
 
+pub use crate::report::{axes, duration, mm};
+
 /// A number with its noun: 1 case, 2,000 steps.
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -12,27 +14,6 @@ pub fn thousands(number: u64) -> String {
     let groups = digits.as_bytes().rchunks(3).rev();
     let groups: Vec<&str> = groups.filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(",")
-}
-
-/// Numbers along D, H, W.
-pub fn axes<T: ToString>(axes: [T; 3]) -> String {
-    axes.map(|axis| axis.to_string()).join("×")
-}
-
-/// Millimetres to two digits, without zeros at the end.
-pub fn mm(mm: f64) -> String {
-    let text = format!("{mm:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').into()
-}
-
-/// Minutes and seconds, or hours and minutes.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
 }
 
 /// Words one after another, with a comma between them.

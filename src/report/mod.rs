@@ -10,6 +10,7 @@ mod plots;
 mod predictions;
 mod scores;
 mod table;
+mod words;
 
 pub use origin::{Device, Origin, bytes};
 pub use page::{
@@ -20,3 +21,4 @@ pub use plots::{Line, curves, strips};
 pub use predictions::{PREDICTION, PredictionRecord, predictions};
 pub use scores::domain;
 pub use table::{Cell, Column, Row, Table, grouped};
+pub use words::{axes, duration, mm};

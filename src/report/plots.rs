@@ -1,7 +1,9 @@
 //! Plots as SVG that stands in a page. Colours are written as numbers that no plot means, which the style of the page replaces by
 //! those of its light or its dark look.
 
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -72,16 +74,8 @@ pub fn curves(title: &str, lines: &[Line], shares: bool) -> Result<Plot> {
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..last, range)?;
-        let words = FONT.into_font().color(&INK);
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(GRID)
-            .label_style(words.clone())
-            .axis_desc_style(words)
+        mesh(&mut chart)
             .x_desc("Step")
-            .x_labels(6)
             .y_labels(5)
             .x_label_formatter(&|step| format!("{step:.0}"))
             .y_label_formatter(&|value| short(*value))
@@ -101,6 +95,25 @@ pub fn curves(title: &str, lines: &[Line], shares: bool) -> Result<Plot> {
     let named = lines.iter().filter(|line| !line.name.is_empty());
     let legend = named.map(|line| (line.colour % COLOURS, line.name.clone())).collect();
     Ok(Plot { title: title.into(), svg, legend })
+}
+
+/// A chart of two quantities.
+type Quantities<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// The grid and the words of a chart.
+fn mesh<'a, 'b, 'c>(
+    chart: &'c mut Quantities<'a, 'b>,
+) -> MeshStyle<'a, 'c, RangedCoordf64, RangedCoordf64, SVGBackend<'b>> {
+    let words = FONT.into_font().color(&INK);
+    let mut mesh = chart.configure_mesh();
+    mesh.bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(GRID)
+        .label_style(words.clone())
+        .axis_desc_style(words)
+        .x_labels(6);
+    mesh
 }
 
 /// One quantity over another.
@@ -130,17 +143,9 @@ pub(super) fn chart(of: &Chart<'_>) -> Result<Plot> {
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d(x, y)?;
-        let words = FONT.into_font().color(&INK);
-        chart
-            .configure_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(GRID)
-            .label_style(words.clone())
-            .axis_desc_style(words)
+        mesh(&mut chart)
             .x_desc(of.axes[0])
             .y_desc(of.axes[1])
-            .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&|value| short(*value))
             .y_label_formatter(&|value| short(*value))

@@ -16,8 +16,8 @@ use crate::domain::DomainPlan;
 use crate::imaging::stem;
 use crate::net::{Chosen, Model};
 use crate::report::{
-    Cell, CurvePart, DomainPart, Line, Page, Pair, Plot, Row, RunPart, Table, TextFile, bytes,
-    curves, domain, grouped, made, predictions,
+    Cell, CurvePart, DomainPart, Line, Page, Pair, Plot, Row, RunPart, Table, TextFile, axes,
+    bytes, curves, domain, duration, grouped, made, predictions,
 };
 use crate::score::ClassKey;
 use crate::score::summary::Summary;
@@ -243,15 +243,6 @@ fn compared(chosen: &Chosen) -> Table {
     table
 }
 
-fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    match (whole / 3600, whole / 60 % 60, whole % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
-}
-
 fn short_seconds(seconds: f64) -> String {
     match seconds {
         ..1.0 => format!("{:.0} ms", seconds * 1000.0),
@@ -329,7 +320,6 @@ fn plots(all: &Curves) -> Result<Vec<Plot>> {
 fn plan_table(plans: &[DomainPlan]) -> Table {
     let mut table =
         Table::new(["Setting".to_string()].into_iter().chain(plans.iter().map(|p| p.name.clone())));
-    let sizes = |sizes: &[usize; 3]| sizes.map(|size| size.to_string()).join("×");
     let mut row = |name: &str, value: &dyn Fn(&DomainPlan) -> String| {
         let mut cells = vec![Cell::text(name)];
         cells.extend(plans.iter().map(|plan| Cell::text(value(plan))));
@@ -345,16 +335,16 @@ fn plan_table(plans: &[DomainPlan]) -> Table {
         }
     });
     row("Spacing, mm (D×H×W)", &|plan| {
-        plan.spacing
-            .map(|mm| format!("{mm:.3}").trim_end_matches('0').trim_end_matches('.').to_string())
-            .join("×")
+        let mm =
+            |mm: f64| format!("{mm:.3}").trim_end_matches('0').trim_end_matches('.').to_string();
+        axes(plan.spacing.map(mm))
     });
-    row("Patch, voxels (D×H×W)", &|plan| sizes(&plan.patch));
+    row("Patch, voxels (D×H×W)", &|plan| axes(plan.patch));
     if plans.iter().any(|plan| plan.crop.is_some()) {
-        row("Resized from", &|plan| plan.crop.as_ref().map_or("–".into(), &sizes));
+        row("Resized from", &|plan| plan.crop.map_or("–".into(), axes));
     }
     row("Batch size", &|plan| plan.batch.to_string());
-    row("Downsampling steps per axis", &|plan| sizes(&plan.pools));
+    row("Downsampling steps per axis", &|plan| axes(plan.pools));
     row("Planned as published for", &|plan| plan.preset.clone().unwrap_or("–".into()));
     table
 }

@@ -10,6 +10,7 @@ use crate::dataset::write_phantoms;
 use crate::domain::{DomainPlan, PlanOptions};
 use crate::engine::gpu::testing::gpu;
 use crate::engine::gpu::{Faults, Gpu};
+use crate::engine::plan::Workload;
 use crate::engine::tune;
 use crate::imaging::{LabelMap, Volume, read_image};
 use crate::net::{Model, read_tensors};
@@ -43,6 +44,13 @@ impl Rig {
             tune: tune::Mode::Off,
             ..RunConfig::new(vec![self.folder.path().join("data")])
         }
+    }
+
+    /// What a training draws up for the tuner.
+    fn workloads(&self) -> Vec<Workload> {
+        let run = self.train(&gpu(), "run").unwrap();
+        let plans: Vec<DomainPlan> = run.domains().iter().map(|d| d.domain.clone()).collect();
+        train::planned_workloads(run.config(), &plans).unwrap()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -143,10 +151,7 @@ fn a_buffer_that_finds_no_memory_is_named_with_what_would_fit() {
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn tuning_hears_a_wish_to_stop() {
-    let rig = Rig::new();
-    let run = rig.train(&gpu(), "run").unwrap();
-    let plans: Vec<DomainPlan> = run.domains().iter().map(|d| d.domain.clone()).collect();
-    let workloads = train::planned_workloads(run.config(), &plans).unwrap();
+    let workloads = Rig::new().workloads();
     let stop = Stop::default();
     stop.ask(2);
     let (gpu, mode) = (gpu(), tune::Mode::Full);
@@ -158,10 +163,7 @@ fn tuning_hears_a_wish_to_stop() {
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
 fn a_loss_in_tuning_is_a_loss() {
-    let rig = Rig::new();
-    let run = rig.train(&gpu(), "run").unwrap();
-    let plans: Vec<DomainPlan> = run.domains().iter().map(|d| d.domain.clone()).collect();
-    let workloads = train::planned_workloads(run.config(), &plans).unwrap();
+    let workloads = Rig::new().workloads();
     for n in [1, 40, 90, 150] {
         let gpu = failing(&format!("loss@{n}"));
         let error =
