@@ -1,12 +1,10 @@
-//! Convolutions, and input gradients of stride 1, that multiply cooperative matrices.
+//! Tiles of the convolutions, and input gradients of stride 1, that multiply cooperative matrices.
 
 use super::super::load::ChannelBlocks;
 use super::site::{ConvMethod, ConvSite, ConvTile, Matrices};
-use super::spec::{ConvSpec, sizes};
+use super::spec::ConvSpec;
 use super::staged_box::MEMORY;
-use super::tile::ConvCall;
-use crate::base::Result;
-use crate::engine::graph::{Caps, DType, Dispatch, fold};
+use crate::engine::graph::{Caps, DType};
 use crate::engine::shader::KernelKey;
 
 /// Subgroups among which a workgroup shares its product out.
@@ -52,7 +50,7 @@ impl Matrices {
     }
 
     /// Input channels that are staged at a time: 32 bytes of them, or one matrix.
-    fn depth(self) -> usize {
+    pub fn depth(self) -> usize {
         self.side.max(256 / self.bits)
     }
 
@@ -179,7 +177,12 @@ pub fn cooperative_tiles(site: &ConvSite, caps: &Caps, dtype: DType) -> Vec<Conv
 }
 
 /// Workgroups that make `spatial` of so many samples and output blocks.
-fn workgroups(tile: &ConvTile, planes: usize, spatial: [usize; 3], others: [usize; 2]) -> usize {
+pub fn workgroups(
+    tile: &ConvTile,
+    planes: usize,
+    spatial: [usize; 3],
+    others: [usize; 2],
+) -> usize {
     let [depth, height, width] = spatial;
     let boxes = depth.div_ceil(planes) * height.div_ceil(tile.lines) * width.div_ceil(tile.vox);
     boxes * others[0] * others[1].div_ceil(tile.out)
@@ -199,36 +202,8 @@ fn splits(site: &ConvSite, tile: &ConvTile, matrices: Matrices, caps: &Caps) -> 
     (1..=wanted).rev().find(bound).unwrap_or(1)
 }
 
-/// A convolution, or an input gradient as the convolution that it is.
-pub struct CooperativeConv {
-    pub spec: ConvSpec,
-    /// Leading padding.
-    pub pad: [usize; 3],
-    /// Sizes of what is read and of what is made.
-    pub inner: [usize; 3],
-    pub outer: [usize; 3],
-}
-
-impl CooperativeConv {
-    /// The dispatch of a call.
-    pub fn dispatch(&self, call: ConvCall<'_>, matrices: Matrices) -> Result<Dispatch> {
-        let ConvCall { lowering, piece, label, key, tile } = call;
-        let [outs, ins] = piece.runs.map(|run| run.count);
-        let splits = matrices.splits;
-        let others = [piece.samples, outs];
-        let groups = workgroups(&tile, matrices.planes, self.outer, others) * splits;
-        let key = set(key, &self.spec, &tile, matrices);
-        let step = matrices.depth() / 4;
-        let dispatch = Dispatch::new(label, key, fold(groups, lowering.caps)?)
-            .param("tiles", outs.div_ceil(tile.out))
-            .param("splits", splits)
-            .param("split_ins", ins.div_ceil(step).div_ceil(splits) * step);
-        Ok(sizes(dispatch, self.inner, self.outer, self.pad))
-    }
-}
-
 /// Sets the tile of a key.
-fn set(mut key: KernelKey, spec: &ConvSpec, tile: &ConvTile, matrices: Matrices) -> KernelKey {
+pub fn set(mut key: KernelKey, spec: &ConvSpec, tile: &ConvTile, matrices: Matrices) -> KernelKey {
     let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = *spec;
     let Jobs { rows, columns, vox, out } = matrices.jobs();
     key.file = "conv_coop.wgsl";

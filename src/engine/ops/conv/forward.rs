@@ -5,7 +5,7 @@ use super::super::elementwise::single;
 use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::norm::{bias_grad, give_moments};
 use super::super::pointwise::Product;
-use super::coop::CooperativeConv;
+use super::coop_conv::CooperativeConv;
 use super::input_grad::input_grads;
 use super::shared::SharedConv;
 use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};

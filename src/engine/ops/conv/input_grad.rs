@@ -5,7 +5,7 @@ use super::super::elementwise::part_grads;
 use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::pointwise::Product;
 use super::super::subgroup::{SharedRow, Subgroup};
-use super::coop::CooperativeConv;
+use super::coop_conv::CooperativeConv;
 use super::shared::SharedConv;
 use super::site::{ConvMethod, ConvSite, ConvTile, Geometry, Row};
 use super::spec::{ConvSpec, taps_key};
