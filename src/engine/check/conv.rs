@@ -208,11 +208,19 @@ impl GraphCase for Cooperative {
 }
 
 pub fn cooperative_matrices() -> Vec<Case> {
-    let one = ConvSpec::pointwise();
+    let (one, same, down) = (ConvSpec::pointwise(), ConvSpec::same(), ConvSpec::down);
     let cases = [
         conv(&[(52, NORM_ACT)], 75, [5, 6, 7], one).samples(2).after(NORM_ACT),
         conv(&[(34, UP), (17, ACT)], 33, [4, 6, 10], one).samples(2),
         conv(&[(16, PLAIN)], 16, [3, 5, 9], one).twice(),
+        // several boxes along each axis
+        conv(&[(20, NORM_ACT)], 36, [2, 9, 37], same).samples(2).after(NORM_ACT),
+        conv(&[(34, UP), (17, ACT)], 33, [4, 6, 10], same).samples(2),
+        // the input is summed in parts
+        conv(&[(40, ACT)], 16, [5, 7, 5], same).after(NORM),
+        conv(&[(16, PLAIN)], 20, [3, 4, 5], spec(3, [1; 3], [1, 0, 2], [0, 2, 1])).twice(),
+        conv(&[(18, NORM_ACT)], 40, [5, 9, 23], down([2, 2, 2])).samples(2),
+        conv(&[(16, PLAIN)], 16, [2, 6, 20], down([1, 2, 1])),
     ];
     cases.into_iter().map(|case| Case::Graph(Box::new(Cooperative(case)))).collect()
 }

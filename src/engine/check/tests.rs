@@ -34,7 +34,7 @@ fn run(name: &str, gpu: &Gpu) -> Vec<Row> {
     rows
 }
 
-const COOPERATIVE: &str = "pointwise convolutions by cooperative matrices";
+const COOPERATIVE: &str = "convolutions by cooperative matrices";
 const MANY_GROUPS: &str = "many groups";
 const THREE_TAPS: &str = "convolutions with three taps";
 
@@ -59,7 +59,7 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
             // past the capture of tests that pass
             writeln!(
                 std::io::stderr(),
-                "pointwise_coop.wgsl and pointwise_weight_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
+                "pointwise_coop.wgsl, pointwise_weight_coop.wgsl and conv_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
             )
             .unwrap();
             continue;
@@ -67,8 +67,8 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
         let part = format!("cooperative f{bits} SIDE={side} ");
         let tried: BTreeSet<&String> =
             rows.iter().flat_map(|row| &row.variants).filter(|name| name.contains(&part)).collect();
-        // of both kernels 32 and 64 channels, two sizes of workgroups at least
-        for family in ["pointwise ", "pointwise_weight "] {
+        // of all kernels 32 and 64 channels, two sizes of workgroups at least
+        for family in ["pointwise ", "pointwise_weight ", "conv ", "conv-input "] {
             let tried = tried.iter().filter(|variant| variant.starts_with(family)).count();
             assert!(tried >= 4, "{family}{part}: {tried}");
         }

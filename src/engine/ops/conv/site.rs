@@ -17,6 +17,8 @@ pub enum ConvMethod {
     Winograd,
     /// `conv_staged.wgsl`: a workgroup stages inputs and weights in its memory.
     Staged(Workgroup),
+    /// `conv_coop.wgsl`: likewise, by cooperative matrices; a workgroup makes what the tile says.
+    Cooperative(Matrices),
 }
 
 /// What one thread makes.
@@ -46,6 +48,14 @@ impl Display for ConvTile {
                 )?;
                 f.write_str(if streamed { " streamed" } else { "" })
             }
+            ConvMethod::Cooperative(matrices) => {
+                let Matrices { side, bits, planes, taps, splits, group, .. } = matrices;
+                write!(
+                    f,
+                    "cooperative f{bits} SIDE={side} channels={} {planes}x{lines}x{vox} TAPS={taps} splits={splits} WG={group}",
+                    4 * out
+                )
+            }
         }
     }
 }
@@ -63,6 +73,24 @@ pub struct Workgroup {
     pub streamed: bool,
 }
 
+/// The cooperative matrices of a workgroup, which stages whole planes and sums parts as [`Workgroup`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matrices {
+    /// Rows and columns of a matrix.
+    pub side: usize,
+    /// Of a factor.
+    pub bits: usize,
+    /// Whether a workgroup makes 64 channels, not 32.
+    pub wide: bool,
+    /// Planes of what it makes.
+    pub planes: usize,
+    /// Taps whose weights are staged at a time.
+    pub taps: usize,
+    pub splits: usize,
+    /// Its invocations.
+    pub group: usize,
+}
+
 impl Workgroup {
     /// Its invocations.
     pub fn invocations(&self) -> usize {
@@ -75,6 +103,7 @@ impl ConvTile {
     pub fn splits(&self) -> usize {
         match self.method {
             ConvMethod::Staged(group) => group.splits,
+            ConvMethod::Cooperative(matrices) => matrices.splits,
             _ => 1,
         }
     }

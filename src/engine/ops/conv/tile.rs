@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::super::common::{distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
+use super::coop::cooperative_tiles;
 use super::pick::staged_tiles;
 use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
 use super::spec::ConvSpec;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, Scratch, fold};
+use crate::engine::graph::{Caps, DType, Dispatch, Lowering, Portion, Scratch, fold};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// A kernel about to run on a piece of the work.
@@ -76,10 +77,15 @@ impl ConvSite {
         let Self { samples, spatial: [d, h, w], blocks: ChannelBlocks { ins, outs }, .. } = self;
         let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], .. } = self.geometry.spec;
         let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
-        lowering.choose(family, shape, &self.candidates(lowering.caps))
+        lowering.choose(family, shape, &self.tiles(lowering.caps, lowering.dtype))
     }
 
-    /// Tiles that can compute the shape, the default first.
+    /// Tiles for tensors of this type, the default first: cooperative matrices last, so that only tuning takes them.
+    pub fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<ConvTile> {
+        [self.candidates(caps), cooperative_tiles(self, caps, dtype)].concat()
+    }
+
+    /// Tiles that can compute the shape on any adapter, the default first.
     pub fn candidates(&self, caps: &Caps) -> Vec<ConvTile> {
         let mut tiles = Vec::new();
         if sharing(caps).is_some() && self.geometry.spec.kernel == [3; 3] {
@@ -133,16 +139,21 @@ impl ConvSite {
         } else {
             (self.blocks.outs.min(8), vec![(5, 40), (4, 33), (7, 54), (3, 27), (10, 89)])
         };
-        self.tiles(ConvMethod::Shared, out, &widths)
+        self.of_widths(ConvMethod::Shared, out, &widths)
     }
 
     fn winograd(&self) -> Vec<ConvTile> {
         let widths = [(8, 75), (6, 57), (4, 43), (10, 114), (2, 31)];
-        self.tiles(ConvMethod::Winograd, out_tile(self.blocks.outs), &widths)
+        self.of_widths(ConvMethod::Winograd, out_tile(self.blocks.outs), &widths)
     }
 
     /// Tiles of the counts of neighbours along W that cost least, given with what a line of each was found to cost.
-    fn tiles(&self, method: ConvMethod, out: usize, widths: &[(usize, usize)]) -> Vec<ConvTile> {
+    fn of_widths(
+        &self,
+        method: ConvMethod,
+        out: usize,
+        widths: &[(usize, usize)],
+    ) -> Vec<ConvTile> {
         let mut widths = widths.to_vec();
         widths.sort_by_key(|(vox, cost)| self.spatial[2].div_ceil(*vox) * cost);
         let tile = |(vox, _)| ConvTile { method, vox, lines: 1, out };
