@@ -41,12 +41,13 @@ impl Display for ConvTile {
             ConvMethod::Shared => write!(f, "shared VOX={vox} OUT={out}"),
             ConvMethod::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
             ConvMethod::Staged(group) => {
-                let Workgroup { threads: [d, h, w], outs, splits, streamed } = group;
+                let Workgroup { threads: [d, h, w], outs, splits, streamed, halves } = group;
                 write!(
                     f,
                     "staged VOX={vox} LINES={lines} OUT={out} {d}x{h}x{w}x{outs} splits={splits}"
                 )?;
-                f.write_str(if streamed { " streamed" } else { "" })
+                f.write_str(if streamed { " streamed" } else { "" })?;
+                f.write_str(if halves { " halves" } else { "" })
             }
             ConvMethod::Cooperative(matrices) => {
                 let Matrices { side, bits, planes, taps, splits, group, .. } = matrices;
@@ -71,6 +72,8 @@ pub struct Workgroup {
     pub splits: usize,
     /// Whether weights, the same for all of the workgroup, are read where they are needed instead of staged.
     pub streamed: bool,
+    /// Whether what is staged is in f16, and multiplied so; not where weights are streamed.
+    pub halves: bool,
 }
 
 /// The cooperative matrices of a workgroup, which stages whole planes and sums parts as [`Workgroup`] does.

@@ -7,7 +7,7 @@ use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
 use super::coop::cooperative_tiles;
 use super::pick::staged_tiles;
-use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
+use super::site::{ConvMethod, ConvSite, ConvTile, Geometry, Workgroup};
 use super::spec::ConvSpec;
 use crate::base::Result;
 use crate::engine::graph::{Caps, DType, Dispatch, Lowering, Portion, Scratch, fold};
@@ -80,9 +80,28 @@ impl ConvSite {
         lowering.choose(family, shape, &self.tiles(lowering.caps, lowering.dtype))
     }
 
-    /// Tiles for tensors of this type, the default first: cooperative matrices last, so that only tuning takes them.
+    /// Tiles for tensors of this type, the default first: those in halves and by cooperative matrices last, so that only tuning takes
+    /// them.
     pub fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<ConvTile> {
-        [self.candidates(caps), cooperative_tiles(self, caps, dtype)].concat()
+        let tiles = self.candidates(caps);
+        let halves = self.halves(&tiles, caps, dtype);
+        [tiles, halves, cooperative_tiles(self, caps, dtype)].concat()
+    }
+
+    /// Staged tiles whose factors are rounded to f16, which only tensors are that are stored so. What a first layer reads is not: an image may
+    /// hold what f16 does not.
+    fn halves(&self, tiles: &[ConvTile], caps: &Caps, dtype: DType) -> Vec<ConvTile> {
+        if !caps.f16 || dtype != DType::F16 || self.blocks.ins < 2 {
+            return Vec::new();
+        }
+        let half = |tile: &ConvTile| match tile.method {
+            ConvMethod::Staged(group) if !group.streamed => {
+                let method = ConvMethod::Staged(Workgroup { halves: true, ..group });
+                Some(ConvTile { method, ..*tile })
+            }
+            _ => None,
+        };
+        tiles.iter().filter_map(half).collect()
     }
 
     /// Tiles that can compute the shape on any adapter, the default first.
@@ -251,6 +270,30 @@ mod tests {
             let kinds: Vec<bool> = tiles.iter().filter(staged).map(streams).collect();
             assert!(kinds.contains(&true) && kinds.contains(&false));
         }
+    }
+
+    #[test]
+    fn halves_are_multiplied_where_tensors_are_stored_so() {
+        let same = shape(ConvSpec::same(), 40, false);
+        let count = |site: &ConvSite, caps: &Caps, dtype| {
+            let tiles = site.tiles(caps, dtype);
+            let halves = |tile: &ConvTile| match tile.method {
+                ConvMethod::Staged(group) => {
+                    assert!(!(group.halves && group.streamed), "{tile}");
+                    group.halves
+                }
+                _ => false,
+            };
+            assert!(!halves(&tiles[0]));
+            tiles.iter().filter(|tile| halves(tile)).count()
+        };
+        let able = Caps { f16: true, ..Caps::default() };
+        assert!(count(&same, &able, DType::F16) >= 2);
+        assert_eq!(count(&same, &able, DType::F32), 0);
+        assert_eq!(count(&same, &Caps::default(), DType::F16), 0);
+        assert_eq!(count(&same, &Caps { software: true, ..able.clone() }, DType::F16), 0);
+        let first = ConvSite { blocks: ChannelBlocks { ins: 1, outs: 4 }, ..same };
+        assert_eq!(count(&first, &able, DType::F16), 0);
     }
 
     /// A thread that walks over all inputs alone is no match for staged tiles where threads are few.
