@@ -83,8 +83,14 @@ impl ConvSite {
     /// Tiles for tensors of this type, the default first: those in halves and by cooperative matrices last, so that only tuning takes
     /// them.
     pub fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<ConvTile> {
-        let tiles = self.candidates(caps);
+        let mut tiles = self.candidates(caps);
         let halves = self.halves(&tiles, caps, dtype);
+        if !halves.is_empty() {
+            // beside what is twice as fast more threads are too few
+            let first = tiles[0];
+            let alone = |tile: &ConvTile| tile.method == ConvMethod::Direct && *tile != first;
+            tiles.retain(|tile| !alone(tile) || self.direct_threads(tile) >= 2 * LEAST_DIRECT);
+        }
         [tiles, halves, cooperative_tiles(self, caps, dtype)].concat()
     }
 
@@ -128,10 +134,14 @@ impl ConvSite {
     /// leaves each of them few taps for what it loads.
     fn may_go_direct(&self, tile: &ConvTile) -> bool {
         let Geometry { spec, transposed } = self.geometry;
+        self.direct_threads(tile) >= LEAST_DIRECT && !(transposed && spec.stride != [1; 3])
+    }
+
+    /// Threads that make all outputs, each a tile.
+    fn direct_threads(&self, tile: &ConvTile) -> usize {
         let [d, h, w] = self.spatial;
         let of_sample = d * h.div_ceil(tile.lines) * w.div_ceil(tile.vox);
-        let threads = self.samples * of_sample * self.blocks.outs.div_ceil(tile.out);
-        threads >= LEAST_DIRECT && !(transposed && spec.stride != [1; 3])
+        self.samples * of_sample * self.blocks.outs.div_ceil(tile.out)
     }
 
     /// Whether staging was found to cost more than it saves: a first layer, whose inputs are few, and strided convolutions, whose
