@@ -13,7 +13,7 @@
 // What lies beyond a line's TW outputs or a plane's TH lines is made of any voxels and thrown away.
 // ROWS x COLUMNS jobs share the products out: a subgroup takes one job at a time, VOX x OUT matrices of SIDE x SIDE outputs. Any number of
 // subgroups makes all jobs; as many as there are jobs make them in one round. Sums are f32; with BITS 16 what is multiplied is rounded to f16,
-// which SIDE and `Element` must fit: see `matrices` in specialise.rs.
+// which SIDE and `Element` must fit: see `factors` in specialise.rs.
 // Source: SPV_KHR_cooperative_matrix; implicit GEMM as in conv_staged.wgsl; jobs as in pointwise_coop.wgsl.
 // needs cooperative matrices
 enable wgpu_cooperative_matrix;
@@ -74,10 +74,7 @@ const END: u32 = (TD - 1u) * HEIGHT * WIDTH + (LAST / PITCH * SH + KH - 1u) * WI
 const INPUT_ROW: u32 = DEPTH + 128u / BITS;
 const WEIGHT_ROW: u32 = TILE_OUT + 128u / BITS;
 
-alias Element = f32;
-alias Left = coop_mat8x8<f32, A>;
-alias Right = coop_mat8x8<f32, B>;
-alias Sum = coop_mat8x8<f32, C>;
+// import matrices
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;

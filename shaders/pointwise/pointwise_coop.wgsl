@@ -6,7 +6,7 @@
 // A workgroup stages STEPS*SIDE loaded input channels of ROWS*VOX*SIDE voxels, and their weights, and makes COLUMNS*OUT*SIDE
 // output channels. ROWS x COLUMNS jobs share the products out: a subgroup takes one job at a time, VOX x OUT matrices of
 // SIDE x SIDE outputs. Any number of subgroups makes all jobs; as many as there are jobs make them in one round. Sums are f32;
-// with BITS 16 what is multiplied is rounded to f16, which SIDE and `Element` must fit: see `matrices` in specialise.rs.
+// with BITS 16 what is multiplied is rounded to f16, which SIDE and `Element` must fit: see `factors` in specialise.rs.
 // Source: SPV_KHR_cooperative_matrix; the tiled matrix product of pointwise_shared.wgsl.
 // needs cooperative matrices
 enable wgpu_cooperative_matrix;
@@ -47,10 +47,7 @@ const INPUT_ROW: u32 = DEPTH + 128u / BITS;
 const WEIGHT_ROW: u32 = TILE_OUT + 128u / BITS;
 const RESULT_ROW: u32 = OUT * SIDE;
 
-alias Element = f32;
-alias Left = coop_mat8x8<f32, A>;
-alias Right = coop_mat8x8<f32, B>;
-alias Sum = coop_mat8x8<f32, C>;
+// import matrices
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;

@@ -6,7 +6,7 @@
 // A workgroup makes ROWS*OUT*SIDE output by COLUMNS*IN*SIDE input channels of one part of a sample's voxels, of which it stages
 // STEPS*SIDE at a time. ROWS x COLUMNS jobs share the products out: a subgroup takes one job at a time, OUT x IN matrices of
 // SIDE x SIDE weights. Any number of subgroups makes all jobs; as many as there are jobs make them in one round. Sums are f32;
-// with BITS 16 what is multiplied is rounded to f16, which SIDE and `Element` must fit: see `matrices` in specialise.rs.
+// with BITS 16 what is multiplied is rounded to f16, which SIDE and `Element` must fit: see `factors` in specialise.rs.
 // Each part has its own partial: no atomics, reproducible to the bit.
 // Source: SPV_KHR_cooperative_matrix; pointwise_weight.wgsl.
 // needs cooperative matrices
@@ -47,10 +47,7 @@ const GRAD_ROW: u32 = TILE_OUT * 4u + 128u / BITS;
 const INPUT_ROW: u32 = TILE_IN * 4u + 128u / BITS;
 const RESULT_ROW: u32 = OUT * SIDE;
 
-alias Element = f32;
-alias Left = coop_mat8x8<f32, A>;
-alias Right = coop_mat8x8<f32, B>;
-alias Sum = coop_mat8x8<f32, C>;
+// import matrices
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;

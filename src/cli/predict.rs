@@ -211,10 +211,10 @@ impl Args {
 
     /// Tells of mirror images such as a network never saw, which its probabilities are then averaged with.
     fn warn_of_mirrors(&self, models: &[(Model, usize)]) {
+        let asked = self.options().mirror;
         for (path, (model, domain)) in self.model.iter().zip(models) {
             let trained = model.trained.get(&model.domains[*domain].name);
             let Some(mirrored) = trained.and_then(|trained| trained.mirrored) else { continue };
-            let asked = self.options().mirror;
             let unseen = letters([0, 1, 2].map(|axis| asked[axis] && !mirrored[axis]));
             if !unseen.is_empty() {
                 log::warn!(

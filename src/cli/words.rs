@@ -5,7 +5,7 @@ pub use crate::report::{axes, duration, mm};
 /// The axes that hold, by their letters.
 pub fn letters(axes: [bool; 3]) -> String {
     let letters = ["D", "H", "W"].into_iter().zip(axes);
-    letters.filter_map(|(letter, holds)| holds.then_some(letter)).collect::<Vec<_>>().join(", ")
+    list(letters.filter_map(|(letter, holds)| holds.then_some(letter)))
 }
 
 /// A number with its noun: 1 case, 2,000 steps.

@@ -1,12 +1,12 @@
 //! Dense convolutions, with everything that rides on their loads.
 
-use super::case::{Case, GraphCase};
+use super::case::Case;
 use super::layer::{Backward, Input, Layer, LayerCase, Param};
 use super::net::Net;
-use super::plannings::{Planning, cooperative, half_factors};
+use super::plannings::{cooperative, half_factors};
 use super::stages::{ACT, NORM, NORM_ACT, PLAIN, Prep, UP};
 use crate::base::Result;
-use crate::engine::graph::{Caps, DType, Packing, Value};
+use crate::engine::graph::{Packing, Value};
 use crate::engine::ops;
 use crate::engine::ops::ConvSpec;
 use crate::engine::oracle;
@@ -178,47 +178,7 @@ pub fn pointwise() -> Vec<Case> {
     ])
 }
 
-/// A case for some variants alone: those by cooperative matrices, of which the ones with f32 factors also run in every other case, or
-/// those with factors in f16.
-struct Special {
-    case: LayerCase<Conv>,
-    plannings: fn(&Caps) -> Vec<Planning>,
-}
-
-impl GraphCase for Special {
-    fn name(&self) -> String {
-        self.case.name()
-    }
-
-    fn vectors(&self) -> usize {
-        self.case.vectors()
-    }
-
-    fn inference(&self) -> bool {
-        self.case.inference()
-    }
-
-    fn plannings(&self, own: &Caps) -> Vec<Planning> {
-        (self.plannings)(own)
-    }
-
-    fn build(&self, net: &mut Net) -> Result<()> {
-        self.case.build(net)
-    }
-
-    fn truth(&self, dtype: DType) -> Result<super::net::Truth> {
-        self.case.truth(dtype)
-    }
-}
-
-fn special(
-    cases: impl IntoIterator<Item = LayerCase<Conv>>,
-    plannings: fn(&Caps) -> Vec<Planning>,
-) -> Vec<Case> {
-    let cases = cases.into_iter();
-    cases.map(|case| Case::Graph(Box::new(Special { case, plannings }))).collect()
-}
-
+/// For the variants by cooperative matrices alone. Those with f32 factors also run in every other case.
 pub fn cooperative_matrices() -> Vec<Case> {
     let (one, same, down) = (ConvSpec::pointwise(), ConvSpec::same(), ConvSpec::down);
     let cases = [
@@ -234,9 +194,10 @@ pub fn cooperative_matrices() -> Vec<Case> {
         conv(&[(18, NORM_ACT)], 40, [5, 9, 23], down([2, 2, 2])).samples(2),
         conv(&[(16, PLAIN)], 16, [2, 6, 20], down([1, 2, 1])),
     ];
-    special(cases, cooperative)
+    rows(cases.map(|case| case.planned(cooperative)))
 }
 
+/// For the variants with factors in f16 alone.
 pub fn factors_in_halves() -> Vec<Case> {
     let (same, down) = (ConvSpec::same(), ConvSpec::down);
     let cases = [
@@ -248,7 +209,7 @@ pub fn factors_in_halves() -> Vec<Case> {
         conv(&[(16, NORM_ACT)], 28, [5, 9, 22], down([2, 2, 2])).samples(2),
         conv(&[(16, PLAIN)], 12, [2, 6, 18], down([1, 2, 1])),
     ];
-    special(cases, half_factors)
+    rows(cases.map(|case| case.planned(half_factors)))
 }
 
 /// Shapes of the network, to be timed.

@@ -3,9 +3,10 @@
 use super::case::{Case, GraphCase};
 use super::measure::Tolerance;
 use super::net::{Net, Truth, UPSTREAM, as_stored, random, tensor};
+use super::plannings::{Planning, plannings};
 use super::stages::{PLAIN, Prep, Stage};
 use crate::base::Result;
-use crate::engine::graph::{DType, Packing, Value};
+use crate::engine::graph::{Caps, DType, Packing, Value};
 use crate::engine::ops;
 use crate::engine::oracle;
 use crate::engine::oracle::Tensor;
@@ -59,12 +60,14 @@ pub struct LayerCase<L> {
     pub after: Prep,
     /// Whether the same layer with other parameters reads the parts, too, and is added: gradients of the parts add up.
     pub twice: bool,
+    /// The ways in which it is planned, where they are not all.
+    ways: Option<fn(&Caps) -> Vec<Planning>>,
 }
 
 impl<L: Layer + 'static> LayerCase<L> {
     /// One sample, read once, compared as the layer makes it.
     pub fn new(layer: L, parts: &[Input], spatial: [usize; 3]) -> Self {
-        Self { layer, n: 1, parts: parts.to_vec(), spatial, after: PLAIN, twice: false }
+        Self { layer, n: 1, parts: parts.to_vec(), spatial, after: PLAIN, twice: false, ways: None }
     }
 
     pub fn samples(self, n: usize) -> Self {
@@ -77,6 +80,11 @@ impl<L: Layer + 'static> LayerCase<L> {
 
     pub fn twice(self) -> Self {
         Self { twice: true, ..self }
+    }
+
+    /// Planned in these ways alone.
+    pub fn planned(self, ways: fn(&Caps) -> Vec<Planning>) -> Self {
+        Self { ways: Some(ways), ..self }
     }
 
     /// As a row of the table.
@@ -144,6 +152,10 @@ impl<L: Layer + 'static> GraphCase for LayerCase<L> {
 
     fn vectors(&self) -> usize {
         self.spatial.iter().product()
+    }
+
+    fn plannings(&self, own: &Caps) -> Vec<Planning> {
+        self.ways.map_or_else(|| plannings(own, self.vectors()), |ways| ways(own))
     }
 
     fn inference(&self) -> bool {

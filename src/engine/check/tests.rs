@@ -53,18 +53,18 @@ pub fn hold(name: &str) {
     }
 }
 
+/// Says what an adapter cannot run, past the capture of tests that pass.
+fn not_run(gpu: &Gpu, kernels: &str, why: &str) {
+    writeln!(std::io::stderr(), "{kernels} are NOT RUN: {} {why}", gpu.report().name).unwrap();
+}
+
 /// Says which kinds of matrices the adapter has not. f32 factors are also in the other cases, as every variant of tensors in f32.
 fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
     let sides = caps(gpu).cooperative;
     for (bits, side) in [(32, sides.f32), (16, sides.f16)] {
         if side == 0 {
-            let name = &gpu.report().name;
-            // past the capture of tests that pass
-            writeln!(
-                std::io::stderr(),
-                "pointwise_coop.wgsl, pointwise_weight_coop.wgsl and conv_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
-            )
-            .unwrap();
+            let kernels = "pointwise_coop.wgsl, pointwise_weight_coop.wgsl and conv_coop.wgsl";
+            not_run(gpu, &format!("{kernels} with f{bits} factors"), "has no such matrices");
             continue;
         }
         let part = format!("cooperative f{bits} SIDE={side} ");
@@ -81,14 +81,8 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
 /// Says where the adapter does not reckon in f16.
 fn factors_in_halves_ran(gpu: &Gpu, rows: &[Row]) {
     if !caps(gpu).f16 {
-        let name = &gpu.report().name;
-        // past the capture of tests that pass
-        writeln!(
-            std::io::stderr(),
-            "conv_staged.wgsl and conv_input_staged.wgsl with factors in f16 are NOT RUN: {name} does not reckon in f16"
-        )
-        .unwrap();
-        return;
+        let kernels = "conv_staged.wgsl and conv_input_staged.wgsl with factors in f16";
+        return not_run(gpu, kernels, "does not reckon in f16");
     }
     for family in ["conv ", "conv-input "] {
         let tried = rows.iter().flat_map(|row| &row.variants);

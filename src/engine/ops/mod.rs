@@ -5,6 +5,7 @@
 
 mod common;
 mod conv;
+mod cooperative;
 mod depthwise;
 mod elementwise;
 mod load;

@@ -1,20 +1,11 @@
 //! Tiles of the convolutions, and input gradients of stride 1, that multiply cooperative matrices.
 
-use super::super::load::ChannelBlocks;
+use super::super::cooperative::{JOBS, MatrixKind, groups};
 use super::site::{ConvMethod, ConvSite, ConvTile, Matrices};
 use super::spec::ConvSpec;
 use super::staged_box::MEMORY;
 use crate::engine::graph::{Caps, DType};
 use crate::engine::shader::KernelKey;
-
-/// Subgroups among which a workgroup shares its product out.
-const JOBS: usize = 4;
-
-/// Channel blocks of input and output from which staging both in workgroup memory can pay: 16 channels.
-const LEAST: usize = 4;
-
-/// Invocations of a workgroup where subgroups differ in size: four subgroups of 32 or of 64.
-const GROUPS: [usize; 2] = [32 * JOBS, 64 * JOBS];
 
 /// How long a workgroup takes, for input channels of 64 bytes and a plane of taps: of an input voxel that is staged, of a position of
 /// the matrices and a tap, and of meeting the others before and after a round of weights.
@@ -32,7 +23,7 @@ struct Jobs {
 
 impl Matrices {
     fn jobs(self) -> Jobs {
-        let [rows, columns, vox, out] = match (self.side, self.bits, self.wide) {
+        let [rows, columns, vox, out] = match (self.kind.side, self.kind.bits, self.kind.wide) {
             (8, _, true) => [2, 2, 4, 4],
             (8, _, false) => [4, 1, 4, 4],
             (_, 16, true) => [2, 2, 4, 2],
@@ -44,66 +35,63 @@ impl Matrices {
         Jobs { rows, columns, vox, out }
     }
 
-    /// Output blocks of a workgroup.
-    fn blocks(self) -> usize {
-        if self.wide { 16 } else { 8 }
-    }
-
     /// Input channels that are staged at a time: 32 bytes of them, or one matrix.
     pub fn depth(self) -> usize {
-        self.side.max(256 / self.bits)
+        self.kind.side.max(256 / self.kind.bits)
     }
 
     /// Positions of what a workgroup makes, with those that are thrown away.
     fn positions(self) -> usize {
         let Jobs { rows, vox, .. } = self.jobs();
-        rows * vox * self.side
+        rows * vox * self.kind.side
     }
 
-    /// Bytes of workgroup memory for a box of `tile`, of so many taps at a time.
-    fn bytes(self, spec: &ConvSpec, tile: &ConvTile, taps: usize) -> usize {
-        let (size, padding) = (self.bits / 8, 128 / self.bits);
+    /// Bytes of workgroup memory for a box of `tile`.
+    fn bytes(self, spec: &ConvSpec, tile: &ConvTile) -> usize {
+        let MatrixKind { side, bits, .. } = self.kind;
+        let (size, padding) = (bits / 8, 128 / bits);
         let inputs = Plane::new(spec, tile, self).voxels(spec, self) * (self.depth() + padding);
-        let weights = taps * self.depth() * (4 * self.blocks() + padding);
-        (inputs + weights) * size + JOBS * self.side * self.side * 4
+        let weights = self.taps * self.depth() * (4 * self.kind.blocks() + padding);
+        (inputs + weights) * size + JOBS * side * side * 4
     }
 
     /// The box that takes least time, of all that fit.
-    fn best(self, site: &ConvSite) -> Option<(usize, ConvTile)> {
-        let ConvSpec { kernel: [_, kh, kw], .. } = site.geometry.spec;
+    fn best(self, site: &ConvSite) -> Option<(Self, ConvTile)> {
+        let spec = &site.geometry.spec;
         let [depth, height, width] = site.spatial;
         let Jobs { rows, vox, .. } = self.jobs();
-        let along = |all: usize, most: usize| (1..=most.min(all)).map(move |made| (all, made));
-        let mut best: Option<(usize, ConvTile)> = None;
+        let mut best: Option<(usize, Self, ConvTile)> = None;
         let planes =
-            along(depth, rows * vox).filter(|(_, made)| (rows * vox).is_multiple_of(*made));
-        for (_, planes) in planes {
+            (1..=depth.min(rows * vox)).filter(|planes| (rows * vox).is_multiple_of(*planes));
+        for planes in planes {
             let most = self.positions() / planes;
-            for (_, lines) in along(height, most) {
-                for (_, vox) in along(width, most / lines) {
-                    for taps in [kw, 1] {
+            for lines in 1..=height.min(most) {
+                for vox in 1..=width.min(most / lines) {
+                    for taps in [spec.kernel[2], 1] {
                         let matrices = Self { planes, taps, ..self };
                         let method = ConvMethod::Cooperative(matrices);
-                        let tile = ConvTile { method, vox, lines, out: self.blocks() };
-                        let plane = Plane::new(&site.geometry.spec, &tile, matrices);
-                        let fits = plane.fits(&tile)
-                            && matrices.bytes(&site.geometry.spec, &tile, taps) <= MEMORY;
-                        if !fits {
-                            continue;
-                        }
-                        let boxes =
-                            depth.div_ceil(planes) * height.div_ceil(lines) * width.div_ceil(vox);
-                        let time = STAGED * planes * plane.size[0] * plane.size[1]
-                            + MULTIPLIED * self.positions() * kh * kw
-                            + MEETING * kh * kw / taps;
-                        if best.is_none_or(|(least, _)| boxes * time < least) {
-                            best = Some((boxes * time, tile));
+                        let tile = ConvTile { method, vox, lines, out: self.kind.blocks() };
+                        let Some(time) = matrices.time(site, &tile) else { continue };
+                        if best.is_none_or(|(least, _, _)| time < least) {
+                            best = Some((time, matrices, tile));
                         }
                     }
                 }
             }
         }
-        best
+        best.map(|(_, matrices, tile)| (matrices, tile))
+    }
+
+    /// How long all boxes of `tile` take; none where one does not fit.
+    fn time(self, site: &ConvSite, tile: &ConvTile) -> Option<usize> {
+        let spec = &site.geometry.spec;
+        let ConvSpec { kernel: [_, kh, kw], .. } = *spec;
+        let plane = Plane::new(spec, tile, self);
+        let fits = plane.fits(tile) && self.bytes(spec, tile) <= MEMORY;
+        let each = STAGED * self.planes * plane.size[0] * plane.size[1]
+            + MULTIPLIED * self.positions() * kh * kw
+            + MEETING * kh * kw / self.taps;
+        fits.then(|| boxes(tile, self.planes, site.spatial) * each)
     }
 }
 
@@ -122,7 +110,7 @@ impl Plane {
         let ConvSpec { kernel: [_, kh, kw], stride: [_, sh, sw], .. } = *spec;
         let size = [(tile.lines - 1) * sh + kh, (tile.vox - 1) * sw + kw];
         let runs_on = [sh, sw] == [1; 2];
-        let pitch = if runs_on { size[1] } else { tile.vox.next_multiple_of(matrices.side) };
+        let pitch = if runs_on { size[1] } else { tile.vox.next_multiple_of(matrices.kind.side) };
         Self { size, pitch, positions: matrices.positions() / matrices.planes }
     }
 
@@ -135,45 +123,37 @@ impl Plane {
     fn voxels(&self, spec: &ConvSpec, matrices: Matrices) -> usize {
         let ConvSpec { kernel: [_, kh, kw], stride: [_, sh, sw], .. } = *spec;
         let [height, width] = self.size;
-        let last = self.positions - matrices.side;
+        let side = matrices.kind.side;
+        let last = self.positions - side;
         let end = (matrices.planes - 1) * height * width
             + (last / self.pitch * sh + kh - 1) * width
-            + (last % self.pitch + matrices.side - 1) * sw
+            + (last % self.pitch + side - 1) * sw
             + kw;
         end.max(matrices.planes * height * width)
     }
 }
 
-/// Tiles of a site; none where the adapter has no matrices, the product is small, or the input gradient is that of a stride. Factors
-/// are rounded to f16 only where `dtype` says that tensors are stored so. Where workgroups are few, they share the input blocks out.
+/// Tiles of a site: see [`MatrixKind::of`]; none of an input gradient of a stride. Where workgroups are few, they share the input blocks out.
 pub fn cooperative_tiles(site: &ConvSite, caps: &Caps, dtype: DType) -> Vec<ConvTile> {
-    let ChannelBlocks { ins, outs } = site.blocks;
-    let strided = site.geometry.transposed && site.geometry.spec.stride != [1; 3];
-    if outs < LEAST || ins < LEAST || strided {
+    if site.geometry.transposed && site.geometry.spec.stride != [1; 3] {
         return Vec::new();
     }
-    let halves = if dtype == DType::F16 { caps.cooperative.f16 } else { 0 };
-    let groups = match caps.subgroup_size as usize {
-        0 => GROUPS.to_vec(),
-        lanes => vec![(JOBS * lanes).min(GROUPS[1])],
-    };
     let mut tiles = Vec::new();
-    for (bits, side) in [(32, caps.cooperative.f32 as usize), (16, halves as usize)] {
-        for wide in [false, true] {
-            if side == 0 || wide && outs * 4 <= 32 {
-                continue;
-            }
-            let any = Matrices { side, bits, wide, planes: 1, taps: 1, splits: 1, group: 0 };
-            let Some((_, tile)) = any.best(site) else { continue };
-            let ConvMethod::Cooperative(found) = tile.method else { continue };
-            let splits = splits(site, &tile, found, caps);
-            tiles.extend(groups.iter().map(|group| {
-                let method = ConvMethod::Cooperative(Matrices { splits, group: *group, ..found });
-                ConvTile { method, ..tile }
-            }));
-        }
+    for kind in MatrixKind::of(site.blocks, caps, dtype) {
+        let any = Matrices { kind, planes: 1, taps: 1, splits: 1, group: 0 };
+        let Some((found, tile)) = any.best(site) else { continue };
+        let splits = splits(site, &tile, found, caps);
+        tiles.extend(groups(caps).into_iter().map(|group| {
+            let method = ConvMethod::Cooperative(Matrices { splits, group, ..found });
+            ConvTile { method, ..tile }
+        }));
     }
     tiles
+}
+
+/// Boxes that cover a size.
+fn boxes(tile: &ConvTile, planes: usize, [depth, height, width]: [usize; 3]) -> usize {
+    depth.div_ceil(planes) * height.div_ceil(tile.lines) * width.div_ceil(tile.vox)
 }
 
 /// Workgroups that make `spatial` of so many samples and output blocks.
@@ -183,9 +163,7 @@ pub fn workgroups(
     spatial: [usize; 3],
     others: [usize; 2],
 ) -> usize {
-    let [depth, height, width] = spatial;
-    let boxes = depth.div_ceil(planes) * height.div_ceil(tile.lines) * width.div_ceil(tile.vox);
-    boxes * others[0] * others[1].div_ceil(tile.out)
+    boxes(tile, planes, spatial) * others[0] * others[1].div_ceil(tile.out)
 }
 
 /// Parts of the input blocks, of whole steps, that keep an adapter busy and can be bound.
@@ -209,13 +187,13 @@ pub fn set(mut key: KernelKey, spec: &ConvSpec, tile: &ConvTile, matrices: Matri
     key.file = "conv_coop.wgsl";
     key.overrides.retain(|(name, _)| !["KD", "KH", "SD", "SH"].contains(name));
     let consts = [
-        ("SIDE", matrices.side),
-        ("BITS", matrices.bits),
+        ("SIDE", matrices.kind.side),
+        ("BITS", matrices.kind.bits),
         ("ROWS", rows),
         ("COLUMNS", columns),
         ("VOX", vox),
         ("OUT", out),
-        ("STEPS", matrices.depth() / matrices.side),
+        ("STEPS", matrices.depth() / matrices.kind.side),
         ("TD", matrices.planes),
         ("TH", tile.lines),
         ("TW", tile.vox),
@@ -235,6 +213,7 @@ pub fn set(mut key: KernelKey, spec: &ConvSpec, tile: &ConvTile, matrices: Matri
 #[cfg(test)]
 mod tests {
     use super::super::super::common::distinct;
+    use super::super::super::load::ChannelBlocks;
     use super::super::site::Geometry;
     use super::*;
     use crate::engine::shader::{Cooperative, needs, reflect, validate};
@@ -297,7 +276,7 @@ mod tests {
                     let ConvMethod::Cooperative(matrices) = tile.method else { panic!("{tile}") };
                     let Jobs { rows, columns, vox, out } = matrices.jobs();
                     assert_eq!(rows * columns, JOBS);
-                    assert_eq!(columns * out * matrices.side, 4 * tile.out);
+                    assert_eq!(columns * out * matrices.kind.side, 4 * tile.out);
                     assert_eq!(rows * vox % matrices.planes, 0, "{tile}");
                     assert!(matrices.splits * matrices.depth() / 4 <= 32, "{tile}");
                     let key = set(KernelKey::new("conv_coop.wgsl"), &spec, &tile, matrices);
@@ -306,7 +285,7 @@ mod tests {
                         validate(&key).unwrap_or_else(|error| panic!("{tile}: {error}"));
                     }
                     let bytes = reflect(&key).unwrap().workgroup_bytes as usize;
-                    assert_eq!(bytes, matrices.bytes(&spec, &tile, matrices.taps), "{tile}");
+                    assert_eq!(bytes, matrices.bytes(&spec, &tile), "{tile}");
                 }
             }
         }

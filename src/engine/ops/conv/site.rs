@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Formatter};
 
+use super::super::cooperative::MatrixKind;
 use super::super::load::ChannelBlocks;
 use super::spec::ConvSpec;
 use super::split::SplitSum;
@@ -50,7 +51,8 @@ impl Display for ConvTile {
                 f.write_str(if halves { " halves" } else { "" })
             }
             ConvMethod::Cooperative(matrices) => {
-                let Matrices { side, bits, planes, taps, splits, group, .. } = matrices;
+                let Matrices { kind, planes, taps, splits, group } = matrices;
+                let MatrixKind { side, bits, .. } = kind;
                 write!(
                     f,
                     "cooperative f{bits} SIDE={side} channels={} {planes}x{lines}x{vox} TAPS={taps} splits={splits} WG={group}",
@@ -79,12 +81,7 @@ pub struct Workgroup {
 /// The cooperative matrices of a workgroup, which stages whole planes and sums parts as [`Workgroup`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Matrices {
-    /// Rows and columns of a matrix.
-    pub side: usize,
-    /// Of a factor.
-    pub bits: usize,
-    /// Whether a workgroup makes 64 channels, not 32.
-    pub wide: bool,
+    pub kind: MatrixKind,
     /// Planes of what it makes.
     pub planes: usize,
     /// Taps whose weights are staged at a time.

@@ -86,7 +86,7 @@ impl ConvSite {
         let mut tiles = self.candidates(caps);
         let halves = self.halves(&tiles, caps, dtype);
         if !halves.is_empty() {
-            // beside what is twice as fast more threads are too few
+            // beside what is faster than in f32 more threads are too few
             let first = tiles[0];
             let alone = |tile: &ConvTile| tile.method == ConvMethod::Direct && *tile != first;
             tiles.retain(|tile| !alone(tile) || self.direct_threads(tile) >= 2 * LEAST_DIRECT);

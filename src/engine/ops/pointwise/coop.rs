@@ -2,37 +2,24 @@
 
 use std::fmt::{Display, Formatter};
 
+use super::super::cooperative::{MatrixKind, groups};
 use super::super::load::ChannelBlocks;
 use crate::engine::graph::{Caps, DType};
 use crate::engine::shader::KernelKey;
 
-/// Subgroups among which a workgroup shares its product out.
-const JOBS: usize = 4;
-
 /// Voxels of a workgroup.
 const VOXELS: usize = 64;
-
-/// Channel blocks of input and output from which staging both in workgroup memory can pay: 16 channels.
-const LEAST: usize = 4;
-
-/// Invocations of a workgroup where subgroups differ in size: four subgroups of 32 or of 64.
-const GROUPS: [usize; 2] = [32 * JOBS, 64 * JOBS];
 
 /// A workgroup's tile of `pointwise_coop.wgsl` or `pointwise_weight_coop.wgsl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CooperativeTile {
-    /// Rows and columns of a matrix.
-    side: usize,
-    /// Of a factor.
-    bits: usize,
-    /// Whether the tile is 64 channels wide, not 32.
-    wide: bool,
+    kind: MatrixKind,
     group: usize,
 }
 
 impl Display for CooperativeTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self { side, bits, group, .. } = self;
+        let Self { kind: MatrixKind { side, bits, .. }, group } = self;
         write!(f, "cooperative f{bits} SIDE={side} channels={} WG={group}", 4 * self.blocks())
     }
 }
@@ -41,27 +28,12 @@ impl CooperativeTile {
     /// Threads, of those that keep an adapter busy, for which one workgroup stands.
     pub const SHARE: usize = 32;
 
-    /// Tiles for this many channel blocks; none where the adapter has no matrices, or the product is small. Factors are rounded to
-    /// f16 only where `dtype` says that tensors are stored so.
+    /// Tiles for this many channel blocks: see [`MatrixKind::of`].
     pub fn tiles(blocks: ChannelBlocks, caps: &Caps, dtype: DType) -> Vec<Self> {
-        let ChannelBlocks { ins, outs } = blocks;
-        if outs < LEAST || ins < LEAST {
-            return Vec::new();
-        }
-        let halves = if dtype == DType::F16 { caps.cooperative.f16 } else { 0 };
-        let groups = match caps.subgroup_size as usize {
-            0 => GROUPS.to_vec(),
-            lanes => vec![(JOBS * lanes).min(GROUPS[1])],
-        };
-        let mut tiles = Vec::new();
-        for (bits, side) in [(32, caps.cooperative.f32), (16, halves)] {
-            for wide in [false, true] {
-                let pays = side > 0 && (!wide || outs * 4 > 32);
-                let tile = |group| Self { side: side as usize, bits, wide, group };
-                tiles.extend(groups.iter().copied().filter(|_| pays).map(tile));
-            }
-        }
-        tiles
+        let kinds = MatrixKind::of(blocks, caps, dtype).into_iter();
+        kinds
+            .flat_map(|kind| groups(caps).into_iter().map(move |group| Self { kind, group }))
+            .collect()
     }
 
     pub fn voxels(self) -> usize {
@@ -70,13 +42,13 @@ impl CooperativeTile {
 
     /// Output blocks of a workgroup; for the weight gradient input blocks as well.
     pub fn blocks(self) -> usize {
-        if self.wide { 16 } else { 8 }
+        self.kind.blocks()
     }
 
     /// Sets the tile of a key of `pointwise_coop.wgsl`.
     pub fn set(self, key: KernelKey) -> KernelKey {
         // rows and columns of jobs, and of each job's matrices
-        let [rows, columns, vox, out] = match (self.side, self.wide) {
+        let [rows, columns, vox, out] = match (self.kind.side, self.kind.wide) {
             (8, true) => [2, 2, 4, 4],
             (8, false) => [4, 1, 2, 4],
             (_, true) => [1, 4, 4, 1],
@@ -87,7 +59,7 @@ impl CooperativeTile {
 
     /// Sets the tile of a key of `pointwise_weight_coop.wgsl`.
     pub fn set_weight(self, key: KernelKey) -> KernelKey {
-        let [rows, columns, outs, ins] = match (self.side, self.wide) {
+        let [rows, columns, outs, ins] = match (self.kind.side, self.kind.wide) {
             (8, true) => [2, 2, 4, 4],
             (8, false) => [2, 2, 2, 2],
             (_, true) => [4, 1, 1, 4],
@@ -97,10 +69,11 @@ impl CooperativeTile {
     }
 
     fn matrices(self, key: KernelKey, [rows, columns]: [u32; 2]) -> KernelKey {
+        let MatrixKind { side, bits, .. } = self.kind;
         // 64 bytes at a time of what is summed over
-        let steps = 512 / self.bits / self.side;
-        key.tile("SIDE", self.side as u32)
-            .tile("BITS", self.bits as u32)
+        let steps = 512 / bits / side;
+        key.tile("SIDE", side as u32)
+            .tile("BITS", bits as u32)
             .tile("ROWS", rows)
             .tile("COLUMNS", columns)
             .tile("STEPS", steps as u32)
@@ -110,6 +83,7 @@ impl CooperativeTile {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::cooperative::JOBS;
     use super::*;
     use crate::engine::shader::{Cooperative as Sides, validate};
 
