@@ -115,7 +115,7 @@ impl WeightBoxes {
             for [d, h, shares] in products([8, 16, 5]) {
                 let boxes = Self { vox, shares: shares + 3, size: [d, h], ..self };
                 let even = (d * h).is_multiple_of(boxes.shares);
-                if even && boxes.threads() <= 256 && boxes.memory() <= MEMORY {
+                if even && boxes.threads() <= 256 && boxes.fits() {
                     grown.push(boxes);
                 }
             }
@@ -175,12 +175,13 @@ impl WeightBoxes {
         fit.min_by_key(banks).unwrap_or(h)
     }
 
-    /// Vectors of workgroup memory, as the shader lays them out.
-    fn memory(&self) -> usize {
-        self.vectors(self.plane())
+    /// Whether workgroup memory holds a box, its planes side by side.
+    fn fits(&self) -> bool {
+        let [_, h, _] = self.inner();
+        self.vectors(h) <= MEMORY
     }
 
-    /// The same for planes of so many rows.
+    /// Vectors of workgroup memory, as the shader lays them out, for planes of so many rows.
     fn vectors(&self, plane: usize) -> usize {
         let [d, _, w] = self.inner();
         let line = w | 1;
