@@ -283,9 +283,11 @@ def fill(place, kind, call):
     assert code in (0, 1), f"{kind.name}, {fault}: ended with {code}:\n{told}"
     assert "panicked" not in told and "internal error" not in told, told
     if code == 0:
-        # pages and pictures may be missing, which is told: weights, scores and masks are worth more than they
+        # pages and pictures may be missing and the record of starts may lack its end, which is told: weights, scores and masks are
+        # worth more than they, and going on completes them
         found = left(out)
         missing = [name for name in kind.expected if name not in found and name.endswith((".png", ".html"))]
+        missing += [name for name in found if Path(name).name == "run.json" and found[name] != kind.expected.get(name)]
         assert not missing or "warn" in told, f"{kind.name}, {fault}: ended well without {missing}, and does not tell"
         other = differences(kind.expected, {**found, **{name: kind.expected[name] for name in missing}})
         assert not other, f"{kind.name}, {fault}: ended well, but {other} differ"
@@ -302,6 +304,8 @@ def main():
     args = parser.parse_args()
     # what a script starts in the background ignores SIGINT, and so would all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="u2seg-kills-", dir=args.out)).resolve()
     place, chance = Place(work), random.Random(args.seed)
     chosen = kinds(place, args.kinds)

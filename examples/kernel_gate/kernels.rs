@@ -40,6 +40,7 @@ fn caps(tuning: Tuning) -> Caps {
         uniform_alignment: 4,
         subgroups: true,
         int64: true,
+        f16: true,
         tuning: Arc::new(tuning),
         ..Caps::default()
     }

@@ -89,7 +89,7 @@ fn matrix(tile: u32, o: u32, i: u32, tap: vec3<u32>) -> mat4x4<f32> {
 }
 // otherwise
 // one vector more a block, so that neighbours' blocks lie in other banks
-var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
+var<workgroup> weights: array<array<Factor, TAPS + 1u>, TO * OUT>;
 
 // A column of the weights of a plane of taps: of the workgroup's input blocks from `first` on, for an output block and taps from `kh` on.
 fn fetch_weight(s: u32, first: u32, i: u32, tap: vec2<u32>) -> vec4<f32> {
@@ -164,7 +164,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     for (var r = 0u; r < SLOTS; r++) { fresh[r] = loaded(places[r], source_block * grad_size, c); }
     // unroll
     for (var r = 0u; r < SLOTS; r++) {
-      if (r + 1u < SLOTS || lane + r * WG < BOX) { staged[spots[r] >> 16u][spots[r] & 65535u] = fresh[r]; }
+      if (r + 1u < SLOTS || lane + r * WG < BOX) { staged[spots[r] >> 16u][spots[r] & 65535u] = Factor(fresh[r]); }
     }
     workgroupBarrier();
     // end STREAMED
@@ -179,7 +179,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // unroll
       for (var r = 0u; r < LOADS; r++) {
         let s = lane + r * WG;
-        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = next[r]; }
+        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = Factor(next[r]); }
       }
       workgroupBarrier();
       let is_last = a + 1u == planes;
@@ -189,13 +189,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         next[r] = fetch_weight(min(lane + r * WG, TO * OUT * TAPS - 1u), tile * (TO * OUT), min(i + select(0u, 1u, is_last), params.ins - 1u), tap);
       }
       // end STREAMED
-      var sum: array<array<array<vec4<f32>, SUMS>, VOX>, LINES>;
+      var sum: array<array<array<Factor, SUMS>, VOX>, LINES>;
       // unroll
       for (var l = 0u; l < LINES; l++) {
         // unroll
         for (var j = 0u; j < VOX; j++) {
           // unroll
-          for (var o = 0u; o < SUMS; o++) { sum[l][j][o] = vec4<f32>(0.0); }
+          for (var o = 0u; o < SUMS; o++) { sum[l][j][o] = Factor(); }
         }
       }
       let row = (td + RD - 1u - a) * PLANE + th * LINES + RH - 1u;
@@ -203,7 +203,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // unroll
       for (var b = 0u; b < RH; b++) {
         if (SH == 1u || first_kh + b * SH < KH) {
-          var x: array<array<vec4<f32>, ROW>, LINES>;
+          var x: array<array<Factor, ROW>, LINES>;
           // unroll
           for (var l = 0u; l < LINES; l++) {
             // unroll
@@ -215,7 +215,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               // unroll
               for (var l = 0u; l < LINES; l++) {
                 // unroll
-                for (var j = 0u; j < VOX; j++) { sum[l][j][0] = vec4<f32>(0.0); }
+                for (var j = 0u; j < VOX; j++) { sum[l][j][0] = Factor(); }
               }
             }
             // unroll
@@ -226,7 +226,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               let m = matrix(tile, o, i, vec3<u32>(first_kd + a * SD, first_kh + b * SH, kw));
               // otherwise
               const tap = (b * KW + kw) * 4u;
-              let m = transpose(mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]));
+              let m = transpose(Factors(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]));
               // end STREAMED
               // unroll
               for (var l = 0u; l < LINES; l++) {
@@ -235,8 +235,8 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
                   // a thread's first voxel is a multiple of SW: only j + PW - kw decides divisibility and place
                   if ((j + PW + FIRST * SW - kw) % SW == 0u) {
                     let v = x[l][(j + PW + FIRST * SW - kw) / SW];
-                    if (first) { sum[l][j][o % SUMS] = m[3] * v.w; } else { sum[l][j][o % SUMS] = fma(m[3], vec4<f32>(v.w), sum[l][j][o % SUMS]); }
-                    sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j][o % SUMS])));
+                    if (first) { sum[l][j][o % SUMS] = m[3] * v.w; } else { sum[l][j][o % SUMS] = fma(m[3], Factor(v.w), sum[l][j][o % SUMS]); }
+                    sum[l][j][o % SUMS] = fma(m[0], Factor(v.x), fma(m[1], Factor(v.y), fma(m[2], Factor(v.z), sum[l][j][o % SUMS])));
                   }
                 }
               }
@@ -245,7 +245,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               // unroll
               for (var l = 0u; l < LINES; l++) {
                 // unroll
-                for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j][o % SUMS]; }
+                for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + vec4<f32>(sum[l][j][o % SUMS]); }
               }
             }
           }
@@ -257,7 +257,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
           // unroll
           for (var j = 0u; j < VOX; j++) {
             // unroll
-            for (var o = 0u; o < OUT; o++) { y[l][j][o] = y[l][j][o] + sum[l][j][o % SUMS]; }
+            for (var o = 0u; o < OUT; o++) { y[l][j][o] = y[l][j][o] + vec4<f32>(sum[l][j][o % SUMS]); }
           }
         }
       }

@@ -92,7 +92,7 @@ fn matrix(tile: u32, o: u32, i: u32, kd: u32, tap: u32) -> mat4x4<f32> {
 }
 // otherwise
 // one vector more a block, so that neighbours' blocks lie in other banks
-var<workgroup> weights: array<array<vec4<f32>, TAPS + 1u>, TO * OUT>;
+var<workgroup> weights: array<array<Factor, TAPS + 1u>, TO * OUT>;
 
 // A column of the weights of a plane of taps: of the workgroup's output blocks from `first` on, for an input block.
 fn fetch_weight(s: u32, first: u32, i: u32, kd: u32) -> vec4<f32> {
@@ -158,7 +158,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     for (var r = 0u; r < SLOTS; r++) { fresh[r] = loaded(places[r], source_block * source_size, c); }
     // unroll
     for (var r = 0u; r < SLOTS; r++) {
-      if (r + 1u < SLOTS || lane + r * WG < BOX) { staged[spots[r] >> 16u][spots[r] & 65535u] = fresh[r]; }
+      if (r + 1u < SLOTS || lane + r * WG < BOX) { staged[spots[r] >> 16u][spots[r] & 65535u] = Factor(fresh[r]); }
     }
     workgroupBarrier();
     // end STREAMED
@@ -173,7 +173,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // unroll
       for (var r = 0u; r < LOADS; r++) {
         let s = lane + r * WG;
-        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = next[r]; }
+        if (s < TO * OUT * TAPS) { weights[s / TAPS][s % TAPS] = Factor(next[r]); }
       }
       workgroupBarrier();
       let step = min(i * KD + kd + 1u, params.ins * KD - 1u);
@@ -182,10 +182,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
       // end STREAMED
       let row = (td * SD + kd) * PLANE + th * (LINES * SH);
       let column = tw * (VOX * SW);
-      var sum: array<array<array<vec4<f32>, SUMS>, VOX>, LINES>;
+      var sum: array<array<array<Factor, SUMS>, VOX>, LINES>;
       // unroll
       for (var kh = 0u; kh < KH; kh++) {
-        var x: array<array<vec4<f32>, ROW>, LINES>;
+        var x: array<array<Factor, ROW>, LINES>;
         // unroll
         for (var l = 0u; l < LINES; l++) {
           // unroll
@@ -200,7 +200,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
             let m = matrix(tile, o, i, kd, kh * KW + kw);
             // otherwise
             const tap = (kh * KW + kw) * 4u;
-            let m = mat4x4<f32>(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]);
+            let m = Factors(weights[to * OUT + o][tap], weights[to * OUT + o][tap + 1u], weights[to * OUT + o][tap + 2u], weights[to * OUT + o][tap + 3u]);
             // end STREAMED
             // unroll
             for (var l = 0u; l < LINES; l++) {
@@ -208,13 +208,13 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
               for (var j = 0u; j < VOX; j++) {
                 let v = x[l][j * SW + kw];
                 if (CIN == 1u) {
-                  if (first) { sum[l][j][o % SUMS] = m[0] * v.x; } else { sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), sum[l][j][o % SUMS]); }
+                  if (first) { sum[l][j][o % SUMS] = m[0] * v.x; } else { sum[l][j][o % SUMS] = fma(m[0], Factor(v.x), sum[l][j][o % SUMS]); }
                 } else if (CIN == 2u) {
-                  if (first) { sum[l][j][o % SUMS] = m[1] * v.y; } else { sum[l][j][o % SUMS] = fma(m[1], vec4<f32>(v.y), sum[l][j][o % SUMS]); }
-                  sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), sum[l][j][o % SUMS]);
+                  if (first) { sum[l][j][o % SUMS] = m[1] * v.y; } else { sum[l][j][o % SUMS] = fma(m[1], Factor(v.y), sum[l][j][o % SUMS]); }
+                  sum[l][j][o % SUMS] = fma(m[0], Factor(v.x), sum[l][j][o % SUMS]);
                 } else {
-                  if (first) { sum[l][j][o % SUMS] = m[3] * v.w; } else { sum[l][j][o % SUMS] = fma(m[3], vec4<f32>(v.w), sum[l][j][o % SUMS]); }
-                  sum[l][j][o % SUMS] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j][o % SUMS])));
+                  if (first) { sum[l][j][o % SUMS] = m[3] * v.w; } else { sum[l][j][o % SUMS] = fma(m[3], Factor(v.w), sum[l][j][o % SUMS]); }
+                  sum[l][j][o % SUMS] = fma(m[0], Factor(v.x), fma(m[1], Factor(v.y), fma(m[2], Factor(v.z), sum[l][j][o % SUMS])));
                 }
               }
             }
@@ -223,7 +223,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
             // unroll
             for (var l = 0u; l < LINES; l++) {
               // unroll
-              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j][o % SUMS]; }
+              for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + vec4<f32>(sum[l][j][o % SUMS]); }
             }
           }
         }

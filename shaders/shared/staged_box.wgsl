@@ -4,10 +4,17 @@
 // Asks of the importing file: PLANES, ROWS, COLUMNS, PITCH, PLANE, WG, `load`, and `place`: where the vector at a place of the box, which
 // begins at `origin`, lies in its channel block, times two, and one more where it is inside the source.
 // Four loads are under way at a time. Between filling and reading there is a barrier.
+// With BITS 16 what is staged is rounded to f16, and so is what is made of it until it joins the sum: see `factors` in specialise.rs.
+
+const BITS: u32 = 32u;
+
+alias Element = f32;
+alias Factor = vec4<Element>;
+alias Factors = mat4x4<Element>;
 
 const BOX: u32 = PLANES * ROWS * COLUMNS;
 
-var<workgroup> staged: array<array<vec4<f32>, PITCH>, PLANES * PLANE>;
+var<workgroup> staged: array<array<Factor, PITCH>, PLANES * PLANE>;
 
 // The vector at a place of the channel block that starts at `start`; zero outside the source.
 fn loaded(place: u32, start: u32, c: Coef) -> vec4<f32> {
@@ -27,7 +34,7 @@ fn stage(origin: vec3<u32>, start: u32, c: Coef, lane: u32) {
     // unroll
     for (var r = 0u; r < 4u; r++) {
       let s = first + r * WG;
-      if (s < BOX) { staged[staged_row(s)][s % COLUMNS] = x[r]; }
+      if (s < BOX) { staged[staged_row(s)][s % COLUMNS] = Factor(x[r]); }
     }
   }
 }

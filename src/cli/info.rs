@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::args::read_model;
 use super::flags::Given;
 use super::say::print_json;
-use super::words::{axes, count, list, mm, thousands};
+use super::words::{axes, count, letters, list, mm, thousands};
 use crate::base::Result;
 use crate::domain::DomainPlan;
 use crate::models::{Card, HeldOut, shipped_card};
@@ -170,12 +170,15 @@ impl Described {
         let mut rows = vec![("images", images), ("classes", list(classes))];
         let patch = format!("{} voxels (D×H×W), batch {}", axes(domain.patch), domain.batch);
         rows.push(("patches", patch));
-        if let Some(Trained { version, cases, steps, .. }) = trained {
+        if let Some(Trained { version, cases, steps, mirrored, .. }) = trained {
             let (cases, steps) = (count(*cases as u64, "case"), count(*steps, "step"));
-            rows.push((
-                "trained",
-                format!("on {cases}, {steps}, by u2seg {}", version.escape_debug()),
-            ));
+            let mirrors = match mirrored.map(letters) {
+                None => String::new(),
+                Some(none) if none.is_empty() => "; patches not mirrored".into(),
+                Some(axes) => format!("; patches mirrored along {axes}"),
+            };
+            let version = version.escape_debug();
+            rows.push(("trained", format!("on {cases}, {steps}, by u2seg {version}{mirrors}")));
         }
         rows.extend(self.dice(trained).map(|dice| ("Dice", dice)));
         if verbose {

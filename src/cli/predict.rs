@@ -14,6 +14,7 @@ use super::preview;
 use super::say;
 use super::signals;
 use super::statistics::Statistics;
+use super::words::letters;
 use crate::base::files::{Claim, Paths, folder};
 use crate::base::{Error, Result, Stop};
 use crate::dataset::Fault;
@@ -206,6 +207,22 @@ impl Args {
     fn predictions(&self) -> usize {
         let mirrored = self.options().mirror.iter().filter(|mirror| **mirror).count();
         self.model.len() << mirrored
+    }
+
+    /// Tells of mirror images such as a network never saw, which its probabilities are then averaged with.
+    fn warn_of_mirrors(&self, models: &[(Model, usize)]) {
+        for (path, (model, domain)) in self.model.iter().zip(models) {
+            let trained = model.trained.get(&model.domains[*domain].name);
+            let Some(mirrored) = trained.and_then(|trained| trained.mirrored) else { continue };
+            let asked = self.options().mirror;
+            let unseen = letters([0, 1, 2].map(|axis| asked[axis] && !mirrored[axis]));
+            if !unseen.is_empty() {
+                log::warn!(
+                    "{}: its training mirrored no patch along {unseen}, so --mirror may make masks worse",
+                    path.display()
+                );
+            }
+        }
     }
 
     /// The networks of the models' domains, with the variants of kernels that `--tune` says.
@@ -489,6 +506,7 @@ pub fn run(args: &Args, given: &Given, stop: &Stop) -> Result<()> {
             "One model without --mirror makes one prediction of each voxel: its entropy is written, and no disagreement, which takes several."
         );
     }
+    args.warn_of_mirrors(&models);
     let (gpu, ensemble) = args.open(&models, stop)?;
     if args.input.is_dir() {
         args.record(&gpu, plan)?;

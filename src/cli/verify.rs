@@ -51,13 +51,78 @@ pub struct Args {
 const HEAD: &str = "# Cases to leave out: the dataset's name, a tab, the case.";
 
 pub fn run(args: &Args, given: &Given) -> Result<()> {
-    let (folders, images) = args.images.iter().cloned().partition(|path| holds_dataset(path));
-    let (images, mut folders): (Vec<PathBuf>, Vec<PathBuf>) = (images, folders);
+    let (mut folders, images): (Vec<PathBuf>, Vec<PathBuf>) =
+        args.images.iter().cloned().partition(|path| holds_dataset(path));
     folders.extend(args.data.iter().cloned());
-    look_at_images(args, &images)?;
-    if folders.is_empty() {
-        return Ok(());
+    let mut looked = Vec::new();
+    for image in images {
+        let outcome = look_at_image(args, &image);
+        let outcome = match outcome.map_err(|error| given.told(error)) {
+            // where nothing else is asked for its error says it all
+            Err(error) if args.images.len() == 1 && folders.is_empty() => return Err(error),
+            Err(error) => Outcome::Refused { error: error.to_string() },
+            Ok(contents) => Outcome::Read(contents),
+        };
+        looked.push(Looked::Image { image, outcome });
     }
+    if !folders.is_empty() {
+        looked.extend(look_at_folders(args, given, &folders)?.into_iter().map(Looked::Dataset));
+    }
+    match args.json {
+        true => say::print_json(&looked)?,
+        false => looked.iter().try_for_each(Looked::print)?,
+    }
+    refusal(&looked)
+}
+
+/// An image or a dataset that was looked at.
+#[derive(Debug, serde::Serialize)]
+#[serde(untagged)]
+enum Looked {
+    Image {
+        image: PathBuf,
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    Dataset(DatasetReport),
+}
+
+/// What came of reading an image.
+#[derive(Debug, serde::Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Read(ImageContents),
+    Refused { error: String },
+}
+
+/// An image as it was read.
+#[derive(Debug, serde::Serialize)]
+struct ImageContents {
+    /// Voxels, D, H, W.
+    shape: [usize; 3],
+    /// Millimetres, D, H, W.
+    spacing: [f64; 3],
+    /// Smallest and largest value of each channel.
+    range: Vec<[f32; 2]>,
+    warnings: Vec<String>,
+}
+
+fn look_at_image(args: &Args, image: &Path) -> Result<ImageContents> {
+    let volume = read_series(&[image.to_path_buf()], args.matching, args.series.as_deref())?;
+    let bounds = |values: &[f32]| {
+        let fold = |[low, high]: [f32; 2], value: &f32| [low.min(*value), high.max(*value)];
+        values.iter().fold([f32::INFINITY, f32::NEG_INFINITY], fold)
+    };
+    Ok(ImageContents {
+        shape: volume.shape(),
+        spacing: volume.spacing(),
+        range: volume.channels().map(bounds).collect(),
+        warnings: volume.notes().iter().map(|note| note.describe(&[])).collect(),
+    })
+}
+
+/// Reads every case of datasets, and writes the fix list where one is wanted.
+fn look_at_folders(args: &Args, given: &Given, folders: &[PathBuf]) -> Result<Vec<DatasetReport>> {
     let exclude = args.exclude.as_deref().map(Exclusion::read).transpose()?.unwrap_or_default();
     let opened: Vec<Result<Dataset>> =
         folders.iter().map(|dir| PresetChoice::Auto.open(dir)).collect();
@@ -85,60 +150,7 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     if let Some(file) = &args.fix_list {
         write_fix_list(file, &reports)?;
     }
-    if args.json {
-        say::print_json(&reports)?;
-    } else {
-        reports.iter().try_for_each(print)?;
-    }
-    match reports.iter().find(|report| report.errors() > 0) {
-        None => Ok(()),
-        Some(report) => Err(refusal(report)),
-    }
-}
-
-/// An image as it was read.
-#[derive(Debug, serde::Serialize)]
-struct ImageReport {
-    image: PathBuf,
-    /// Voxels, D, H, W.
-    shape: [usize; 3],
-    /// Millimetres, D, H, W.
-    spacing: [f64; 3],
-    /// Smallest and largest value of each channel.
-    range: Vec<[f32; 2]>,
-    warnings: Vec<String>,
-}
-
-/// Reads images and tells of them.
-fn look_at_images(args: &Args, images: &[PathBuf]) -> Result<()> {
-    let mut reports = Vec::new();
-    for image in images {
-        let one = [image.clone()];
-        let volume = read_series(&one, args.matching, args.series.as_deref())?;
-        let bounds = |values: &[f32]| {
-            let fold = |[low, high]: [f32; 2], value: &f32| [low.min(*value), high.max(*value)];
-            values.iter().fold([f32::INFINITY, f32::NEG_INFINITY], fold)
-        };
-        reports.push(ImageReport {
-            image: image.clone(),
-            shape: volume.shape(),
-            spacing: volume.spacing(),
-            range: volume.channels().map(bounds).collect(),
-            warnings: volume.notes().iter().map(|note| note.describe(&[])).collect(),
-        });
-    }
-    if args.json && !reports.is_empty() {
-        return say::print_json(&reports);
-    }
-    for ImageReport { image, shape, spacing, range, warnings } in &reports {
-        let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
-        let voxels = voxels_of(*shape, *spacing);
-        say!("{}: {voxels}; intensities {}", image.display(), ranges.join(", "));
-        for warning in warnings {
-            say!("  warning: {warning}");
-        }
-    }
-    Ok(())
+    Ok(reports)
 }
 
 /// A fix list takes the place of an earlier one, and of nothing else that may belong to the data.
@@ -165,18 +177,63 @@ fn write_fix_list(file: &Path, reports: &[DatasetReport]) -> Result<()> {
     Ok(())
 }
 
-fn refusal(report: &DatasetReport) -> Error {
+/// Why the first that has errors, or images that have, cannot be used.
+fn refusal(looked: &[Looked]) -> Result<()> {
+    let refused = looked.iter().filter_map(|looked| match looked {
+        Looked::Image { image, outcome: Outcome::Refused { .. } } => Some(image),
+        _ => None,
+    });
+    let refused: Vec<&PathBuf> = refused.collect();
+    if let Some(first) = refused.first() {
+        let images = looked.iter().filter(|looked| matches!(looked, Looked::Image { .. }));
+        let found = format!(
+            "{} of {} that cannot be used",
+            refused.len(),
+            count(images.count() as u64, "image")
+        );
+        return Err(Error::file(
+            first,
+            found,
+            "images that can be read",
+            "Correct them as said above.",
+        ));
+    }
+    let broken = looked.iter().find_map(|looked| match looked {
+        Looked::Dataset(report) if report.errors() > 0 => Some(report),
+        _ => None,
+    });
+    let Some(report) = broken else { return Ok(()) };
     let cases = report.cases.len();
     let found = match report.errors.len() {
         0 => format!("{} of {cases} cases with errors", report.broken()),
         whole => format!("{} of {cases} cases with errors, {whole} of the whole", report.broken()),
     };
-    Error::file(
+    Err(Error::file(
         &report.dir,
         found,
         "a dataset that can be trained on",
         "Correct it, or leave cases out: --fix-list FILE, then train --exclude FILE.",
-    )
+    ))
+}
+
+impl Looked {
+    fn print(&self) -> Result<()> {
+        match self {
+            Self::Dataset(report) => print(report)?,
+            Self::Image { image, outcome: Outcome::Refused { error } } => {
+                say!("{}: error: {error}", image.display());
+            }
+            Self::Image { image, outcome: Outcome::Read(contents) } => {
+                let ImageContents { shape, spacing, range, warnings } = contents;
+                let voxels = voxels_of(*shape, *spacing);
+                say!("{}: {voxels}; intensities {}", image.display(), ranges(range));
+                for warning in warnings {
+                    say!("  warning: {warning}");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn print(report: &DatasetReport) -> Result<()> {
@@ -224,9 +281,14 @@ fn voxels_of(shape: [usize; 3], spacing: [f64; 3]) -> String {
     format!("{} voxels of {} mm (D×H×W)", axes(shape), axes(spacing.map(mm)))
 }
 
+/// Smallest and largest value of each channel, in words.
+fn ranges(range: &[[f32; 2]]) -> String {
+    let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
+    ranges.join(", ")
+}
+
 fn describe(contents: &Contents, names: &BTreeMap<u8, String>) -> String {
     let Contents { shape, spacing, range, voxels, .. } = contents;
-    let ranges: Vec<String> = range.iter().map(|[lo, hi]| format!("{lo} to {hi}")).collect();
     let named = |(value, count): (&u8, &usize)| {
         let name = names.get(value).map_or("unnamed", String::as_str);
         format!("{name} {count}")
@@ -235,7 +297,7 @@ fn describe(contents: &Contents, names: &BTreeMap<u8, String>) -> String {
     format!(
         "{}; intensities {}; voxels {}",
         voxels_of(*shape, *spacing),
-        ranges.join(", "),
+        ranges(range),
         if labels.is_empty() { "none".into() } else { labels.join(", ") }
     )
 }

@@ -2,6 +2,12 @@
 
 pub use crate::report::{axes, duration, mm};
 
+/// The axes that hold, by their letters.
+pub fn letters(axes: [bool; 3]) -> String {
+    let letters = ["D", "H", "W"].into_iter().zip(axes);
+    letters.filter_map(|(letter, holds)| holds.then_some(letter)).collect::<Vec<_>>().join(", ")
+}
+
 /// A number with its noun: 1 case, 2,000 steps.
 pub fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -35,5 +41,6 @@ mod tests {
         assert_eq!([0.8, 5.0, 0.78125].map(mm), ["0.8", "5", "0.78"]);
         assert_eq!([0.4, 75.0, 3725.0].map(duration), ["0 s", "1 min 15 s", "1 h 2 min"]);
         assert_eq!(list(["a", "b"]), "a, b");
+        assert_eq!(letters([true, false, true]), "D, W");
     }
 }

@@ -13,6 +13,9 @@ pub struct Trained {
     pub cases: usize,
     /// Steps of the training, those of its other domains included.
     pub steps: u64,
+    /// Axes D, H, W along which patches were mirrored at times; none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<[bool; 3]>,
     /// What came of the cases that were held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOutScores>,

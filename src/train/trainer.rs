@@ -517,6 +517,7 @@ impl Trainer {
             channels: cases.dataset.channels.clone(),
             cases: cases.cases.len(),
             steps: self.steps(),
+            mirrored: Some(self.config.augment.mirror.map(|probability| probability > 0.0)),
             held_out: None,
         };
         let trained = self.domains.iter().map(|d| (d.domain.name.clone(), trained(d))).collect();

@@ -421,7 +421,11 @@ fn a_cohort_is_split_continued_mirrored_and_averaged() {
         write_image(&file, image.as_slice(), image.grid()).unwrap();
         let args = ["predict", "-m", path(&models[0]), "-i", path(&file), "-o", path(&out)];
         let more = ["--mirror", "D,H,W", "--weighting", "linear", "--save-probabilities"];
-        succeed(&[&args[..], &more].concat());
+        let output = u2seg(&[&args[..], &more].concat());
+        let told = text(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        // these networks saw no mirrored patches, which is told
+        assert!(told.contains("mirrored no patch along D, H, W"), "{told}");
         let maps = out.with_file_name("probabilities").join(name);
         u2seg::low_level::imaging::read_image(&maps.join("ball.nii.gz"))
             .unwrap()

@@ -50,6 +50,32 @@ fn every_case_is_described_and_what_is_wrong_is_named() {
     assert_eq!(json[0]["cases"][2]["contents"]["range"][0][0], 7.0);
 }
 
+#[test]
+fn images_behind_a_broken_one_are_looked_at_and_json_is_one_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("Balls");
+    dataset(&data, "Balls", 2, 90.0);
+    let image = data.join("imagesTr/case_00.nii.gz");
+    let broken = folder.path().join("broken.nii");
+    std::fs::write(&broken, "no image").unwrap();
+    let together = ["verify", path(&broken), path(&image), path(&data)];
+    let output = u2seg(&together);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stderr.contains("1 of 2 images that cannot be used"), "{stderr}");
+    for part in ["broken.nii: error: ", "case_00.nii.gz: 18×22×20 voxels", "2 cases, 0 with errors"]
+    {
+        assert!(stdout.contains(part), "{part:?} is missing in: {stdout}");
+    }
+    let json = u2seg(&[&together[..], &["--json"]].concat()).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert!(json[0]["error"].as_str().unwrap().contains("broken.nii"));
+    assert_eq!(json[1]["shape"], serde_json::json!(SHAPE));
+    assert_eq!(json[2]["cases"].as_array().unwrap().len(), 2);
+    // alone its error says it all
+    assert!(fail(&["verify", path(&broken)]).contains("broken.nii"));
+}
+
 /// Runs the program with nobody to read its output.
 fn unread(args: &[&str]) {
     let mut child = command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

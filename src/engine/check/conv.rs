@@ -3,7 +3,7 @@
 use super::case::{Case, GraphCase};
 use super::layer::{Backward, Input, Layer, LayerCase, Param};
 use super::net::Net;
-use super::plannings::{Planning, cooperative};
+use super::plannings::{Planning, cooperative, half_factors};
 use super::stages::{ACT, NORM, NORM_ACT, PLAIN, Prep, UP};
 use crate::base::Result;
 use crate::engine::graph::{Caps, DType, Packing, Value};
@@ -180,43 +180,77 @@ pub fn pointwise() -> Vec<Case> {
     ])
 }
 
-/// A case for the variants by cooperative matrices alone. Those with f32 factors also run in every other case.
-struct Cooperative(LayerCase<Conv>);
+/// A case for some variants alone: those by cooperative matrices, of which the ones with f32 factors also run in every other case, or
+/// those with factors in f16.
+struct Special {
+    case: LayerCase<Conv>,
+    plannings: fn(&Caps) -> Vec<Planning>,
+}
 
-impl GraphCase for Cooperative {
+impl GraphCase for Special {
     fn name(&self) -> String {
-        self.0.name()
+        self.case.name()
     }
 
     fn vectors(&self) -> usize {
-        self.0.vectors()
+        self.case.vectors()
     }
 
     fn inference(&self) -> bool {
-        self.0.inference()
+        self.case.inference()
     }
 
     fn plannings(&self, own: &Caps) -> Vec<Planning> {
-        cooperative(own)
+        (self.plannings)(own)
     }
 
     fn build(&self, net: &mut Net) -> Result<()> {
-        self.0.build(net)
+        self.case.build(net)
     }
 
     fn truth(&self, dtype: DType) -> Result<super::net::Truth> {
-        self.0.truth(dtype)
+        self.case.truth(dtype)
     }
 }
 
+fn special(
+    cases: impl IntoIterator<Item = LayerCase<Conv>>,
+    plannings: fn(&Caps) -> Vec<Planning>,
+) -> Vec<Case> {
+    let cases = cases.into_iter();
+    cases.map(|case| Case::Graph(Box::new(Special { case, plannings }))).collect()
+}
+
 pub fn cooperative_matrices() -> Vec<Case> {
-    let one = ConvSpec::pointwise();
+    let (one, same, down) = (ConvSpec::pointwise(), ConvSpec::same(), ConvSpec::down);
     let cases = [
         conv(&[(52, NORM_ACT)], 75, [5, 6, 7], one).samples(2).after(NORM_ACT),
         conv(&[(34, UP), (17, ACT)], 33, [4, 6, 10], one).samples(2),
         conv(&[(16, PLAIN)], 16, [3, 5, 9], one).twice(),
+        // several boxes along each axis
+        conv(&[(20, NORM_ACT)], 36, [2, 9, 37], same).samples(2).after(NORM_ACT),
+        conv(&[(34, UP), (17, ACT)], 33, [4, 6, 10], same).samples(2),
+        // the input is summed in parts
+        conv(&[(40, ACT)], 16, [5, 7, 5], same).after(NORM),
+        conv(&[(16, PLAIN)], 20, [3, 4, 5], spec(3, [1; 3], [1, 0, 2], [0, 2, 1])).twice(),
+        conv(&[(18, NORM_ACT)], 40, [5, 9, 23], down([2, 2, 2])).samples(2),
+        conv(&[(16, PLAIN)], 16, [2, 6, 20], down([1, 2, 1])),
     ];
-    cases.into_iter().map(|case| Case::Graph(Box::new(Cooperative(case)))).collect()
+    special(cases, cooperative)
+}
+
+pub fn factors_in_halves() -> Vec<Case> {
+    let (same, down) = (ConvSpec::same(), ConvSpec::down);
+    let cases = [
+        conv(&[(20, NORM_ACT)], 24, [4, 9, 21], same).samples(2).after(NORM_ACT),
+        conv(&[(22, UP), (13, ACT)], 17, [4, 6, 10], same).samples(2),
+        // the input is summed in parts
+        conv(&[(48, ACT)], 12, [5, 7, 5], same).after(NORM),
+        conv(&[(12, PLAIN)], 20, [3, 4, 5], spec(3, [1; 3], [1, 0, 2], [0, 2, 1])).twice(),
+        conv(&[(16, NORM_ACT)], 28, [5, 9, 22], down([2, 2, 2])).samples(2),
+        conv(&[(16, PLAIN)], 12, [2, 6, 18], down([1, 2, 1])),
+    ];
+    special(cases, half_factors)
 }
 
 /// Shapes of the network, to be timed.

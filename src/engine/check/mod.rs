@@ -62,7 +62,8 @@ table! {
     three_taps: "convolutions with three taps", conv::three_taps;
     strided_and_padded: "strided and padded convolutions", conv::strided_and_padded;
     pointwise: "pointwise convolutions", conv::pointwise;
-    cooperative: "pointwise convolutions by cooperative matrices", conv::cooperative_matrices;
+    cooperative: "convolutions by cooperative matrices", conv::cooperative_matrices;
+    factors_in_halves: "convolutions with factors in f16", conv::factors_in_halves;
     depthwise: "depthwise convolutions", depthwise::cases;
     additions: "additions", elementwise::additions;
     activations_and_norms: "activations and norms", elementwise::activations_and_norms;

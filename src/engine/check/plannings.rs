@@ -2,6 +2,9 @@
 
 use crate::engine::graph::{Caps, DType};
 
+/// The word of variants whose factors are rounded to f16.
+pub const HALF_FACTORS: &str = " halves";
+
 /// Limits and preferences that a case is planned for.
 #[derive(Debug, Clone)]
 pub struct Planning {
@@ -97,4 +100,12 @@ pub fn cooperative(own: &Caps) -> Vec<Planning> {
         }
     }
     plannings
+}
+
+/// With factors that staged convolutions round to f16, where the adapter reckons in f16.
+pub fn half_factors(own: &Caps) -> Vec<Planning> {
+    let caps = Caps { software: false, tuning: Default::default(), ..own.clone() };
+    let variants = Variants::Named(HALF_FACTORS.into());
+    let planning = Planning { variants, ..Planning::other("factors in f16", caps).halves() };
+    if own.f16 { vec![planning] } else { Vec::new() }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::plannings::HALF_FACTORS;
 use super::runner::Subject;
 use super::*;
 use crate::engine::exec::caps;
@@ -34,7 +35,8 @@ fn run(name: &str, gpu: &Gpu) -> Vec<Row> {
     rows
 }
 
-const COOPERATIVE: &str = "pointwise convolutions by cooperative matrices";
+const COOPERATIVE: &str = "convolutions by cooperative matrices";
+const HALVES: &str = "convolutions with factors in f16";
 const MANY_GROUPS: &str = "many groups";
 const THREE_TAPS: &str = "convolutions with three taps";
 
@@ -44,6 +46,7 @@ pub fn hold(name: &str) {
     let rows = run(name, &gpu);
     match name {
         COOPERATIVE => every_kind_of_matrices_ran(&gpu, &rows),
+        HALVES => factors_in_halves_ran(&gpu, &rows),
         MANY_GROUPS => more_groups_than_one_dimension_holds(&gpu),
         THREE_TAPS => parts_were_summed(&rows),
         _ => assert!(!rows.is_empty()),
@@ -59,7 +62,7 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
             // past the capture of tests that pass
             writeln!(
                 std::io::stderr(),
-                "pointwise_coop.wgsl and pointwise_weight_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
+                "pointwise_coop.wgsl, pointwise_weight_coop.wgsl and conv_coop.wgsl with f{bits} factors are NOT RUN: {name} has no such matrices"
             )
             .unwrap();
             continue;
@@ -67,11 +70,30 @@ fn every_kind_of_matrices_ran(gpu: &Gpu, rows: &[Row]) {
         let part = format!("cooperative f{bits} SIDE={side} ");
         let tried: BTreeSet<&String> =
             rows.iter().flat_map(|row| &row.variants).filter(|name| name.contains(&part)).collect();
-        // of both kernels 32 and 64 channels, two sizes of workgroups at least
-        for family in ["pointwise ", "pointwise_weight "] {
+        // of all kernels 32 and 64 channels, two sizes of workgroups at least
+        for family in ["pointwise ", "pointwise_weight ", "conv ", "conv-input "] {
             let tried = tried.iter().filter(|variant| variant.starts_with(family)).count();
             assert!(tried >= 4, "{family}{part}: {tried}");
         }
+    }
+}
+
+/// Says where the adapter does not reckon in f16.
+fn factors_in_halves_ran(gpu: &Gpu, rows: &[Row]) {
+    if !caps(gpu).f16 {
+        let name = &gpu.report().name;
+        // past the capture of tests that pass
+        writeln!(
+            std::io::stderr(),
+            "conv_staged.wgsl and conv_input_staged.wgsl with factors in f16 are NOT RUN: {name} does not reckon in f16"
+        )
+        .unwrap();
+        return;
+    }
+    for family in ["conv ", "conv-input "] {
+        let tried = rows.iter().flat_map(|row| &row.variants);
+        let tried = tried.filter(|name| name.starts_with(family) && name.contains(HALF_FACTORS));
+        assert!(tried.count() >= 12, "{family}");
     }
 }
 

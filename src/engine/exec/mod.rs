@@ -36,6 +36,7 @@ pub fn caps(gpu: &Gpu) -> Caps {
         subgroups: gpu.report().subgroups,
         subgroup_size: gpu.report().subgroup_size,
         int64: gpu.report().int64,
+        f16: gpu.report().f16,
         cooperative: gpu.report().cooperative,
         tuning: gpu.tuning().clone(),
         uniform_alignment: u64::from(limits.min_uniform_buffer_offset_alignment),

@@ -75,7 +75,7 @@ fn experimental(report: &AdapterReport) -> (wgpu::Features, wgpu::ExperimentalFe
         return (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled());
     }
     // SAFETY: wgpu asks to acknowledge that its experimental features may hold bugs. One is enabled. Only files that say
-    // `needs cooperative matrices` use it: they read and write workgroup memory at constant places within its arrays, by whole subgroups, with
+    // `needs cooperative matrices` use it: they read and write workgroup memory within its arrays, by whole subgroups, with
     // matrices that the adapter lists, and no plan takes them unless tuning found their results right on this adapter.
     let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
     (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, enabled)

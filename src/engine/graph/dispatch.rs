@@ -33,6 +33,8 @@ pub struct Caps {
     pub subgroup_size: u32,
     /// Whether shaders may use 64-bit integers.
     pub int64: bool,
+    /// Whether shaders may reckon in f16.
+    pub f16: bool,
     /// Cooperative matrices that shaders may use.
     pub cooperative: Cooperative,
     /// Which variant of each kernel runs at which shape.
@@ -89,6 +91,7 @@ impl Default for Caps {
             subgroups: false,
             subgroup_size: 0,
             int64: false,
+            f16: false,
             cooperative: Cooperative::default(),
             tuning: Arc::default(),
         }

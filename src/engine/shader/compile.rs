@@ -20,8 +20,8 @@ struct Compiled {
 fn capabilities(key: &KernelKey, needs: Needs) -> Capabilities {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, needs.subgroups || needs.cooperative);
-    let matrices = Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
-    capabilities.set(matrices, needs.cooperative);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, needs.cooperative);
+    capabilities.set(Capabilities::SHADER_FLOAT16, needs.halves);
     capabilities.set(Capabilities::SHADER_INT64, key.wide);
     capabilities
 }

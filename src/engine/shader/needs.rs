@@ -1,7 +1,7 @@
 //! What a kernel needs beyond the portable core, as lines of its header say, and its text as the standard has it.
 
 use super::key::KernelKey;
-use super::specialise::specialise;
+use super::specialise::{HALVES, specialise};
 use crate::base::{Error, Result};
 
 const MARK: &str = "// needs ";
@@ -13,15 +13,17 @@ pub struct Needs {
     pub subgroups: bool,
     /// Cooperative matrices, an extension of naga's.
     pub cooperative: bool,
+    /// Arithmetic in f16.
+    pub halves: bool,
 }
 
-/// What a kernel needs: lines `// needs subgroups` and `// needs cooperative matrices`.
+/// What a kernel needs: lines `// needs subgroups` and `// needs cooperative matrices`, and `enable f16;` before all others.
 pub fn needs(key: &KernelKey) -> Result<Needs> {
     read(key.file, &specialise(key)?)
 }
 
 pub(super) fn read(file: &str, text: &str) -> Result<Needs> {
-    let mut needs = Needs::default();
+    let mut needs = Needs { halves: text.starts_with(HALVES), ..Needs::default() };
     for what in text.lines().filter_map(|line| line.strip_prefix(MARK)) {
         match what {
             "subgroups" => needs.subgroups = true,
@@ -54,6 +56,8 @@ mod tests {
         assert_eq!(of("conv.wgsl"), Needs::default());
         assert_eq!(of("conv_subgroups.wgsl"), Needs { subgroups: true, ..Needs::default() });
         assert!(of("pointwise_coop.wgsl").cooperative);
+        assert!(needs(&KernelKey::new("conv_staged.wgsl").tile("BITS", 16)).unwrap().halves);
+        assert!(!of("conv_staged.wgsl").halves);
         assert!(read("t", "// needs luck").is_err());
     }
 

@@ -10,10 +10,13 @@ const MARK: &str = "// unroll";
 
 const COOPERATIVE: &str = "enable wgpu_cooperative_matrix;";
 
-/// The kernel's WGSL: imports and sections put in, tiles set, matrices declared, accesses to bindings rewritten, loops below a
+/// The first line of a kernel that reckons in f16.
+pub(super) const HALVES: &str = "enable f16;";
+
+/// The kernel's WGSL: imports and sections put in, tiles set, factors declared, accesses to bindings rewritten, loops below a
 /// `// unroll` line written out so that indices are constants.
 pub fn specialise(key: &KernelKey) -> Result<String> {
-    let text = matrices(set_consts(key, &expand::expand(key)?)?);
+    let text = factors(set_consts(key, &expand::expand(key)?)?);
     let text = storage::store(key, text)?;
     let consts = read_consts(&text);
     unroll(key.file, &text, &consts)
@@ -49,22 +52,22 @@ fn set_consts(key: &KernelKey, text: &str) -> Result<String> {
     }
 }
 
-/// Cooperative matrices as SIDE and BITS say: `alias` lines take no constants.
-fn matrices(text: String) -> String {
+/// Factors as SIDE and BITS say, of cooperative matrices and others: `alias` lines take no constants.
+fn factors(text: String) -> String {
     let consts = read_consts(&text);
-    let (Some(side), Some(bits)) = (consts.get("SIDE"), consts.get("BITS")) else { return text };
-    if !text.contains(COOPERATIVE) {
+    let (side, bits) = (consts.get("SIDE").copied(), consts.get("BITS").copied());
+    let text = match side.filter(|_| text.contains(COOPERATIVE)) {
+        Some(side) => text.replace("= coop_mat8x8<", &format!("= coop_mat{side}x{side}<")),
+        None => text,
+    };
+    if bits != Some(16) {
         return text;
     }
-    let text = text.replace("= coop_mat8x8<", &format!("= coop_mat{side}x{side}<"));
-    if *bits == 32 {
-        return text;
-    }
-    let text = text.replace(COOPERATIVE, &format!("enable f16;\n{COOPERATIVE}"));
-    let text = text.replace("alias Element = f32;", &format!("alias Element = f{bits};"));
-    ["A", "B"].iter().fold(text, |text, role| {
-        text.replace(&format!("<f32, {role}>;"), &format!("<f{bits}, {role}>;"))
-    })
+    let text = text.replace("alias Element = f32;", "alias Element = f16;");
+    let text = ["A", "B"].iter().fold(text, |text, role| {
+        text.replace(&format!("<f32, {role}>;"), &format!("<f16, {role}>;"))
+    });
+    format!("{HALVES}\n{text}")
 }
 
 /// A marked loop: its variable, bound and body.
@@ -163,8 +166,17 @@ mod tests {
         assert_eq!(aliases(key().tile("SIDE", 16)), expected("16x16", "f32"));
         let halves = key().tile("SIDE", 16).tile("BITS", 16);
         assert_eq!(aliases(halves.clone()), expected("16x16", "f16"));
-        assert!(specialise(&halves).unwrap().contains("\nenable f16;"));
+        assert!(specialise(&halves).unwrap().starts_with("enable f16;\n"));
         assert!(!specialise(&key()).unwrap().contains("enable f16;"));
+    }
+
+    #[test]
+    fn staged_factors_are_halves_where_bits_say_so() {
+        let key = || KernelKey::new("conv_staged.wgsl");
+        let text = specialise(&key().tile("BITS", 16)).unwrap();
+        assert!(text.starts_with("enable f16;\n") && text.contains("alias Element = f16;"));
+        let text = specialise(&key()).unwrap();
+        assert!(!text.contains("f16;") && text.contains("alias Element = f32;"));
     }
 
     #[test]

@@ -225,7 +225,8 @@ pub fn variants() -> Vec<Planned> {
         for position in 1.. {
             let tuning = Tuning::at(position).into();
             let cooperative = Cooperative { f32: 8, f16: 16 };
-            let caps = Caps { software, subgroups: true, cooperative, ..Caps::default() };
+            let caps =
+                Caps { software, subgroups: true, f16: true, cooperative, ..Caps::default() };
             let caps = Caps { tuning, ..caps };
             let plan = training(config, LossWeights::dice_ce(), &caps, dtype);
             let taken = |d: &Dispatch| d.choice.as_ref().is_some_and(|c| c.taken == position);

@@ -5,6 +5,7 @@ use super::super::elementwise::single;
 use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::norm::{bias_grad, give_moments};
 use super::super::pointwise::Product;
+use super::coop_conv::CooperativeConv;
 use super::input_grad::input_grads;
 use super::shared::SharedConv;
 use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
@@ -260,6 +261,9 @@ impl ConvPart {
                 let geometry = Geometry { spec, transposed: false };
                 let conv = StagedConv { geometry, lanes, made: outer };
                 Ok(sizes(conv.dispatch(call, group)?, inner, outer, pad))
+            }
+            ConvMethod::Cooperative(matrices) => {
+                CooperativeConv { spec, pad, inner, outer }.dispatch(call, matrices)
             }
             ConvMethod::Direct => self.direct(call),
         }

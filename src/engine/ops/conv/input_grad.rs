@@ -5,6 +5,7 @@ use super::super::elementwise::part_grads;
 use super::super::load::{ChannelBlocks, SOURCE, Source};
 use super::super::pointwise::Product;
 use super::super::subgroup::{SharedRow, Subgroup};
+use super::coop_conv::CooperativeConv;
 use super::shared::SharedConv;
 use super::site::{ConvMethod, ConvSite, ConvTile, Geometry, Row};
 use super::spec::{ConvSpec, taps_key};
@@ -176,14 +177,20 @@ impl InputGradCall<'_> {
     fn tile(&self, call: ConvCall<'_>) -> Result<Dispatch> {
         let Self { grad, source, dx, .. } = self;
         let spec = grad.spec;
+        // the convolution that it is where the strides are 1
+        let pad = [0, 1, 2].map(|a| spec.kernel[a] - 1 - spec.pad_lo[a]);
+        let [inner, outer] = [source.layout.spatial, dx.spatial];
+        let transposed = || call.key.clone().set("TRANSPOSE", 1).set("BIAS", 0);
         match call.tile.method {
             ConvMethod::Winograd => {
-                // the convolution that it is where the strides are 1
-                let pad = [0, 1, 2].map(|a| spec.kernel[a] - 1 - spec.pad_lo[a]);
-                let [inner, outer] = [source.layout.spatial, dx.spatial];
-                let key = call.key.clone().set("TRANSPOSE", 1).set("BIAS", 0);
+                let key = transposed();
                 let conv = SharedConv { spec, lanes: 4, pad, inner, outer };
                 conv.dispatch(ConvCall { key, ..call })
+            }
+            ConvMethod::Cooperative(matrices) => {
+                let key = transposed();
+                let conv = CooperativeConv { spec, pad, inner, outer };
+                conv.dispatch(ConvCall { key, ..call }, matrices)
             }
             ConvMethod::Staged(group) => {
                 let conv = StagedConv { geometry: grad.geometry(), lanes: 4, made: dx.spatial };

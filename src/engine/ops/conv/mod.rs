@@ -1,5 +1,7 @@
 //! Convolution with 1 or 3 taps, stride 1 or 2 per axis and any padding, with its gradients.
 
+mod coop;
+mod coop_conv;
 mod forward;
 mod input_grad;
 mod pick;

@@ -134,7 +134,8 @@ fn workgroups(site: &ConvSite, tile: &ConvTile, caps: &Caps, streamed: bool) -> 
         for &h in &along_h {
             for &w in &along_w {
                 for &outs in along_o.iter().filter(|outs| d * h * w * *outs <= GROUP) {
-                    let group = Workgroup { threads: [d, h, w], outs, splits: 1, streamed };
+                    let group =
+                        Workgroup { threads: [d, h, w], outs, splits: 1, streamed, halves: false };
                     let staged = StagedBox::new(&site.geometry, tile, &group);
                     let few = match streamed {
                         true => staged.slots(&group) <= SLOTS,

@@ -17,6 +17,8 @@ pub enum ConvMethod {
     Winograd,
     /// `conv_staged.wgsl`: a workgroup stages inputs and weights in its memory.
     Staged(Workgroup),
+    /// `conv_coop.wgsl`: likewise, by cooperative matrices; a workgroup makes what the tile says.
+    Cooperative(Matrices),
 }
 
 /// What one thread makes.
@@ -39,12 +41,21 @@ impl Display for ConvTile {
             ConvMethod::Shared => write!(f, "shared VOX={vox} OUT={out}"),
             ConvMethod::Winograd => write!(f, "winograd VOX={vox} OUT={out}"),
             ConvMethod::Staged(group) => {
-                let Workgroup { threads: [d, h, w], outs, splits, streamed } = group;
+                let Workgroup { threads: [d, h, w], outs, splits, streamed, halves } = group;
                 write!(
                     f,
                     "staged VOX={vox} LINES={lines} OUT={out} {d}x{h}x{w}x{outs} splits={splits}"
                 )?;
-                f.write_str(if streamed { " streamed" } else { "" })
+                f.write_str(if streamed { " streamed" } else { "" })?;
+                f.write_str(if halves { " halves" } else { "" })
+            }
+            ConvMethod::Cooperative(matrices) => {
+                let Matrices { side, bits, planes, taps, splits, group, .. } = matrices;
+                write!(
+                    f,
+                    "cooperative f{bits} SIDE={side} channels={} {planes}x{lines}x{vox} TAPS={taps} splits={splits} WG={group}",
+                    4 * out
+                )
             }
         }
     }
@@ -61,6 +72,26 @@ pub struct Workgroup {
     pub splits: usize,
     /// Whether weights, the same for all of the workgroup, are read where they are needed instead of staged.
     pub streamed: bool,
+    /// Whether what is staged is in f16, and multiplied so; not where weights are streamed.
+    pub halves: bool,
+}
+
+/// The cooperative matrices of a workgroup, which stages whole planes and sums parts as [`Workgroup`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matrices {
+    /// Rows and columns of a matrix.
+    pub side: usize,
+    /// Of a factor.
+    pub bits: usize,
+    /// Whether a workgroup makes 64 channels, not 32.
+    pub wide: bool,
+    /// Planes of what it makes.
+    pub planes: usize,
+    /// Taps whose weights are staged at a time.
+    pub taps: usize,
+    pub splits: usize,
+    /// Its invocations.
+    pub group: usize,
 }
 
 impl Workgroup {
@@ -75,6 +106,7 @@ impl ConvTile {
     pub fn splits(&self) -> usize {
         match self.method {
             ConvMethod::Staged(group) => group.splits,
+            ConvMethod::Cooperative(matrices) => matrices.splits,
             _ => 1,
         }
     }

@@ -21,7 +21,7 @@ impl StagedConv {
     /// The dispatch of a call; sizes of tensors are left to be set.
     pub fn dispatch(&self, call: ConvCall<'_>, group: Workgroup) -> Result<Dispatch> {
         let ConvCall { lowering, piece, label, mut key, tile } = call;
-        let Workgroup { threads: [td, th, tw], outs, splits, streamed } = group;
+        let Workgroup { threads: [td, th, tw], outs, splits, streamed, halves } = group;
         let ConvSpec { kernel: [kd, kh, kw], stride: [sd, sh, sw], .. } = self.geometry.spec;
         let staged = StagedBox::new(&self.geometry, &tile, &group);
         let Row { inputs, first } = self.geometry.row(tile.vox);
@@ -60,6 +60,7 @@ impl StagedConv {
             true => key.section("STREAMED").tile("SLOTS", staged.slots(&group) as u32),
             false => key.tile("LOADS", staged.weights().div_ceil(group.invocations()) as u32),
         };
+        let key = if halves { key.tile("BITS", 16) } else { key };
         let key =
             consts.iter().chain(&own).fold(key, |key, (name, value)| key.tile(name, *value as u32));
         let [outs_made, read] = piece.runs.map(|run| run.count);

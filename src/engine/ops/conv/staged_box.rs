@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn boxes_have_what_their_threads_read_and_lanes_meet_rarely() {
-        let group = Workgroup { threads: [4, 4, 2], outs: 2, splits: 1, streamed: false };
+        let group =
+            Workgroup { threads: [4, 4, 2], outs: 2, splits: 1, streamed: false, halves: false };
         let tile = ConvTile { method: ConvMethod::Staged(group), vox: 4, lines: 2, out: 2 };
         let of = |spec, transposed| StagedBox::new(&Geometry { spec, transposed }, &tile, &group);
         let same = of(ConvSpec::same(), false);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::super::common::{distinct, switches};
 use super::super::load::ChannelBlocks;
 use super::super::subgroup::sharing;
+use super::coop::cooperative_tiles;
 use super::pick::staged_tiles;
-use super::site::{ConvMethod, ConvSite, ConvTile, Geometry};
+use super::site::{ConvMethod, ConvSite, ConvTile, Geometry, Workgroup};
 use super::spec::ConvSpec;
 use crate::base::Result;
-use crate::engine::graph::{Caps, Dispatch, Lowering, Portion, Scratch, fold};
+use crate::engine::graph::{Caps, DType, Dispatch, Lowering, Portion, Scratch, fold};
 use crate::engine::shader::{Choice, KernelKey};
 
 /// A kernel about to run on a piece of the work.
@@ -80,10 +81,40 @@ impl ConvSite {
         let Self { samples, spatial: [d, h, w], blocks: ChannelBlocks { ins, outs }, .. } = self;
         let ConvSpec { kernel: [_, _, kw], stride: [_, _, sw], .. } = self.geometry.spec;
         let shape = format!("{samples}x{d}x{h}x{w} {ins}>{outs} KW{kw} SW{sw}{switches}");
-        lowering.choose(family, shape, &self.candidates(lowering.caps))
+        lowering.choose(family, shape, &self.tiles(lowering.caps, lowering.dtype))
     }
 
-    /// Tiles that can compute the shape, the default first.
+    /// Tiles for tensors of this type, the default first: those in halves and by cooperative matrices last, so that only tuning takes
+    /// them.
+    pub fn tiles(&self, caps: &Caps, dtype: DType) -> Vec<ConvTile> {
+        let mut tiles = self.candidates(caps);
+        let halves = self.halves(&tiles, caps, dtype);
+        if !halves.is_empty() {
+            // beside what is twice as fast more threads are too few
+            let first = tiles[0];
+            let alone = |tile: &ConvTile| tile.method == ConvMethod::Direct && *tile != first;
+            tiles.retain(|tile| !alone(tile) || self.direct_threads(tile) >= 2 * LEAST_DIRECT);
+        }
+        [tiles, halves, cooperative_tiles(self, caps, dtype)].concat()
+    }
+
+    /// Staged tiles whose factors are rounded to f16, which only tensors are that are stored so. What a first layer reads is not: an image may
+    /// hold what f16 does not.
+    fn halves(&self, tiles: &[ConvTile], caps: &Caps, dtype: DType) -> Vec<ConvTile> {
+        if !caps.f16 || dtype != DType::F16 || self.blocks.ins < 2 {
+            return Vec::new();
+        }
+        let half = |tile: &ConvTile| match tile.method {
+            ConvMethod::Staged(group) if !group.streamed => {
+                let method = ConvMethod::Staged(Workgroup { halves: true, ..group });
+                Some(ConvTile { method, ..*tile })
+            }
+            _ => None,
+        };
+        tiles.iter().filter_map(half).collect()
+    }
+
+    /// Tiles that can compute the shape on any adapter, the default first.
     pub fn candidates(&self, caps: &Caps) -> Vec<ConvTile> {
         let mut tiles = Vec::new();
         if sharing(caps).is_some() && self.geometry.spec.kernel == [3; 3] {
@@ -107,10 +138,14 @@ impl ConvSite {
     /// leaves each of them few taps for what it loads.
     fn may_go_direct(&self, tile: &ConvTile) -> bool {
         let Geometry { spec, transposed } = self.geometry;
+        self.direct_threads(tile) >= LEAST_DIRECT && !(transposed && spec.stride != [1; 3])
+    }
+
+    /// Threads that make all outputs, each a tile.
+    fn direct_threads(&self, tile: &ConvTile) -> usize {
         let [d, h, w] = self.spatial;
         let of_sample = d * h.div_ceil(tile.lines) * w.div_ceil(tile.vox);
-        let threads = self.samples * of_sample * self.blocks.outs.div_ceil(tile.out);
-        threads >= LEAST_DIRECT && !(transposed && spec.stride != [1; 3])
+        self.samples * of_sample * self.blocks.outs.div_ceil(tile.out)
     }
 
     /// Whether staging was found to cost more than it saves: a first layer, whose inputs are few, and strided convolutions, whose
@@ -141,16 +176,21 @@ impl ConvSite {
         } else {
             (self.blocks.outs.min(8), vec![(5, 40), (4, 33), (7, 54), (3, 27), (10, 89)])
         };
-        self.tiles(ConvMethod::Shared, out, &widths)
+        self.of_widths(ConvMethod::Shared, out, &widths)
     }
 
     fn winograd(&self) -> Vec<ConvTile> {
         let widths = [(8, 75), (6, 57), (4, 43), (10, 114), (2, 31)];
-        self.tiles(ConvMethod::Winograd, out_tile(self.blocks.outs), &widths)
+        self.of_widths(ConvMethod::Winograd, out_tile(self.blocks.outs), &widths)
     }
 
     /// Tiles of the counts of neighbours along W that cost least, given with what a line of each was found to cost.
-    fn tiles(&self, method: ConvMethod, out: usize, widths: &[(usize, usize)]) -> Vec<ConvTile> {
+    fn of_widths(
+        &self,
+        method: ConvMethod,
+        out: usize,
+        widths: &[(usize, usize)],
+    ) -> Vec<ConvTile> {
         let mut widths = widths.to_vec();
         widths.sort_by_key(|(vox, cost)| self.spatial[2].div_ceil(*vox) * cost);
         let tile = |(vox, _)| ConvTile { method, vox, lines: 1, out };
@@ -252,6 +292,30 @@ mod tests {
             let kinds: Vec<bool> = tiles.iter().filter(staged).map(streams).collect();
             assert!(kinds.contains(&true) && kinds.contains(&false));
         }
+    }
+
+    #[test]
+    fn halves_are_multiplied_where_tensors_are_stored_so() {
+        let same = shape(ConvSpec::same(), 40, false);
+        let count = |site: &ConvSite, caps: &Caps, dtype| {
+            let tiles = site.tiles(caps, dtype);
+            let halves = |tile: &ConvTile| match tile.method {
+                ConvMethod::Staged(group) => {
+                    assert!(!(group.halves && group.streamed), "{tile}");
+                    group.halves
+                }
+                _ => false,
+            };
+            assert!(!halves(&tiles[0]));
+            tiles.iter().filter(|tile| halves(tile)).count()
+        };
+        let able = Caps { f16: true, ..Caps::default() };
+        assert!(count(&same, &able, DType::F16) >= 2);
+        assert_eq!(count(&same, &able, DType::F32), 0);
+        assert_eq!(count(&same, &Caps::default(), DType::F16), 0);
+        assert_eq!(count(&same, &Caps { software: true, ..able.clone() }, DType::F16), 0);
+        let first = ConvSite { blocks: ChannelBlocks { ins: 1, outs: 4 }, ..same };
+        assert_eq!(count(&first, &able, DType::F16), 0);
     }
 
     /// A thread that walks over all inputs alone is no match for staged tiles where threads are few.
