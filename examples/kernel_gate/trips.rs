@@ -78,7 +78,7 @@ pub fn trips(dispatch: &Dispatch, threads: u64) -> Result<Vec<f64>> {
     let teams = (s.lanes / 64.0 / 64.0).ceil();
     Ok(match dispatch.kernel.file {
         "add.wgsl" => vec![s.get("run")?],
-        "conv.wgsl" => vec![s.get("ins")?, s.or("KD", 3.0), s.or("KH", 3.0)],
+        "conv.wgsl" => vec![s.get("ins")?, s.or("KD", 3.0), s.or("KH", 3.0) / s.or("BATCH", 1.0)],
         "conv_input.wgsl" => {
             // of the position's own parity
             let own = |taps: &str, stride: &str| s.or(taps, 3.0) / s.or(stride, 1.0);
@@ -103,11 +103,7 @@ pub fn trips(dispatch: &Dispatch, threads: u64) -> Result<Vec<f64>> {
         "conv_sum.wgsl" => vec![(s.get("splits")? / 4.0).ceil()],
         "conv_weight_tiled.wgsl" => {
             let shares = s.get("SHARES")?;
-            let units = s.product(&["BD", "BH", "BQ"])? / shares;
-            let mut trips = vec![s.get("each")?, units.ceil()];
-            // a loop for each column of sums, or one for it and one for the shares
-            trips.extend([(4.0 / shares).ceil(); 12]);
-            trips
+            vec![s.get("each")?, (s.product(&["BD", "BH"])? / shares).ceil()]
         }
         "depthwise.wgsl" => vec![s.get("chunk")? + 2.0, teams],
         "depthwise_weight.wgsl" => vec![s.get("columns")?, s.get("d")? + 1.0],
@@ -140,7 +136,10 @@ pub fn trips(dispatch: &Dispatch, threads: u64) -> Result<Vec<f64>> {
             vec![(s.get("ins")? / stage).ceil(), staged("VOX")?, staged("OUT")?, stage]
         }
         "pointwise_weight.wgsl" => vec![(s.get("run")? / 8.0).ceil()],
-        "pointwise_split.wgsl" => vec![(s.get("ins")? / s.or("SLICES", 8.0)).ceil()],
+        "pointwise_split.wgsl" => {
+            // a subgroup jumps over the rows that it is not in
+            vec![1.0, (s.get("ins")? / s.or("SLICES", 4.0) / s.get("STEP")?).ceil()]
+        }
         "pointwise_weight_tiled.wgsl" => {
             let (chunk, shares) = (s.get("CHUNK")?, s.get("SHARES")?);
             let mut trips = vec![(s.get("run")? / chunk).ceil(), chunk / shares];

@@ -7,7 +7,8 @@
 //   src [N, SB, ID/UD, IH/UH, IW/UW], aux, coef: as in depthwise.wgsl (ID, IH, IW: the size that the taps see)
 //   weight [OB, cols, KD*KH*KW] mat4x4, bias [OB], out [N, OB, OD, OH, OW]
 // A thread makes LINES x VOX outputs along H and W for OUT output blocks; a row of ROW = (VOX-1)*SW+KW inputs serves all its taps.
-// CIN is the number of lanes in use where the source has fewer than 4 channels.
+// CIN is the number of lanes in use where the source has fewer than 4 channels. The inputs of BATCH rows of taps, which divide KH, are
+// under way together; products of a row are summed before they join the sum.
 // Source: implicit GEMM; padding and strides as in the published 3D U2-Net (down-samplers pad (0, 1)).
 
 struct Params {
@@ -37,6 +38,7 @@ const KW: u32 = 3u;
 const SW: u32 = 1u;
 const ROW: u32 = 4u;
 const CIN: u32 = 4u;
+const BATCH: u32 = 1u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> src: array<vec4<f32>>;
@@ -81,40 +83,55 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         let z = d * SD + kd;
         if (z >= params.pd && z < params.id + params.pd) {
           let plane = source_block * source_size + ((z - params.pd) / UD) * sh * sw;
-          for (var kh = 0u; kh < KH; kh++) {
-            var x: array<array<vec4<f32>, ROW>, LINES>;
+          for (var first = 0u; first < KH; first += BATCH) {
+            var x: array<array<array<vec4<f32>, ROW>, LINES>, BATCH>;
             // unroll
-            for (var l = 0u; l < LINES; l++) {
-              let row = (h + l) * SH + kh;
-              let row_inside = row >= params.ph && row < params.ih + params.ph;
-              let start = plane + (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH * sw;
+            for (var r = 0u; r < BATCH; r++) {
               // unroll
-              for (var q = 0u; q < ROW; q++) {
-                let at = w0 * SW + q;
-                let inside = row_inside && at >= params.pw && at < params.iw + params.pw;
-                let column = clamp(at, params.pw, params.iw + params.pw - 1u) - params.pw;
-                x[l][q] = select(vec4<f32>(0.0), load(start + column / UW, c), inside);
+              for (var l = 0u; l < LINES; l++) {
+                let row = (h + l) * SH + first + r;
+                let row_inside = row >= params.ph && row < params.ih + params.ph;
+                let start = plane + (clamp(row, params.ph, params.ih + params.ph - 1u) - params.ph) / UH * sw;
+                // unroll
+                for (var q = 0u; q < ROW; q++) {
+                  let at = w0 * SW + q;
+                  let inside = row_inside && at >= params.pw && at < params.iw + params.pw;
+                  let column = clamp(at, params.pw, params.iw + params.pw - 1u) - params.pw;
+                  x[r][l][q] = select(vec4<f32>(0.0), load(start + column / UW, c), inside);
+                }
               }
             }
             // unroll
-            for (var o = 0u; o < OUT; o++) {
-              let block = params.weight_out + min(tile * OUT + o, params.outs - 1u);
-              let taps = ((block * params.cols + params.weight_in + i) * KD + kd) * KH + kh;
+            for (var r = 0u; r < BATCH; r++) {
               // unroll
-              for (var kw = 0u; kw < KW; kw++) {
-                let m = weight[taps * KW + kw];
+              for (var o = 0u; o < OUT; o++) {
+                let block = params.weight_out + min(tile * OUT + o, params.outs - 1u);
+                let taps = ((block * params.cols + params.weight_in + i) * KD + kd) * KH + first + r;
+                var sum: array<array<vec4<f32>, VOX>, LINES>;
                 // unroll
-                for (var l = 0u; l < LINES; l++) {
+                for (var kw = 0u; kw < KW; kw++) {
+                  let m = weight[taps * KW + kw];
                   // unroll
-                  for (var j = 0u; j < VOX; j++) {
-                    let v = x[l][j * SW + kw];
-                    if (CIN == 1u) {
-                      y[l][j][o] = y[l][j][o] + m[0] * v.x;
-                    } else if (CIN == 2u) {
-                      y[l][j][o] = y[l][j][o] + m[0] * v.x + m[1] * v.y;
-                    } else {
-                      y[l][j][o] = y[l][j][o] + fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), m[3] * v.w)));
+                  for (var l = 0u; l < LINES; l++) {
+                    // unroll
+                    for (var j = 0u; j < VOX; j++) {
+                      let v = x[r][l][j * SW + kw];
+                      if (CIN == 1u) {
+                        y[l][j][o] = y[l][j][o] + m[0] * v.x;
+                      } else if (CIN == 2u) {
+                        y[l][j][o] = y[l][j][o] + m[0] * v.x + m[1] * v.y;
+                      } else {
+                        if (kw == 0u) { sum[l][j] = m[3] * v.w; } else { sum[l][j] = fma(m[3], vec4<f32>(v.w), sum[l][j]); }
+                        sum[l][j] = fma(m[0], vec4<f32>(v.x), fma(m[1], vec4<f32>(v.y), fma(m[2], vec4<f32>(v.z), sum[l][j])));
+                      }
                     }
+                  }
+                }
+                if (CIN > 2u) {
+                  // unroll
+                  for (var l = 0u; l < LINES; l++) {
+                    // unroll
+                    for (var j = 0u; j < VOX; j++) { y[l][j][o] = y[l][j][o] + sum[l][j]; }
                   }
                 }
               }

@@ -175,6 +175,8 @@ pub fn pointwise() -> Vec<Case> {
         conv(&[(4, NORM_ACT)], 3, [4, 4, 4], spec(1, [1, 2, 1], [0; 3], [0; 3])),
         // so many weights that one workgroup takes several chunks of voxels
         conv(&[(256, NORM_ACT)], 256, [9, 10, 11], one).after(NORM_ACT),
+        // so many voxels that a workgroup may stage both factors
+        conv(&[(64, NORM_ACT)], 64, [16, 16, 13], one).after(NORM_ACT),
     ])
 }
 

@@ -21,6 +21,9 @@ use crate::engine::graph::{
 };
 use crate::engine::shader::KernelKey;
 
+/// Vectors that a thread of `conv.wgsl` loads together, at most.
+const MOST_INPUTS: usize = 15;
+
 /// `conv(x) + bias`; `x` may be lazy or a concatenation. Weight (Cout, Cin, kD, kH, kW), bias (Cout).
 pub fn conv(
     graph: &mut Graph,
@@ -274,10 +277,15 @@ impl ConvPart {
         let rows = y.spatial[0] * y.spatial[1].div_ceil(lines);
         let chunks = (quads * rows).div_ceil(WORKGROUP);
         let groups = chunks * call.tiles() * call.piece.samples;
+        let in_row = (vox - 1) * stride[2] + kernel[2];
+        // a CPU has its inputs at once
+        let together = !call.lowering.caps.software && lines * in_row * kernel[1] <= MOST_INPUTS;
+        let batch = if together { kernel[1] } else { 1 };
         let key = row_key(call.key.clone(), &self.spec, vox)
             .tile("OUT", out as u32)
             .tile("LINES", lines as u32)
             .tile("CIN", lanes(&self.source.layout))
+            .tile("BATCH", batch as u32)
             .tile("KW", kernel[2] as u32)
             .tile("SW", stride[2] as u32);
         let call = ConvCall { key, ..call };

@@ -54,8 +54,12 @@ pub fn working_memory(
     Ok(most.map(parts).into_iter().collect())
 }
 
-/// Threads that fill a GPU.
-const FILLED: usize = 32_768;
+/// Threads that fill a GPU, and those that do where all read the same weights by scalar registers: fewer, since they wait for less.
+const FILLED: usize = 24_576;
+const FILLED_BY_SCALARS: usize = 7168;
+
+/// Threads of four output blocks below which those of two, twice as many, wait less than they load more.
+const FEW: usize = 10_240;
 
 /// Threads below which those that walk over all inputs by themselves take several times as long as staged tiles, so that timing them
 /// would be a waste: the kernel gate's model finds none hopeless above.
@@ -118,7 +122,7 @@ impl ConvSite {
         }
         if caps.software {
             tiles.extend(self.direct_software());
-        } else if self.has_little_to_share() {
+        } else if self.has_little_to_share(caps) {
             tiles.extend(self.direct());
             tiles.extend(staged_tiles(self, caps));
         } else {
@@ -146,12 +150,16 @@ impl ConvSite {
 
     /// Whether staging was found to cost more than it saves: a first layer, whose inputs are few, and strided convolutions, whose
     /// inputs serve few outputs, where there are outputs enough to fill a GPU without parts.
-    fn has_little_to_share(&self) -> bool {
+    fn has_little_to_share(&self, caps: &Caps) -> bool {
         let Geometry { spec, transposed } = self.geometry;
-        let tile = 4 * out_tile(self.blocks.outs);
+        let filled = if caps.subgroup_size == 0 { FILLED_BY_SCALARS } else { FILLED };
+        !transposed && (self.lanes < 4 || spec.stride != [1; 3] && self.threads() >= filled)
+    }
+
+    /// Threads that make four neighbours of up to four output blocks each.
+    fn threads(&self) -> usize {
         let voxels = self.spatial.iter().product::<usize>();
-        let threads = self.samples * voxels * self.blocks.outs / tile;
-        !transposed && (self.lanes < 4 || spec.stride != [1; 3] && threads >= FILLED)
+        self.samples * voxels * self.blocks.outs / (4 * out_tile(self.blocks.outs))
     }
 
     fn is_winograd(&self) -> bool {
@@ -215,15 +223,19 @@ impl ConvSite {
     fn direct(&self) -> Vec<ConvTile> {
         let out = out_tile(self.blocks.outs);
         let tile = |(vox, lines, out)| ConvTile { method: ConvMethod::Direct, vox, lines, out };
-        let mut tiles = vec![(4, 1, out), (2, 1, out)];
         // inputs that lie apart take registers too
         let apart = !self.geometry.transposed && self.geometry.spec.stride[2] > 1;
-        if apart && self.lanes == 4 {
-            tiles.swap(0, 1);
-        }
-        if out > 2 {
-            tiles.push((4, 1, 2));
-        }
+        let tiles = if apart && self.lanes == 4 {
+            let mut tiles = [(2, 1, out), (2, 1, out.min(2)), (4, 1, out)];
+            if self.threads() < FEW {
+                tiles.swap(0, 1);
+            }
+            tiles.to_vec()
+        } else if out > 2 {
+            vec![(4, 1, out), (2, 1, out), (4, 1, 2)]
+        } else {
+            vec![(4, 1, out), (2, 1, out)]
+        };
         tiles.into_iter().map(tile).collect()
     }
 }
@@ -338,6 +350,10 @@ mod tests {
         assert!(!is_staged(of(down, false, [64, 64, 64], 4)));
         assert!(is_staged(of(down, false, [10, 14, 10], 4)));
         assert!(is_staged(of(down, true, [128, 128, 128], 4)));
+        // scalar registers make threads that walk alone worth while where they are fewer
+        let some = of(down, false, [40, 40, 40], 4);
+        let fixed = some.candidates(&Caps { subgroup_size: 32, ..Caps::default() })[0];
+        assert!(!is_staged(some) && matches!(fixed.method, ConvMethod::Staged(_)));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl ConvWeightSite {
             _ => vec![few, many],
         };
         let boxes = match kernel == [3; 3] && !caps.software {
-            true => WeightBoxes::all(self),
+            true => WeightBoxes::all(self, caps),
             false => Vec::new(),
         };
         let boxes = boxes.into_iter().map(ConvWeightTile::Boxes);

@@ -22,16 +22,25 @@ const SHARED: usize = 16;
 /// Lanes along voxels, and as many along output blocks, of `pointwise_shared.wgsl`.
 const SIDE: usize = 8;
 
-/// Lanes along voxels, and rows of them that share the input blocks, of `pointwise_split.wgsl`.
-const LANES: usize = 32;
-const SLICES: usize = 8;
+/// Lanes along voxels, as many as a subgroup has at most, and rows of them that share the input blocks, of `pointwise_split.wgsl`.
+const LANES: usize = 64;
+const SLICES: usize = 4;
+
+/// Input blocks that a lane of it loads at a time, at most, where it makes one voxel.
+const STEP: usize = 8;
+
+/// Output blocks of a lane of it, at most: an output of a workgroup has a lane.
+const MOST_SPLIT_OUT: usize = 4;
+
+/// Input blocks from which sharing them out can pay.
+const SPLIT_INS: usize = 8;
 
 /// Threads below which most of a large GPU idles.
 const IDLE: usize = 16_384;
 
-/// Threads below which each walks over all inputs for several times as long as where workgroups share these out: the kernel gate's
-/// model finds none hopeless above.
-const LONELY: usize = 2560;
+/// Threads for each input block below which a thread that walks over all of them takes several times as long as workgroups that share
+/// them out: the kernel gate's model finds none hopeless above.
+const LONELY: usize = 200;
 
 /// Voxels of a sample above which larger workgroups come first.
 const MANY_VOXELS: usize = 1 << 19;
@@ -156,8 +165,14 @@ impl Product {
             // of so many parts a second pass can still merge the moments
             tiles.insert(0, self.outputs(4, 4, 4 * WORKGROUP));
         }
-        if ins >= SLICES && voxels <= SPLIT_VOXELS {
-            let split = [1, 2].map(|vox| PointwiseTile::Split { vox, out: outs.min(2) });
+        if ins >= SPLIT_INS && voxels <= SPLIT_VOXELS {
+            let split = |vox, out| PointwiseTile::Split { vox, out: outs.min(out) };
+            // many outputs of a lane share what it loads; where subgroups have one size only if that leaves workgroups for all units
+            let groups = samples * voxels.div_ceil(LANES) * outs.div_ceil(MOST_SPLIT_OUT);
+            let mut split = vec![split(1, MOST_SPLIT_OUT), split(1, 2), split(2, 2)];
+            if groups < caps.units() && caps.subgroup_size > 0 {
+                split.swap(0, 1);
+            }
             if threads(4, 2) < IDLE {
                 tiles.retain(|tile| self.keeps_busy(tile));
                 tiles.splice(0..0, split);
@@ -175,10 +190,10 @@ impl Product {
 
     /// Whether a tile leaves so many threads that it may be near one whose workgroups share the inputs out.
     fn keeps_busy(&self, tile: &PointwiseTile) -> bool {
-        let Self { samples, voxels, blocks: ChannelBlocks { outs, .. }, .. } = *self;
+        let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = *self;
         match *tile {
             PointwiseTile::Outputs { vox, out, .. } | PointwiseTile::Shared { vox, out } => {
-                samples * voxels.div_ceil(vox) * outs.div_ceil(out) >= LONELY
+                samples * voxels.div_ceil(vox) * outs.div_ceil(out) >= LONELY * ins
             }
             _ => true,
         }
@@ -221,7 +236,7 @@ impl Product {
         label: String,
         key: impl Fn(&'static str) -> KernelKey,
     ) -> Result<Dispatch> {
-        let Self { samples, voxels, blocks: ChannelBlocks { outs, .. }, .. } = *self;
+        let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = *self;
         let (tile, choice) = self.choose(lowering, &key)?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
@@ -240,7 +255,14 @@ impl Product {
                 (key, voxels.div_ceil(SIDE * vox), SIDE * out, None)
             }
             PointwiseTile::Split { vox, out } => {
-                let key = key.tile("VOX", vox as u32).tile("OUT", out as u32);
+                let of_row = ins.div_ceil(SLICES);
+                let step = of_row.div_ceil(of_row.div_ceil(STEP / vox));
+                let even = ins.is_multiple_of(SLICES * step);
+                let key = key
+                    .tile("VOX", vox as u32)
+                    .tile("OUT", out as u32)
+                    .tile("STEP", step as u32)
+                    .tile("EVEN", even as u32);
                 (key, voxels.div_ceil(LANES * vox), out, None)
             }
             PointwiseTile::Cooperative(tile) => {
@@ -307,14 +329,18 @@ mod tests {
 
     #[test]
     fn inputs_are_shared_out_where_a_gpu_would_idle() {
-        let first = |voxels, ins, outs| {
+        let of = |caps: &Caps, voxels, ins, outs| {
             let blocks = ChannelBlocks { ins, outs };
             let product = Product { samples: 2, voxels, blocks, loads: 1 };
-            product.tiles(&Caps::default(), DType::F32)[0]
+            product.tiles(caps, DType::F32)[0]
         };
+        let first = |voxels, ins, outs| of(&Caps::default(), voxels, ins, outs);
         let outputs = |vox, out| PointwiseTile::Outputs { vox, out, group: WORKGROUP };
-        assert_eq!(first(175, 32, 32), PointwiseTile::Split { vox: 1, out: 2 });
-        assert_eq!(first(1400, 16, 16), PointwiseTile::Split { vox: 1, out: 2 });
+        assert_eq!(first(175, 32, 32), PointwiseTile::Split { vox: 1, out: 4 });
+        let fixed = Caps { subgroup_size: 32, ..Caps::default() };
+        assert_eq!(of(&fixed, 175, 32, 32), PointwiseTile::Split { vox: 1, out: 2 });
+        assert_eq!(of(&fixed, 1400, 16, 16), PointwiseTile::Split { vox: 1, out: 4 });
+        assert_eq!(first(1400, 16, 16), PointwiseTile::Split { vox: 1, out: 4 });
         assert_eq!(first(11_200, 8, 8), outputs(4, 2));
         assert_eq!(first(89_600, 4, 4), outputs(4, 4));
         // one block of inputs is not shared out
