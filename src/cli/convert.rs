@@ -9,9 +9,9 @@ use crate::base::files::{Claim, Paths, file_name, safe_name};
 use crate::base::{Error, Result};
 use crate::dataset::{Conversion, DatasetForm, LabelDescription, holds_dataset};
 use crate::imaging::{
-    Known, Match, Reference, Segment, by_stem, can_write, case_name, dicom_folders, files_of,
-    has_ending, peek, read_labels, read_labels_on, read_series, takes_channels, write_channels,
-    written_files,
+    Known, Match, Reference, Segment, can_write, case_name, dicom_folders, files_of, has_ending,
+    masks_by_stem, peek, read_labels, read_labels_on, read_series, segmentations_in, segments_of,
+    takes_channels, write_channels, written_files,
 };
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,7 @@ use crate::imaging::{
 Examples:
   u2seg convert scan.zip scan.nii.gz                                     # a DICOM series
   u2seg convert mask.nii.gz mask.dcm -f dicom-seg --source scan.zip
+  u2seg convert mask.dcm mask.nii.gz --source scan.zip
   u2seg convert Task09_Spleen Dataset009_Spleen                          # a dataset, for nnU-Net v2")]
 pub struct Args {
     /// An image, a DICOM series, a folder of either, or a dataset folder
@@ -37,12 +38,14 @@ pub struct Args {
     /// Which series to convert, where a folder has several
     #[arg(long, value_name = "NUMBER|UID")]
     series: Option<String>,
-    /// For dicom-seg: the DICOM series of the mask
+    /// For masks: the DICOM series that was segmented
+    ///
+    /// The mask gets its planes, of which DICOM segmentations leave some out.
     #[arg(long, value_name = "SERIES")]
     source: Option<PathBuf>,
     /// For masks: the dataset.json that names their classes
     ///
-    /// The names go into .nrrd and DICOM segmentations.
+    /// The names go into .nrrd and DICOM segmentations. A DICOM segmentation has names of its own.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Form of the new dataset; by default the other one
@@ -55,9 +58,11 @@ impl Args {
     fn check(&self, dataset: bool) -> Result<()> {
         let masks = self.labels.is_some() || self.format == Some(MaskFormat::DicomSeg);
         let masks = masks || MaskFormat::of(&self.output) == Some(MaskFormat::DicomSeg);
+        let segmented = !dataset && is_segmentation(&self.input);
+        let masks = masks || segmented;
         let idle = [
             ("format", dataset && self.format.is_some()),
-            ("series", dataset && self.series.is_some()),
+            ("series", (dataset || segmented && self.source.is_none()) && self.series.is_some()),
             ("labels", dataset && self.labels.is_some()),
             ("source", (dataset || !masks) && self.source.is_some()),
             ("to", !dataset && self.to.is_some()),
@@ -66,7 +71,7 @@ impl Args {
         let found = format!("a flag that does nothing for {}", self.input.display());
         let expected = match *name {
             "to" => "the folder of a Decathlon or nnU-Net v2 dataset, with its dataset.json",
-            "source" => "a mask to write as a DICOM segmentation, or with `labels`",
+            "source" => "a mask: a DICOM segmentation, one to be written, or one with `labels`",
             _ => "an image, a series or a mask",
         };
         Err(Error::setting(*name, found, expected, format!("Leave `{name}` out.")))
@@ -105,6 +110,12 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     Err(Error::file(&args.input, found, "readable images", remedy))
 }
 
+/// Whether a path is a DICOM segmentation, or a folder of some.
+fn is_segmentation(path: &Path) -> bool {
+    let inside = || segmentations_in(path).is_ok_and(|files| !files.is_empty());
+    if path.is_dir() { inside() } else { segments_of(path).is_some() }
+}
+
 /// Converts a dataset's folder.
 fn dataset(args: &Args) -> Result<()> {
     let conversion = Conversion::plan(&args.input, &args.output, args.to)?;
@@ -125,9 +136,17 @@ fn dataset(args: &Args) -> Result<()> {
 struct Job {
     input: PathBuf,
     output: PathBuf,
+    /// The classes that a DICOM segmentation names; none of other images.
+    segments: Option<Vec<Segment>>,
 }
 
 impl Job {
+    /// In a folder the output is named by the case.
+    fn new(input: PathBuf, output: impl FnOnce(bool) -> PathBuf) -> Self {
+        let segments = if input.is_dir() { None } else { segments_of(&input) };
+        Self { output: output(segments.is_some()), input, segments }
+    }
+
     /// The files that an image becomes: one, or one a channel where the format takes one.
     fn files(&self, channels: usize) -> Vec<PathBuf> {
         if channels == 1 || takes_channels(&self.output) {
@@ -141,8 +160,8 @@ impl Job {
 }
 
 impl Args {
-    fn ending(&self) -> &'static str {
-        match (self.format.unwrap_or(MaskFormat::Nifti), self.labels.is_some()) {
+    fn ending(&self, segmented: bool) -> &'static str {
+        match (self.format.unwrap_or(MaskFormat::Nifti), segmented || self.labels.is_some()) {
             (MaskFormat::DicomSeg, _) => ".dcm",
             (MaskFormat::Nrrd, true) => ".seg.nrrd",
             (format, _) => format.image_ending(),
@@ -151,7 +170,8 @@ impl Args {
 
     /// Whether the output is a mask with named classes.
     fn makes_mask(&self, job: &Job) -> bool {
-        MaskFormat::of(&job.output) == Some(MaskFormat::DicomSeg) || self.labels.is_some()
+        let dicom = MaskFormat::of(&job.output) == Some(MaskFormat::DicomSeg);
+        dicom || self.labels.is_some() || job.segments.is_some()
     }
 
     fn convert(&self, job: &Job) -> Result<Vec<PathBuf>> {
@@ -171,7 +191,7 @@ impl Args {
 
     /// Converts a mask, with the names of its classes.
     fn mask(&self, job: &Job) -> Result<Vec<PathBuf>> {
-        let segments = self.segments(&job.output)?;
+        let segments = self.segments(job)?;
         let labels = match &self.source {
             None => read_labels(&job.input, &Known::any())?,
             Some(source) => {
@@ -185,15 +205,14 @@ impl Args {
         Ok(vec![job.output.clone()])
     }
 
-    fn segments(&self, output: &Path) -> Result<Vec<Segment>> {
+    fn segments(&self, job: &Job) -> Result<Vec<Segment>> {
         let Some(file) = &self.labels else {
-            let remedy = "Give `labels` the dataset.json that names the classes.";
-            return Err(Error::file(
-                output,
-                "a mask without names",
-                "names of its classes",
-                remedy,
-            ));
+            let named = job.segments.clone();
+            return named.ok_or_else(|| {
+                let remedy = "Give `labels` the dataset.json that names the classes.";
+                let expected = "names of its classes";
+                Error::file(&job.output, "a mask without names", expected, remedy)
+            });
         };
         let classes = LabelDescription::read(file)?.labels.classes;
         let named = classes.iter().filter(|class| class.value > 0);
@@ -208,9 +227,12 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
         let expected = "an image, a folder of images or a dataset";
         return Err(Error::file(input, "no such file", expected, "Correct the first path."));
     }
-    let inside = |case: &str| output.join(format!("{}{}", safe_name(case), args.ending()));
+    let inside = |case: String, input| {
+        let file = |segmented| format!("{}{}", safe_name(&case), args.ending(segmented));
+        Job::new(input, |segmented| output.join(file(segmented)))
+    };
     let images: Vec<(String, PathBuf)> = if input.is_dir() {
-        let stems = by_stem(input)?;
+        let stems = masks_by_stem(input)?;
         let files = stems
             .into_iter()
             .flat_map(|(stem, files)| files.into_iter().map(move |file| (stem.clone(), file)));
@@ -230,9 +252,11 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
             return Err(Error::setting("output", found, expected, "Correct the ending."));
         }
         // a folder of one folder or archive stands for what is in it
-        let input = several.first().unwrap_or(input);
-        let output = if named { output.clone() } else { inside(&case_name(input)) };
-        return Ok(vec![Job { input: input.clone(), output }]);
+        let input = several.first().unwrap_or(input).clone();
+        return Ok(vec![match named {
+            true => Job::new(input, |_| output.clone()),
+            false => inside(case_name(&input), input),
+        }]);
     }
     if has_ending(output) && !output.is_dir() {
         let found = format!("the file {} for a folder of images", output.display());
@@ -240,7 +264,7 @@ fn jobs(args: &Args) -> Result<Vec<Job>> {
     }
     let folders = several.into_iter().map(|folder| (case_name(&folder), folder));
     let all = images.into_iter().chain(folders);
-    Ok(all.map(|(case, input)| Job { input, output: inside(&case) }).collect())
+    Ok(all.map(|(case, input)| inside(case, input)).collect())
 }
 
 fn claim(args: &Args, jobs: &[Job]) -> Result<Claim> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::opened::Opened;
+use super::read::open_image;
 use super::{dicom, metaimage, names, nifti, nrrd};
 use crate::base::Result;
 
@@ -54,7 +55,7 @@ pub(super) fn open(path: &Path, series: Option<&str>) -> Result<Opened> {
 ///
 /// Where reading it would fail for what its headers say.
 pub fn check_series(path: &Path, series: Option<&str>) -> Result<()> {
-    open(path, series).map(drop)
+    open_image(path, series).map(drop)
 }
 
 /// The files on disk that reading this path touches: the path, and its other half where there is one; all files of a DICOM

@@ -37,18 +37,21 @@ mod voxel_box;
 mod voxels;
 mod write;
 
-pub use dicom::{dicom_folders, holds_segmentation, holds_series};
+pub use dicom::{dicom_folders, holds_segmentation, holds_series, segmentations_in};
 pub use formats::{check_series, files_of};
 pub use grid::Grid;
 pub use interpolation::{Interpolation, Resampling};
 pub use label_values::Known;
-pub use names::{by_stem, case_name, has_ending, stem};
+pub use names::{by_stem, case_name, has_ending, masks_by_stem, stem};
 pub use normalise::{Normalisation, percentile};
 pub use output::{can_write, endings, takes_channels, written_files};
 pub use peek::{Extent, is_whole, peek};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, resampled_size};
-pub use read::{read_image, read_image_on, read_images, read_labels, read_labels_on, read_series};
+pub use read::{
+    read_image, read_image_on, read_images, read_labels, read_labels_on, read_labels_over,
+    read_series, segments_of,
+};
 pub use resample::{resample, resample_cubic, resample_linear, resample_nearest};
 pub use restore::Tap;
 pub use segment::Segment;

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::dicom::Frames;
+use nifti::{Endianness, NiftiType};
+
+use super::dicom::{Frames, Mask};
 use super::grid::{EDGES, Grid, Order};
+use super::segment::Segment;
 use super::sniff;
 use super::source::Source;
 use super::voxels::{self, Bytes, Convert, Stored};
@@ -24,6 +27,8 @@ pub(super) enum Body {
     File { source: Source, single: bool },
     /// In the frames of a DICOM series.
     Frames(Box<Frames>),
+    /// Labels of a DICOM segmentation.
+    Mask(Box<Mask>),
 }
 
 impl Bytes for Body {
@@ -31,13 +36,14 @@ impl Bytes for Body {
         match self {
             Self::File { source, .. } => source.fill(room),
             Self::Frames(frames) => frames.fill(room),
+            Self::Mask(mask) => Ok(mask.fill(room)),
         }
     }
 
     fn check(&mut self) -> Result<()> {
         match self {
             Self::File { source, .. } => source.check(),
-            Self::Frames(_) => Ok(()),
+            Self::Frames(_) | Self::Mask(_) => Ok(()),
         }
     }
 }
@@ -65,6 +71,39 @@ impl Opened {
         Ok(opened)
     }
 
+    /// Of a DICOM segmentation.
+    pub fn of_mask(path: &Path, mask: Mask) -> Result<Self> {
+        let Some(grid) = mask.grid() else {
+            let remedy = "Export the segmentation again.";
+            return Err(Error::file(path, "planes without a place", "planes of an image", remedy));
+        };
+        let [i, j, k] = grid.dims;
+        let stored = Stored::unscaled(NiftiType::Uint8, Endianness::Little, [i, j, k, 1]);
+        let opened =
+            Self { path: path.to_path_buf(), body: Body::Mask(Box::new(mask)), stored, grid };
+        opened.check_edges()?;
+        Ok(opened)
+    }
+
+    /// The classes that a DICOM segmentation names; none of other images.
+    pub fn segments(&self) -> Option<&[Segment]> {
+        match &self.body {
+            Body::Mask(mask) => Some(mask.segments()),
+            _ => None,
+        }
+    }
+
+    /// Over all planes of another grid, where a DICOM segmentation has left out some of them.
+    pub fn over(self, on: &Grid) -> Result<Self> {
+        match self.body {
+            Body::Mask(mut mask) => {
+                mask.lay_on(on);
+                Self::of_mask(&self.path, *mask)
+            }
+            body => Ok(Self { body, ..self }),
+        }
+    }
+
     fn check_edges(&self) -> Result<()> {
         let [least, most] = EDGES;
         let spacing = self.grid.spacing();
@@ -84,6 +123,7 @@ impl Opened {
         match &self.body {
             Body::File { source, .. } => (&source.path, source.size()),
             Body::Frames(frames) => (&self.path, frames.size()),
+            Body::Mask(mask) => (&self.path, mask.size()),
         }
     }
 
@@ -155,6 +195,7 @@ impl Opened {
                 (&source.path, source.most())
             }
             Body::Frames(frames) => (&self.path, frames.size()),
+            Body::Mask(mask) => (&self.path, mask.size()),
         };
         let ([i, j, k, volumes], wanted) = (self.stored.dims, self.stored.bytes());
         Error::file(

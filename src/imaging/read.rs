@@ -10,6 +10,7 @@ use super::grid::Order;
 use super::label_values::{Known, LabelValues};
 use super::opened::Opened;
 use super::place::{Match, Reference, order_on};
+use super::segment::Segment;
 use super::volume::{LabelMap, Volume, intensity};
 use super::voxels::Convert;
 use crate::base::{Error, Result, host};
@@ -51,6 +52,21 @@ impl Convert for Intensities {
     }
 }
 
+/// Opens an image, which no DICOM segmentation is.
+pub(super) fn open_image(path: &Path, series: Option<&str>) -> Result<Opened> {
+    let opened = open(path, series)?;
+    if opened.segments().is_none() {
+        return Ok(opened);
+    }
+    let remedy = "Name the series that it segments.";
+    Err(Error::file(path, "a DICOM segmentation, which is a mask", "an image", remedy))
+}
+
+/// The classes that a DICOM segmentation names; none of what is none.
+pub fn segments_of(path: &Path) -> Option<Vec<Segment>> {
+    open(path, None).ok().and_then(|opened| opened.segments().map(<[Segment]>::to_vec))
+}
+
 /// Reads a 3D image, or a 4D one with a channel in each volume: a file of NIfTI-1, NRRD, MetaImage or DICOM, or a folder or
 /// an archive of a DICOM series. Every voxel is finite: NaN, infinities and magnitudes above 1e30 become 0 and are counted in
 /// the notes. Errors name the file and say what it is where it is no such image.
@@ -73,12 +89,12 @@ pub fn read_series(paths: &[PathBuf], matching: Match, series: Option<&str>) -> 
     let Some((first, rest)) = paths.split_first() else {
         return Err(Error::Internal("an image without files".into()));
     };
-    let opened = open(first, series)?;
+    let opened = open_image(first, series)?;
     opened.check_density()?;
     let grid = opened.grid.clone();
     let mut files = vec![(opened, grid.order)];
     for path in rest {
-        let other = open(path, series)?;
+        let other = open_image(path, series)?;
         other.check_density()?;
         let order = order_on(&other.grid, path, &Reference { grid: &grid, path: first }, matching)?;
         files.push((other, order));
@@ -120,7 +136,8 @@ fn read_all(jobs: Vec<((Opened, Order), &mut [f32])>) -> Result<usize> {
 }
 
 /// Reads a label map of integers or of floats that are whole numbers, in its own canonical order. Errors where it holds
-/// values that are not known, or several volumes.
+/// values that are not known, or several volumes. A DICOM segmentation, which leaves out planes without labels, ends where its
+/// labels do.
 pub fn read_labels(path: &Path, known: &Known) -> Result<LabelMap> {
     let file = open(path, None)?;
     let grid = file.grid.clone();
@@ -135,9 +152,25 @@ pub fn read_labels_on(
     on: &Reference<'_>,
     matching: Match,
 ) -> Result<LabelMap> {
-    let file = open(path, None)?;
+    let file = open(path, None)?.over(on.grid)?;
     let order = order_on(&file.grid, path, on, matching)?;
     LabelMap::from_vec(labels(file, known, &order)?, on.grid.clone())
+}
+
+/// As [`read_labels`]; a DICOM segmentation has all planes of another file where it lies on some of them.
+///
+/// # Errors
+///
+/// As those of [`read_labels`].
+pub fn read_labels_over(path: &Path, known: &Known, other: &Path) -> Result<LabelMap> {
+    let mut file = open(path, None)?;
+    if file.segments().is_some()
+        && let Ok(other) = open(other, None)
+    {
+        file = file.over(&other.grid)?;
+    }
+    let grid = file.grid.clone();
+    LabelMap::from_vec(labels(file, known, &grid.order)?, grid)
 }
 
 fn labels(file: Opened, known: &Known, order: &Order) -> Result<Vec<u8>> {

@@ -40,6 +40,26 @@ impl Segment {
         Self { name: name.into(), value, color }
     }
 
+    /// Takes the colour nearest to one in CIELab as [`Segment::cielab`] has it.
+    pub(super) fn set_cielab(&mut self, lab: [f64; 3]) {
+        let share = lab.map(|value| value / 65535.0);
+        let (l, a, b) = (share[0] * 100.0, share[1] * 255.0 - 128.0, share[2] * 255.0 - 128.0);
+        let middle = (l + 16.0) / 116.0;
+        let f = [middle + a / 500.0, middle, middle - b / 200.0];
+        let f = f.map(|f| if f > 0.206_897 { f.powi(3) } else { (f - 16.0 / 116.0) / 7.787 });
+        let [x, y, z] = [f[0] * 0.950_47, f[1], f[2] * 1.088_83];
+        // XYZ to sRGB, under the white of D65
+        let linear = [
+            3.240_454 * x - 1.537_139 * y - 0.498_532 * z,
+            -0.969_266 * x + 1.876_011 * y + 0.041_556 * z,
+            0.055_643 * x - 0.204_026 * y + 1.057_225 * z,
+        ];
+        self.color = linear.map(|c| {
+            let c = if c <= 0.003_130_8 { 12.92 * c } else { 1.055 * c.powf(1.0 / 2.4) - 0.055 };
+            (c * 255.0).round().clamp(0.0, 255.0) as u8
+        });
+    }
+
     /// Its colour in CIELab, as DICOM has it: 16 bits for each of L (0 to 100), a and b (-128 to 127).
     pub(super) fn cielab(&self) -> [u16; 3] {
         let linear = self.color.map(|c| {
@@ -138,5 +158,11 @@ mod tests {
         assert!((l / 655.35 - 53.24).abs() < 0.05, "{l}");
         assert!((a / 257.0 - 128.0 - 80.09).abs() < 0.1, "{a}");
         assert!((b / 257.0 - 128.0 - 67.20).abs() < 0.1, "{b}");
+        // and back
+        for color in COLORS {
+            let mut segment = Segment { name: String::new(), value: 1, color: [1, 2, 3] };
+            segment.set_cielab(Segment { color, ..segment.clone() }.cielab().map(f64::from));
+            assert_eq!(segment.color, color);
+        }
     }
 }

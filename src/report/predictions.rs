@@ -15,7 +15,7 @@ use super::table::{Cell, Row, Table, grouped};
 use crate::base::files::{file_name, read_json, write_atomically};
 use crate::base::{Error, Result};
 use crate::dataset::Labels;
-use crate::imaging::{Known, by_stem, read_labels, stem};
+use crate::imaging::{Known, case_name, masks_by_stem, read_labels};
 use crate::picture::value_names;
 use crate::score::StatisticsFile;
 use crate::score::summary::{Summary, names};
@@ -121,11 +121,11 @@ fn optional<T: serde::de::DeserializeOwned>(file: &Path, expected: &str) -> Resu
 
 /// The picture of a mask by the mask's file name.
 fn png(file: &str) -> String {
-    format!("{}.png", stem(Path::new(file)).unwrap_or_else(|| file.into()))
+    format!("{}.png", case_name(Path::new(file)))
 }
 
 fn masks(folder: &Path) -> Result<Vec<Mask>> {
-    let files: Vec<PathBuf> = by_stem(folder)?.into_values().flatten().collect();
+    let files: Vec<PathBuf> = masks_by_stem(folder)?.into_values().flatten().collect();
     if files.is_empty() {
         let expected = "a run's folder, or a folder of masks";
         let remedy = "Name the folder that `train` or `predict` wrote.";
@@ -142,7 +142,7 @@ impl Mask {
         let millilitres = labels.spacing().iter().product::<f64>() / 1000.0;
         let above = (0..=255u8).zip(counts).skip(1).filter(|(_, count)| *count > 0);
         let volumes = above.map(|(value, count)| (value, count as f64 * millilitres)).collect();
-        let name = stem(&file).unwrap_or_else(|| file_name(&file));
+        let name = case_name(&file);
         Ok(Self { name, volumes, voxels: labels.as_slice().len() as u64, file })
     }
 }

@@ -17,7 +17,9 @@ use crate::base::files::open_file;
 use crate::base::{Error, Result};
 use crate::dataset::Class;
 use crate::domain::DescribedLabels;
-use crate::imaging::{Known, LabelMap, Match, Reference, read_labels, read_labels_on, stem};
+use crate::imaging::{
+    Known, LabelMap, Match, Reference, read_labels, read_labels_on, read_labels_over, stem,
+};
 
 /// Bytes of unpacked masks that are read at a time, unless a single case has more.
 const AT_ONCE: u64 = 1 << 27;
@@ -253,7 +255,10 @@ impl Scored {
 
 fn score(pair: &MaskPair, context: &Context<'_>) -> std::result::Result<Scored, Vec<Error>> {
     let Context { options, known, described, maps } = context;
-    let reference = read_labels(&pair.reference, known);
+    let reference = match pair.missing {
+        true => read_labels(&pair.reference, known),
+        false => read_labels_over(&pair.reference, known, &pair.prediction),
+    };
     let truth = match reference {
         Ok(truth) => options.merged(truth),
         Err(error) => {

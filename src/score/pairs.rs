@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::words::listed;
 use crate::base::files::file_name;
 use crate::base::{Error, Result};
-use crate::imaging::{by_stem, describe_folder};
+use crate::imaging::{describe_folder, masks_by_stem};
 
 /// A reference and what was predicted for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ fn pair_folders(predictions: &Path, references: &Path, allow: bool) -> Result<Ve
 
 /// The masks of a folder by their names without the ending.
 fn masks(folder: &Path, setting: &str) -> Result<BTreeMap<String, PathBuf>> {
-    let mut named = by_stem(folder)?;
+    let mut named = masks_by_stem(folder)?;
     named.values_mut().for_each(|files| files.retain(|file| !file.is_dir()));
     named.retain(|_, files| !files.is_empty());
     if named.is_empty() {

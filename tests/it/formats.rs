@@ -1,5 +1,5 @@
 //! Images in the formats of the field, in and out: NRRD and MetaImage as SimpleITK wrote them (the seeds of fuzzing), DICOM series
-//! that are made here, DICOM segmentations, and conversions of images and of datasets.
+//! that are made here, and conversions of images and of datasets.
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,8 @@ use u2seg::low_level::imaging::{
 
 use crate::cases::rig::Case;
 use crate::common::program::{fail, path, succeed};
+
+mod segmentations;
 
 fn seed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name)
@@ -381,63 +383,6 @@ fn archives_and_packed_and_enhanced_files_are_read() {
     let stored: Vec<f32> = stored.collect();
     let scaled = |slope: f32| stored.iter().map(move |value| value * slope + 5.0);
     assert!(two.as_slice().iter().copied().eq(scaled(1.0).chain(scaled(2.0))));
-}
-
-#[test]
-fn a_segmentation_names_its_slices() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path().join("ct");
-    series(&at);
-    let grid = read_image(&at).unwrap().grid().clone();
-    // one voxel of the second class in the highest slice, two of the first below
-    let mut labels = ndarray::Array3::zeros((4, 4, 3));
-    labels[[3, 3, 2]] = 9;
-    labels[[1, 3, 1]] = 4;
-    labels[[1, 2, 2]] = 4;
-    let map = LabelMap::new(labels, grid).unwrap();
-    let segments = [Segment::new("liver", 4), Segment::new("Läsion", 9), Segment::new("none", 1)];
-    let file = folder.path().join("seg.dcm");
-    map.write_segments(&file, &segments).unwrap();
-    let object = open_file(&file).unwrap();
-    let text = |tag: Tag| object.element(tag).unwrap().to_str().unwrap().trim().to_string();
-    assert_eq!(text(tags::SOP_CLASS_UID), "1.2.840.10008.5.1.4.1.1.66.4");
-    assert_eq!(object.meta().media_storage_sop_class_uid(), "1.2.840.10008.5.1.4.1.1.66.4");
-    assert_eq!(object.meta().transfer_syntax(), uids::EXPLICIT_VR_LITTLE_ENDIAN);
-    assert_eq!((text(tags::MODALITY), text(tags::PATIENT_ID)), ("SEG".into(), "P1".into()));
-    assert_eq!(text(tags::FRAME_OF_REFERENCE_UID), "1.2.3.5");
-    assert_eq!(text(tags::NUMBER_OF_FRAMES), "2");
-    let items = |tag: Tag| object.element(tag).unwrap().items().unwrap();
-    let names: Vec<String> = items(tags::SEGMENT_SEQUENCE)
-        .iter()
-        .map(|item| item.element(tags::SEGMENT_LABEL).unwrap().to_str().unwrap().into_owned())
-        .collect();
-    assert_eq!(
-        names.iter().map(|name| name.trim()).collect::<Vec<_>>(),
-        ["liver", "Läsion", "none"]
-    );
-    let frames = items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
-    for (frame, segment, z) in [(&frames[0], 1, 2.5), (&frames[1], 2, 7.5)] {
-        let inner = |group: Tag| &frame.element(group).unwrap().items().unwrap()[0];
-        let identity = inner(tags::SEGMENT_IDENTIFICATION_SEQUENCE);
-        let number = identity.element(tags::REFERENCED_SEGMENT_NUMBER).unwrap();
-        assert_eq!(number.to_int::<i32>().unwrap(), segment);
-        let place = inner(tags::PLANE_POSITION_SEQUENCE).element(tags::IMAGE_POSITION_PATIENT);
-        assert_eq!(place.unwrap().to_multi_float64().unwrap(), [10.0, 20.0, z]);
-        let source = inner(tags::DERIVATION_IMAGE_SEQUENCE);
-        let source = &source.element(tags::SOURCE_IMAGE_SEQUENCE).unwrap().items().unwrap()[0];
-        let instance = source.element(tags::REFERENCED_SOP_INSTANCE_UID).unwrap();
-        let expected = format!("1.2.3.{}", (z * 1000.0) as i64 + 100_000);
-        assert_eq!(instance.to_str().unwrap().trim_end_matches('\0'), expected);
-        let preserved = source.element(tags::SPATIAL_LOCATIONS_PRESERVED).unwrap();
-        assert_eq!(preserved.to_str().unwrap().trim(), "YES");
-    }
-    // i = 3 - H, j = 2 - W: voxels (0, 1) and (1, 0) of the first frame, (0, 0) of the second, 12 bits each
-    let bits = object.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap();
-    assert_eq!(bits[..3], [0b0001_0010, 0b0001_0000, 0]);
-    // a mask of another image has no slices to name
-    let plain = LabelMap::new(map.data().clone(), Grid::ras([4, 4, 3], [1.0; 3])).unwrap();
-    let message = plain.write_segments(&file, &segments).unwrap_err().to_string();
-    assert!(message.contains("no DICOM series") && message.contains("`format`"), "{message}");
 }
 
 #[test]

@@ -155,6 +155,22 @@ fn held_out_patches_are_scored_and_a_stopped_run_ends_as_a_whole_one() {
     assert!(!best.is_empty());
 }
 
+/// Twenty of forty cases chose weights that were worse than the last on all forty.
+#[test]
+#[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]
+fn weights_are_chosen_by_all_cases_of_a_fold() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("A");
+    dataset(&data, "A", 23, 90.0);
+    let gpu = common::gpu();
+    let config = RunConfig { fold: Fold::Count(21), ..config(&[&data], 4, 2) };
+    let out = folder.path().join("run");
+    let mut run = Run::begin(&gpu, config, &options(), &out, &mut ()).unwrap();
+    assert!(run.complete(&mut ()).unwrap());
+    let chosen = Model::read(&out.join("model.safetensors")).unwrap().chosen.unwrap();
+    assert_eq!(chosen.cases, 21, "{chosen:?}");
+}
+
 /// The network alone makes the logits that a step does, and an average is that of the weights of all updates.
 #[test]
 #[cfg_attr(without_gpu, ignore = "U2SEG_NO_GPU=1")]

@@ -1,11 +1,13 @@
-//! DICOM: a series of slices as an image, and segmentations of it.
+//! DICOM: a series of slices as an image, and segmentations of it, read and written.
 
 mod archive;
 mod frames;
 mod item;
 mod lengths;
+mod mask;
 mod open;
 mod origin;
+mod planes;
 mod rle;
 mod segmentation;
 mod series;
@@ -13,7 +15,8 @@ mod slice;
 mod tree;
 
 pub(super) use frames::Frames;
-pub use open::{dicom_folders, holds_segmentation, holds_series};
+pub(super) use mask::Mask;
+pub use open::{dicom_folders, holds_segmentation, holds_series, segmentations_in};
 pub(super) use open::{files, is, open};
 pub use origin::Origin;
 pub(super) use segmentation::write_segmentation;

@@ -1,17 +1,18 @@
-//! A DICOM series as an image.
+//! A DICOM series as an image, a DICOM segmentation as a mask.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use dicom_dictionary_std::{tags, uids};
+use dicom_dictionary_std::tags;
 use nifti::{Endianness, NiftiType};
 
 use super::archive;
 use super::frames::Frames;
 use super::item::Item;
 use super::lengths::START;
-use super::series::Series;
-use super::slice::{Part, contents, object};
+use super::mask::Mask;
+use super::series::{EXPECTED, Series};
+use super::slice::{Part, contents, is_segmentation, object};
 use super::tree::{Tree, all_files, begins_as_dicom};
 use crate::base::{Error, Result};
 use crate::imaging::opened::Opened;
@@ -23,7 +24,8 @@ pub(in crate::imaging) fn is(path: &Path, start: &[u8]) -> bool {
     file || path.is_dir() || archive::is(path, start)
 }
 
-/// Opens a series: the one of this UID or number, or the only one below a folder, in an archive or in a file.
+/// Opens a series: the one of this UID or number, or the only one below a folder, in an archive or in a file; where there is
+/// none, the only segmentation.
 pub(in crate::imaging) fn open(path: &Path, series: Option<&str>) -> Result<Opened> {
     let Tree { items, unpacked } = Tree::find(path)?;
     if items.is_empty() {
@@ -32,10 +34,50 @@ pub(in crate::imaging) fn open(path: &Path, series: Option<&str>) -> Result<Open
         let remedy = "Name a file instead, or the folder of a series.";
         return Err(Error::file(path, format!("{found} without DICOM files"), expected, remedy));
     }
-    let Series { slices, grid } = Series::choose(path, &items, series)?;
+    let Some(Series { slices, grid }) = Series::choose(path, &items, series)? else {
+        return Opened::of_mask(path, Mask::read(&only_mask(path, &items)?)?);
+    };
     let [i, j, k] = grid.dims;
     let stored = Stored::unscaled(NiftiType::Float32, Endianness::Little, [i, j, k, 1]);
     Opened::of_frames(path, Frames::new(slices, unpacked), stored, grid)
+}
+
+/// The only segmentation of files that hold no image.
+fn only_mask(path: &Path, items: &[Item]) -> Result<Item> {
+    let mut masks = Vec::new();
+    for item in items {
+        let object = object(&item.file, &item.shown, false)?;
+        if is_segmentation(&Part(&object)) {
+            masks.push(item);
+        }
+    }
+    match masks.as_slice() {
+        [item] => Ok((*item).clone()),
+        [] => {
+            let remedy = "Point at the folder or archive of a series.";
+            Err(Error::file(path, "no DICOM image", EXPECTED, remedy))
+        }
+        several => {
+            let found = format!("{} DICOM segmentations and no image", several.len());
+            Err(Error::file(path, found, "one segmentation, or a series", "Name one file."))
+        }
+    }
+}
+
+/// The DICOM segmentations of a folder, where all DICOM files that lie in it are some; else none.
+///
+/// # Errors
+///
+/// Where the folder cannot be listed.
+pub fn segmentations_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| begins_as_dicom(file));
+    files.sort();
+    let is = |file: &PathBuf| {
+        object(file, file, false).is_ok_and(|object| is_segmentation(&Part(&object)))
+    };
+    Ok(if files.iter().all(is) { files } else { Vec::new() })
 }
 
 /// The folders and archives of DICOM images that a folder stands for: itself, where DICOM files lie in it or where those in its
@@ -94,7 +136,7 @@ pub fn holds_segmentation(path: &Path) -> bool {
     let read = begins_as_dicom(path).then(|| object(path, path, true).ok()).flatten();
     read.is_some_and(|object| {
         let part = Part(&object);
-        part.text(tags::SOP_CLASS_UID) == uids::SEGMENTATION_STORAGE && part.has(tags::PIXEL_DATA)
+        is_segmentation(&part) && part.has(tags::PIXEL_DATA)
     })
 }
 

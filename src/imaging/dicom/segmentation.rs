@@ -17,6 +17,9 @@ use crate::imaging::file_order::Arrangement;
 use crate::imaging::grid::Grid;
 use crate::imaging::segment::Segment;
 
+/// Who makes the segmentations that are written here.
+pub(super) const MANUFACTURER: &str = "u2seg";
+
 /// A plane of a segment.
 struct Frame {
     /// Position of the segment, from 0.
@@ -206,7 +209,7 @@ fn identity(object: &mut InMemDicomObject) {
         (tags::INSTANCE_CREATION_DATE, VR::DA, &date),
         (tags::INSTANCE_CREATION_TIME, VR::TM, &time),
         (tags::INSTANCE_NUMBER, VR::IS, "1"),
-        (tags::MANUFACTURER, VR::LO, "u2seg"),
+        (tags::MANUFACTURER, VR::LO, MANUFACTURER),
         (tags::MANUFACTURER_MODEL_NAME, VR::LO, "u2seg"),
         (tags::DEVICE_SERIAL_NUMBER, VR::LO, "1"),
         (tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION")),
@@ -229,10 +232,24 @@ fn reference(class: &str, instance: &str) -> InMemDicomObject {
     ])
 }
 
+/// What is said of a segment, whose number cannot be its value where values have gaps.
+fn told(label: &str, value: u8) -> String {
+    format!("{label}{TOLD}{value}{OF_MASK}")
+}
+
+const TOLD: &str = ", value ";
+const OF_MASK: &str = " of the mask";
+
+/// The value in the mask that a description written here tells.
+pub(super) fn value_of(description: &str) -> Option<u8> {
+    let (_, value) = description.strip_suffix(OF_MASK)?.rsplit_once(TOLD)?;
+    value.parse().ok()
+}
+
 fn describe(segment: &Segment, number: u16) -> InMemDicomObject {
     // 64 letters are all that DICOM has for a label, and a backslash parts values
     let label: String = segment.name.replace('\\', "/").chars().take(64).collect();
-    let told = format!("{label}, value {} of the mask", segment.value);
+    let told = told(&label, segment.value);
     let lab = PrimitiveValue::U16(segment.cielab().as_slice().into());
     let mut object = item([
         (tags::SEGMENT_NUMBER, VR::US, number.into()),

@@ -29,7 +29,7 @@ struct Found {
     object: InMemDicomObject,
 }
 
-const EXPECTED: &str = "a DICOM series";
+pub(super) const EXPECTED: &str = "a DICOM series";
 /// Direction cosines that differ by more are others.
 const TURNED: f64 = 1e-3;
 /// Share of a step by which steps may differ.
@@ -38,8 +38,8 @@ const UNEVEN: f64 = 0.1;
 const LISTED: usize = 30;
 
 impl Series {
-    /// The chosen series of some files, or the only one.
-    pub fn choose(path: &Path, items: &[Item], chosen: Option<&str>) -> Result<Self> {
+    /// The chosen series of some files, or the only one; none where no file holds an image.
+    pub fn choose(path: &Path, items: &[Item], chosen: Option<&str>) -> Result<Option<Self>> {
         let read: Vec<Result<Option<Contents>>> = items.par_iter().map(contents).collect();
         let mut all: BTreeMap<About, Found> = BTreeMap::new();
         for (item, contents) in items.iter().zip(read) {
@@ -55,12 +55,15 @@ impl Series {
                 found.unusable = Some((item.shown.clone(), what, wanted));
             }
         }
+        if all.is_empty() {
+            return Ok(None);
+        }
         let found = pick(path, all, chosen)?;
         if let Some((shown, what, wanted)) = found.unusable {
             let remedy = "Choose another series by `series`, or export it as plain slices.";
             return Err(Error::file(shown, what, wanted, remedy));
         }
-        Self::ordered(found.slices, &found.object)
+        Self::ordered(found.slices, &found.object).map(Some)
     }
 
     fn ordered(mut slices: Vec<Slice>, object: &InMemDicomObject) -> Result<Self> {
@@ -140,10 +143,6 @@ fn pick(path: &Path, mut all: BTreeMap<About, Found>, chosen: Option<&str>) -> R
         }
         words.join("; ")
     };
-    if all.is_empty() {
-        let remedy = "Point at the folder or archive of a series.";
-        return Err(Error::file(path, "no DICOM image", EXPECTED, remedy));
-    }
     let is = |about: &About| match chosen {
         Some(name) => about.uid == name || about.number.is_some_and(|n| n.to_string() == name),
         None => true,
@@ -179,7 +178,7 @@ fn told(about: &About, found: &Found) -> String {
 }
 
 /// What must be said of a slice.
-fn needed<T>(slice: &Slice, value: Option<T>, name: &str) -> Result<T> {
+pub(super) fn needed<T>(slice: &Slice, value: Option<T>, name: &str) -> Result<T> {
     value.ok_or_else(|| {
         let remedy = "Leave the file out, or export the series again as a volume of slices.";
         Error::file(&slice.shown, format!("a slice without {name}"), "its place", remedy)
@@ -187,7 +186,11 @@ fn needed<T>(slice: &Slice, value: Option<T>, name: &str) -> Result<T> {
 }
 
 /// Refuses directions that are no directions of rows and columns, and distances that are none.
-fn check_plane(slice: &Slice, [row, column]: [[f64; 3]; 2], spacing: [f64; 2]) -> Result<()> {
+pub(super) fn check_plane(
+    slice: &Slice,
+    [row, column]: [[f64; 3]; 2],
+    spacing: [f64; 2],
+) -> Result<()> {
     let unit = |cosines: [f64; 3]| (length(cosines) - 1.0).abs() < 0.01;
     if unit(row)
         && unit(column)
@@ -202,7 +205,12 @@ fn check_plane(slice: &Slice, [row, column]: [[f64; 3]; 2], spacing: [f64; 2]) -
 }
 
 /// Refuses a slice that is turned or sized otherwise than the first.
-fn alike(slice: &Slice, first: &Slice, turned: [[f64; 3]; 2], spacing: [f64; 2]) -> Result<()> {
+pub(super) fn alike(
+    slice: &Slice,
+    first: &Slice,
+    turned: [[f64; 3]; 2],
+    spacing: [f64; 2],
+) -> Result<()> {
     let beside = file_name(&first.shown);
     let refuse = |found: String, expected: String| {
         let remedy = "Move it away: it belongs to another image, such as a scout.";
@@ -227,7 +235,7 @@ fn alike(slice: &Slice, first: &Slice, turned: [[f64; 3]; 2], spacing: [f64; 2])
 /// The step from slice to slice, which must be even.
 fn steps(slices: &[Slice], along: &dyn Fn(&Slice) -> f64, normal: [f64; 3]) -> Result<[f64; 3]> {
     let [first, .., last] = slices else {
-        let thick = slices.first().and_then(|slice| slice.thickness).unwrap_or(1.0);
+        let thick = slices.first().and_then(|s| s.between.or(s.thickness)).unwrap_or(1.0);
         return Ok(normal.map(|v| v * thick));
     };
     let gaps: Vec<f64> = slices.windows(2).map(|pair| along(&pair[1]) - along(&pair[0])).collect();
@@ -278,6 +286,6 @@ fn check_step(one: &Slice, other: &Slice, gap: f64, middle: f64) -> Result<()> {
     Ok(())
 }
 
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }

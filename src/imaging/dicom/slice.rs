@@ -32,7 +32,9 @@ pub(super) struct Slice {
     pub orientation: Option<[[f64; 3]; 2]>,
     /// Millimetres between rows and between columns.
     pub spacing: Option<[f64; 2]>,
-    /// Millimetres, where the file says them.
+    /// Millimetres from plane to plane, where the file says them.
+    pub between: Option<f64>,
+    /// Millimetres of a plane, where the file says them.
     pub thickness: Option<f64>,
     pub scale: Scale,
 }
@@ -85,14 +87,17 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
     format!("a file that cannot be read ({words})")
 }
 
+/// Whether a file is a segmentation.
+pub(super) fn is_segmentation(top: &Part<'_>) -> bool {
+    let class = top.text(tags::SOP_CLASS_UID);
+    [uids::SEGMENTATION_STORAGE, uids::LABEL_MAP_SEGMENTATION_STORAGE].contains(&class.as_str())
+}
+
 /// What a file says of its image; none where it holds none, as reports, plans and segmentations do.
 pub(super) fn contents(item: &Item) -> Result<Option<Contents>> {
     let object = object(&item.file, &item.shown, false)?;
     let top = Part(&object);
-    let class = top.text(tags::SOP_CLASS_UID);
-    let size = (top.whole(tags::ROWS), top.whole(tags::COLUMNS));
-    let (Some(rows @ 1..=65535), Some(columns @ 1..=65535)) = size else { return Ok(None) };
-    if class == uids::SEGMENTATION_STORAGE {
+    if is_segmentation(&top) {
         return Ok(None);
     }
     let about = About {
@@ -105,22 +110,31 @@ pub(super) fn contents(item: &Item) -> Result<Option<Contents>> {
     let per_frame = top.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
     let unusable = unusable(&top, frames, per_frame.len());
     let count = if unusable.is_some() { 1 } else { frames as u32 };
+    let Some(slices) = slices(item, &top, count) else { return Ok(None) };
+    Ok(Some(Contents { about, slices, unusable, object: object.into_inner() }))
+}
+
+/// The first so many frames of a file; none where it has no rows and columns.
+pub(super) fn slices(item: &Item, top: &Part<'_>, count: u32) -> Option<Vec<Slice>> {
+    let size = (top.whole(tags::ROWS), top.whole(tags::COLUMNS));
+    let (Some(rows @ 1..=65535), Some(columns @ 1..=65535)) = size else { return None };
+    let frames = top.whole(tags::NUMBER_OF_FRAMES).unwrap_or(1);
+    let per_frame = top.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
     let shared = top.items(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
     let slice = |frame: u32| {
-        let places = Places { top: &top, shared, frame: per_frame.get(frame as usize) };
+        let places = Places { top, shared, frame: per_frame.get(frame as usize) };
         Slice {
             item: item.file.clone(),
             shown: item.shown.clone(),
             frame,
             several: frames > 1,
-            class: class.clone(),
+            class: top.text(tags::SOP_CLASS_UID),
             instance: top.text(tags::SOP_INSTANCE_UID),
             size: [rows as usize, columns as usize],
             ..places.slice()
         }
     };
-    let slices = (0..count).map(slice).collect();
-    Ok(Some(Contents { about, slices, unusable, object: object.into_inner() }))
+    Some((0..count).map(slice).collect())
 }
 
 /// Why a file is no image that can be used.
@@ -168,6 +182,7 @@ impl Places<'_> {
             (tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE);
         let orientation: Option<[f64; 6]> = self.numbers(plane, tags::IMAGE_ORIENTATION_PATIENT);
         let between = self.number(measures, tags::SPACING_BETWEEN_SLICES).map(f64::abs);
+        let between = between.filter(|edge| *edge > 0.0);
         let thick = self.number(measures, tags::SLICE_THICKNESS);
         let slope = self.number(values, tags::RESCALE_SLOPE).unwrap_or(1.0);
         let intercept = self.number(values, tags::RESCALE_INTERCEPT).unwrap_or(0.0);
@@ -182,7 +197,8 @@ impl Places<'_> {
             position: self.numbers(place, tags::IMAGE_POSITION_PATIENT),
             orientation: orientation.map(|[a, b, c, d, e, f]| [[a, b, c], [d, e, f]]),
             spacing: self.numbers(measures, tags::PIXEL_SPACING),
-            thickness: [between, thick].into_iter().flatten().find(|edge| *edge > 0.0),
+            between,
+            thickness: thick.filter(|edge| *edge > 0.0),
             scale: Scale { slope, intercept },
         }
     }
