@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::opened::Opened;
-use super::read::open_image;
 use super::{dicom, metaimage, names, nifti, nrrd};
-use crate::base::Result;
+use crate::base::{Error, Result};
 
 /// A format that is read.
 struct Format {
@@ -47,6 +46,16 @@ fn start(path: &Path) -> Vec<u8> {
 /// Opens an image of whatever format.
 pub(super) fn open(path: &Path, series: Option<&str>) -> Result<Opened> {
     (format(path).open)(path, series)
+}
+
+/// Opens an image, which no DICOM segmentation is.
+pub(super) fn open_image(path: &Path, series: Option<&str>) -> Result<Opened> {
+    let opened = open(path, series)?;
+    if opened.segments().is_none() {
+        return Ok(opened);
+    }
+    let remedy = "Name the series that it segments.";
+    Err(Error::file(path, "a DICOM segmentation, which is a mask", "an image", remedy))
 }
 
 /// Looks whether a path is an image, or has the DICOM series of this number or UID, or only one.

@@ -42,10 +42,10 @@ pub use formats::{check_series, files_of};
 pub use grid::Grid;
 pub use interpolation::{Interpolation, Resampling};
 pub use label_values::Known;
-pub use names::{by_stem, case_name, has_ending, masks_by_stem, stem};
+pub use names::{by_stem, case_name, has_ending, stem};
 pub use normalise::{Normalisation, percentile};
 pub use output::{can_write, endings, takes_channels, written_files};
-pub use peek::{Extent, is_whole, peek};
+pub use peek::{Extent, is_whole, masks_by_stem, peek};
 pub use place::{Match, Reference, TOLERANCE};
 pub use prepare::{IGNORED, MAX_VOXELS, Prepared, nonzero_box, prepare, resampled_size};
 pub use read::{

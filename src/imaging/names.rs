@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::dicom::segmentations_in;
 use crate::base::files::{file_name, folder};
 use crate::base::{Error, Result};
 
@@ -82,15 +81,6 @@ pub fn by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
             .filter_map(|path| halves(path).image)
             .collect();
         paths.retain(|path| !images.contains(path));
-    }
-    Ok(stems)
-}
-
-/// As [`by_stem`], with the DICOM segmentations of a folder that holds no DICOM images.
-pub fn masks_by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
-    let mut stems = by_stem(folder)?;
-    for file in segmentations_in(folder)? {
-        stems.entry(case_name(&file)).or_default().push(file);
     }
     Ok(stems)
 }

@@ -1,9 +1,13 @@
-//! How large an image is, told by its header.
+//! What the headers of files tell: how large an image is, and which files of a folder are masks.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use super::dicom::segmentations_in;
 use super::formats::open;
+use super::names::{by_stem, case_name};
 use super::opened::Opened;
+use crate::base::Result;
 
 /// What a header says of an image's size.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +39,15 @@ pub fn is_whole(path: &Path, shape: [usize; 3]) -> bool {
     let opened = open(path, None).ok();
     let fits = |file: &Opened| file.grid.shape() == shape && file.stored.dims[3] == 1;
     opened.filter(fits).is_some_and(|file| file.read_through().is_ok())
+}
+
+/// As [`by_stem`], with the DICOM segmentations of a folder that holds no DICOM images.
+pub fn masks_by_stem(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let mut stems = by_stem(folder)?;
+    for file in segmentations_in(folder)? {
+        stems.entry(case_name(&file)).or_default().push(file);
+    }
+    Ok(stems)
 }
 
 #[cfg(test)]

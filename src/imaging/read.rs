@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bytemuck::Zeroable;
 use rayon::prelude::*;
 
-use super::formats::open;
+use super::formats::{open, open_image};
 use super::grid::Order;
 use super::label_values::{Known, LabelValues};
 use super::opened::Opened;
@@ -50,16 +50,6 @@ impl Convert for Intensities {
     fn join(&self, odd: usize, more: usize) -> usize {
         odd + more
     }
-}
-
-/// Opens an image, which no DICOM segmentation is.
-pub(super) fn open_image(path: &Path, series: Option<&str>) -> Result<Opened> {
-    let opened = open(path, series)?;
-    if opened.segments().is_none() {
-        return Ok(opened);
-    }
-    let remedy = "Name the series that it segments.";
-    Err(Error::file(path, "a DICOM segmentation, which is a mask", "an image", remedy))
 }
 
 /// The classes that a DICOM segmentation names; none of what is none.
