@@ -1,6 +1,6 @@
 //! `u2seg convert`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::args::MaskFormat;
 use super::flags::Given;
@@ -10,8 +10,8 @@ use crate::base::{Error, Result};
 use crate::dataset::{Conversion, DatasetForm, LabelDescription, holds_dataset};
 use crate::imaging::{
     Known, Match, Reference, Segment, can_write, case_name, dicom_folders, files_of, has_ending,
-    masks_by_stem, peek, read_labels, read_labels_on, read_series, segmentations_in, segments_of,
-    takes_channels, write_channels, written_files,
+    masks_by_stem, peek, read_labels, read_labels_on, read_series, segments_of, takes_channels,
+    write_channels, written_files,
 };
 
 #[derive(Debug, clap::Args)]
@@ -54,11 +54,11 @@ pub struct Args {
 }
 
 impl Args {
-    /// Refuses flags that would do nothing.
-    fn check(&self, dataset: bool) -> Result<()> {
+    /// Refuses flags that would do nothing for a dataset, or for these images.
+    fn check(&self, dataset: bool, jobs: &[Job]) -> Result<()> {
         let masks = self.labels.is_some() || self.format == Some(MaskFormat::DicomSeg);
         let masks = masks || MaskFormat::of(&self.output) == Some(MaskFormat::DicomSeg);
-        let segmented = !dataset && is_segmentation(&self.input);
+        let segmented = jobs.iter().any(|job| job.segments.is_some());
         let masks = masks || segmented;
         let idle = [
             ("format", dataset && self.format.is_some()),
@@ -79,11 +79,12 @@ impl Args {
 }
 
 pub fn run(args: &Args, given: &Given) -> Result<()> {
-    args.check(holds_dataset(&args.input))?;
     if holds_dataset(&args.input) {
+        args.check(true, &[])?;
         return dataset(args);
     }
     let jobs = jobs(args)?;
+    args.check(false, &jobs)?;
     let _claim = claim(args, &jobs)?;
     let bar = say::bar(Some(jobs.len() as u64), say::CASES);
     let mut failed = 0;
@@ -108,12 +109,6 @@ pub fn run(args: &Args, given: &Given) -> Result<()> {
     let found = format!("{failed} of {} images that could not be converted", jobs.len());
     let remedy = "See the errors above; the other images are written.";
     Err(Error::file(&args.input, found, "readable images", remedy))
-}
-
-/// Whether a path is a DICOM segmentation, or a folder of some.
-fn is_segmentation(path: &Path) -> bool {
-    let inside = || segmentations_in(path).is_ok_and(|files| !files.is_empty());
-    if path.is_dir() { inside() } else { segments_of(path).is_some() }
 }
 
 /// Converts a dataset's folder.

@@ -37,7 +37,7 @@ mod voxel_box;
 mod voxels;
 mod write;
 
-pub use dicom::{dicom_folders, holds_segmentation, holds_series, segmentations_in};
+pub use dicom::{dicom_folders, holds_segmentation, holds_series};
 pub use formats::{check_series, files_of};
 pub use grid::Grid;
 pub use interpolation::{Interpolation, Resampling};

@@ -52,8 +52,7 @@ impl Mask {
         let slices = read.slices()?;
         let turn = Turn::of(&slices[0])?;
         let order = turn.order(&slices);
-        let places: Vec<[f64; 3]> =
-            order.iter().map(|plane| turn.place(&slices[plane[0]])).collect();
+        let places: Vec<[f64; 3]> = order.iter().map(|plane| slices[plane[0]].place()).collect();
         let lattice = Lattice::of(&turn, &places, &slices[0])
             .ok_or_else(|| refuse(&item.shown, "planes at uneven steps", "planes of one image"))?;
         let size = std::fs::metadata(&item.file).map_or(0, |found| found.len());

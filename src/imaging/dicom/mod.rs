@@ -16,7 +16,8 @@ mod tree;
 
 pub(super) use frames::Frames;
 pub(super) use mask::Mask;
-pub use open::{dicom_folders, holds_segmentation, holds_series, segmentations_in};
+pub(super) use open::segmentations_in;
+pub use open::{dicom_folders, holds_segmentation, holds_series};
 pub(super) use open::{files, is, open};
 pub use origin::Origin;
 pub(super) use segmentation::write_segmentation;

@@ -69,7 +69,7 @@ fn only_mask(path: &Path, items: &[Item]) -> Result<Item> {
 /// # Errors
 ///
 /// Where the folder cannot be listed.
-pub fn segmentations_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(in crate::imaging) fn segmentations_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| begins_as_dicom(file));

@@ -35,17 +35,13 @@ impl Turn {
         self.size[0] * self.size[1]
     }
 
-    pub fn place(&self, slice: &Slice) -> [f64; 3] {
-        slice.position.unwrap_or_default()
-    }
-
     fn along(&self, place: [f64; 3]) -> f64 {
         dot(place, self.normal)
     }
 
     /// Which slices make each plane, the planes along the normal.
     pub fn order(&self, slices: &[Slice]) -> Vec<Vec<usize>> {
-        let along = |index: usize| self.along(self.place(&slices[index]));
+        let along = |index: usize| self.along(slices[index].place());
         let mut sorted: Vec<usize> = (0..slices.len()).collect();
         sorted.sort_by(|a, b| along(*a).total_cmp(&along(*b)));
         let mut planes: Vec<Vec<usize>> = Vec::new();

@@ -79,13 +79,13 @@ impl Series {
         }
         let [row, column] = orientation;
         let normal = cross(row, column);
-        let along = |slice: &Slice| dot(slice.position.unwrap_or_default(), normal);
+        let along = |slice: &Slice| dot(slice.place(), normal);
         slices.sort_by(|a, b| along(a).total_cmp(&along(b)));
         let step = steps(&slices, &along, normal)?;
         let [rows, columns] = first.size;
         let dims = [columns, rows, slices.len()];
         let axes = [row.map(|v| v * spacing[1]), column.map(|v| v * spacing[0]), step];
-        let origin = slices[0].position.unwrap_or_default();
+        let origin = slices[0].place();
         let grid = Grid::from_lps(dims, axes, origin).ok_or_else(|| {
             let found = format!("steps {axes:?} between voxels");
             Error::file(&first.shown, found, "steps along three axes", "Export the series again.")
@@ -107,7 +107,7 @@ fn source(slice: &Slice) -> SourceSlice {
         class: slice.class.clone(),
         instance: slice.instance.clone(),
         frame: slice.several.then_some(slice.frame + 1),
-        position: slice.position.unwrap_or_default(),
+        position: slice.place(),
     }
 }
 
@@ -245,11 +245,11 @@ fn steps(slices: &[Slice], along: &dyn Fn(&Slice) -> f64, normal: [f64; 3]) -> R
     for (pair, gap) in slices.windows(2).zip(&gaps) {
         check_step(&pair[0], &pair[1], *gap, middle)?;
     }
-    let (from, to) = (first.position.unwrap_or_default(), last.position.unwrap_or_default());
+    let (from, to) = (first.place(), last.place());
     let step = [0, 1, 2].map(|axis| (to[axis] - from[axis]) / (slices.len() - 1) as f64);
     // a tilted gantry shifts each slice; none may be shifted otherwise
     for (index, slice) in slices.iter().enumerate() {
-        let place = slice.position.unwrap_or_default();
+        let place = slice.place();
         let off = [0, 1, 2].map(|axis| place[axis] - from[axis] - step[axis] * index as f64);
         if length(off) > 0.25 * length(step) {
             let found = format!("a slice {:.3} mm from where its neighbours have it", length(off));

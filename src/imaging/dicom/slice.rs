@@ -39,6 +39,13 @@ pub(super) struct Slice {
     pub scale: Scale,
 }
 
+impl Slice {
+    /// Its position, of a slice that was seen to have one.
+    pub fn place(&self) -> [f64; 3] {
+        self.position.unwrap_or_default()
+    }
+}
+
 /// What a stored number stands for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Scale {
