@@ -36,6 +36,8 @@ override UW: u32 = 1u;
 override WG: u32 = 64u;
 // whether a thread keeps the taps in registers, or reads them where it needs them, as a workgroup shares them
 override HELD: bool = true;
+// whether rows beyond the volume are loaded as well and set to zero, so that no load waits for a branch
+override AHEAD: bool = false;
 
 const QUAD: u32 = 4u;
 const ROWS: u32 = 1u;
@@ -119,14 +121,15 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
         // unroll
         for (var j = 0u; j < READ; j++) {
           let row = h + j;
-          if (row >= 1u && row <= params.h) {
-            let row_start = plane_start + ((row - 1u) / UH) * sw;
+          let inside = row >= 1u && row <= params.h;
+          if (AHEAD || inside) {
+            let row_start = plane_start + ((clamp(row, 1u, params.h) - 1u) / UH) * sw;
             var x: array<vec4<f32>, ROW>;
             // unroll
             for (var q = 0u; q < ROW; q++) {
               let at = w0 + q;
               let column = clamp(at, 1u, params.w) - 1u;
-              x[q] = select(vec4<f32>(0.0), load(row_start + column / UW, c), at >= 1u && at <= params.w);
+              x[q] = select(vec4<f32>(0.0), load(row_start + column / UW, c), inside && at >= 1u && at <= params.w);
             }
             // unroll
             for (var r = 0u; r < ROWS; r++) {

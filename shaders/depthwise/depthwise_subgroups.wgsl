@@ -7,9 +7,9 @@
 // one before and the one after come from its neighbours: a workgroup is one subgroup of SUB invocations. With HALO, where a line takes
 // several subgroups, the outermost invocations load them. `quads` invocations share a line: a divisor of SUB, or with HALO a multiple.
 // Every invocation takes part in every shuffle: those without outputs of their own repeat the last one's work.
-// It pays where a load costs much more than arithmetic, as on software adapters.
-// With the section MOMENTS each thread also gives mean, summed squared deviation and count of its outputs, shifted by the first one:
-//   moments [all blocks of out, parts, 3], where parts are the threads of a block; `out_first` is the first block of the dispatch
+// `own` invocations serve a channel block of a sample; with APART they are whole subgroups.
+// With the section MOMENTS each thread, or with APART each subgroup, also gives mean, summed squared deviation and count of its outputs:
+//   moments [all blocks of out, parts, 3], where parts are those of a block; `out_first` is the first block of the dispatch
 // Source: MICCAI 2019, "3D U2-Net", section 2 (domain adapters).
 // needs subgroups
 
@@ -17,7 +17,7 @@ struct Params {
   n: u32, blocks: u32, d: u32, h: u32,
   w: u32, chunk: u32, chunks: u32, quads: u32,
   src_blocks: u32, coef_first: u32, out_blocks: u32, weight_first: u32,
-  src_base: u32, aux_base: u32, out_base: u32,
+  src_base: u32, aux_base: u32, out_base: u32, own: u32,
   // section MOMENTS
   out_first: u32,
   // end MOMENTS
@@ -27,6 +27,7 @@ override FLIP: bool = false;
 override BIAS: bool = true;
 override ACC: bool = false;
 override HALO: bool = false;
+override APART: bool = false;
 override UD: u32 = 1u;
 override UH: u32 = 1u;
 override UW: u32 = 1u;
@@ -55,14 +56,15 @@ const OUTS: u32 = 4u;
 @compute @workgroup_size(SUB)
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<u32>, @builtin(subgroup_invocation_id) member: u32) {
   var t = (wg.x + wg.y * ng.x) * SUB + member;
-  let quad = t % params.quads; t = t / params.quads;
-  let lines = (params.h + ROWS - 1u) / ROWS;
-  let h = t % lines * ROWS; t = t / lines;
-  let chunk = t % params.chunks; t = t / params.chunks;
+  let thread = t % params.own; t = t / params.own;
   let block = t % params.blocks; t = t / params.blocks;
   let n = min(t, params.n - 1u);
+  let quad = thread % params.quads;
+  let lines = (params.h + ROWS - 1u) / ROWS;
+  let h = thread / params.quads % lines * ROWS;
+  let chunk = thread / params.quads / lines;
   let w0 = quad * QUAD;
-  let real = t < params.n && w0 < params.w;
+  let real = t < params.n && w0 < params.w && chunk < params.chunks;
   let source_block = n * params.src_blocks + block;
   let c = load_coef(params.coef_first + source_block);
   var k: array<vec4<f32>, 27>;
@@ -157,14 +159,28 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(num_workgroups) ng: vec3<
     for (var o = 0u; o < OUTS; o++) { a2[o] = a1[o]; a1[o] = a0[o]; a0[o] = vec4<f32>(0.0); }
   }
   // section MOMENTS
-  if (t < params.n) {
-    let columns = min(w0 + QUAD, params.w) - min(w0, params.w);
-    let count = f32(columns * (min(h + ROWS, params.h) - h) * (d1 - d0));
-    let mean = s1 / max(count, 1.0);
-    let parts = params.quads * lines * params.chunks;
-    let part = ((params.out_first + n * params.out_blocks + block) * parts + (chunk * lines + h / ROWS) * params.quads + quad) * 3u;
-    moments[part] = mean + shift;
-    moments[part + 1u] = max(s2 - s1 * mean, vec4<f32>(0.0));
+  var count = 0.0;
+  if (real) { count = f32((min(w0 + QUAD, params.w) - w0) * (min(h + ROWS, params.h) - h) * (d1 - d0)); }
+  let ahead = s1 / max(count, 1.0);
+  let square = max(s2 - s1 * ahead, vec4<f32>(0.0));
+  let mean = shift + ahead;
+  let first = (params.out_first + n * params.out_blocks + block) * params.own;
+  if (APART) {
+    // relative to the first invocation's mean, which has outputs, so that sums keep their digits
+    let reference = subgroupBroadcast(mean, 0u);
+    let total = subgroupAdd(count);
+    let sum = subgroupAdd(count * (mean - reference));
+    let squares = subgroupAdd(square + count * (mean - reference) * (mean - reference));
+    if (member == 0u && t < params.n) {
+      let part = (first + thread) / SUB * 3u;
+      moments[part] = reference + sum / total;
+      moments[part + 1u] = max(squares - sum * sum / total, vec4<f32>(0.0));
+      moments[part + 2u] = vec4<f32>(total);
+    }
+  } else if (t < params.n) {
+    let part = (first + thread) * 3u;
+    moments[part] = mean;
+    moments[part + 1u] = square;
     moments[part + 2u] = vec4<f32>(count);
   }
   // end MOMENTS

@@ -27,7 +27,7 @@ pub struct Args {
     config: Vec<String>,
     /// Time each kernel too, or those whose files hold a name
     ///
-    /// Kernels of the configurations, and of the table of cases that `u2seg doctor` checks.
+    /// Kernels of the configurations, and without --config those of the table of cases that `u2seg doctor` checks.
     #[arg(long, num_args = 0.., value_name = "NAME")]
     kernels: Option<Vec<String>>,
     /// Timed runs of each figure; the median counts
@@ -109,7 +109,7 @@ pub fn run(args: &Args) -> Result<()> {
         configurations.push(report);
     }
     let mut cases = Vec::new();
-    if args.kernels.is_some() {
+    if args.kernels.is_some() && args.config.is_empty() {
         note!("the table of cases ...");
         cases = time_table(&gpu, &roofline, args.repeats, |kernel| args.wants(kernel))?;
         if !args.json {

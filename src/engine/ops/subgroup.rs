@@ -4,11 +4,16 @@ use crate::base::{Error, Result};
 use crate::engine::graph::Caps;
 use crate::engine::shader::KernelKey;
 
-/// Lanes of a subgroup where its invocations can share what each of them loaded.
-pub fn sharing(caps: &Caps) -> Option<usize> {
+/// Lanes of a subgroup where all have as many, so that a workgroup can be one of them.
+pub fn fixed(caps: &Caps) -> Option<usize> {
     let lanes = caps.subgroup_size;
-    (caps.software && (4..=64).contains(&lanes) && lanes.is_power_of_two())
-        .then_some(lanes as usize)
+    ((4..=64).contains(&lanes) && lanes.is_power_of_two()).then_some(lanes as usize)
+}
+
+/// Lanes of a subgroup on adapters that compute on the CPU, where loads are so dear that its invocations share what each of them loaded
+/// wherever they can.
+pub fn sharing(caps: &Caps) -> Option<usize> {
+    fixed(caps).filter(|_| caps.software)
 }
 
 /// What [`sharing`] says, where a tile was chosen that needs it.

@@ -3,7 +3,7 @@
 use super::super::common::{WORKGROUP, output_grad, switches};
 use super::super::elementwise::single;
 use super::super::load::{ChannelBlocks, SOURCE, Source};
-use super::super::norm::{bias_grad, give_moments};
+use super::super::norm::{bias_grad, give_group_moments};
 use super::super::pointwise::Product;
 use super::coop_conv::CooperativeConv;
 use super::input_grad::input_grads;
@@ -201,6 +201,7 @@ impl ConvPart {
             voxels: y.voxels(),
             blocks: ChannelBlocks { ins: ins.count, outs: outs.count },
             loads: self.source.tensors(),
+            transposed: false,
         }
     }
 
@@ -212,7 +213,7 @@ impl ConvPart {
         if self.last
             && let Some(moments) = lowering.node.moments
         {
-            dispatch = give_moments(lowering, dispatch, moments);
+            dispatch = give_group_moments(lowering, dispatch, moments);
         }
         let dispatch = dispatch
             .param("src_voxels", self.source.stored_voxels())
@@ -279,7 +280,8 @@ impl ConvPart {
         let groups = chunks * call.tiles() * call.piece.samples;
         let in_row = (vox - 1) * stride[2] + kernel[2];
         // a CPU has its inputs at once
-        let together = !call.lowering.caps.software && lines * in_row * kernel[1] <= MOST_INPUTS;
+        let waits = !call.lowering.caps.software && !call.lowering.caps.short_kernels;
+        let together = waits && lines * in_row * kernel[1] <= MOST_INPUTS;
         let batch = if together { kernel[1] } else { 1 };
         let key = row_key(call.key.clone(), &self.spec, vox)
             .tile("OUT", out as u32)

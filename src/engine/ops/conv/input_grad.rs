@@ -134,7 +134,7 @@ impl InputGradCall<'_> {
         let [outs, ins] = piece.runs;
         let blocks = ChannelBlocks { ins: ins.count, outs: outs.count };
         let (samples, voxels, loads) = (piece.samples, dx.voxels(), source.tensors());
-        let product = Product { samples, voxels, blocks, loads };
+        let product = Product { samples, voxels, blocks, loads, transposed: true };
         let key = |file| self.key(file, piece).set("TRANSPOSE", 1).set("BIAS", 0);
         let label = format!("pointwise {}", lowering.name(self.out));
         let dispatch = product

@@ -55,7 +55,7 @@ pub fn working_memory(
 }
 
 /// Threads that fill a GPU, and those that do where all read the same weights by scalar registers: fewer, since they wait for less.
-const FILLED: usize = 24_576;
+const FILLED: usize = 98_304;
 const FILLED_BY_SCALARS: usize = 7168;
 
 /// Threads of four output blocks below which those of two, twice as many, wait less than they load more.
@@ -123,12 +123,12 @@ impl ConvSite {
         if caps.software {
             tiles.extend(self.direct_software());
         } else if self.has_little_to_share(caps) {
-            tiles.extend(self.direct());
+            tiles.extend(self.direct(caps));
             tiles.extend(staged_tiles(self, caps));
         } else {
             tiles.extend(staged_tiles(self, caps));
             let staged = !tiles.is_empty();
-            let direct = self.direct().into_iter();
+            let direct = self.direct(caps).into_iter();
             tiles.extend(direct.filter(|tile| !staged || self.may_go_direct(tile)));
         }
         distinct(tiles)
@@ -220,14 +220,17 @@ impl ConvSite {
         self.geometry.positions(self.spatial).1[1]
     }
 
-    fn direct(&self) -> Vec<ConvTile> {
+    fn direct(&self, caps: &Caps) -> Vec<ConvTile> {
         let out = out_tile(self.blocks.outs);
         let tile = |(vox, lines, out)| ConvTile { method: ConvMethod::Direct, vox, lines, out };
         // inputs that lie apart take registers too
         let apart = !self.geometry.transposed && self.geometry.spec.stride[2] > 1;
         let tiles = if apart && self.lanes == 4 {
             let mut tiles = [(2, 1, out), (2, 1, out.min(2)), (4, 1, out)];
-            if self.threads() < FEW {
+            if caps.subgroup_size > 0 {
+                // measured on an NVIDIA H200
+                tiles.rotate_right(1);
+            } else if self.threads() < FEW {
                 tiles.swap(0, 1);
             }
             tiles.to_vec()

@@ -54,18 +54,17 @@ impl ConvWeightSite {
         let ConvSpec { kernel, .. } = self.spec;
         let few = LineTile::Direct { out: 1, lines: 1 };
         let many = LineTile::Direct { out: self.blocks.outs.min(2), lines: kernel[1] };
+        let boxed = kernel == [3; 3] && !caps.software && !caps.short_kernels;
         let lines = match (sharing(caps), caps.software) {
             (Some(_), _) if kernel[2] == 3 => [self.shared().as_slice(), &[many, few]].concat(),
             (_, true) => vec![many, few],
+            _ if caps.short_kernels => vec![few],
             // boxes are several times as fast
-            _ if kernel == [3; 3] => Vec::new(),
+            _ if boxed => Vec::new(),
             // what `many` keeps does not fit the registers of all GPUs
             _ => vec![few, many],
         };
-        let boxes = match kernel == [3; 3] && !caps.software {
-            true => WeightBoxes::all(self, caps),
-            false => Vec::new(),
-        };
+        let boxes = if boxed { WeightBoxes::all(self, caps) } else { Vec::new() };
         let boxes = boxes.into_iter().map(ConvWeightTile::Boxes);
         distinct(boxes.chain(lines.into_iter().map(ConvWeightTile::Lines)).collect())
     }
@@ -130,5 +129,11 @@ mod tests {
         }
         let flat = ConvSpec { kernel: [1, 3, 3], pad_lo: [0, 1, 1], ..ConvSpec::same() };
         assert!(!boxes(first(flat, 4, &Caps::default())));
+        // SwiftShader's compiler took minutes and gigabytes for boxes, and for all lines of taps
+        let short = Caps { short_kernels: true, ..Caps::default() };
+        let blocks = ChannelBlocks { ins: 8, outs: 8 };
+        let site = ConvWeightSite { spec: ConvSpec::same(), spatial: [5, 9, 20], blocks, lanes: 4 };
+        let few = LineTile::Direct { out: 1, lines: 1 };
+        assert_eq!(site.candidates(&short), [ConvWeightTile::Lines(few)]);
     }
 }

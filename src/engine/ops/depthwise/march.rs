@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::common::{output_grad, switches};
 use super::super::elementwise::{part_grads, single};
 use super::super::load::{SOURCE, Source};
-use super::super::norm::{bias_grad, give_moments};
+use super::super::norm::{bias_grad, give_group_moments, give_moments};
 use super::tile::{March, RowLoads, TAPS};
 use super::weight_grad::weight_grad;
 use crate::base::{Error, Result};
@@ -170,23 +170,26 @@ impl DepthwisePass {
     ) -> Result<Dispatch> {
         let out = lowering.graph.layout(self.out)?;
         let [d, h, w] = out.spatial;
-        let March { rows, depth, group, .. } = *march;
+        let March { depth, group, .. } = *march;
         let (quads, chunks) = (march.lanes(w), d.div_ceil(depth));
         let [BlockRun { first: b0, count: blocks }] = piece.runs;
-        let threads = quads * h.div_ceil(rows) * chunks;
+        let threads = march.threads(out.spatial);
         // workgroups of threads of one channel block, or of threads of all
-        let (groups, all) = match march.loads {
-            RowLoads::Own => {
-                let groups = threads.div_ceil(group);
-                (Some(groups), groups * blocks * piece.samples)
+        let groups = threads.div_ceil(group);
+        let (own, all) = match march.loads {
+            RowLoads::Own => (("groups", groups), groups * blocks * piece.samples),
+            RowLoads::Shared { apart: true, .. } => {
+                (("own", groups * group), groups * blocks * piece.samples)
             }
-            RowLoads::Shared { .. } => (None, (threads * blocks * piece.samples).div_ceil(group)),
+            RowLoads::Shared { .. } => {
+                (("own", threads), (threads * blocks * piece.samples).div_ceil(group))
+            }
         };
         let of = |first| piece.part(BlockRun { first, count: blocks });
         let (bind, out_base) = lowering.window(self.out, of(self.out_first + b0))?;
         let dispatch = Dispatch::new(
             format!("depthwise {}", lowering.name(self.out)),
-            march.key(|file| self.switched(file)),
+            march.key(lowering.caps, |file| self.switched(file)),
             fold(all, lowering.caps)?,
         )
         .bind("weight", lowering.whole(self.weight))
@@ -203,15 +206,16 @@ impl DepthwisePass {
         .param("src_blocks", self.source.layout.blocks())
         .param("out_blocks", out.blocks())
         .param("weight_first", self.weight_first + b0)
-        .param("out_base", out_base);
-        let dispatch = match groups {
-            Some(groups) => dispatch.param("groups", groups),
-            None => dispatch,
-        };
+        .param("out_base", out_base)
+        .param(own.0, own.1);
         let dispatch = match lowering.node.moments {
             Some(moments) => {
                 let first = piece.n0 * out.blocks() + self.out_first + b0;
-                give_moments(lowering, dispatch, moments).param("out_first", first)
+                let give = match march.loads {
+                    RowLoads::Own => give_group_moments,
+                    RowLoads::Shared { .. } => give_moments,
+                };
+                give(lowering, dispatch, moments).param("out_first", first)
             }
             None => dispatch,
         };

@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
 use super::super::common::{FEW_THREADS, WORKGROUP, distinct};
-use super::super::subgroup::sharing;
+use super::super::subgroup::{fixed, sharing};
 use crate::base::Result;
 use crate::engine::graph::{Caps, Layout, Lowering, MomentParts};
 use crate::engine::shader::{Choice, KernelKey};
@@ -31,8 +31,9 @@ pub fn usual_rows(h: usize, caps: &Caps) -> usize {
 pub enum RowLoads {
     /// `depthwise.wgsl`: each thread loads all that it reads.
     Own,
-    /// `depthwise_subgroups.wgsl`: each loads its own columns; `lanes` neighbours of a subgroup of `subgroup` share a line.
-    Shared { subgroup: usize, lanes: usize },
+    /// `depthwise_subgroups.wgsl`: each loads its own columns; `lanes` neighbours of a subgroup of `subgroup` share a line. Where
+    /// blocks are `apart`, none has channels of two blocks.
+    Shared { subgroup: usize, lanes: usize, apart: bool },
 }
 
 /// A thread's outputs along W and H and planes along D, and invocations of its workgroup.
@@ -69,6 +70,19 @@ impl Display for March {
 /// on an NVIDIA H200 taps that are read in each plane made small tensors take 1.3 times as long.
 fn holds_taps(caps: &Caps) -> bool {
     caps.subgroup_size > 0
+}
+
+/// Outputs along W of a lane of a GPU's subgroup at most, and in a plane: what it sums and its taps fit its registers.
+const WIDEST: usize = 5;
+const LANE_OUTPUTS: usize = 8;
+
+/// Lanes that share a line where each makes `quad` columns.
+fn line_lanes(width: usize, quad: usize, subgroup: usize) -> usize {
+    let quads = width.div_ceil(quad);
+    match quads > subgroup {
+        true => quads.next_multiple_of(subgroup),
+        false => quads.next_power_of_two(),
+    }
 }
 
 /// Outputs in a plane that a thread of `depthwise_subgroups.wgsl` makes at most: its code still fits the caches.
@@ -128,17 +142,66 @@ impl March {
             march(false, 2, 2, depth),
             march(false, QUAD, 1, depth),
         ];
+        if caps.short_kernels {
+            return vec![march(false, 1, 1, depth)];
+        }
         if !holds_taps(caps) {
             return distinct(streamed);
         }
         let held = vec![
+            march(true, 2, 2, depth),
             march(true, 1, rows, depth),
-            march(true, 1, rows, 2 * depth),
-            march(true, 1, other, depth),
             march(true, QUAD, 1, depth),
         ];
-        let few = streamed.into_iter().take(4);
-        distinct(held.into_iter().chain(few).collect())
+        let few = streamed.into_iter().take(2);
+        let shuffled = fixed(caps).map(|subgroup| Self::shuffled(out, outputs, depth, subgroup));
+        // a workgroup of one subgroup is small: an adapter of few may not run so many
+        let runs = |march: &Self| {
+            let groups = march.threads(out.spatial).div_ceil(march.group) * blocks * out.n;
+            groups <= (caps.max_groups as usize).pow(2)
+        };
+        let shuffled = shuffled.into_iter().flatten().filter(runs);
+        distinct(shuffled.chain(held).chain(few).collect())
+    }
+
+    /// The lanes of a subgroup share lines: on an NVIDIA H200 large tensors take half the time. Columns of a lane are so few that a line
+    /// fits a subgroup; where lanes are many, so many that fewest of them idle.
+    fn shuffled(out: &Layout, outputs: usize, depth: usize, subgroup: usize) -> Vec<Self> {
+        let [d, h, w] = out.spatial;
+        let cost = |quad: &usize| {
+            let lanes = line_lanes(w, *quad, subgroup);
+            match (lanes > subgroup, outputs < BUSY) {
+                (false, true) => (false, 0, *quad),
+                (false, false) => (false, lanes * quad, *quad),
+                // one that takes several loads what lies between them twice
+                (true, _) => (true, lanes * quad, WIDEST - quad),
+            }
+        };
+        let mut quads: Vec<usize> = (1..=WIDEST.min(w)).collect();
+        quads.sort_by_key(cost);
+        let rows = |quad: usize| match quad {
+            1 if outputs < 4 * BUSY => 2,
+            1 => 4,
+            2..=4 => 2,
+            _ => 1,
+        };
+        let march = |quad: usize, rows: usize, depth: usize| Self {
+            loads: RowLoads::Shared { subgroup, lanes: line_lanes(w, quad, subgroup), apart: true },
+            quad,
+            rows: rows.clamp(1, h),
+            depth: depth.clamp(1, d),
+            group: subgroup,
+            held: true,
+        };
+        let (best, lines) = (quads[0], rows(quads[0]));
+        let other = if 2 * best * lines > LANE_OUTPUTS { lines.div_ceil(2) } else { 2 * lines };
+        let mut marches = vec![
+            march(best, lines, depth),
+            march(best, lines, 2 * depth),
+            march(best, other, depth),
+        ];
+        marches.extend(quads.get(1).map(|quad| march(*quad, rows(*quad), depth)));
+        marches
     }
 
     /// All planes, unless that leaves an adapter idle.
@@ -171,14 +234,7 @@ impl March {
     /// The tile that loads and computes least, and others of its width.
     fn shared(out: &Layout, subgroup: usize, caps: &Caps) -> Vec<Self> {
         let [d, h, w] = out.spatial;
-        let lanes = |quad: usize| {
-            let quads = w.div_ceil(quad);
-            if quads > subgroup {
-                quads.next_multiple_of(subgroup)
-            } else {
-                quads.next_power_of_two()
-            }
-        };
+        let lanes = |quad| line_lanes(w, quad, subgroup);
         let cost = |(quad, rows): &(usize, usize)| {
             let halo = usize::from(lanes(*quad) > subgroup);
             let each = (quad + halo) * (rows + 2) + quad * rows;
@@ -194,10 +250,15 @@ impl March {
             let lanes = lanes(quad);
             let threads = out.n * out.blocks() * h.div_ceil(rows) * lanes;
             let chunks = (caps.threads() / threads.max(1)).clamp(1, d.div_ceil(4));
-            let loads = RowLoads::Shared { subgroup, lanes };
+            let loads = RowLoads::Shared { subgroup, lanes, apart: false };
             Self { loads, quad, rows, depth: d.div_ceil(chunks), group: subgroup, held: true }
         };
         tiles.into_iter().map(march).collect()
+    }
+
+    /// Threads of a channel block.
+    pub fn threads(&self, [d, h, w]: [usize; 3]) -> usize {
+        d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w)
     }
 
     /// Threads along a line.
@@ -210,17 +271,17 @@ impl March {
 
     /// Parts of a channel block whose moments the kernel can give along: what each thread or workgroup makes.
     pub fn moment_parts(&self, out: &Layout, caps: &Caps) -> Option<MomentParts> {
-        let [d, h, w] = out.spatial;
-        let threads = d.div_ceil(self.depth) * h.div_ceil(self.rows) * self.lanes(w);
+        let threads = self.threads(out.spatial);
         let count = match self.loads {
-            RowLoads::Shared { .. } => Some(threads),
+            RowLoads::Shared { apart: false, .. } => Some(threads),
+            RowLoads::Shared { .. } => Some(threads.div_ceil(self.group)),
             RowLoads::Own => (!caps.software).then(|| threads.div_ceil(self.group)),
         };
         count.map(|count| MomentParts { count, voxels: None })
     }
 
     /// The kernel with its tile; `switched` sets the switches, which both files have.
-    pub fn key(&self, switched: impl Fn(&'static str) -> KernelKey) -> KernelKey {
+    pub fn key(&self, caps: &Caps, switched: impl Fn(&'static str) -> KernelKey) -> KernelKey {
         let tiled = |file| {
             switched(file)
                 .tile("ROWS", self.rows as u32)
@@ -230,10 +291,14 @@ impl March {
                 .tile("ROW", self.quad as u32 + 2)
         };
         match self.loads {
-            RowLoads::Own if self.held => tiled("depthwise.wgsl").group(self.group),
+            RowLoads::Own if self.held && caps.software => {
+                tiled("depthwise.wgsl").group(self.group)
+            }
+            RowLoads::Own if self.held => tiled("depthwise.wgsl").group(self.group).set("AHEAD", 1),
             RowLoads::Own => tiled("depthwise.wgsl").group(self.group).set("HELD", 0),
-            RowLoads::Shared { subgroup, lanes } => tiled("depthwise_subgroups.wgsl")
+            RowLoads::Shared { subgroup, lanes, apart } => tiled("depthwise_subgroups.wgsl")
                 .set("HALO", u32::from(lanes > subgroup))
+                .set("APART", u32::from(apart))
                 .tile("SUB", subgroup as u32),
         }
     }
@@ -252,7 +317,9 @@ mod tests {
                 let all = March::all(&out, out.blocks(), &caps);
                 assert_eq!(distinct(all.clone()).len(), all.len());
                 let shares = |march: &March| matches!(march.loads, RowLoads::Shared { .. });
-                assert_eq!(all.iter().any(shares), software && subgroup_size > 0);
+                assert_eq!(all.iter().any(shares), subgroup_size > 0);
+                let apart = |march: &March| matches!(march.loads, RowLoads::Shared { apart, .. } if apart == software);
+                assert!(!all.iter().any(apart));
                 for march in all {
                     let March { quad, rows, depth, .. } = march;
                     assert!((1..=spatial[0]).contains(&depth) && rows <= spatial[1]);
@@ -277,11 +344,13 @@ mod tests {
             assert!(held);
             (quad, rows, depth)
         };
-        assert_eq!(first(128, [5, 7, 5]), (1, 1, 1));
-        assert_eq!(first(64, [10, 14, 10]), (1, 1, 2));
-        assert_eq!(first(32, [20, 28, 20]), (1, 2, 2));
-        assert_eq!(first(16, [40, 56, 40]), (1, 4, 4));
-        assert_eq!(first(16, [128, 128, 128]), (1, 4, 16));
+        assert_eq!(first(128, [5, 7, 5]), (1, 2, 1));
+        assert_eq!(first(64, [10, 14, 10]), (1, 2, 2));
+        assert_eq!(first(32, [20, 28, 20]), (5, 1, 2));
+        assert_eq!(first(16, [40, 56, 40]), (5, 1, 4));
+        assert_eq!(first(64, [32; 3]), (1, 4, 4));
+        assert_eq!(first(32, [64; 3]), (2, 2, 16));
+        assert_eq!(first(16, [128; 3]), (4, 2, 16));
         // too few registers to hold taps
         let all = March::all(&Layout::new(2, 16, [40, 56, 40]), 4, &Caps::default());
         assert!(all.iter().all(|march| !march.held));
@@ -292,7 +361,7 @@ mod tests {
         let caps = Caps { software: true, subgroup_size: 8, ..Caps::default() };
         let first = |spatial| March::all(&Layout::new(2, 16, spatial), 4, &caps)[0];
         let own = |march: March| (march.loads, march.quad, march.rows);
-        let shared = |lanes| RowLoads::Shared { subgroup: 8, lanes };
+        let shared = |lanes| RowLoads::Shared { subgroup: 8, lanes, apart: false };
         assert_eq!(own(first([40, 56, 40])), (shared(8), 5, 3));
         assert_eq!(own(first([10, 14, 10])), (shared(2), 5, 3));
         assert_eq!(own(first([128, 128, 128])).0, shared(32));

@@ -19,6 +19,10 @@ const COLUMNS_A_THREAD: usize = 12;
 /// Planes of a march at least: a march reads two more than its own.
 const LEAST_DEPTH: usize = 4;
 
+/// Gradient vectors from which a lane takes two lines, and from which it takes four, where it has the registers: found on an NVIDIA H200.
+const FEW: usize = 1 << 17;
+const MANY: usize = 1 << 18;
+
 /// What owns columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnTile {
@@ -47,7 +51,15 @@ impl ColumnTile {
         }
         if !caps.software {
             let lanes = |rows| Self::Lanes { rows: height.min(rows) };
-            return distinct(vec![lanes(2), lanes(1), Self::Threads { rows, threads }]);
+            let lines = match layout.n * layout.blocks() * layout.voxels() {
+                // registers for four lines are there where depthwise taps can be held
+                _ if caps.subgroup_size == 0 => [2, 1].as_slice(),
+                MANY.. => &[4, 2],
+                FEW.. => &[2, 4, 1],
+                _ => &[1, 2],
+            };
+            let lanes = lines.iter().map(|rows| lanes(*rows));
+            return distinct(lanes.chain([Self::Threads { rows, threads }]).collect());
         }
         let other = if height > 1 { 3 - rows } else { rows };
         distinct(vec![

@@ -8,4 +8,4 @@ mod statistics;
 pub use apply::*;
 pub(in crate::engine::ops) use gradient::bias_grad;
 pub use statistics::EPS;
-pub(in crate::engine::ops) use statistics::give_moments;
+pub(in crate::engine::ops) use statistics::{give_group_moments, give_moments};

@@ -124,11 +124,19 @@ fn finish_lanes(parts: &MomentParts) -> Option<usize> {
 /// Has a kernel write the moments of its output along.
 pub fn give_moments(lowering: &Lowering<'_>, mut dispatch: Dispatch, moments: Value) -> Dispatch {
     dispatch.kernel = dispatch.kernel.section("MOMENTS");
+    dispatch.bind("moments", lowering.whole(moments))
+}
+
+/// The same where a workgroup adds up what its lanes made.
+pub fn give_group_moments(
+    lowering: &Lowering<'_>,
+    mut dispatch: Dispatch,
+    moments: Value,
+) -> Dispatch {
     if lowering.caps.subgroups && !lowering.caps.software {
-        // what a workgroup adds up
         dispatch.kernel = dispatch.kernel.section("SUBGROUPS");
     }
-    dispatch.bind("moments", lowering.whole(moments))
+    give_moments(lowering, dispatch, moments)
 }
 
 /// What the second pass merges.

@@ -45,14 +45,18 @@ const LONELY: usize = 200;
 /// Voxels of a sample above which larger workgroups come first.
 const MANY_VOXELS: usize = 1 << 19;
 
+/// Steps of a thread where threads are so many: a workgroup adds up the moments of all its steps once.
+const WALK: usize = 4;
+const MANY_THREADS: usize = 12 * IDLE;
+
 /// Voxels of a sample up to which sharing the input blocks out can pay.
 const SPLIT_VOXELS: usize = 16_384;
 
 /// How a workgroup shares a pointwise product out; block counts are of four channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PointwiseTile {
-    /// A thread keeps `vox` voxels times `out` output blocks in registers and walks over the input.
-    Outputs { vox: usize, out: usize, group: usize },
+    /// A thread keeps `vox` voxels times `out` output blocks in registers and walks over the input, `steps` times.
+    Outputs { vox: usize, out: usize, group: usize, steps: usize },
     /// A thread keeps `out` times `ins` blocks of weights in registers and walks over `steps` voxels.
     Held { out: usize, ins: usize, steps: usize },
     /// A workgroup stages input and weights in its memory; a thread makes `vox` voxels of `out` output blocks.
@@ -66,8 +70,9 @@ enum PointwiseTile {
 impl Display for PointwiseTile {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Outputs { vox, out, group } => {
-                write!(f, "outputs VOX={vox} OUT={out} WG={group}")
+            Self::Outputs { vox, out, group, steps } => {
+                write!(f, "outputs VOX={vox} OUT={out} WG={group}")?;
+                if *steps > 1 { write!(f, " steps={steps}") } else { Ok(()) }
             }
             Self::Held { out, ins, steps } => write!(f, "held OUT={out} INS={ins} steps={steps}"),
             Self::Shared { vox, out } => write!(f, "shared VOX={vox} OUT={out}"),
@@ -96,6 +101,8 @@ pub struct Product {
     pub blocks: ChannelBlocks,
     /// Tensors that a load of the input reads.
     pub loads: usize,
+    /// Whether it is of an input gradient, which gives no moments along.
+    pub transposed: bool,
 }
 
 /// Output and input blocks of the tile that loads and stores least, of those that fit `held` blocks of registers. `loads`
@@ -122,7 +129,7 @@ impl Product {
     }
 
     fn outputs(&self, vox: usize, out: usize, group: usize) -> PointwiseTile {
-        PointwiseTile::Outputs { vox, out: out.min(self.blocks.outs), group }
+        PointwiseTile::Outputs { vox, out: out.min(self.blocks.outs), group, steps: 1 }
     }
 
     fn held(&self, registers: usize, steps: usize) -> PointwiseTile {
@@ -161,17 +168,18 @@ impl Product {
         let large = self.outputs(4, 4, WORKGROUP);
         let place = if threads(4, 4) >= IDLE { 0 } else { 1 };
         tiles.insert(place, large);
-        if voxels > MANY_VOXELS {
+        if caps.subgroup_size > 0 {
+            tiles.splice(0..0, self.measured(threads(4, 2)));
+        } else if voxels > MANY_VOXELS {
             // of so many parts a second pass can still merge the moments
             tiles.insert(0, self.outputs(4, 4, 4 * WORKGROUP));
         }
         if ins >= SPLIT_INS && voxels <= SPLIT_VOXELS {
             let split = |vox, out| PointwiseTile::Split { vox, out: outs.min(out) };
-            // many outputs of a lane share what it loads; where subgroups have one size only if that leaves workgroups for all units
-            let groups = samples * voxels.div_ceil(LANES) * outs.div_ceil(MOST_SPLIT_OUT);
+            // many outputs of a lane share what it loads, or two voxels what it multiplies: the latter was faster on an NVIDIA H200
             let mut split = vec![split(1, MOST_SPLIT_OUT), split(1, 2), split(2, 2)];
-            if groups < caps.units() && caps.subgroup_size > 0 {
-                split.swap(0, 1);
+            if caps.subgroup_size > 0 {
+                split.rotate_right(1);
             }
             if threads(4, 2) < IDLE {
                 tiles.retain(|tile| self.keeps_busy(tile));
@@ -186,6 +194,23 @@ impl Product {
             tiles.extend(shared.into_iter().filter(|tile| !splits || self.keeps_busy(tile)));
         }
         tiles
+    }
+
+    /// What an NVIDIA H200 takes first, of which subgroups have one size as of all such adapters. There the moments of large tensors cost
+    /// less in a pass of their own than they do here.
+    fn measured(&self, threads: usize) -> Vec<PointwiseTile> {
+        let ChannelBlocks { outs, .. } = self.blocks;
+        let [small, large] = [self.outputs(2, 4, WORKGROUP), self.outputs(4, 4, WORKGROUP)];
+        let few = self.outputs(4, 2, WORKGROUP);
+        let PointwiseTile::Outputs { vox, out, group, .. } = few else { return Vec::new() };
+        let walks = PointwiseTile::Outputs { vox, out, group, steps: WALK };
+        match (self.voxels > MANY_VOXELS, self.transposed) {
+            (true, _) if outs <= 4 => vec![small, large],
+            (_, true) => vec![large],
+            (true, false) => vec![large, small],
+            _ if threads >= MANY_THREADS => vec![walks, few],
+            _ => vec![few],
+        }
     }
 
     /// Whether a tile leaves so many threads that it may be near one whose workgroups share the inputs out.
@@ -221,8 +246,8 @@ impl Product {
                 let count = self.voxels.div_ceil(WORKGROUP * steps) * WORKGROUP;
                 Some(MomentParts { count, voxels: None })
             }
-            PointwiseTile::Outputs { vox, group, .. } if !lowering.caps.software => {
-                let voxels = vox * group;
+            PointwiseTile::Outputs { vox, group, steps, .. } if !lowering.caps.software => {
+                let voxels = vox * group * steps;
                 Some(MomentParts { count: self.voxels.div_ceil(voxels), voxels: Some(voxels) })
             }
             _ => None,
@@ -240,9 +265,13 @@ impl Product {
         let (tile, choice) = self.choose(lowering, &key)?;
         let key = key(tile.file());
         let (key, groups, blocks, steps) = match tile {
-            PointwiseTile::Outputs { vox, out, group } => {
+            PointwiseTile::Outputs { vox, out, group, steps } => {
                 let key = key.tile("VOX", vox as u32).tile("OUT", out as u32).group(group);
-                (key, voxels.div_ceil(group * vox), out, None)
+                let key = match steps {
+                    1 => key,
+                    _ => key.section("STEPS").tile("STEPS", steps as u32),
+                };
+                (key, voxels.div_ceil(group * vox * steps), out, None)
             }
             PointwiseTile::Held { out, ins, steps } => {
                 let groups = voxels.div_ceil(WORKGROUP * steps);
@@ -303,7 +332,8 @@ mod tests {
         let caps = Caps::default();
         for (ins, outs) in [(1, 1), (4, 4), (16, 16), (16, 4), (40, 20)] {
             let blocks = ChannelBlocks { ins, outs };
-            let product = Product { samples: 2, voxels: 20_000, blocks, loads: 1 };
+            let product =
+                Product { samples: 2, voxels: 20_000, blocks, loads: 1, transposed: false };
             let tiles = product.tiles(&caps, DType::F32);
             assert_eq!(distinct(tiles.clone()).len(), tiles.len());
             let staged = tiles.iter().any(|tile| matches!(tile, PointwiseTile::Shared { .. }));
@@ -316,13 +346,13 @@ mod tests {
     fn tiles_of_few_threads_are_not_offered_beside_shared_inputs() {
         for (voxels, ins, outs) in [(64, 64, 64), (175, 32, 32), (120, 8, 1), (1400, 16, 16)] {
             let blocks = ChannelBlocks { ins, outs };
-            let product = Product { samples: 2, voxels, blocks, loads: 1 };
+            let product = Product { samples: 2, voxels, blocks, loads: 1, transposed: false };
             let tiles = product.tiles(&Caps::default(), DType::F32);
             assert!(matches!(tiles[0], PointwiseTile::Split { .. }));
             assert!(tiles.iter().all(|tile| product.keeps_busy(tile)), "{tiles:?}");
         }
         let blocks = ChannelBlocks { ins: 16, outs: 16 };
-        let product = Product { samples: 2, voxels: 11_200, blocks, loads: 1 };
+        let product = Product { samples: 2, voxels: 11_200, blocks, loads: 1, transposed: false };
         let tiles = product.tiles(&Caps::default(), DType::F32);
         assert!(tiles.iter().any(|tile| matches!(tile, PointwiseTile::Shared { .. })));
     }
@@ -331,15 +361,15 @@ mod tests {
     fn inputs_are_shared_out_where_a_gpu_would_idle() {
         let of = |caps: &Caps, voxels, ins, outs| {
             let blocks = ChannelBlocks { ins, outs };
-            let product = Product { samples: 2, voxels, blocks, loads: 1 };
+            let product = Product { samples: 2, voxels, blocks, loads: 1, transposed: false };
             product.tiles(caps, DType::F32)[0]
         };
         let first = |voxels, ins, outs| of(&Caps::default(), voxels, ins, outs);
-        let outputs = |vox, out| PointwiseTile::Outputs { vox, out, group: WORKGROUP };
+        let outputs = |vox, out| PointwiseTile::Outputs { vox, out, group: WORKGROUP, steps: 1 };
         assert_eq!(first(175, 32, 32), PointwiseTile::Split { vox: 1, out: 4 });
         let fixed = Caps { subgroup_size: 32, ..Caps::default() };
-        assert_eq!(of(&fixed, 175, 32, 32), PointwiseTile::Split { vox: 1, out: 2 });
-        assert_eq!(of(&fixed, 1400, 16, 16), PointwiseTile::Split { vox: 1, out: 4 });
+        assert_eq!(of(&fixed, 175, 32, 32), PointwiseTile::Split { vox: 2, out: 2 });
+        assert_eq!(of(&fixed, 1400, 16, 16), PointwiseTile::Split { vox: 2, out: 2 });
         assert_eq!(first(1400, 16, 16), PointwiseTile::Split { vox: 1, out: 4 });
         assert_eq!(first(11_200, 8, 8), outputs(4, 2));
         assert_eq!(first(89_600, 4, 4), outputs(4, 4));
