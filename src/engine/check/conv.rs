@@ -161,6 +161,8 @@ pub fn pointwise() -> Vec<Case> {
         conv(&[(33, NORM)], 34, [3, 3, 5], one).samples(2).after(ACT),
         conv(&[(33, PLAIN)], 3, [3, 5, 7], one).samples(2),
         conv(&[(64, ACT)], 32, [2, 5, 9], one),
+        // so many voxels that a thread takes several steps
+        conv(&[(6, NORM_ACT)], 7, [9, 15, 16], one).samples(2).after(NORM_ACT),
         // of eight voxels one whose sign halves round the other way is an eighth of a gradient: an activation follows more of them
         conv(&[(100, NORM_ACT)], 60, [2, 2, 2], one).after(NORM),
         conv(&[(100, NORM_ACT)], 60, [4, 5, 6], one).after(NORM_ACT),

@@ -351,6 +351,9 @@ mod tests {
         assert_eq!(first(64, [32; 3]), (1, 4, 4));
         assert_eq!(first(32, [64; 3]), (2, 2, 16));
         assert_eq!(first(16, [128; 3]), (4, 2, 16));
+        let caps = Caps { short_kernels: true, subgroup_size: 4, ..Caps::default() };
+        let all = March::all(&Layout::new(2, 16, [40, 56, 40]), 4, &caps);
+        assert!(matches!(all[..], [March { quad: 1, rows: 1, held: false, .. }]));
         // too few registers to hold taps
         let all = March::all(&Layout::new(2, 16, [40, 56, 40]), 4, &Caps::default());
         assert!(all.iter().all(|march| !march.held));

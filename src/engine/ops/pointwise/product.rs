@@ -209,6 +209,7 @@ impl Product {
             (_, true) => vec![large],
             (true, false) => vec![large, small],
             _ if threads >= MANY_THREADS => vec![walks, few],
+            _ if self.voxels > WALK * vox * group => vec![few, walks],
             _ => vec![few],
         }
     }
@@ -216,12 +217,12 @@ impl Product {
     /// Whether a tile leaves so many threads that it may be near one whose workgroups share the inputs out.
     fn keeps_busy(&self, tile: &PointwiseTile) -> bool {
         let Self { samples, voxels, blocks: ChannelBlocks { ins, outs }, .. } = *self;
-        match *tile {
-            PointwiseTile::Outputs { vox, out, .. } | PointwiseTile::Shared { vox, out } => {
-                samples * voxels.div_ceil(vox) * outs.div_ceil(out) >= LONELY * ins
-            }
-            _ => true,
-        }
+        let [vox, out] = match *tile {
+            PointwiseTile::Outputs { vox, out, steps, .. } => [vox * steps, out],
+            PointwiseTile::Shared { vox, out } => [vox, out],
+            _ => return true,
+        };
+        samples * voxels.div_ceil(vox) * outs.div_ceil(out) >= LONELY * ins
     }
 
     fn choose(
