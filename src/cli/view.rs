@@ -8,7 +8,8 @@ use crate::base::files::Paths;
 use crate::base::{Error, Result};
 use crate::dataset::LabelDescription;
 use crate::imaging::{
-    Known, LabelMap, Match, Reference, Volume, files_of, read_images, read_labels_on, stem,
+    Known, LabelMap, Match, Reference, Segment, Volume, files_of, read_images, read_labels_on,
+    segments_of, stem,
 };
 use crate::picture::{Layout, MAX_SLICES, Overlay, Plane, value_names};
 
@@ -68,7 +69,8 @@ pub struct Args {
     channel: usize,
     /// The dataset.json with the names of the classes
     ///
-    /// By default one beside the mask or the image, or in the folder above. With `none` values stand for names.
+    /// By default the names of a DICOM segmentation, else a file beside the mask or the image, or in the folder above. With `none`
+    /// values stand for names.
     #[arg(long, value_name = "FILE|none")]
     labels: Option<PathBuf>,
     /// How to match the masks with the image
@@ -81,9 +83,10 @@ pub fn run(args: &Args) -> Result<()> {
     let output = args.output()?;
     let description = args.description();
     let _claim = args.paths(&output, description.as_deref()).claim()?;
-    let names = match &description {
-        Some(file) => args.names(file)?,
-        None => BTreeMap::new(),
+    let names = match (args.own_names(), &description) {
+        (Some(names), _) => names,
+        (None, Some(file)) => args.names(file)?,
+        (None, None) => BTreeMap::new(),
     };
     let image = read_images(std::slice::from_ref(&args.image), args.matching)?;
     args.check_channel(&image)?;
@@ -176,6 +179,15 @@ impl Args {
                 near.filter(|_| mask.exists())
             }
         }
+    }
+
+    /// The names that a segmentation has of its own, where no flag says others; the reference's count.
+    fn own_names(&self) -> Option<BTreeMap<u8, String>> {
+        let masks = self.mask.iter().chain(&self.reference).filter(|_| self.labels.is_none());
+        let files = masks.filter(|path| path.is_file());
+        let segments: Vec<Segment> = files.filter_map(|path| segments_of(path)).flatten().collect();
+        let names = segments.into_iter().map(|segment| (segment.value, segment.name));
+        Some(names.collect()).filter(|names: &BTreeMap<_, _>| !names.is_empty())
     }
 
     /// The names in a description. One that was merely found is no reason to draw nothing.

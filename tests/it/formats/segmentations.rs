@@ -201,6 +201,13 @@ fn segmentations_are_converted_scored_and_drawn() {
     case.run("evaluate -p made -g truth -o scores.json").said(0, &["1.000"]);
     case.run("evaluate -p truth/ct.nii.gz -g made/ct.dcm -o s.json").said(0, &["1.000"]);
     case.run("view ct made/ct.dcm -o view.png").said(0, &["view.png"]);
+    // its own names stand in the legend, as those of a description would
+    case.run("view ct made/ct.dcm -o plain.png --labels none").said(0, &["plain.png"]);
+    assert_ne!(case.bytes("view.png"), case.bytes("plain.png"));
+    std::fs::write(case.at("names.json"), r#"{"labels":{"background":0,"liver":4,"lesion":9}}"#)
+        .unwrap();
+    case.run("view ct made/ct.dcm -o named.png --labels names.json").said(0, &["named.png"]);
+    assert_eq!(case.bytes("view.png"), case.bytes("named.png"));
     case.run("report made").said(0, &["report.html"]);
     case.run("verify made/ct.dcm").said(1, &["a DICOM segmentation, which is a mask"]);
 }
