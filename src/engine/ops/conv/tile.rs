@@ -357,6 +357,13 @@ mod tests {
         let some = of(down, false, [40, 40, 40], 4);
         let fixed = some.candidates(&Caps { subgroup_size: 32, ..Caps::default() })[0];
         assert!(!is_staged(some) && matches!(fixed.method, ConvMethod::Staged(_)));
+        let large = ConvSite {
+            samples: 8,
+            blocks: ChannelBlocks { ins: 4, outs: 8 },
+            ..of(down, false, [64; 3], 4)
+        };
+        let fixed = large.candidates(&Caps { subgroup_size: 32, ..Caps::default() })[0];
+        assert_eq!((fixed.method, fixed.vox), (ConvMethod::Direct, 4));
     }
 
     #[test]

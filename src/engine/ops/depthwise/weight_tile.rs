@@ -200,6 +200,10 @@ mod tests {
         };
         assert_eq!(first(false), ColumnTile::Lanes { rows: 2 });
         assert_eq!(first(true), ColumnTile::Threads { rows: 2, threads: 1024 });
+        let fixed = Caps { subgroup_size: 32, ..Caps::default() };
+        let of = |spatial| ColumnTile::candidates(&Layout::new(2, 128, spatial), &fixed)[0];
+        let firsts = [[4, 4, 4], [16, 16, 8], [32, 32, 32]].map(of);
+        assert_eq!(firsts, [1, 2, 4].map(|rows| ColumnTile::Lanes { rows }));
         let caps = Caps { short_kernels: true, ..Caps::default() };
         let short = ColumnTile::candidates(&Layout::new(2, 16, [4, 6, 8]), &caps);
         assert_eq!(short, [ColumnTile::Threads { rows: 1, threads: 16_384 }]);

@@ -201,8 +201,8 @@ impl Product {
     fn measured(&self, threads: usize) -> Vec<PointwiseTile> {
         let ChannelBlocks { outs, .. } = self.blocks;
         let [small, large] = [self.outputs(2, 4, WORKGROUP), self.outputs(4, 4, WORKGROUP)];
-        let few = self.outputs(4, 2, WORKGROUP);
-        let PointwiseTile::Outputs { vox, out, group, .. } = few else { return Vec::new() };
+        let (vox, out, group) = (4, outs.min(2), WORKGROUP);
+        let few = PointwiseTile::Outputs { vox, out, group, steps: 1 };
         let walks = PointwiseTile::Outputs { vox, out, group, steps: WALK };
         match (self.voxels > MANY_VOXELS, self.transposed) {
             (true, _) if outs <= 4 => vec![small, large],
@@ -371,6 +371,10 @@ mod tests {
         let fixed = Caps { subgroup_size: 32, ..Caps::default() };
         assert_eq!(of(&fixed, 175, 32, 32), PointwiseTile::Split { vox: 2, out: 2 });
         assert_eq!(of(&fixed, 1400, 16, 16), PointwiseTile::Split { vox: 2, out: 2 });
+        let steps = |steps| PointwiseTile::Outputs { vox: 4, out: 2, group: WORKGROUP, steps };
+        assert_eq!(of(&fixed, 89_600, 4, 4), steps(1));
+        assert_eq!(of(&fixed, 262_144, 8, 8), steps(WALK));
+        assert_eq!(of(&fixed, 2_097_152, 8, 4), outputs(2, 4));
         assert_eq!(first(1400, 16, 16), PointwiseTile::Split { vox: 1, out: 4 });
         assert_eq!(first(11_200, 8, 8), outputs(4, 2));
         assert_eq!(first(89_600, 4, 4), outputs(4, 4));
