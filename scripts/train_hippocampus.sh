@@ -5,7 +5,7 @@
 #   sh scripts/train_hippocampus.sh [FOLDER] [RUN]
 #
 # FOLDER is Task04_Hippocampus (`u2seg fetch hippocampus`), RUN the folder of the run, which goes on where it was stopped. The
-# 20 cases are in every copy of the dataset. It takes about 15 minutes on two quiet cores. Needs python3 for the card.
+# 20 cases are in every copy of the dataset. It takes about 9 minutes on two cores. Needs python3 for the card.
 set -eu
 cd "$(dirname "$0")/.."
 data=${1:-${U2SEG_DATA:-../shared/data}/Task04_Hippocampus}
