@@ -8,8 +8,8 @@ use crate::base::files::Paths;
 use crate::base::{Error, Result};
 use crate::dataset::LabelDescription;
 use crate::imaging::{
-    Known, LabelMap, Match, Reference, Segment, Volume, files_of, read_images, read_labels_on,
-    segments_of, stem,
+    Known, LabelMap, Match, Reference, Segment, Volume, case_name, files_of, read_images,
+    read_labels_on, segments_of,
 };
 use crate::picture::{Layout, MAX_SLICES, Overlay, Plane, value_names};
 
@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.check_channel(&image)?;
     let read = |path: &Option<PathBuf>| path.as_deref().map(|p| args.labels(p, &image)).transpose();
     let (mask, reference) = (read(&args.mask)?, read(&args.reference)?);
-    let caption = stem(&args.image).unwrap_or_else(|| args.image.display().to_string());
+    let caption = case_name(&args.image);
     let view = Overlay {
         channel: args.channel,
         truth: reference.as_ref(),
@@ -148,9 +148,7 @@ impl Args {
     /// Where the picture goes.
     fn output(&self) -> Result<PathBuf> {
         let Some(output) = &self.output else {
-            let name = stem(&self.image)
-                .or_else(|| Some(self.image.file_name()?.to_string_lossy().into_owned()));
-            return Ok(format!("{}.png", name.unwrap_or_else(|| "view".into())).into());
+            return Ok(format!("{}.png", case_name(&self.image)).into());
         };
         let png = output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
         if png {

@@ -273,6 +273,19 @@ fn a_series_is_an_image_by_its_positions() {
 }
 
 #[test]
+fn a_series_is_captioned_by_the_name_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let [near, far] = ["ct", "a/much/longer/way/to/ct"].map(|at| folder.path().join(at));
+    let drawn = [&near, &far].map(|at| {
+        series(at);
+        let file = at.with_extension("png");
+        succeed(&["view", path(at), "-o", path(&file)]);
+        std::fs::read(file).unwrap()
+    });
+    assert!(drawn[0] == drawn[1], "the pictures of one series differ");
+}
+
+#[test]
 fn slices_that_make_no_volume_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |name: &str, z: f64, change: &dyn Fn(&mut InMemDicomObject)| {

@@ -133,6 +133,9 @@ impl March {
             _ => (4, 4),
         };
         let depth = (outputs / (BUSY * rows)).clamp(least, DEPTH);
+        if caps.short_kernels {
+            return vec![march(false, 1, 1, depth)];
+        }
         let other = if rows == 2 { 4 } else { 2 };
         let streamed = vec![
             march(false, 1, rows, depth),
@@ -142,9 +145,6 @@ impl March {
             march(false, 2, 2, depth),
             march(false, QUAD, 1, depth),
         ];
-        if caps.short_kernels {
-            return vec![march(false, 1, 1, depth)];
-        }
         if !holds_taps(caps) {
             return distinct(streamed);
         }
