@@ -262,7 +262,9 @@ impl RunConfig {
             lr: own_rate(Mode::Universal, DomainAdapter::Separable),
             lr_schedule: LrSchedule::default(),
             loss: LossWeights::dice_ce(),
-            optimizer: Optimizer::adam(),
+            // decay keeps weights that a norm follows small, so that steps at these rates stay large against them and long runs
+            // learn less than short ones
+            optimizer: Optimizer::adam_with(0.0),
             patch_sampling: PatchSampling::default(),
             augment: Augment::default(),
             volume_cache: None,
@@ -456,6 +458,15 @@ mod tests {
     }
 
     #[test]
+    fn no_weights_decay_by_default() {
+        for mode in [Mode::Universal, Mode::Independent] {
+            let config =
+                RunConfig::of(Recipe::Default, vec!["a".into()], mode, DomainAdapter::Separable);
+            assert_eq!(config.optimizer, Optimizer::adam_with(0.0));
+        }
+    }
+
+    #[test]
     fn a_third_of_a_batch_is_foreground_and_some_patches_are_on_the_smallest_class() {
         let drawn = |sampling: PatchSampling| {
             let mut counts = [[0; 3]; 3];
@@ -528,6 +539,7 @@ mod tests {
             volume_cache: Some(128 << 20),
             cache_size: Some(3 << 30),
             vram: Some((5 << 30) + 1),
+            optimizer: Optimizer::adam(),
             ..RunConfig::new(vec!["a".into()])
         };
         let text = config_file::text(&config).unwrap();

@@ -30,7 +30,12 @@ pub enum Optimizer {
 impl Optimizer {
     /// Adam as the published training sets it.
     pub const fn adam() -> Self {
-        Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 5e-4 }
+        Self::adam_with(5e-4)
+    }
+
+    /// The same with another weight decay.
+    pub const fn adam_with(weight_decay: f32) -> Self {
+        Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay }
     }
 
     /// Whether it can be trained with.

@@ -174,11 +174,9 @@ impl RunArgs {
                 LossArg::U2net => LossWeights::u2net(),
             };
         }
-        if let Some(optimizer) = self.training.optimizer {
-            config.optimizer = match optimizer {
-                OptimizerArg::Adam => Optimizer::adam(),
-                OptimizerArg::Sgd => Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 },
-            };
+        // Adam is what both recipes have, each with its own decay
+        if let Some(OptimizerArg::Sgd) = self.training.optimizer {
+            config.optimizer = Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 };
         }
         config.length = self.length().unwrap_or(config.length);
         config.lr = self.training.lr.unwrap_or(config.lr);

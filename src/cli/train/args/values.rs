@@ -46,7 +46,7 @@ pub enum LossArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OptimizerArg {
-    /// Adam with L2 weight decay 5e-4.
+    /// Adam; with the recipe u2net its L2 weight decay is 5e-4.
     Adam,
     /// Stochastic gradient descent with Nesterov momentum 0.99 and L2 weight decay 5e-4.
     Sgd,
