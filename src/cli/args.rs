@@ -148,6 +148,12 @@ pub(super) fn positive<T: std::str::FromStr>(text: &str) -> std::result::Result<
     text.trim().parse().ok().filter(|_| above).ok_or_else(fail)
 }
 
+/// A number from 0, below 1.
+pub(super) fn share(text: &str) -> std::result::Result<f32, String> {
+    let fail = || format!("expected a number from 0, below 1, found {text}");
+    text.trim().parse().ok().filter(|number| (0.0..1.0).contains(number)).ok_or_else(fail)
+}
+
 /// The model file that a flag names, itself or by the folder of its run.
 pub(super) fn model_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(MODEL) } else { path.to_path_buf() }
@@ -212,13 +218,17 @@ pub(super) fn positive_triple<T: std::str::FromStr>(
 #[cfg(test)]
 mod tests {
     #[test]
-    fn numbers_are_above_zero() {
+    fn numbers_are_in_their_ranges() {
         assert_eq!(super::positive("3"), Ok(3u64));
         assert_eq!(super::positive("1e-2"), Ok(0.01));
         for text in ["", "0", "-1", "nan", "inf", "1e400", "x"] {
             assert!(super::positive::<f64>(text).is_err(), "{text}");
         }
         assert!(super::positive::<usize>("1.5").is_err());
+        assert_eq!((super::share("0"), super::share("3e-5")), (Ok(0.0), Ok(3e-5)));
+        for text in ["", "-0.1", "1", "nan", "inf", "x"] {
+            assert!(super::share(text).is_err(), "{text}");
+        }
         assert_eq!(super::positive_triple("0.5,1,2"), Ok([0.5, 1.0, 2.0]));
         for text in ["1,2", "0,1,2", "1,nan,2", "1,2,-3"] {
             assert!(super::positive_triple::<f64>(text).is_err(), "{text}");

@@ -264,7 +264,7 @@ impl RunConfig {
             loss: LossWeights::dice_ce(),
             // decay keeps weights that a norm follows small, so that steps at these rates stay large against them and long runs
             // learn less than short ones
-            optimizer: Optimizer::adam_with(0.0),
+            optimizer: Optimizer::adam().with_decay(0.0),
             patch_sampling: PatchSampling::default(),
             augment: Augment::default(),
             volume_cache: None,
@@ -462,7 +462,7 @@ mod tests {
         for mode in [Mode::Universal, Mode::Independent] {
             let config =
                 RunConfig::of(Recipe::Default, vec!["a".into()], mode, DomainAdapter::Separable);
-            assert_eq!(config.optimizer, Optimizer::adam_with(0.0));
+            assert_eq!(config.optimizer, Optimizer::adam().with_decay(0.0));
         }
     }
 

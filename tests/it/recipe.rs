@@ -47,7 +47,10 @@ fn the_published_recipe_fills_what_flags_leave_open() {
         (config.lr, config.loss, config.length),
         (0.01, LossWeights::ce(), Length::Steps(7))
     );
-    assert!(matches!(config.optimizer, Optimizer::Sgd { .. }));
+    let sgd = |weight_decay| Optimizer::Sgd { momentum: 0.99, weight_decay };
+    assert_eq!(config.optimizer, sgd(5e-4));
+    let (config, _) = of("decay", &[&more[..], &["--weight-decay", "3e-5"]].concat());
+    assert_eq!(config.optimizer, sgd(3e-5));
     let d = &domains[0];
     assert_eq!((d.patch, d.batch, d.spacing), ([16; 3], 3, [1.0, 1.0, 2.0]));
     // without a preset the data decides, by default too

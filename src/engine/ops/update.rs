@@ -30,12 +30,16 @@ pub enum Optimizer {
 impl Optimizer {
     /// Adam as the published training sets it.
     pub const fn adam() -> Self {
-        Self::adam_with(5e-4)
+        Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 5e-4 }
     }
 
     /// The same with another weight decay.
-    pub const fn adam_with(weight_decay: f32) -> Self {
-        Self::Adam { betas: [0.9, 0.999], eps: 1e-8, weight_decay }
+    #[must_use]
+    pub const fn with_decay(self, weight_decay: f32) -> Self {
+        match self {
+            Self::Adam { betas, eps, .. } => Self::Adam { betas, eps, weight_decay },
+            Self::Sgd { momentum, .. } => Self::Sgd { momentum, weight_decay },
+        }
     }
 
     /// Whether it can be trained with.

@@ -6,7 +6,7 @@ use super::values::{
     AdapterArg, AugmentArg, BudgetArg, DownsampleArg, Folds, LossArg, ModeArg, OptimizerArg,
     RecipeArg, UnifyArg, place, volume_cache,
 };
-use crate::cli::args::{PrecisionArg, positive, positive_triple, size, triple, window};
+use crate::cli::args::{PrecisionArg, positive, positive_triple, share, size, triple, window};
 use crate::dataset::prepared::Place;
 use crate::domain::PresetChoice;
 use crate::imaging::Match;
@@ -172,6 +172,11 @@ pub struct TrainingArgs {
     /// Optimizer [default: adam]
     #[arg(long, value_enum)]
     pub optimizer: Option<OptimizerArg>,
+    /// Weight decay: the share of each weight that joins its gradient
+    ///
+    /// By default 0 with adam, and 5e-4 with sgd or the recipe u2net.
+    #[arg(long, value_parser = share, value_name = "SHARE")]
+    pub weight_decay: Option<f32>,
     /// Augmentation of patches
     ///
     /// By default the recipe's. Probabilities and ranges are in the run's config.toml.

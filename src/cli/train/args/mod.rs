@@ -178,6 +178,9 @@ impl RunArgs {
         if let Some(OptimizerArg::Sgd) = self.training.optimizer {
             config.optimizer = Optimizer::Sgd { momentum: 0.99, weight_decay: 5e-4 };
         }
+        if let Some(decay) = self.training.weight_decay {
+            config.optimizer = config.optimizer.with_decay(decay);
+        }
         config.length = self.length().unwrap_or(config.length);
         config.lr = self.training.lr.unwrap_or(config.lr);
         if let Some(augment) = self.training.augment {

@@ -46,9 +46,9 @@ pub enum LossArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OptimizerArg {
-    /// Adam; with the recipe u2net its L2 weight decay is 5e-4.
+    /// Adam.
     Adam,
-    /// Stochastic gradient descent with Nesterov momentum 0.99 and L2 weight decay 5e-4.
+    /// Stochastic gradient descent with Nesterov momentum 0.99.
     Sgd,
 }
 
