@@ -87,6 +87,8 @@ class Results:
         held = [case for folder in folders for case in self.held_out(folder)]
         flags = without([flag for flag in ("--patch", "--patch-voxels") if flag in more], self.args.flags)
         args = [command, *more, "--data", *folders, "--steps", steps, "--hold-out", *held, *flags]
+        # the final weights, not those that the held-out cases choose
+        args += ["--validate-every", "0"]
         if command == "train":
             args += ["--base", self.args.base]
         args = [str(arg) for arg in args]
@@ -122,8 +124,10 @@ class Results:
         """Seconds of a step: the median reading, without the first, where everything is compiled."""
         times = []
         for run in runs:
-            lines = [json.loads(line)["seconds_per_step"] for line in (run / "log.jsonl").read_text().splitlines()]
-            times.append(statistics.median(lines[1:] or lines))
+            lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+            # lines of validation have none
+            steps = [line["seconds_per_step"] for line in lines if "seconds_per_step" in line]
+            times.append(statistics.median(steps[1:] or steps))
         return statistics.mean(times)
 
     def parameters(self, runs):
@@ -200,7 +204,7 @@ class Results:
                 u2seg("predict", "-m", run, "--domain", name(folder), *more)
             pairs = [(masks(before, folder) / image.name, masks(adapted, folder) / image.name) for image in images]
             same += [filecmp.cmp(*pair, shallow=False) for pair in pairs]
-        added = json.loads(u2seg("info", "--json", adapted / "domain.safetensors")[0])[0]
+        added = json.loads(u2seg("info", "--json", adapted / "domain.safetensors")[0])
         own = sum(sum(part["domains"]) for part in added["parts"])
         rows = [
             ["adapted", *self.scores([adapted], [new]), f"{own:,}", f"{self.pace([adapted]):.2f}"],
@@ -216,7 +220,7 @@ class Results:
         adapter = json.loads(u2seg("devices", "--json")[0])[0]
         held = ", ".join(f"{len(self.held_out(folder))} {name(folder)}" for folder in self.folders)
         return (
-            f"`python3 scripts/results.py {shlex.join(words)}`: {u2seg('--version')[0].strip()} on {adapter['name']}, "
+            f"`python3 scripts/results.py {shlex.join(words)}`: {u2seg('--version')[0].splitlines()[0]} on {adapter['name']}, "
             f"{adapter['driver_info']}; {self.args.steps} steps for each domain.\nDice of held-out cases ({held}), by the final weights."
         )
 
